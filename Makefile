@@ -1,0 +1,43 @@
+# Everything here works on a fresh machine that has Python 3.11 or newer and make.
+#   make demo    install, and mend the bundled pictures into demo/out
+#   make test    install, and run every check; what CI runs
+#   make check   the checks without the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# torch is pinned, so that where a CPU build of that version is found no other is taken.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python demo/run.py
+
+test: check
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[fast]'
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[test]'
+	$(BIN)/python tests/no_cuda.py
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) demo/out

@@ -1,0 +1,324 @@
+"""Engines: they agree, choose as documented, fail in sentences, and tell nobody anything."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from urushi.backbones import BACKBONES, create_backbone
+from urushi.errors import (
+    EngineError,
+    FileFormatError,
+    MissingExtraError,
+    OutOfMemoryError,
+)
+from urushi.files.model import LoadedModel, ModelHeader, graph_path, read_model, write_model
+from urushi.inference.engines import create_engine
+from urushi.inference.engines.base import working_memory
+
+EXAMPLE = dict(BACKBONES["nafnet"].example)
+ROOT = Path(__file__).parents[1]
+
+# Runs first in a process of its own: whoever looks up a name or connects is written down.
+WATCH = """
+import sys
+calls = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
+        calls.append((event, str(args)))
+sys.addaudithook(watch)
+from pathlib import Path
+import numpy as np
+from urushi.files.model import read_model
+from urushi.inference.engines import create_engine
+"""
+
+
+def write_tiny(path: Path, seed: int = 0, **changes) -> Path:
+    """Write a tiny NAFNet that does something: fresh ones are the identity."""
+    config = {**EXAMPLE, **changes}
+    network = create_backbone("nafnet", config)
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: (tensor + 0.1 * torch.randn(tensor.shape, generator=generator)).numpy()
+        for name, tensor in network.state_dict().items()
+    }
+    write_model(path, tensors, ModelHeader(backbone="nafnet", config=config))
+    return path
+
+
+def run_watched(code: str, home: Path, *arguments: object) -> str:
+    """Run `code` in its own process, which must neither call out nor write into its home."""
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment.pop("CI", None)  # OpenVINO's telemetry is silent there by itself
+    tail = "\nimport time; time.sleep(0.2)\nprint(calls)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WATCH + code + tail, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *output, calls = done.stdout.strip().splitlines()
+    assert calls == "[]"
+    assert list(home.iterdir()) == []
+    return "\n".join(output)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> LoadedModel:
+    """A tiny model whose graph was exported under watch, and run by torch there as well."""
+    folder = tmp_path_factory.mktemp("models")
+    path = write_tiny(folder / "tiny.safetensors")
+    local = write_tiny(folder / "local.safetensors", pooling_window=16)
+    output = run_watched(
+        "from urushi.errors import BackboneError\n"
+        "from urushi.inference.export import export_graph\n"
+        "model = read_model(export_graph(Path(sys.argv[1])).with_suffix('.safetensors'))\n"
+        "assert create_engine(model, engine='torch').run(np.ones((1, 3, 8, 8), 'f')).any()\n"
+        "try:\n"
+        "    export_graph(Path(sys.argv[2]))\n"
+        "except BackboneError as error:\n"
+        "    print(error)",
+        folder / "home",
+        path,
+        local,
+    )
+    assert "local.safetensors: this nafnet depends on the size of the picture" in output
+    return read_model(path)
+
+
+def batch(height: int = 12, width: int = 20, count: int = 2) -> np.ndarray:
+    return np.random.default_rng(height).random((count, 3, height, width), dtype=np.float32)
+
+
+@pytest.mark.parametrize("size", [(4, 12), (28, 36), (132, 260)])
+def test_openvino_equals_torch(model, size):
+    images = batch(*size)
+    expected = create_engine(model, engine="torch").run(images)
+    restored = create_engine(model, engine="openvino").run(images)
+    assert np.abs(expected - images).max() > 0.1
+    assert np.abs(restored - expected).max() <= 1e-5
+
+
+def test_torch_engine_equals_the_network(model):
+    network = create_backbone("nafnet", EXAMPLE)
+    network.load_state_dict({k: torch.tensor(v) for k, v in model.tensors.items()})
+    images = batch()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    assert np.abs(create_engine(model, engine="torch").run(images) - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_contract_of_run(model, engine):
+    ready = create_engine(model, engine=engine, device="cpu", threads=1)
+    assert (ready.name, ready.device, ready.precision) == (engine, "cpu", "float32")
+    assert ready.size_multiple == 4
+    assert ready.bytes_per_pixel > 0
+    images = batch(40, 24)
+    images.flags.writeable = False
+    kept = images.copy()
+    first = ready.run(images)
+    again = ready.run(images)
+    other = ready.run(batch(24, 40, 1))
+    assert first.shape == images.shape
+    assert first.dtype == other.dtype == np.float32
+    assert np.array_equal(first, again)  # neither random nor overwritten by the later run
+    assert np.array_equal(images, kept)
+    assert first.flags.writeable
+    # Pictures of one batch do not touch one another.
+    assert np.abs(ready.run(images[1:]) - first[1:]).max() < 1e-6
+    # A slice of a larger array is a batch like any other.
+    assert np.abs(ready.run(batch(40, 48)[..., ::2][..., :24]).mean()) < 10
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bf16_is_close_and_falls_back_to_float32(model, engine):
+    full = create_engine(model, engine=engine)
+    try:
+        half = create_engine(model, engine=engine, precision="bf16")
+    except EngineError as error:
+        pytest.skip(str(error))  # this CPU has no bfloat16
+    images = batch(32, 32)
+    assert half.precision == "bf16"
+    difference = np.abs(half.run(images) - full.run(images))
+    assert 0 < difference.max() < 0.1
+    assert difference.mean() < 0.02
+    exact = half.in_float32()
+    assert exact.precision == "float32"
+    assert exact.name == engine
+    assert np.array_equal(exact.run(images), full.run(images))
+    assert half.in_float32() is exact
+    assert full.in_float32() is full
+
+
+def test_compile_is_torch_s(model):
+    compiled = create_engine(model, compile=True, device="cpu")
+    assert compiled.name == "torch"
+    assert compiled.in_float32() is compiled
+
+
+def test_graph_repeats_no_weights(model):
+    assert model.graph == graph_path(model.path)
+    graph = onnx.load(model.graph).graph
+    assert model.graph.stat().st_size < 100_000
+    assert {entry.name for entry in graph.input} == {"image", *model.tensors}
+    assert sum(len(entry.raw_data) for entry in graph.initializer) < 1000
+    assert str(ROOT).encode() not in model.graph.read_bytes()
+
+
+def test_one_graph_serves_other_weights(model, tmp_path):
+    other = read_model(write_tiny(tmp_path / "other.safetensors", seed=1))
+    other = replace(other, graph=model.graph)
+    expected = create_engine(other, engine="torch").run(batch())
+    assert np.abs(create_engine(other, engine="openvino").run(batch()) - expected).max() <= 1e-5
+    assert np.abs(create_engine(model, engine="torch").run(batch()) - expected).max() > 1e-3
+
+
+def test_float16_files_run(model, tmp_path):
+    path = tmp_path / "half.safetensors"
+    write_model(path, model.tensors, model.header, storage="float16")
+    half = replace(read_model(path), graph=model.graph)
+    restored = create_engine(half, engine="openvino").run(batch())
+    assert np.abs(restored - create_engine(half, engine="torch").run(batch())).max() <= 1e-5
+
+
+def test_openvino_runs_without_torch_and_in_silence(model, tmp_path):
+    expected = create_engine(model, engine="torch").run(batch())
+    np.save(tmp_path / "batch.npy", batch())
+    run_watched(
+        "sys.modules['torch'] = None\n"
+        "engine = create_engine(read_model(Path(sys.argv[1])))\n"
+        "assert engine.name == 'openvino'\n"
+        "np.save(sys.argv[3], engine.run(np.load(sys.argv[2])))\n"
+        "assert not any(name.startswith('torch.') for name in sys.modules)",
+        tmp_path / "home",
+        model.path,
+        tmp_path / "batch.npy",
+        tmp_path / "restored.npy",
+    )
+    assert np.abs(np.load(tmp_path / "restored.npy") - expected).max() <= 1e-5
+
+
+def test_auto_chooses_by_what_there_is(model, monkeypatch):
+    assert create_engine(model, device="cpu").name == "openvino"
+    bare = replace(model, graph=None)
+    assert create_engine(bare, device="cpu").name == "torch"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "openvino", None)
+        assert create_engine(model, device="cpu").name == "torch"
+        with pytest.raises(MissingExtraError, match=r"urushi\[fast\]"):
+            create_engine(model, engine="openvino")
+        without.setitem(sys.modules, "torch", None)
+        with pytest.raises(MissingExtraError, match=r"Something that runs networks.*\[fast\]"):
+            create_engine(model)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch", None)
+        assert create_engine(model).name == "openvino"
+        with pytest.raises(MissingExtraError, match=r"urushi\[torch\]"):
+            create_engine(model, engine="torch")
+        with pytest.raises(MissingExtraError, match=r"urushi\[torch\]"):
+            create_engine(model, compile=True)
+        with pytest.raises(EngineError, match="has no exported graph"):
+            create_engine(bare)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "tensorflow"}, "'tensorflow' is unknown: expected auto, openvino, torch"),
+        ({"device": "gpu"}, "'gpu' is unknown.*cuda, xpu, mps, cpu"),
+        ({"device": "cpu:1"}, "unknown"),
+        ({"device": "cuda:x", "engine": "torch"}, "unknown"),
+        ({"precision": "float16"}, "expected float32 or bf16"),
+        ({"threads": 0}, "at least 1"),
+        ({"engine": "openvino", "compile": True}, "compile is an option of torch"),
+    ],
+)
+def test_options_that_cannot_be(model, options, words):
+    with pytest.raises(EngineError, match=words):
+        create_engine(model, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device here")
+def test_absent_device_names_what_there_is(model):
+    with pytest.raises(EngineError, match=r"'cuda' is not available here: use .*cpu"):
+        create_engine(model, device="cuda")
+
+
+def test_openvino_needs_the_right_graph(model, tmp_path):
+    other = read_model(write_tiny(tmp_path / "other.safetensors", width=8))
+    with pytest.raises(EngineError, match="has no exported graph"):
+        create_engine(other, engine="openvino")
+    with pytest.raises(FileFormatError, match="the graph of another network"):
+        create_engine(replace(other, graph=model.graph), engine="openvino")
+    disguised = replace(other, graph=model.graph, header=model.header)
+    with pytest.raises(FileFormatError, match="has shape"):
+        create_engine(disguised, engine="openvino")
+    with pytest.raises(FileFormatError, match="do not make a nafnet"):
+        create_engine(disguised, engine="torch")
+    missing = {k: v for k, v in model.tensors.items() if k != "intro.bias"}
+    with pytest.raises(FileFormatError, match=r"'intro\.bias' is missing"):
+        create_engine(replace(model, tensors=missing), engine="openvino")
+    surplus = {**model.tensors, "more": np.zeros(1, np.float32)}
+    with pytest.raises(FileFormatError, match="'more'"):
+        create_engine(replace(model, tensors=surplus), engine="openvino")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"cut"])
+def test_damaged_graph(model, tmp_path, content):
+    broken = tmp_path / "broken.onnx"
+    whole = model.graph.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2] if content == b"cut" else content)
+    with pytest.raises(FileFormatError, match=r"broken\.onnx"):
+        create_engine(replace(model, graph=broken), engine="openvino")
+
+
+def test_local_pooling_is_refused_by_the_export_and_runs_in_torch(model):
+    # The fixture's process has tried to export it.
+    path = model.path.with_name("local.safetensors")
+    assert not graph_path(path).exists()
+    assert create_engine(read_model(path), device="cpu").name == "torch"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_memory_that_runs_out_is_told_and_survived(model, tmp_path, engine):
+    output = run_watched(
+        "import resource\n"
+        "from urushi.errors import OutOfMemoryError\n"
+        "engine = create_engine(read_model(Path(sys.argv[1])), engine=sys.argv[2], threads=1)\n"
+        "small = np.full((1, 3, 16, 16), 0.5, np.float32)\n"
+        "before = engine.run(small)\n"
+        "large = np.zeros((1, 3, 2400, 2400), np.float32)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (150 << 20),) * 2)\n"
+        "try:\n"
+        "    engine.run(large)\n"
+        "except OutOfMemoryError as error:\n"
+        "    print(error)\n"
+        "assert np.array_equal(engine.run(small), before)",
+        tmp_path / "home",
+        model.path,
+        engine,
+    )
+    assert "1 x 2400 x 2400" in output
+    assert issubclass(OutOfMemoryError, EngineError)
+
+
+def test_working_memory_grows_with_width():
+    narrow = ModelHeader(backbone="nafnet", config={"width": 16})
+    wide = ModelHeader(backbone="nafnet", config={"width": 32})
+    unknown = ModelHeader(backbone="other", config={})
+    one, two, three = (working_memory(h, "torch", "float32") for h in (narrow, wide, unknown))
+    assert 0 < one < two < three

@@ -1,0 +1,63 @@
+"""The public surface, and what importing it costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import urushi
+
+PUBLIC = {
+    "Restorer",
+    "UrushiError",
+    "__version__",
+    "create_backbone",
+    "create_degradation",
+    "evaluate",
+    "load_recipe",
+    "read_model",
+    "read_picture",
+    "restore_picture",
+    "train",
+    "write_model",
+    "write_picture",
+}
+
+
+def test_public_names_are_these_and_all_load():
+    assert set(urushi.__all__) == PUBLIC == set(dir(urushi))
+    for name in PUBLIC:
+        assert getattr(urushi, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'restore'"):
+        urushi.restore  # noqa: B018
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_importing_imports_nothing_heavy():
+    code = "import sys, urushi; print([m for m in ('torch', 'numpy', 'pyvips') if m in sys.modules])"
+    assert run(code).stdout.strip() == "[]"
+
+
+NO_TORCH = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'torch':
+            raise ModuleNotFoundError("No module named 'torch'", name='torch')
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_without_torch_the_extra_is_named():
+    done = run(NO_TORCH + "import urushi\ntry:\n    urushi.create_backbone\nexcept urushi.UrushiError as e: print(e)")
+    assert "pip install 'urushi[torch]'" in done.stdout
+
+
+def test_the_mending_wing_does_not_need_torch():
+    modules = ["image", "files.model", "inference.restorer", "inference.batch", "app.cli", "sheet"]
+    code = NO_TORCH + "\n".join(f"import urushi.{module}" for module in modules) + "\nprint('ok')"
+    done = run(code)
+    assert done.stdout.strip() == "ok", done.stderr

@@ -1,0 +1,395 @@
+"""The training loop: learning, stopping, resuming bit for bit, and sharing a batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from urushi.data.pack import PackedPictures, pack_pictures
+from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
+from urushi.image import write_picture
+from urushi.settings import parse_settings
+from urushi.training.batches import Batches, turn_and_mirror
+from urushi.training.checkpoint import newest_checkpoint
+from urushi.training.loop import learning_rate, train
+from urushi.training.losses import LOSSES, frequency_loss, make_loss
+from urushi.training.recipe import RECIPES, Recipe, load_recipe
+
+TINY = {
+    "name": "tiny",
+    "backbone": {
+        "name": "nafnet",
+        "config": {
+            "width": 4,
+            "enc_blk_nums": [1, 1],
+            "middle_blk_num": 1,
+            "dec_blk_nums": [1, 1],
+        },
+    },
+    "data": {"pictures": ["clean"], "patch": 16, "batch": 4},
+    "degradation": {
+        "name": "chain",
+        "order": "random",
+        "steps": [{"name": "gaussian_noise"}, {"name": "jpeg"}, {"name": "gaussian_blur"}],
+    },
+    "schedule": {"steps": 6, "warmup": 2},
+}
+
+
+def recipe(**changes):
+    return parse_settings({**TINY, **changes}, Recipe, RecipeError, "test")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for index, (height, width) in enumerate([(40, 56), (33, 20), (64, 64)]):
+        coarse = rng.random((4, 4, 3), dtype=np.float32)
+        picture = np.kron(coarse, np.ones((16, 16, 1), np.float32))[:height, :width]
+        write_picture(folder / f"{index}.png", picture)
+    return PackedPictures(pack_pictures([folder], folder / "pack.safetensors").path)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+# --- batches ---
+
+
+def batches(pack, **changes):
+    from urushi.degradations import create_degradation
+
+    options = {
+        "pack": pack,
+        "degradation": create_degradation("gaussian_noise"),
+        "patch": 16,
+        "batch": 8,
+        "augment": True,
+        "seed": 3,
+        "device": torch.device("cpu"),
+    }
+    return Batches(**{**options, **changes})
+
+
+def test_a_batch_is_a_function_of_seed_and_step(pack):
+    one, two = batches(pack), batches(pack)
+    two(0)
+    for result, again in zip(one(5), two(5), strict=True):
+        assert result.shape == (8, 3, 16, 16)
+        assert torch.equal(result, again)
+    assert not torch.equal(one(5)[1], one(6)[1])
+    assert not torch.equal(one(5)[1], batches(pack, seed=4)(5)[1])
+
+
+def test_processes_share_the_global_batch(pack):
+    whole = batches(pack)(7)
+    parts = [batches(pack, rank=rank, processes=2)(7) for rank in (0, 1)]
+    for index in (0, 1):
+        joined = torch.cat([part[index] for part in parts])
+        torch.testing.assert_close(joined, whole[index], atol=1e-6, rtol=0)
+
+
+def test_pixels_on_the_device_give_the_same_batch(pack):
+    resident = batches(pack, resident=pack.to_tensor("cpu"))
+    assert torch.equal(resident(2)[1], batches(pack)(2)[1])
+
+
+def test_crops_lie_in_their_pictures_and_reach_every_corner(pack):
+    plain = batches(pack, augment=False, batch=9000)
+    indices, tops, lefts = plain._draw_crops(torch.Generator().manual_seed(0))
+    sizes = pack.sizes[indices]
+    assert (tops >= 0).all()
+    assert (lefts >= 0).all()
+    assert (tops + 16 <= sizes[:, 0]).all()
+    assert (lefts + 16 <= sizes[:, 1]).all()
+    assert set(indices) == {0, 1, 2}
+    narrow = indices == 1
+    assert set(tops[narrow]) >= {0, 17}
+    assert lefts[narrow].max() == 4
+
+
+def test_pictures_too_small_for_a_patch_are_left_out_or_refused(pack):
+    indices, _, _ = batches(pack, patch=48)._draw_crops(torch.Generator().manual_seed(0))
+    assert set(indices) == {2}
+    with pytest.raises(DataError, match="65 pixels"):
+        batches(pack, patch=65)
+
+
+def test_the_eight_symmetries_differ_and_keep_the_pixels():
+    image = torch.arange(27.0).view(1, 3, 3, 3)
+    turned = turn_and_mirror(image.expand(8, 3, 3, 3), torch.arange(8))
+    assert torch.equal(turned[0], image[0])
+    assert len({tuple(t.flatten().tolist()) for t in turned}) == 8
+    assert all(sorted(t[0].flatten().tolist()) == list(range(9)) for t in turned)
+
+
+# --- losses and schedule ---
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_least_at_equality_and_means_over_pictures(name):
+    clean = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    worse = clean + 0.1 * torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    loss = make_loss(name)
+    assert loss(clean, clean) < loss(worse, clean)
+    halves = (loss(worse[:2], clean[:2]) + loss(worse[2:], clean[2:])) / 2
+    torch.testing.assert_close(loss(worse, clean), halves)
+    assert make_loss(name, 0.5)(worse, clean) > loss(worse, clean)
+
+
+def test_frequency_loss_does_not_depend_on_the_patch():
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        frequency_loss(torch.randn(4, 3, n, n, generator=generator), torch.zeros(4, 3, n, n)).mean()
+        for n in (16, 64)
+    ]
+    assert abs(values[0] / values[1] - 1) < 0.05
+
+
+def test_learning_rate_warms_up_and_falls_to_the_final_one():
+    plan = recipe(schedule={"steps": 100, "warmup": 10, "final_learning_rate": 1e-6})
+    rates = [learning_rate(plan, step) for step in range(100)]
+    assert rates[:2] == pytest.approx([1e-4, 2e-4])
+    assert max(rates) == rates[9] == pytest.approx(1e-3)
+    assert rates[99] == pytest.approx(1e-6)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+# --- the loop ---
+
+
+def test_training_learns_and_reports(pack, tmp_path):
+    plan = recipe(
+        degradation={"name": "gaussian_noise", "sigma_255": [50, 50]},
+        schedule={"steps": 60},
+        optimizer={"learning_rate": 4e-3},
+    )
+    seen = []
+    result = train(
+        plan,
+        pack,
+        tmp_path,
+        device="cpu",
+        validate=lambda network: {"score": float(network(torch.zeros(1, 3, 8, 8)).mean())},
+        on_progress=seen.append,
+    )
+    assert result.finished
+    assert result.step == 60
+    losses = [row["loss"] for row in result.log]
+    assert losses[-1] < losses[0] - 1
+    assert seen[-1].step == seen[-1].steps == 60
+    assert "score" in seen[-1].scores
+    assert list((tmp_path / "tensorboard").glob("**/events*"))
+    assert load_recipe(tmp_path / "recipe.yaml") == plan
+
+
+def test_resuming_continues_bit_for_bit(pack, tmp_path):
+    whole = train(recipe(), pack, tmp_path / "whole", device="cpu")
+    part = train(recipe(schedule={"steps": 3, "warmup": 2}), pack, tmp_path / "part", device="cpu")
+    assert part.finished
+    # The learning rate depends on the length, so the first half is trained by the long schedule.
+    stopped = stop_after(3, pack, tmp_path / "stopped")
+    assert not stopped.finished
+    assert 3 <= stopped.step < 6
+    torch.rand(5)
+    resumed = train(recipe(), pack, tmp_path / "stopped", resume=True, device="cpu")
+    assert resumed.finished
+    assert same(resumed.weights, whole.weights)
+    first = newest_checkpoint(tmp_path / "whole" / "checkpoints")
+    second = newest_checkpoint(tmp_path / "stopped" / "checkpoints")
+    assert same(first.tensors, second.tensors)
+    assert resumed.seconds > stopped.seconds
+
+
+def stop_after(step, pack, run):
+    """Asks the training to stop, as Ctrl-C does, once it has come to `step`."""
+    plan = recipe(validation={"every": step})
+
+    def on_progress(progress):
+        if progress.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return train(plan, pack, run, device="cpu", on_progress=on_progress)
+
+
+KILLED = """
+import sys, yaml
+from pathlib import Path
+from urushi.data.pack import PackedPictures
+from urushi.training.loop import train
+from urushi.training.recipe import load_recipe
+recipe = load_recipe(sys.argv[1])
+train(recipe, PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu", resume=True)
+"""
+
+
+def test_a_killed_training_resumes_to_the_same_weights(pack, tmp_path):
+    import yaml
+
+    plan = {
+        **TINY,
+        "schedule": {"steps": 40},
+        "checkpoint_minutes": 1e-6,
+        "data": {**TINY["data"], "batch": 2},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    run = tmp_path / "run"
+    arguments = [sys.executable, "-c", KILLED, str(path), str(pack.path), str(run)]
+    process = subprocess.Popen(arguments)
+    while len(list((run / "checkpoints").glob("step-*"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    reached = newest_checkpoint(run / "checkpoints").step
+    assert 0 < reached < 40
+    resumed = train(load_recipe(path), pack, run, resume=True, device="cpu")
+    whole = train(load_recipe(path), pack, tmp_path / "whole", device="cpu")
+    assert same(resumed.weights, whole.weights)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(pack, tmp_path):
+    train(recipe(checkpoint_minutes=1e-6), pack, tmp_path, device="cpu")
+    older, newest = sorted((tmp_path / "checkpoints").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert newest_checkpoint(tmp_path / "checkpoints").step == 5
+    older.write_bytes(b"")
+    with pytest.raises(FileFormatError, match="damaged"):
+        newest_checkpoint(tmp_path / "checkpoints")
+
+
+def test_resuming_refuses_what_is_not_the_same_training(pack, tmp_path):
+    train(recipe(), pack, tmp_path, device="cpu")
+    with pytest.raises(RecipeError, match="--resume"):
+        train(recipe(), pack, tmp_path, device="cpu")
+    with pytest.raises(RecipeError, match="seed"):
+        train(recipe(seed=1), pack, tmp_path, resume=True, device="cpu")
+    longer = recipe(schedule={"steps": 8, "warmup": 2})
+    assert train(longer, pack, tmp_path, resume=True, device="cpu").step == 8
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_kept(pack, tmp_path):
+    plan = recipe(
+        optimizer={"learning_rate": 1e30, "clip": None}, schedule={"steps": 50}, loss={"name": "l2"}
+    )
+    with pytest.raises(UrushiError, match="smaller optimizer"):
+        train(plan, pack, tmp_path, device="cpu")
+    assert newest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_bf16_trains(pack, tmp_path):
+    result = train(recipe(precision="bf16", ema=0), pack, tmp_path, device="cpu")
+    assert all(torch.isfinite(t).all() for t in result.weights.values())
+    checkpoint = newest_checkpoint(tmp_path / "checkpoints")
+    assert same(checkpoint.group("weights"), result.weights)
+    assert not checkpoint.group("ema")
+
+
+TWO = """
+import json, sys
+from pathlib import Path
+from urushi.data.pack import PackedPictures
+from urushi.training.loop import train
+from urushi.training.recipe import load_recipe
+result = train(load_recipe(sys.argv[1]), PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu")
+import os
+if os.environ["RANK"] == "0":
+    Path(sys.argv[3], "losses.json").write_text(json.dumps([row["loss"] for row in result.log]))
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(pack, tmp_path):
+    import yaml
+
+    plan = {**TINY, "validation": {"every": 1}, "schedule": {"steps": 4}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(plan))
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    run = tmp_path / "two"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch += ["--master-port", str(20000 + os.getpid() % 20000)]
+    done = subprocess.run(
+        [*launch, str(script), str(path), str(pack.path), str(run)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path.cwd())},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one = train(load_recipe(path), pack, tmp_path / "one", device="cpu")
+    losses = json.loads((run / "losses.json").read_text())
+    assert losses == pytest.approx([row["loss"] for row in one.log], abs=2e-4)
+    state = load_file(sorted((run / "checkpoints").glob("step-*"))[-1])
+    for name, tensor in one.weights.items():
+        torch.testing.assert_close(state[f"ema.{name}"], tensor, atol=1e-4, rtol=1e-3)
+
+
+# --- recipes ---
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_whole(path):
+    from urushi.backbones import create_backbone
+    from urushi.degradations import create_degradation
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    plan = load_recipe(path.stem)
+    assert plan.name == path.stem
+    with torch.device("meta"):
+        create_backbone(plan.backbone.name, plan.backbone.config)
+    options = dict(plan.degradation)
+    degradation = create_degradation(options.pop("name"), **options)
+    parameters = degradation.sample((2, 3, 16, 16), torch.Generator().manual_seed(0))
+    assert degradation.apply(torch.rand(2, 3, 16, 16), parameters).shape == (2, 3, 16, 16)
+    assert set(plan.validation.benchmarks) <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not valid YAML"),
+        ("[1]", "mapping"),
+        ("name: x", "backbone is missing"),
+        ("{name: x, sed: 1, backbone: {name: a, config: {}}}", "did you mean 'seed'|missing"),
+    ],
+)
+def test_broken_recipes_are_told(tmp_path, text, words):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("optimiser.lr=1", "optimiser is not a known key, did you mean 'optimizer'"),
+        ("optimizer.learning_rat=1", "did you mean 'learning_rate'"),
+        ("schedule.steps=0", "schedule.steps is 0"),
+        ("optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("loss.name=lpips", "loss.name"),
+        ("name=../x", "name is '../x'"),
+        ("schedule.steps", "KEY=VALUE"),
+        ("name.first=1", "name is a value"),
+        ("seed=.nan", "seed"),
+    ],
+)
+def test_wrong_values_name_their_key(change, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("base-cpu", [change])
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match="base-cpu"):
+        load_recipe("bas")

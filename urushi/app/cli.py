@@ -1,0 +1,91 @@
+"""The command `urushi`: its commands put together, errors told, exit codes given."""
+
+import os
+import signal
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from urushi.app import data, degrade, doctor, evaluate, export, inspect, restore, train
+from urushi.app.output import EXIT_FAILED, EXIT_INTERRUPTED, complain, examples
+from urushi.errors import UrushiError
+from urushi.version import __version__
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Tells errors meant for users in one sentence; others stay what they are, faults of ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UrushiError as error:
+            # One of several processes of a training says which it is.
+            rank = os.environ.get("RANK", "0")
+            complain(error if rank == "0" else f"process {rank}: {error}")
+            raise typer.Exit(EXIT_FAILED) from error
+        except Terminated as error:
+            complain("stopped")
+            raise typer.Exit(128 + signal.SIGTERM) from error
+        except KeyboardInterrupt as error:
+            complain("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; unwinds like an interruption, so that nothing half done is left."""
+
+
+app = typer.Typer(
+    name="urushi",
+    cls=_Commands,
+    help="Mends pictures: restores bad ones, measures how well, and trains networks that do it.",
+    epilog=examples(
+        "urushi restore photos/ -o mended/",
+        "urushi doctor",
+        "urushi restore --help",
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("restore", epilog=restore.EPILOG)(restore.restore)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("train", epilog=train.EPILOG)(train.train)
+app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
+app.add_typer(data.app, name="data")
+app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
+app.command("export", epilog=export.EPILOG)(export.export)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"urushi {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def urushi(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Holds the options of `urushi` itself."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main() -> None:
+    """Runs the command line of this process."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app()

@@ -1,0 +1,180 @@
+"""`urushi degrade`: worse pictures, one by one or all kinds on a sheet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from urushi.app.options import Json, Seed, degradation_options, make_degradation, require
+from urushi.app.output import EXIT_FAILED, Output, complain, examples
+from urushi.errors import DegradationError, UrushiError
+
+if TYPE_CHECKING:
+    from urushi.degradations import Degradation
+
+__all__ = ["EPILOG", "degrade"]
+
+EPILOG = examples(
+    "urushi degrade photo.jpg --sheet sheet.png",
+    r"urushi degrade photo.png -o worse.png --name gaussian_noise --set sigma_255=\[25,25]",
+    r"urushi degrade photos/ -o worse/ --name jpeg --set quality=\[10,30] --format png",
+    "urushi degrade photos/ -o worse/ --chain base-cpu --seed 3",
+)
+
+SHEET_CELL = (384, 288)
+
+
+def degrade(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="PICTURES...", help="Pictures, folders, quoted patterns.")
+    ],
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", metavar="FILE", help="Write a sheet of every degradation there is."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="OUT", help="A folder, or a file for one picture."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Which degradation; see --list.")
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the degradation."),
+    ] = None,
+    chain: Annotated[
+        str | None,
+        typer.Option(
+            "--chain",
+            metavar="RECIPE",
+            help="What a recipe does to its pictures: its name, its file, or a YAML file of a "
+            "degradation alone.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    format: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="png, jpg, tif, webp, avif.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there already.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Degrade pictures. The same seed and name give the same picture, everywhere."""
+    if (sheet is None) == (output is None):
+        raise typer.BadParameter("give either --sheet FILE or --output OUT.")
+    if name is not None and chain is not None:
+        raise typer.BadParameter("give --name or --chain, not both.")
+    if output is not None and name is None and chain is None:
+        raise typer.BadParameter("--output needs --name NAME or --chain RECIPE.")
+    if values and name is None:
+        raise typer.BadParameter("--set goes with --name.")
+    require(("torch",), "degrading", "torch")
+    out = Output(json=json)
+    chosen: dict[str, Any] | None = None
+    if name is not None:
+        chosen = degradation_options(name, values or [])
+    elif chain is not None:
+        chosen = _of_recipe(chain)
+    degradation = None if chosen is None else make_degradation(chosen)
+    if sheet is not None:
+        if len(sources) > 1 or Path(sources[0]).is_dir():
+            raise typer.BadParameter("--sheet is made of one picture.")
+        _write_sheet(sources[0], sheet, name or chain, degradation, seed, overwrite)
+        out.say(f"sheet: {sheet}")
+        if out.json:
+            out.document({"sheet": str(sheet), "seed": seed})
+        return
+    assert degradation is not None
+    _degrade_all(out, sources, output, degradation, seed, format, overwrite, quality)
+
+
+def _of_recipe(name: str) -> dict[str, Any]:
+    """The degradation of a recipe, or the one a YAML file describes."""
+    import yaml
+
+    from urushi.training.recipe import find_recipe, load_recipe
+
+    path = find_recipe(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        content = None
+    # A recipe has a name of its own; what makes it one is its degradation. It says what is wrong.
+    if isinstance(content, dict) and "degradation" not in content and "name" in content:
+        return content
+    return dict(load_recipe(path).degradation)
+
+
+def _write_sheet(
+    source: str,
+    sheet: Path,
+    name: str | None,
+    degradation: "Degradation | None",
+    seed: int,
+    overwrite: bool,
+) -> None:
+    from urushi.degradations import DEGRADATIONS
+    from urushi.degradations.sheet import degradation_sheet
+    from urushi.image import write_picture
+    from urushi.image.preview import read_preview
+
+    shown: dict[str, Degradation]
+    if degradation is not None and name is not None:
+        shown = {name: degradation}
+    else:
+        shown = {label: build() for label, build in DEGRADATIONS.items()}
+    # Reduced first: noise would be averaged away if the degraded picture were reduced.
+    picture = read_preview(source, (2 * SHEET_CELL[0], 2 * SHEET_CELL[1])).clip(0.0, 1.0)
+    pixels = degradation_sheet(picture, shown, seed, cell_size=SHEET_CELL)
+    write_picture(sheet, pixels, overwrite=overwrite)
+
+
+def _degrade_all(
+    out: Output,
+    sources: list[str],
+    output: str | None,
+    degradation: "Degradation",
+    seed: int,
+    format: str | None,
+    overwrite: bool,
+    quality: int | None,
+) -> None:
+    from urushi.degradations.files import degrade_file, picture_seed
+    from urushi.inference.jobs import plan_batch
+
+    jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    rows, failed = [], []
+    with out.progress() as progress:
+        for job in progress.track(jobs, description="degrading"):
+            try:
+                if job.problem:
+                    raise DegradationError(job.problem)
+                inside = _inside(job.target, output)
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                degrade_file(
+                    job.source,
+                    job.target,
+                    degradation,
+                    picture_seed(seed, inside),
+                    overwrite=overwrite,
+                    quality=quality,
+                )
+            except (UrushiError, OSError) as error:
+                failed.append(str(error))
+                rows.append({"source": str(job.source), "error": str(error)})
+                continue
+            rows.append({"source": str(job.source), "target": str(job.target)})
+            if not out.live:
+                out.say(f"degraded {job.source} -> {job.target}")
+    out.say(f"{len(jobs) - len(failed)} degraded, {len(failed)} failed")
+    if out.json:
+        out.document({"seed": seed, "files": rows})
+    for sentence in failed:
+        complain(f"failed: {sentence}")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)

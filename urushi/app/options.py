@@ -1,0 +1,147 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from urushi.degradations import Degradation
+    from urushi.inference.restorer import Restorer
+
+__all__ = [
+    "ENGINES",
+    "PRECISIONS",
+    "DataRoot",
+    "Device",
+    "EngineName",
+    "Json",
+    "Model",
+    "Overlap",
+    "Precision",
+    "Seed",
+    "Threads",
+    "Tile",
+    "degradation_options",
+    "make_degradation",
+    "make_restorer",
+    "require",
+]
+
+# Written out, since the tables they stand in take long to import; a test compares them.
+ENGINES = ("auto", "openvino", "torch")
+PRECISIONS = ("float32", "bf16")
+
+
+def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}.")
+        return value
+
+    return check
+
+
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="MODEL", help="Name of a shipped model, or a model file."),
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        callback=_one_of(ENGINES),
+        help="What runs the network: auto, openvino or torch.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, xpu or mps."),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        callback=_one_of(PRECISIONS),
+        help="float32, or bf16: faster, a little less exact.",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        "--tile", min=1, metavar="PIXELS", help="Side of a tile; chosen by the memory if not given."
+    ),
+]
+Overlap = Annotated[
+    int,
+    typer.Option("--overlap", min=0, metavar="PIXELS", help="What neighbouring tiles share."),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the engine.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER",
+        help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
+    ),
+]
+
+
+def make_restorer(
+    model: str,
+    engine: str,
+    device: str,
+    precision: str,
+    tile: int | None,
+    overlap: int,
+    threads: int | None,
+) -> "Restorer":
+    """The restorer these options ask for."""
+    from urushi.inference.restorer import Restorer
+
+    return Restorer(
+        model,
+        engine=engine,
+        device=device,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
+        threads=threads,
+    )
+
+
+def require(packages: Sequence[str], what: str, extra: str) -> None:
+    """Raises `MissingExtraError` unless the packages are there that `what` needs."""
+    from urushi.errors import MissingExtraError
+    from urushi.inference.devices import is_installed
+
+    for package in packages:
+        if not is_installed(package):
+            raise MissingExtraError(f"{package}, which {what} needs,", extra)
+
+
+def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
+    """A degradation as plain values, from its name and `KEY=VALUE` texts."""
+    from urushi.errors import DegradationError
+    from urushi.settings import set_values
+
+    content: dict[str, Any] = {}
+    set_values(content, values, DegradationError)
+    return {**content, "name": name}
+
+
+def make_degradation(options: dict[str, Any]) -> "Degradation":
+    """The degradation that plain values describe."""
+    require(("torch",), "degrading", "torch")
+    from urushi.degradations import create_degradation
+
+    rest = {key: value for key, value in options.items() if key != "name"}
+    return create_degradation(str(options.get("name", "")), **rest)

@@ -1,0 +1,244 @@
+"""`urushi restore`: pictures in, mended pictures out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress, TaskID
+
+from urushi.app.options import (
+    Device,
+    EngineName,
+    Json,
+    Model,
+    Overlap,
+    Precision,
+    Threads,
+    Tile,
+    make_restorer,
+)
+from urushi.app.output import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    Output,
+    complain,
+    examples,
+    printable,
+    time_text,
+)
+from urushi.errors import UrushiError
+
+if TYPE_CHECKING:
+    from urushi.inference.batch import BatchReport, Event, Job
+
+__all__ = ["EPILOG", "restore"]
+
+EPILOG = examples(
+    "urushi restore photo.jpg",
+    "urushi restore photo.jpg -o mended.png",
+    "urushi restore photos/ -o mended/ --compare",
+    "urushi restore 'scans/**/*.tif' -o mended/ --format png",
+    "urushi restore photos/ -o mended/ --dry-run",
+)
+
+
+def restore(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCES...", help="Pictures, folders, quoted patterns.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="A folder; or, for one picture, a file name. One picture without it becomes "
+            "NAME_restored beside its source.",
+        ),
+    ] = None,
+    model: Model = "base",
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    tile: Tile = None,
+    overlap: Overlap = 32,
+    threads: Threads = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="png, jpg, tif, webp, avif; each its own otherwise."
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
+    ] = None,
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Restore again what is there already.")
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Write before/after sheets to OUT/compare/ as well."),
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            min=0,
+            metavar="N",
+            help="Refuse pictures with more; 0 for no limit. About a thousand million otherwise.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
+) -> None:
+    """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    from urushi.inference.batch import plan_batch, run_batch
+
+    out = Output(json=json, quiet=quiet)
+    jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    if dry_run:
+        _tell_plan(out, jobs)
+        return
+    limit = _limit(max_pixels)
+    restorer = make_restorer(model, engine, device, precision, tile, overlap, threads)
+    with out.progress() as progress:
+        report = run_batch(
+            restorer,
+            jobs,
+            on_event=_Teller(out, progress, len(jobs)),
+            strip_metadata=strip_metadata,
+            quality=quality,
+            max_pixels=limit,
+        )
+        sheets = _write_sheets(out, jobs, report, output, limit) if compare else {}
+    used = restorer.describe()
+    _tell_summary(out, report, used, sheets)
+    if out.json:
+        files: dict[str, Any] = {
+            "sheets": {str(path): problem or None for path, problem in sheets.items()}
+        }
+        out.document({**report.to_json(), "restorer": used, **(files if compare else {})})
+    if report.interrupted:
+        complain("interrupted: the same command goes on where it was stopped")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if not report.ok or any(sheets.values()):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _limit(max_pixels: int | None) -> int | None:
+    from urushi.image import DEFAULT_MAX_PIXELS
+
+    return DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels or None
+
+
+def _tell_plan(out: Output, jobs: "list[Job]") -> None:
+    rows = []
+    for job in jobs:
+        if job.problem:
+            what = "fail"
+        elif job.target.exists() and not job.overwrite:
+            what = "skip"
+        else:
+            what = "restore"
+        rows.append({"source": str(job.source), "target": str(job.target), "would": what})
+        out.say(f"would {what} {job.source} -> {job.target}")
+    if out.json:
+        out.document({"dry_run": True, "files": rows})
+
+
+class _Teller:
+    """Shows how a batch goes: bars on a terminal, a line for each picture elsewhere."""
+
+    def __init__(self, out: Output, progress: Progress, total: int) -> None:
+        self._out, self._progress = out, progress
+        self._all: TaskID | None = None
+        if total > 1:
+            self._all = progress.add_task("pictures", total=total)
+        self._one = progress.add_task("", total=None)
+
+    def __call__(self, event: "Event") -> None:
+        name = printable(event.job.source.name)
+        self._progress.update(
+            self._one, description=name, completed=event.done, total=event.pixels or None
+        )
+        result = event.result
+        if self._all is not None:
+            part = event.done / event.pixels if event.pixels else 0.0
+            done = event.index + (1.0 if result is not None else part)
+            self._progress.update(
+                self._all,
+                completed=done,
+                description=f"{event.index + 1} of {event.total}",
+            )
+        if result is None:
+            return
+        line = f"[{event.index + 1}/{event.total}] {result.status} {result.source}"
+        if result.status == "restored":
+            line += f" -> {result.target} ({result.pixels / 1e6:.1f} megapixels, "
+            line += f"{time_text(result.seconds)})"
+        # On a terminal the bars tell of what went well.
+        if result.status == "failed" or not self._out.live:
+            self._out.say(line)
+
+
+def _write_sheets(
+    out: Output,
+    jobs: "list[Job]",
+    report: "BatchReport",
+    output: str | None,
+    max_pixels: int | None,
+) -> dict[Path, str]:
+    """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
+    from urushi.inference.compare import sheet_paths, write_before_after
+
+    sheets: dict[Path, str] = {}
+    paths = sheet_paths(jobs, None if output is None else Path(output))
+    for result, path in zip(report.results, paths, strict=False):
+        if result.status == "failed" or (result.status == "skipped" and path.exists()):
+            continue
+        try:
+            if result.source.resolve() == result.target.resolve():
+                raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
+            write_before_after(result.source, result.target, path, max_pixels=max_pixels)
+            sheets[path] = ""
+        except UrushiError as error:
+            sheets[path] = str(error)
+    return sheets
+
+
+def _tell_summary(
+    out: Output,
+    report: "BatchReport",
+    used: dict[str, str | int],
+    sheets: dict[Path, str],
+) -> None:
+    counts = {
+        "restored": report.count("restored"),
+        "skipped": report.count("skipped"),
+        "failed": report.count("failed"),
+    }
+    said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    how = f"{used['engine']} on {used['device']}, {used['precision']}"
+    out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
+    if counts["skipped"]:
+        out.say("skipped are those whose target exists: --overwrite restores them again")
+    made = [path for path, problem in sheets.items() if not problem]
+    if made:
+        where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"
+        out.say(f"before/after sheets: {where}")
+    for result in report.results:
+        if result.status == "failed":
+            complain(f"failed: {_with_name(result.source, result.message)}")
+    for path, problem in sheets.items():
+        if problem:
+            complain(f"no sheet {path}: {problem}")
+
+
+def _with_name(source: Path, message: str) -> str:
+    return message if source.name in message else f"{source}: {message}"

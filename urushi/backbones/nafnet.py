@@ -1,0 +1,272 @@
+"""NAFNet, a U-shaped restoration network without activation functions.
+
+Chen, Chu, Zhang, Sun: "Simple Baselines for Image Restoration", ECCV 2022, arXiv 2204.04676.
+Local pooling at test time (TLC) after Chu et al.: "Improving Image Restoration by Revisiting Global
+Information Aggregation", ECCV 2022, arXiv 2112.04491. Tensor names are those of the released weights.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from urushi.backbones.sites import FeedForwardSite, Sites, Stage
+from urushi.errors import BackboneError
+
+NORM_EPSILON = 1e-6  # the released code's value, not torch's default
+LOCAL_POOLING_FACTOR = 1.5  # TLC: the window is 1.5 times the training patch
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel, on `(B, C, H, W)`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        # On channels-last tensors the permutation costs nothing and the fused kernel reads in order.
+        y = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, NORM_EPSILON
+        )
+        return y.permute(0, 3, 1, 2)
+
+
+class Pooling(nn.Module):
+    """The average that feeds channel attention: global, or over a sliding window (TLC).
+
+    Args:
+        window: `(height, width)` in pixels of this feature map, or None for the global average.
+    """
+
+    def __init__(self, window: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.window = window
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        height, width = x.shape[-2:]
+        if self.window is None or (self.window[0] >= height and self.window[1] >= width):
+            return x.mean((2, 3), keepdim=True)
+        rows, columns = min(height, self.window[0]), min(width, self.window[1])
+        # A box mean is separable and a cumulative sum makes its cost independent of the window.
+        mean = _sliding_mean(_sliding_mean(x.float(), rows, -2), columns, -1).to(x.dtype)
+        missing_rows, missing_columns = height - mean.shape[-2], width - mean.shape[-1]
+        margins = (
+            missing_columns // 2,
+            (missing_columns + 1) // 2,
+            missing_rows // 2,
+            (missing_rows + 1) // 2,
+        )
+        return F.pad(mean, margins, mode="replicate")
+
+
+def _sliding_mean(x: Tensor, window: int, axis: int) -> Tensor:
+    """Mean over `window` neighbours along `axis`, valid positions only; float32 expected."""
+    size = x.shape[axis]
+    # Sums of deviations stay small, so that float32 keeps its digits on long rows.
+    offset = x.mean(axis, keepdim=True)
+    sums = F.pad((x - offset).cumsum(axis), (1, 0) if axis == -1 else (0, 0, 1, 0))
+    upper = sums.narrow(axis, window, size - window + 1)
+    return (upper - sums.narrow(axis, 0, size - window + 1)) / window + offset
+
+
+class NAFBlock(nn.Module):
+    """One block: a spatial branch with channel attention, then a feed-forward branch.
+
+    Both are scaled by `beta` and `gamma`, zero at first, so that a fresh block is the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = channels
+        self.norm1 = ChannelNorm(c)
+        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c)
+        self.sca = nn.Sequential(Pooling(), nn.Conv2d(c, c, 1))
+        self.conv3 = nn.Conv2d(c, c, 1)
+        self.norm2 = ChannelNorm(c)
+        self.conv4 = nn.Conv2d(c, 2 * c, 1)
+        self.conv5 = nn.Conv2d(c, c, 1)
+        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        first, second = self.conv2(self.conv1(self.norm1(x))).chunk(2, dim=1)
+        mixed = first * second
+        x = x + self.beta * self.conv3(mixed * self.sca(mixed))
+        first, second = self.conv4(self.norm2(x)).chunk(2, dim=1)
+        return x + self.gamma * self.conv5(first * second)
+
+
+class NAFNet(nn.Module):
+    """NAFNet of any depths and width; picture sizes are arbitrary, odd ones too.
+
+    Args:
+        img_channel: channels of input and output.
+        width: channels at full resolution; doubled by every encoder level.
+        middle_blk_num: blocks at the lowest resolution.
+        enc_blk_nums: blocks of each encoder level, from full resolution down.
+        dec_blk_nums: blocks of each decoder level, from the lowest resolution up.
+        pooling_window: side in input pixels (or height and width) of the window over which channel
+            attention averages (TLC, at test time only); None averages the whole picture. The
+            authors use 1.5 times the training patch: see `local_pooling_window`.
+
+    Raises:
+        BackboneError: a size is not positive, or encoder and decoder have different depths.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        enc_blk_nums: Sequence[int],
+        middle_blk_num: int,
+        dec_blk_nums: Sequence[int],
+        img_channel: int = 3,
+        pooling_window: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_configuration(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums)
+        levels = len(enc_blk_nums)
+        widths = [width * 2**level for level in range(levels + 1)]
+        self.size_multiple = 2**levels
+        self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
+        self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
+        self.encoders = nn.ModuleList(
+            _blocks(widths[level], count) for level, count in enumerate(enc_blk_nums)
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
+        self.middle_blks = _blocks(widths[-1], middle_blk_num)
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, 2 * c, 1, bias=False), nn.PixelShuffle(2))
+            for c in reversed(widths[1:])
+        )
+        self.decoders = nn.ModuleList(
+            _blocks(c, count) for c, count in zip(reversed(widths[:-1]), dec_blk_nums, strict=True)
+        )
+        self.set_pooling_window(pooling_window)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Restores `(B, C, H, W)` pictures in `[0, 1]`; the result is not clipped."""
+        height, width = x.shape[-2:]
+        m = self.size_multiple
+        padded = F.pad(x, (0, -width % m, 0, -height % m))
+        features = self.intro(padded)
+        skips = []
+        for blocks, down in zip(self.encoders, self.downs, strict=True):
+            features = blocks(features)
+            skips.append(features)
+            features = down(features)
+        features = self.middle_blks(features)
+        for blocks, up in zip(self.decoders, self.ups, strict=True):
+            features = blocks(up(features) + skips.pop())
+        return (self.ending(features) + padded)[..., :height, :width]
+
+    def set_pooling_window(self, window: int | Sequence[int] | None) -> None:
+        """Chooses global pooling (None) or TLC with a window in input pixels.
+
+        Raises:
+            BackboneError: the window is smaller than one pixel of the coarsest feature map.
+        """
+        if window is not None:
+            window = (window, window) if isinstance(window, int) else tuple(window)
+            if len(window) != 2 or min(window) < self.size_multiple:
+                raise BackboneError(
+                    f"pooling_window is {window!r}: expected one or two sides of at least "
+                    f"{self.size_multiple} pixels, or null for global pooling"
+                )
+        for stage in self.sites.stages:
+            local = window and tuple(side // stage.downscale for side in window)
+            for name in stage.blocks:
+                pooling = self.get_submodule(name).sca[0]  # pyright: ignore[reportIndexIssue]
+                pooling.window = local or None
+
+    @property
+    def sites(self) -> Sites:
+        """Where this network can be adapted."""
+        stages = []
+        groups = [
+            ("encoder", "encoders", self.encoders),
+            ("middle", "middle_blks", [self.middle_blks]),
+            ("decoder", "decoders", self.decoders),
+        ]
+        width = self.intro.out_channels
+        downscale = 1
+        for role, prefix, levels in groups:
+            for index, blocks in enumerate(levels):
+                name = prefix if role == "middle" else f"{prefix}.{index}"
+                if role == "decoder":
+                    width, downscale = width // 2, downscale // 2
+                paths = tuple(f"{name}.{block}" for block in range(len(blocks)))
+                stages.append(Stage(name, role, paths, width, downscale))
+                if role == "encoder":
+                    width, downscale = width * 2, downscale * 2
+        feed_forward = tuple(
+            FeedForwardSite(
+                norm=f"{block}.norm2",
+                modules=(f"{block}.conv4", f"{block}.conv5"),
+                output=f"{block}.conv5",
+                scale=f"{block}.gamma",
+                width=stage.width,
+                layout="bchw",
+            )
+            for stage in stages
+            for block in stage.blocks
+        )
+        return Sites(feed_forward, (), tuple(stages), ("ups", "decoders", "ending"))
+
+
+def local_pooling_window(training_patch: int) -> int:
+    """The TLC window, in input pixels, for a network trained on patches of that side."""
+    return int(LOCAL_POOLING_FACTOR * training_patch)
+
+
+def configuration_of(state: dict[str, Tensor]) -> dict[str, object]:
+    """Reads width, channels and depths off the names and shapes of a NAFNet's tensors.
+
+    Raises:
+        BackboneError: the tensors are not those of a NAFNet.
+    """
+    if "intro.weight" not in state or not any(".sca.1." in name for name in state):
+        raise BackboneError(
+            "these tensors are not a NAFNet's: intro.weight and the attention layers "
+            "(sca.1) were expected among the names"
+        )
+    depth = 1 + max((int(n.split(".")[1]) for n in state if n.startswith("downs.")), default=-1)
+
+    def count(prefix: str) -> int:
+        position = prefix.count(".")
+        return 1 + max(
+            (int(n.split(".")[position]) for n in state if n.startswith(prefix)), default=-1
+        )
+
+    return {
+        "img_channel": state["intro.weight"].shape[1],
+        "width": state["intro.weight"].shape[0],
+        "enc_blk_nums": [count(f"encoders.{i}.") for i in range(depth)],
+        "middle_blk_num": count("middle_blks."),
+        "dec_blk_nums": [count(f"decoders.{i}.") for i in range(depth)],
+    }
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))
+
+
+def _check_configuration(
+    channels: int, width: int, middle: int, encoder: Sequence[int], decoder: Sequence[int]
+) -> None:
+    if len(encoder) != len(decoder):
+        raise BackboneError(
+            f"enc_blk_nums has {len(encoder)} levels and dec_blk_nums {len(decoder)}: "
+            "a NAFNet needs as many of one as of the other"
+        )
+    if channels < 1 or width < 1 or min([middle, *encoder, *decoder]) < 0:
+        raise BackboneError(
+            f"img_channel {channels}, width {width}, middle_blk_num {middle}, enc_blk_nums "
+            f"{list(encoder)}, dec_blk_nums {list(decoder)}: channels must be positive and no "
+            "count negative"
+        )

@@ -1,0 +1,87 @@
+"""What a backbone says, as data, about where it can be adapted.
+
+Sites name modules by their dotted path in the backbone, so that an adapter asks for a kind of site
+and never for a backbone. Weight layers are not listed: they are found by walking the modules.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["bchw", "bhwc", "blc", "lbc"]
+
+
+@dataclass(frozen=True)
+class FeedForwardSite:
+    """A feed-forward branch: what a parallel adapter stands beside.
+
+    The branch reads the output of `norm` and its result, the output of `output`, is scaled by the
+    parameter `scale` (when there is one) and added to the residual.
+
+    Args:
+        norm: module whose output is the branch's input.
+        modules: the branch's own weight layers, in the order of execution.
+        output: the module whose output leaves the branch.
+        scale: the parameter that scales the branch before the addition, or None.
+        width: channels of the branch's input and output.
+        layout: order of the axes of the branch's input; b batch, c channels, l tokens.
+    """
+
+    norm: str
+    modules: tuple[str, ...]
+    output: str
+    scale: str | None
+    width: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """Query, key and value projections, separate or packed.
+
+    Args:
+        query, key, value: `(module, first_row, last_row)` of the weight rows that project each.
+        output: the output projection.
+        width: channels of the input.
+    """
+
+    query: tuple[str, int, int]
+    key: tuple[str, int, int]
+    value: tuple[str, int, int]
+    output: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of blocks at one resolution; guidance modulates the output of each of its blocks.
+
+    Args:
+        name: dotted path of the module that holds the blocks.
+        role: side of the U-shape on which the stage lies.
+        blocks: dotted paths of the blocks, in the order of execution.
+        width: channels of the feature map.
+        downscale: side of the picture divided by the side of the feature map.
+    """
+
+    name: str
+    role: Literal["encoder", "middle", "decoder"]
+    blocks: tuple[str, ...]
+    width: int
+    downscale: int
+
+
+@dataclass(frozen=True)
+class Sites:
+    """All that one backbone offers.
+
+    Args:
+        feed_forward: feed-forward branches in the order of execution.
+        attention: attention projections; empty for a convolutional backbone.
+        stages: stages in the order of execution.
+        decoder: dotted paths of the modules that decoder-only tuning trains.
+    """
+
+    feed_forward: tuple[FeedForwardSite, ...]
+    attention: tuple[AttentionSite, ...]
+    stages: tuple[Stage, ...]
+    decoder: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""Data: pairs in folders, packs of pictures for training, and checks of both."""

@@ -1,0 +1,227 @@
+"""Looks through a folder of pictures for what spoils a training or a score.
+
+Found are pictures that cannot be read, are too small, have a name of another format, are there
+twice or nearly, have no partner or one of another size, and pictures that also stand in a second
+folder, such as test pictures among those for training.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from urushi.data.likeness import Fingerprint, equal_groups, fingerprint, near_pairs
+from urushi.data.pack import read_8bit
+from urushi.data.pairs import INPUT_FOLDERS, TARGET_FOLDERS, PairedFolder, find_pictures
+from urushi.errors import DataError, PictureError
+
+__all__ = ["CheckReport", "check_folder"]
+
+OnProgress = Callable[[int, int, str], None]
+
+
+class CheckReport(BaseModel):
+    """What was found; names are paths below the folder.
+
+    Attributes:
+        folder: what was looked through.
+        pictures: readable pictures.
+        pairs: matched pairs, None where the folder has no folders of inputs and targets.
+        pixels: height times width, summed over all readable pictures.
+        smallest, largest: width and height of the pictures with the fewest and the most pixels.
+        unreadable: (name, reason).
+        tiny: (name, width, height) with a side shorter than asked for.
+        misnamed: (name, format of its content).
+        duplicates: groups of pictures with equal pixels.
+        near_duplicates: (name, an earlier one that looks the same).
+        unmatched: one sentence for every picture without a partner.
+        mismatched: (name, size of the input, size of the target) where these differ.
+        leaked: (name, the picture of the other folder that is or looks the same).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    folder: str
+    pictures: int
+    pairs: int | None
+    pixels: int
+    smallest: tuple[int, int] | None
+    largest: tuple[int, int] | None
+    unreadable: tuple[tuple[str, str], ...]
+    tiny: tuple[tuple[str, int, int], ...]
+    misnamed: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    near_duplicates: tuple[tuple[str, str], ...]
+    unmatched: tuple[str, ...]
+    mismatched: tuple[tuple[str, str, str], ...]
+    leaked: tuple[tuple[str, str], ...]
+
+    @computed_field
+    @property
+    def ok(self) -> bool:
+        """Nothing was found; near duplicates alone do not count, they are a matter of judgement."""
+        return not (
+            self.unreadable
+            or self.tiny
+            or self.misnamed
+            or self.duplicates
+            or self.unmatched
+            or self.mismatched
+            or self.leaked
+        )
+
+    def to_json(self) -> str:
+        """The report as a JSON text."""
+        return self.model_dump_json(indent=2)
+
+    def lines(self) -> list[str]:
+        """The report as sentences: counts first, then one line for every finding."""
+        head = f"{self.folder}: {self.pictures} pictures, {self.pixels / 1e6:.1f} megapixels"
+        if self.smallest is not None and self.largest is not None:
+            head += ", from {}x{} to {}x{}".format(*self.smallest, *self.largest)
+        if self.pairs is not None:
+            head += f", {self.pairs} pairs"
+        found = [f"unreadable: {reason}" for _, reason in self.unreadable]
+        found += [f"too small: {name} is {w}x{h} pixels" for name, w, h in self.tiny]
+        found += [f"misnamed: the content of {name} is {kind}" for name, kind in self.misnamed]
+        found += [f"equal: {', '.join(names)}" for names in self.duplicates]
+        found += [f"nearly equal: {name} and {other}" for name, other in self.near_duplicates]
+        found += [f"unmatched: {sentence}" for sentence in self.unmatched]
+        found += [f"sizes differ: {name}, {a} and {b}" for name, a, b in self.mismatched]
+        found += [f"in both folders: {name} and {other}" for name, other in self.leaked]
+        return [head, *(found or ["nothing found"])]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One picture as it was found: a reason, or its size, format if misnamed, and fingerprint."""
+
+    reason: str | None = None
+    size: tuple[int, int] = (0, 0)
+    other_format: str | None = None
+    print: Fingerprint | None = None
+
+
+def check_folder(
+    folder: str | Path,
+    *,
+    min_side: int = 64,
+    against: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> CheckReport:
+    """Looks at every picture below a folder, decoding each once.
+
+    A folder that holds one of inputs and one of targets, as for
+    :class:`~urushi.data.pairs.PairedFolder`, is checked for its pairs too; duplicates are then
+    looked for among the targets alone.
+
+    Args:
+        folder: of pictures, or of pairs.
+        min_side: sides shorter than this, in pixels, are reported; the patch of a training.
+        against: a second folder no picture should be in; of pairs, its targets.
+        on_progress: called after every picture with (done, total, name).
+
+    Raises:
+        DataError: a folder does not exist or holds no pictures.
+    """
+    folder = Path(folder)
+    files = find_pictures(folder)
+    if not files:
+        raise DataError(f"{folder} holds no pictures: name a folder that does")
+    paired = _as_pairs(folder)
+    looks = _look_at(folder, files, on_progress)
+    good = {name: look for name, look in looks.items() if look.reason is None}
+    prints = _comparable(good, paired, folder)
+    sizes = sorted((look.size for look in good.values()), key=lambda size: size[0] * size[1])
+    return CheckReport(
+        folder=str(folder),
+        pictures=len(good),
+        pairs=None if paired is None else len(paired),
+        pixels=sum(width * height for width, height in sizes),
+        smallest=sizes[0] if sizes else None,
+        largest=sizes[-1] if sizes else None,
+        unreadable=tuple((n, look.reason) for n, look in looks.items() if look.reason),
+        tiny=tuple((n, *look.size) for n, look in good.items() if min(look.size) < min_side),
+        misnamed=tuple((n, look.other_format) for n, look in good.items() if look.other_format),
+        duplicates=tuple(tuple(names) for names in equal_groups(prints)),
+        near_duplicates=tuple(near_pairs(prints)),
+        unmatched=() if paired is None else paired.problems,
+        mismatched=() if paired is None else _mismatched(paired, good, folder),
+        leaked=() if against is None else _leaked(prints, Path(against)),
+    )
+
+
+def _as_pairs(folder: Path) -> PairedFolder | None:
+    names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
+    if names.isdisjoint(INPUT_FOLDERS) or names.isdisjoint(TARGET_FOLDERS):
+        return None
+    return PairedFolder(folder)
+
+
+def _look_at(
+    folder: Path, files: list[Path], on_progress: OnProgress | None = None
+) -> dict[str, _Look]:
+    """Decodes all files in threads; by path below the folder."""
+    looks = {}
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for done, (path, look) in enumerate(
+            zip(files, pool.map(_look, files), strict=True), start=1
+        ):
+            name = path.relative_to(folder).as_posix()
+            looks[name] = look
+            if on_progress is not None:
+                on_progress(done, len(files), name)
+    return looks
+
+
+def _look(path: Path) -> _Look:
+    from urushi.image import FORMATS, inspect_picture
+
+    try:
+        info = inspect_picture(path)
+        pixels = read_8bit(path)
+    except PictureError as error:
+        return _Look(reason=str(error))
+    named_so = path.suffix.lower() in FORMATS[info.format].suffixes
+    size = (pixels.shape[1], pixels.shape[0])
+    return _Look(None, size, None if named_so else info.format, fingerprint(pixels))
+
+
+def _comparable(
+    good: Mapping[str, _Look], paired: PairedFolder | None, folder: Path
+) -> dict[str, Fingerprint]:
+    """Fingerprints of the pictures that must be distinct: of pairs, the targets."""
+    start = "" if paired is None else paired.target_folder.relative_to(folder).as_posix() + "/"
+    return {
+        name: look.print
+        for name, look in good.items()
+        if look.print is not None and name.startswith(start)
+    }
+
+
+def _mismatched(
+    paired: PairedFolder, good: Mapping[str, _Look], folder: Path
+) -> tuple[tuple[str, str, str], ...]:
+    found = []
+    for pair in paired:
+        looks = [good.get(p.relative_to(folder).as_posix()) for p in (pair.input, pair.target)]
+        sizes = ["{}x{}".format(*look.size) for look in looks if look is not None]
+        if len(set(sizes)) == 2:
+            found.append((pair.name, sizes[0], sizes[1]))
+    return tuple(found)
+
+
+def _leaked(prints: Mapping[str, Fingerprint], other: Path) -> tuple[tuple[str, str], ...]:
+    files = find_pictures(other)
+    if not files:
+        raise DataError(f"{other} holds no pictures: name a folder to compare with that does")
+    looks = {n: look for n, look in _look_at(other, files).items() if look.reason is None}
+    others = _comparable(looks, _as_pairs(other), other)
+    by_hash = {own.exact: name for name, own in others.items()}
+    equal = [(name, by_hash[own.exact]) for name, own in prints.items() if own.exact in by_hash]
+    known = {name for name, _ in equal}
+    near = [pair for pair in near_pairs(prints, others) if pair[0] not in known]
+    return tuple(equal + near)

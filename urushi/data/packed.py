@@ -1,0 +1,210 @@
+"""A pack: many pictures in one file of 8-bit pixels, one after another.
+
+It is mapped into memory and read at random without a decoder, or put on an accelerator whole.
+
+Layout (safetensors, format version 1):
+
+* ``pixels`` uint8 ``(bytes,)``: for every picture H*W*3 bytes, rows from the top, RGB interleaved;
+  at the end up to 63 zeros, so that what follows is aligned.
+* ``index`` int64 ``(N, 3)``: where a picture begins in ``pixels``, its height, its width.
+* ``names`` uint8: the N names as UTF-8, one per line. (In the header they would have to be known
+  before the first picture is decoded.)
+* metadata: ``urushi`` (the kind), ``version``, ``sha256`` of the three tensors in this order.
+
+A pack of pairs is the same with the input of pair k as picture 2k and its target as picture 2k + 1.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from urushi.errors import DataError, FileFormatError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PAIRS", "PICTURES", "VERSION", "PackedPairs", "PackedPictures", "Pixels"]
+
+VERSION = 1
+PICTURES, PAIRS = "pictures", "pairs"
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class PackedPictures:
+    """A pack, mapped into memory: random access without decoding and without reading it whole.
+
+    Pictures are read-only views of the file. It may be sent to other processes, which map the file
+    again.
+
+    Args:
+        path: a file written by :func:`urushi.data.pack.pack_pictures`.
+
+    Raises:
+        FileFormatError: the file is missing, damaged, or not a pack of this kind and version.
+    """
+
+    kind = PICTURES
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        metadata, arrays = _map(self.path)
+        if metadata.get("urushi") != self.kind:
+            raise FileFormatError(
+                f"{path} is a pack of {metadata.get('urushi')!r}, expected {self.kind!r}: "
+                "make one with  urushi data pack"
+            )
+        self.sha256: str = metadata["sha256"]
+        self.index: Int[np.ndarray, "n 3"] = np.array(arrays["index"])
+        self.pixels: UInt8[np.ndarray, " bytes"] = arrays["pixels"]
+        self.names: tuple[str, ...] = tuple(arrays["names"].tobytes().decode().split("\n"))
+        ends = self.index[:, 0] + self.index[:, 1] * self.index[:, 2] * 3
+        per_name = 2 if self.kind == PAIRS else 1
+        if (
+            len(self.names) * per_name != len(self.index)
+            or self.index.min() < 0
+            or ends.max() > self.pixels.size
+        ):
+            raise FileFormatError(
+                f"{path} is damaged: its index does not fit its pixels; pack it again"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def sizes(self) -> Int[np.ndarray, "n 2"]:
+        """Height and width of every picture in pixels (of a pair, once)."""
+        return self.index[:: len(self.index) // len(self.names), 1:]
+
+    def picture(self, i: int | np.integer) -> Pixels:
+        """Picture ``i`` as a read-only uint8 view of the file."""
+        start, height, width = (int(value) for value in self.index[i])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def row_starts(
+        self,
+        indices: Int[np.ndarray, " b"],
+        tops: Int[np.ndarray, " b"],
+        lefts: Int[np.ndarray, " b"],
+        size: int,
+    ) -> Int[np.ndarray, "b size"]:
+        """Where in ``pixels`` each row of square crops begins; a row is ``size * 3`` bytes long.
+
+        With the flat tensor of :meth:`to_tensor` on an accelerator, the batch is
+        ``flat[starts[:, :, None] + arange(size * 3)].view(b, size, size, 3)``.
+
+        Raises:
+            DataError: a crop reaches beyond its picture.
+        """
+        start, height, width = self.index[indices].T
+        outside = (tops < 0) | (lefts < 0) | (tops + size > height) | (lefts + size > width)
+        if outside.any():
+            k = int(np.argmax(outside))
+            raise DataError(
+                f"a crop of {size} at ({tops[k]}, {lefts[k]}) does not lie inside picture "
+                f"{indices[k]} of {width[k]}x{height[k]} pixels: choose a smaller patch"
+            )
+        rows = tops[:, None] + np.arange(size)
+        return start[:, None] + (rows * width[:, None] + lefts[:, None]) * 3
+
+    def crops(
+        self,
+        indices: Int[np.ndarray, " b"],
+        tops: Int[np.ndarray, " b"],
+        lefts: Int[np.ndarray, " b"],
+        size: int,
+    ) -> UInt8[np.ndarray, "b size size 3"]:
+        """Square crops of ``size`` pixels, one per entry of ``indices``, copied into one array."""
+        starts = self.row_starts(indices, tops, lefts, size)
+        batch = np.empty((len(starts), size, size * 3), dtype=np.uint8)
+        for crop, rows in zip(batch, starts, strict=True):
+            for line, at in zip(crop, rows, strict=True):
+                line[:] = self.pixels[at : at + size * 3]
+        return batch.reshape(len(starts), size, size, 3)
+
+    def to_tensor(self, device: Any = "cpu") -> "torch.Tensor":
+        """All pixels as one flat uint8 tensor on ``device``; ``index`` tells where a picture is."""
+        import torch
+
+        flat = torch.empty(self.pixels.size, dtype=torch.uint8, device=device)
+        step = 1 << 26
+        for start in range(0, self.pixels.size, step):
+            flat[start : start + step] = torch.from_numpy(
+                np.array(self.pixels[start : start + step])
+            )
+        return flat
+
+    def verify(self) -> None:
+        """Reads the whole file and compares its hash.
+
+        Raises:
+            FileFormatError: the content is not what was packed.
+        """
+        digest = hashlib.sha256(self.pixels.data)
+        digest.update(self.index.astype("<i8").tobytes())
+        digest.update("\n".join(self.names).encode())
+        if digest.hexdigest() != self.sha256:
+            raise FileFormatError(f"{self.path} is damaged: its hash does not match; pack it again")
+
+
+class PackedPairs(PackedPictures):
+    """A pack of pairs; pair ``i`` is pictures ``2 i`` (input) and ``2 i + 1`` (target)."""
+
+    kind = PAIRS
+
+    def pair(self, i: int | np.integer) -> tuple[Pixels, Pixels]:
+        """Input and target of pair ``i`` as read-only uint8 views."""
+        i = range(len(self))[i]
+        return self.picture(2 * i), self.picture(2 * i + 1)
+
+    def pair_crops(
+        self,
+        indices: Int[np.ndarray, " b"],
+        tops: Int[np.ndarray, " b"],
+        lefts: Int[np.ndarray, " b"],
+        size: int,
+    ) -> tuple[UInt8[np.ndarray, "b size size 3"], UInt8[np.ndarray, "b size size 3"]]:
+        """The same crops of the inputs and of the targets; ``indices`` count pairs."""
+        inputs = self.crops(2 * indices, tops, lefts, size)
+        return inputs, self.crops(2 * indices + 1, tops, lefts, size)
+
+
+def _map(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Metadata and arrays of a safetensors file, mapped read-only instead of loaded."""
+    dtypes = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > 10_000_000:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__")
+        arrays = {}
+        for name in ("pixels", "index", "names"):
+            entry = header[name]
+            arrays[name] = np.memmap(
+                path,
+                dtype=dtypes[entry["dtype"]],
+                mode="r",
+                offset=8 + length + entry["data_offsets"][0],
+                shape=tuple(entry["shape"]),
+            )
+        if metadata["version"] != str(VERSION):
+            raise ValueError(f"format version {metadata['version']}")
+        return metadata, arrays
+    except OSError as error:
+        raise FileFormatError(
+            f"{path} cannot be opened ({error.strerror}): name an existing pack"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileFormatError(
+            f"{path} is not a pack of version {VERSION} or is cut off ({error}): "
+            "make it with  urushi data pack"
+        ) from error

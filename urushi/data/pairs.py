@@ -1,0 +1,170 @@
+"""Pairs of pictures in folders: a degraded input and the target it should become.
+
+Public data sets lay their pairs out in a handful of ways. Two folders are paired by file name; the
+suffix may differ, and so may a word that tells the side (``rain-12.png``, ``norain-12.png``).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from urushi.errors import DataError
+
+__all__ = ["INPUT_FOLDERS", "TARGET_FOLDERS", "Pair", "PairedFolder", "find_pictures"]
+
+INPUT_FOLDERS = (
+    "input", "inputs", "lq", "lr", "noisy", "rain", "rainy", "hazy", "snow", "snowy", "low",
+    "blur", "blurry", "degraded",
+)  # fmt: skip
+TARGET_FOLDERS = (
+    "target", "targets", "gt", "hq", "hr", "clean", "norain", "clear", "high", "normal", "sharp",
+    "groundtruth", "reference",
+)  # fmt: skip
+
+_WORDS = "|".join(sorted({*INPUT_FOLDERS, *TARGET_FOLDERS, "real", "mean"}, key=len, reverse=True))
+_SIDE_WORD = re.compile(rf"^(?:{_WORDS})(?:[-_. ]+|(?=\d))|[-_. ]+(?:{_WORDS})$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair; ``name`` is the input's path below its folder, without suffix, with ``/``."""
+
+    name: str
+    input: Path
+    target: Path
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """All pictures below a folder by file name, sorted; hidden files are passed over.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    from urushi.image import is_picture_name
+
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"the folder {folder} does not exist: name a folder of pictures")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_picture_name(path)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+class PairedFolder:
+    """Inputs and targets matched by name.
+
+    Three rules, the first that fits: equal names without suffix; equal after dropping a word for
+    the side (``12_rainy`` and ``12_clean``); and the name of an input that continues the name of a
+    target that is left over, as where several inputs share one (``1400_3`` and ``1400``).
+
+    Args:
+        root: a folder that holds one folder of inputs and one of targets under usual names, such as
+            ``input`` and ``target``, ``lq`` and ``gt``, ``noisy`` and ``clean``, ``rain`` and
+            ``norain``, ``low`` and ``high``. Or use :meth:`from_folders`.
+
+    Attributes:
+        pairs: what was matched, sorted by name.
+        problems: one line for every picture that has no partner or more than one.
+
+    Raises:
+        DataError: there is no such folder, or no two folders in it can be told to be a pair.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._match(*_sides(Path(root)))
+
+    @classmethod
+    def from_folders(cls, input_folder: str | Path, target_folder: str | Path) -> "PairedFolder":
+        """Pairs of two folders of any name."""
+        paired = cls.__new__(cls)
+        paired._match(Path(input_folder), Path(target_folder))
+        return paired
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def _match(self, input_folder: Path, target_folder: Path) -> None:
+        self.input_folder, self.target_folder = input_folder, target_folder
+        problems: list[str] = []
+        inputs = _by_name(input_folder, problems)
+        targets = _by_name(target_folder, problems)
+        partner = {name: name for name in inputs if name in targets}
+        _match_bare(inputs, targets, partner)
+        _match_shared(inputs, targets, partner)
+        used = set(partner.values())
+        problems += [f"{inputs[name]} has no target" for name in inputs if name not in partner]
+        problems += [f"{targets[name]} has no input" for name in targets if name not in used]
+        found = (Pair(name, inputs[name], targets[other]) for name, other in partner.items())
+        self.pairs = tuple(sorted(found, key=lambda pair: pair.name))
+        self.problems = tuple(sorted(problems))
+
+
+def _match_bare(inputs: dict[str, Path], targets: dict[str, Path], partner: dict[str, str]) -> None:
+    """Adds pairs whose names are equal, and unambiguous, without the word for the side."""
+    lone_targets = [name for name in targets if name not in partner.values()]
+    lone_inputs = [name for name in inputs if name not in partner]
+    by_bare = {_bare(name): name for name in lone_targets}
+    times = Counter(map(_bare, lone_targets))
+    times_input = Counter(map(_bare, lone_inputs))
+    for name in lone_inputs:
+        bare = _bare(name)
+        if times[bare] == 1 and times_input[bare] == 1:
+            partner[name] = by_bare[bare]
+
+
+def _match_shared(
+    inputs: dict[str, Path], targets: dict[str, Path], partner: dict[str, str]
+) -> None:
+    """Adds inputs whose name continues that of a target nobody has claimed so far."""
+    free = {_bare(name): name for name in targets if name not in partner.values()}
+    for name in inputs:
+        if name in partner:
+            continue
+        stem = _bare(name)
+        while "_" in stem.rpartition("/")[2] and stem not in free:
+            stem = stem.rpartition("_")[0]
+        if stem in free:
+            partner[name] = free[stem]
+
+
+def _sides(root: Path) -> tuple[Path, Path]:
+    if not root.is_dir():
+        raise DataError(f"the folder {root} does not exist: name a folder with pairs in it")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    inputs = [path for path in folders if path.name.lower() in INPUT_FOLDERS]
+    targets = [path for path in folders if path.name.lower() in TARGET_FOLDERS]
+    if len(inputs) != 1 or len(targets) != 1:
+        seen = ", ".join(path.name for path in folders[:8]) or "none"
+        raise DataError(
+            f"{root} holds no pairs that can be told apart (its folders: {seen}): expected one "
+            "folder of inputs and one of targets, such as input and target"
+        )
+    return inputs[0], targets[0]
+
+
+def _by_name(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Pictures by path without suffix; of two with one name the first is taken."""
+    found: dict[str, Path] = {}
+    for path in find_pictures(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if name in found:
+            problems.append(f"{path} has the same name as {found[name]}")
+        else:
+            found[name] = path
+    return found
+
+
+def _bare(name: str) -> str:
+    """The name without the word that says which side of a pair it is."""
+    parent, slash, stem = name.rpartition("/")
+    bare = _SIDE_WORD.sub("", stem)
+    return parent + slash + (bare or stem)

@@ -1,0 +1,109 @@
+"""Degradations: a picture and some numbers in, a worse picture out.
+
+`DEGRADATIONS` is the table of those that are built in. Each separates drawing its numbers
+(`sample`) from using them (`apply`), so that every pair can be made again from a row of numbers.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from urushi.degradations.base import Degradation, Parameters
+from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
+from urushi.degradations.chain import Chain
+from urushi.degradations.haze import Haze
+from urushi.degradations.holes import Holes
+from urushi.degradations.jpeg import JPEGCompression
+from urushi.degradations.light import LowLight
+from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
+from urushi.degradations.rain import RainStreaks, RainVeil
+from urushi.degradations.raindrops import Raindrops
+from urushi.degradations.resize import Downsample
+from urushi.degradations.snow import Snow
+from urushi.errors import DegradationError
+from urushi.settings import nearest
+
+__all__ = [
+    "DEGRADATIONS",
+    "Chain",
+    "Degradation",
+    "Parameters",
+    "create_degradation",
+]
+
+DEGRADATIONS: Mapping[str, type[Degradation]] = {
+    "gaussian_noise": GaussianNoise,
+    "poisson_noise": PoissonNoise,
+    "speckle_noise": SpeckleNoise,
+    "gaussian_blur": GaussianBlur,
+    "defocus_blur": DefocusBlur,
+    "motion_blur": MotionBlur,
+    "jpeg": JPEGCompression,
+    "downsample": Downsample,
+    "rain_streaks": RainStreaks,
+    "rain_veil": RainVeil,
+    "haze": Haze,
+    "snow": Snow,
+    "raindrops": Raindrops,
+    "low_light": LowLight,
+    "holes": Holes,
+}
+
+
+def create_degradation(name: str, **options: Any) -> Degradation:
+    """Builds a degradation, or a chain of them, from plain values such as a recipe's.
+
+    Args:
+        name: an entry of `DEGRADATIONS`, or `chain`.
+        options: its ranges; lists stand for tuples. The `steps` of a chain are mappings
+            `{name: ..., weight: ..., ...}`; `weight` is optional, 1 by default, and becomes one of
+            the chain's `weights`.
+
+    Raises:
+        DegradationError: the name or an option is unknown, or a value is out of range.
+    """
+    if name == Chain.name:
+        return _create_chain(options)
+    if name not in DEGRADATIONS:
+        known = [*DEGRADATIONS, Chain.name]
+        hint = nearest(name, known) or f": known are {', '.join(known)}"
+        raise DegradationError(f"there is no degradation {name!r}{hint}")
+    build = DEGRADATIONS[name]
+    _refuse_unknown(name, options, build)
+    return build(**{key: _as_tuple(value) for key, value in options.items()})
+
+
+def _create_chain(options: dict[str, Any]) -> Chain:
+    _refuse_unknown(Chain.name, options, Chain, without={"weights"})
+    steps, weights = [], []
+    for given in options.get("steps") or []:
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+            raise DegradationError(
+                f"a step of a chain is {given!r}: expected a mapping with a name, such as "
+                "{name: gaussian_noise, sigma_255: [0, 50]}"
+            )
+        own = dict(given)
+        weights.append(_number("weight", own.pop("weight", 1.0)))
+        steps.append(create_degradation(own.pop("name"), **own))
+    rest = {key: _as_tuple(value) for key, value in options.items() if key != "steps"}
+    return Chain(steps=tuple(steps), weights=tuple(weights) if weights else None, **rest)
+
+
+def _refuse_unknown(
+    name: str, options: Mapping[str, Any], build: type, without: set[str] | None = None
+) -> None:
+    known = [key for key in inspect.signature(build).parameters if key not in (without or set())]
+    for key in options:
+        if key not in known:
+            hint = nearest(key, known) or f": known are {', '.join(known)}"
+            raise DegradationError(f"{name} has no option {key!r}{hint}")
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list) else value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DegradationError(f"{name} is {value!r}: a number was expected")
+    return float(value)

@@ -1,0 +1,95 @@
+"""The exceptions a user of Urushi may see.
+
+UrushiError
+├── PictureError        a picture cannot be read or written
+│   ├── UnreadableError     missing, empty, truncated, not a picture, no permission
+│   ├── TooLargeError       more pixels than the limit allows
+│   └── TargetError         the target exists, cannot be written, or has no known format
+├── FileFormatError     a model file is damaged, of another kind, or newer than this version
+├── BackboneError       unknown backbone, or a configuration or size it cannot have
+├── DegradationError    unknown degradation, or parameters outside their range
+├── EngineError         an engine is missing, failed, or gave an unusable result
+│   └── OutOfMemoryError    even the smallest tile does not fit
+├── DataError           a data set or benchmark is missing, damaged or mismatched
+├── RecipeError         a recipe does not validate
+└── MissingExtraError   an optional dependency is needed; the message names the extra
+
+Every message names the value, what was expected and the way out, in one sentence.
+"""
+
+__all__ = [
+    "BackboneError",
+    "DataError",
+    "DegradationError",
+    "EngineError",
+    "FileFormatError",
+    "MissingExtraError",
+    "OutOfMemoryError",
+    "PictureError",
+    "RecipeError",
+    "TargetError",
+    "TooLargeError",
+    "UnreadableError",
+    "UrushiError",
+]
+
+
+class UrushiError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+
+class PictureError(UrushiError):
+    """A picture cannot be read or written."""
+
+
+class UnreadableError(PictureError):
+    """The file is missing, empty, truncated, not a picture, or may not be read."""
+
+
+class TooLargeError(PictureError):
+    """The picture has more pixels than the limit allows."""
+
+
+class TargetError(PictureError):
+    """The target exists already, cannot be written, or names no known format."""
+
+
+class FileFormatError(UrushiError):
+    """A model file is damaged, of another kind, or newer than this version."""
+
+
+class BackboneError(UrushiError):
+    """Unknown backbone, or a configuration or picture size it cannot have."""
+
+
+class DegradationError(UrushiError):
+    """Unknown degradation, or parameters outside their documented range."""
+
+
+class EngineError(UrushiError):
+    """An engine is missing, failed, or gave an unusable result."""
+
+
+class OutOfMemoryError(EngineError):
+    """Even the smallest tile does not fit into memory."""
+
+
+class DataError(UrushiError):
+    """A data set or benchmark is missing, damaged or mismatched."""
+
+
+class RecipeError(UrushiError):
+    """A recipe does not validate."""
+
+
+class MissingExtraError(UrushiError):
+    """An optional dependency is needed and not installed.
+
+    Args:
+        what: what was asked for, as a noun phrase.
+        extra: the extra of Urushi that brings it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed: run  pip install 'urushi[{extra}]'")
+        self.extra = extra

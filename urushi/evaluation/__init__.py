@@ -1,0 +1,1 @@
+"""Evaluation: metrics by named protocols, benchmarks, and reports of their scores."""

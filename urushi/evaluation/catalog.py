@@ -1,0 +1,321 @@
+"""What a benchmark is, and the ones we know: the YAML files of ``urushi/data/catalog``.
+
+A benchmark is pictures and a protocol. The pictures are either pairs in two folders, or one folder
+of clean pictures and a degradation. A degraded picture depends on the benchmark's seed and the
+picture's name alone, so it stays the same whichever pictures are measured, and in whatever order.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from jaxtyping import Float32
+from pydantic import Field, model_validator
+
+from urushi.data.pairs import PairedFolder, find_pictures
+from urushi.errors import DataError
+from urushi.evaluation.metrics import PROTOCOLS, named_protocol
+from urushi.settings import Settings, nearest, read_settings
+
+if TYPE_CHECKING:
+    from urushi.degradations import Degradation
+
+__all__ = [
+    "BENCHMARKS",
+    "DATA_VARIABLE",
+    "Benchmark",
+    "Sample",
+    "clean_benchmark",
+    "data_root",
+    "find_benchmark",
+    "paired_benchmark",
+]
+
+DATA_VARIABLE = "URUSHI_DATA"
+CATALOG = Path(__file__).resolve().parent.parent / "data" / "catalog"
+
+Picture = Float32[np.ndarray, "_ _ 3"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a benchmark, not read yet.
+
+    Attributes:
+        name: unique in the benchmark; the path below the folder of inputs, without suffix.
+        target: the reference picture.
+        input: the degraded picture, or None where it is made from ``target``.
+        degradation: makes the input from the target; None with no ``input`` leaves it as it is.
+        seed: of the benchmark.
+        input_8bit: the input made here is rounded to multiples of 1/255.
+    """
+
+    name: str
+    target: Path
+    input: Path | None = None
+    degradation: "Degradation | None" = None
+    seed: int = 0
+    input_8bit: bool = True
+
+    def load(self) -> tuple[Picture, Picture]:
+        """Reads, and degrades, the picture: input and reference, RGB ``(H, W, 3)`` in [0, 1].
+
+        Raises:
+            PictureError: a file cannot be read.
+            DataError: input and reference differ in size.
+        """
+        from urushi.image import read_picture
+
+        target = read_picture(self.target)
+        if self.input is not None:
+            degraded = read_picture(self.input)
+        elif self.degradation is not None:
+            degraded = _degraded(target, self.degradation, _seed(self.seed, self.name))
+            if self.input_8bit:
+                degraded = np.rint(degraded * np.float32(255)) / np.float32(255)
+        else:
+            degraded = target
+        if degraded.shape != target.shape:
+            (h, w), (th, tw) = degraded.shape[:2], target.shape[:2]
+            raise DataError(
+                f"the input of {self.name} is {w}x{h} pixels and its reference {tw}x{th}: "
+                "both must have the same size; find such pairs with  urushi data check"
+            )
+        return degraded, target
+
+
+class Benchmark(Settings):
+    """A benchmark; the keys of a YAML file in the catalog.
+
+    Folders are below the data root unless they are absolute.
+
+    Attributes:
+        name: of the file, without suffix.
+        title: what is measured, for a person.
+        input: folder of degraded pictures; goes with ``target``.
+        target: folder of their references.
+        clean: folder of clean pictures, instead of ``input`` and ``target``.
+        degradation: what is done to the clean ones, ``{name: ..., ...}`` as in a recipe; without it
+            they are measured as they are, which shows what a network does to a good picture.
+        seed: of the degradation.
+        input_8bit: a picture made by ``degradation`` is rounded to 8 bits.
+        protocol: a name in ``PROTOCOLS``.
+        crop_border: pixels not scored at each side.
+        pictures: how many there must be; a benchmark with some missing has another mean.
+        source: where the pictures come from.
+        licence: under what terms.
+        note: what to mind when setting the score beside others.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    title: str
+    input: str | None = None
+    target: str | None = None
+    clean: str | None = None
+    degradation: dict[str, Any] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    input_8bit: bool = True
+    protocol: str = "rgb-8bit"
+    crop_border: Annotated[int, Field(ge=0)] = 0
+    pictures: Annotated[int, Field(ge=1)] | None = None
+    source: str = "not stated"
+    licence: str = "not stated"
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Benchmark":
+        paired = self.input is not None and self.target is not None
+        if paired == (self.clean is not None) or (self.input is None) != (self.target is None):
+            raise ValueError("expected either input and target, or clean")
+        if paired and self.degradation is not None:
+            raise ValueError("degradation goes with clean, not with input and target")
+        if self.protocol not in PROTOCOLS:
+            hint = nearest(self.protocol, PROTOCOLS)
+            raise ValueError(
+                f"there is no protocol {self.protocol!r}{hint}: known are {', '.join(PROTOCOLS)}"
+            )
+        return self
+
+    def samples(self, root: str | Path | None = None) -> list[Sample]:
+        """The pictures, sorted by name.
+
+        Args:
+            root: folder the benchmark's folders are below; ``$URUSHI_DATA`` if not given.
+
+        Raises:
+            DataError: the root or a folder is missing, a picture has no partner, or their number is
+                not the expected one.
+            DegradationError: the degradation does not exist or does not take these values.
+        """
+        if self.clean is None:
+            samples = self._paired(root)
+        else:
+            samples = self._degraded(self._folder(root, self.clean))
+        if self.pictures not in (None, len(samples)):
+            raise DataError(
+                f"the benchmark {self.name} has {len(samples)} pictures here, expected "
+                f"{self.pictures}: complete its folder, its mean would not be comparable"
+            )
+        if not samples:
+            raise DataError(f"the benchmark {self.name} has no pictures: its folder is empty")
+        return samples
+
+    def _paired(self, root: str | Path | None) -> list[Sample]:
+        assert self.input is not None
+        assert self.target is not None
+        folder = PairedFolder.from_folders(
+            self._folder(root, self.input), self._folder(root, self.target)
+        )
+        if folder.problems:
+            more = len(folder.problems) - 1
+            raise DataError(
+                f"the pairs of {self.name} do not match: {folder.problems[0]}"
+                + (f" (and {more} more)" if more else "")
+                + "; find all with  urushi data check"
+            )
+        return [Sample(pair.name, pair.target, input=pair.input) for pair in folder]
+
+    def _degraded(self, folder: Path) -> list[Sample]:
+        degradation = None
+        if self.degradation is not None:
+            from urushi.degradations import create_degradation
+
+            options = dict(self.degradation)
+            degradation = create_degradation(str(options.pop("name", "")), **options)
+        return [
+            Sample(
+                path.relative_to(folder).with_suffix("").as_posix(),
+                path,
+                degradation=degradation,
+                seed=self.seed,
+                input_8bit=self.input_8bit,
+            )
+            for path in find_pictures(folder)
+        ]
+
+    def _folder(self, root: str | Path | None, name: str) -> Path:
+        if Path(name).is_absolute():
+            folder, base = Path(name), ""
+        else:
+            base = data_root(root)
+            folder = base / name
+        if not folder.is_dir():
+            hint = f": put it below {base} or give another data folder" if base else ""
+            raise DataError(f"the benchmark {self.name} needs the folder {folder}{hint}")
+        return folder
+
+
+def data_root(root: str | Path | None = None) -> Path:
+    """The folder that holds the data sets: the one given, or that of ``$URUSHI_DATA``.
+
+    Raises:
+        DataError: neither is given, or it does not exist.
+    """
+    given = str(root) if root is not None else os.environ.get(DATA_VARIABLE, "")
+    if not given:
+        raise DataError(
+            f"no data folder is known: give one, or set the environment variable {DATA_VARIABLE}"
+        )
+    if not Path(given).is_dir():
+        raise DataError(f"the data folder {given} does not exist: give another one")
+    return Path(given)
+
+
+def paired_benchmark(
+    input_folder: str | Path, target_folder: str | Path, *, protocol: str = "rgb-8bit"
+) -> Benchmark:
+    """A benchmark of two folders of one's own."""
+    source, target = Path(input_folder).resolve(), Path(target_folder).resolve()
+    shared = source.parent.name if source.parent == target.parent else source.name
+    return Benchmark(
+        name=shared or source.name,
+        title=f"pairs of {source.name} and {target.name}",
+        input=str(source),
+        target=str(target),
+        protocol=named_protocol(protocol).name,
+    )
+
+
+def clean_benchmark(
+    folder: str | Path,
+    degradation: Mapping[str, Any] | None,
+    *,
+    seed: int = 0,
+    input_8bit: bool = True,
+    protocol: str = "rgb-8bit",
+) -> Benchmark:
+    """A benchmark of one's own clean pictures and a degradation, ``{"name": ..., ...}``."""
+    clean = Path(folder).resolve()
+    kind = str(degradation.get("name")) if degradation else "clean"
+    return Benchmark(
+        name=f"{clean.name}-{kind}",
+        title=f"{clean.name}, {kind}",
+        clean=str(clean),
+        degradation=dict(degradation) if degradation else None,
+        seed=seed,
+        input_8bit=input_8bit,
+        protocol=named_protocol(protocol).name,
+    )
+
+
+class _Catalog(Mapping[str, Benchmark]):
+    """The benchmarks in a folder of YAML files, each read when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self._folder.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> Benchmark:
+        path = self._files[name]
+        benchmark = read_settings(path, Benchmark, DataError)
+        if benchmark.name != name:
+            raise DataError(f"{path} describes {benchmark.name!r}: file and name must be equal")
+        return benchmark
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _Catalog(CATALOG)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of that name, or the one described by a YAML file of that path.
+
+    Raises:
+        DataError: there is none, or the file does not describe one.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    if name.endswith((".yaml", ".yml")):
+        return read_settings(name, Benchmark, DataError)
+    hint = nearest(name, BENCHMARKS)
+    raise DataError(f"there is no benchmark {name!r}{hint}: known are {', '.join(BENCHMARKS)}")
+
+
+def _seed(seed: int, name: str) -> int:
+    """63 bits that depend on both and on nothing else, the same on every machine."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _degraded(picture: Picture, degradation: "Degradation", seed: int) -> Picture:
+    import torch
+
+    images = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
+    height, width = picture.shape[:2]
+    generator = torch.Generator().manual_seed(seed)
+    parameters = degradation.sample((1, 3, height, width), generator)
+    result = degradation.apply(images, parameters)
+    return np.ascontiguousarray(result[0].numpy().transpose(1, 2, 0))

@@ -1,0 +1,1 @@
+"""What Urushi writes and reads, without torch."""

@@ -1,0 +1,111 @@
+"""libvips as this library uses it: loaded when first needed, with small caches, and never noisy."""
+
+import functools
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from urushi.image.formats import FORMATS
+
+__all__ = ["can_write", "from_array", "open_image", "reason", "to_array", "vips"]
+
+_FORMAT_OF_DTYPE = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+_INTERPRETATIONS = {
+    ("grey", "uint8"): "b-w",
+    ("grey", "uint16"): "grey16",
+    ("grey", "float32"): "b-w",
+    ("rgb", "uint8"): "srgb",
+    ("rgb", "uint16"): "rgb16",
+    ("rgb", "float32"): "scrgb",
+    ("cmyk", "uint8"): "cmyk",
+    ("cmyk", "uint16"): "cmyk",
+    ("cmyk", "float32"): "cmyk",
+}
+
+
+@functools.cache
+def vips() -> ModuleType:
+    """The `pyvips` module, set up for streaming.
+
+    Nothing is computed twice here, so the operation cache would only hold memory and open files.
+    More than four threads cost memory and do not decode one picture faster.
+    """
+    import pyvips
+
+    pyvips.cache_set_max(0)
+    pyvips.cache_set_max_mem(0)
+    pyvips.cache_set_max_files(0)
+    pyvips.concurrency_set(min(4, os.cpu_count() or 1))  # pyright: ignore[reportAttributeAccessIssue]
+    return pyvips
+
+
+def open_image(path: Path, format: str) -> Any:
+    """Opens a file for one pass from top to bottom; only its header is read now.
+
+    The loader is named outright: libvips' own search would parse brackets in file names as
+    options and could choose a loader for something that is no picture.
+
+    Raises:
+        pyvips.Error: what libvips says when the header is damaged.
+    """
+    loader = getattr(vips().Image, FORMATS[format].loader)
+    return loader(str(path), access="sequential", fail_on="error")
+
+
+def interpretation(kind: str, dtype: np.dtype) -> str:
+    """What libvips calls pixels of this kind and depth."""
+    return _INTERPRETATIONS[kind, dtype.name]
+
+
+def vips_format(dtype: np.dtype) -> str:
+    """What libvips calls this sample type."""
+    return _FORMAT_OF_DTYPE[dtype.name]
+
+
+def from_array(pixels: np.ndarray, meaning: str) -> Any:
+    """A libvips image over a copy of `(H, W, C)` pixels; `meaning` is a libvips interpretation."""
+    height, width, bands = pixels.shape
+    data = np.ascontiguousarray(pixels)
+    image = vips().Image.new_from_memory(data, width, height, bands, vips_format(data.dtype))
+    return image.copy(interpretation=meaning)
+
+
+def to_array(image: Any, dtype: np.dtype) -> np.ndarray:
+    """The pixels of a libvips image, `(H, W, C)`."""
+    pixels = np.frombuffer(image.write_to_memory(), dtype)
+    return pixels.reshape(image.height, image.width, image.bands)
+
+
+def reason(error: Exception) -> str:
+    """One clause out of an exception's message, which for libvips may run over many lines."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    detail = str(getattr(error, "detail", "") or error)
+    lines = [line.strip(" .\n") for line in detail.splitlines()]
+    clauses = list(dict.fromkeys(line for line in lines if line))
+    return clauses[0] if clauses else type(error).__name__
+
+
+@functools.cache
+def can_write(format: str) -> bool:
+    """Whether the libvips that is installed can write this format.
+
+    HEIF containers need an encoder that builds of libvips often lack, so those are tried.
+    """
+    if format not in ("avif", "heif"):
+        saver = FORMATS[format].loader.replace("load", "save")
+        return vips().type_find("VipsOperation", saver) != 0
+    try:
+        tiny = vips().Image.black(16, 16, bands=3).copy(interpretation="srgb")
+        tiny.heifsave_buffer(compression=compression(format), effort=0)
+    except vips().Error:
+        return False
+    return True
+
+
+def compression(format: str) -> str:
+    """The codec inside a HEIF container."""
+    return "av1" if format == "avif" else "hevc"

@@ -1,0 +1,103 @@
+"""Reading pictures into the working space, a few rows at a time."""
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from urushi.image.alpha import survey
+from urushi.image.colour import colours_of
+from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
+from urushi.image.source import NativeRows
+
+__all__ = ["PictureReader", "open_picture", "read_picture"]
+
+
+class PictureReader:
+    """Streams a picture from its first row to its last; a context manager.
+
+    Memory does not grow with the height of the picture for JPEG (but progressive ones), PNG (but
+    interlaced ones) and TIFF; WebP, AVIF and HEIF are decoded whole by their libraries.
+
+    Args:
+        path: of the picture.
+        max_pixels: the most pixels it may have; None for no limit.
+
+    Attributes:
+        info: what the file holds.
+
+    Raises:
+        UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
+        TooLargeError: more than `max_pixels`.
+    """
+
+    info: PictureInfo
+
+    def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
+        header = read_header(Path(path), max_pixels)
+        self.info = header.info
+        self._colours = colours_of(header)
+        self._transparency = survey(header.info)
+        self._source = NativeRows(header)
+        self._row = 0
+
+    def read(self, rows: int) -> np.ndarray:
+        """The next rows.
+
+        Args:
+            rows: how many, at least 1.
+
+        Returns:
+            `(n, W, 3)` float32 with `n = min(rows, what remains)`; `n` is 0 at the end. Values are
+            nominally in [0, 1]; colours outside sRGB, and floating-point files, leave that range.
+
+        Raises:
+            UnreadableError: the file is damaged or cut short further down.
+        """
+        assert rows >= 1, rows
+        native = self._source.read(rows)
+        if native.shape[0] == 0:
+            return np.empty((0, self.info.width, 3), np.float32)
+        channels = self.info.channels
+        pixels = self._colours.to_working(native[..., :channels])
+        if self.info.has_alpha:
+            pixels = self._transparency.fill(pixels, native[..., channels], self._row)
+        self._row += native.shape[0]
+        return np.require(pixels, np.float32, ["C", "W", "O"])
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._source.close()
+
+    def __enter__(self) -> "PictureReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PictureReader:
+    """Opens a picture for reading in rows; see `PictureReader`."""
+    return PictureReader(path, max_pixels=max_pixels)
+
+
+def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """Reads a whole picture.
+
+    Returns:
+        `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
+
+    Raises:
+        UnreadableError, TooLargeError: as `PictureReader`.
+    """
+    with PictureReader(path, max_pixels=max_pixels) as reader:
+        pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
+        step = max(1, 2**22 // reader.info.width)
+        for top in range(0, reader.info.height, step):
+            pixels[top : top + step] = reader.read(step)
+        return pixels

@@ -1,0 +1,208 @@
+"""Where a picture will be written, and how its samples are laid out there."""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from urushi.errors import TargetError
+from urushi.image.alpha import survey
+from urushi.image.colour import PlainColours
+from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
+from urushi.image.info import PictureInfo
+from urushi.image.libvips import can_write, reason
+
+__all__ = ["Layout", "Target", "lay_out"]
+
+_DTYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The samples of a target file.
+
+    Attributes:
+        format: a name in `FORMATS`.
+        kind: 'grey', 'rgb' or 'cmyk'.
+        bits: 8, 16 or 32.
+        alpha: number of channels beyond the colour ones.
+        keeps_profile: whether the source's ICC profile describes these samples too.
+        steps: the largest value a sample can take when rounded; 4095 in AVIF's 12 bits.
+    """
+
+    format: str
+    kind: str
+    bits: int
+    alpha: int
+    keeps_profile: bool
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the samples."""
+        return _DTYPES[self.bits]
+
+    @property
+    def bands(self) -> int:
+        """Number of channels, alpha included."""
+        return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + self.alpha
+
+    def plain(self) -> PlainColours:
+        """The conversion for samples without a profile."""
+        return PlainColours(self.kind)
+
+    def quantise(self, values: np.ndarray) -> np.ndarray:
+        """Full intensity 1 -> samples, rounded and clipped; floating point stays as it is."""
+        if self.bits == 32:
+            return values.astype(np.float32, copy=False)
+        values = np.clip(values, 0.0, 1.0)
+        if self.bits == 16 and self.format in ("avif", "heif"):
+            # The encoder drops the four low bits; repeating the high ones there makes that exact.
+            coarse = np.rint(values * 4095.0).astype(np.uint16)
+            return (coarse << 4) | (coarse >> 8)
+        return np.rint(values * float(np.iinfo(self.dtype).max)).astype(self.dtype)
+
+    def convert(self, samples: np.ndarray) -> np.ndarray:
+        """Samples of any type -> samples of this one; untouched where the type is the same."""
+        if samples.dtype == self.dtype and self.format not in ("avif", "heif"):
+            return samples
+        if samples.dtype == np.float32:
+            return self.quantise(samples)
+        return self.quantise(samples / np.float64(np.iinfo(samples.dtype).max))
+
+
+class Target:
+    """A file that appears whole or not at all.
+
+    Everything is prepared in hidden files of the same folder, so that the last step is a rename.
+
+    Raises:
+        TargetError: the name, the folder or an existing file stands in the way.
+    """
+
+    def __init__(self, path: Path, like: PictureInfo | None, overwrite: bool) -> None:
+        format = name_of(path)
+        if format is None:
+            known = " ".join(SUPPORTED_SUFFIXES)
+            raise TargetError(
+                f"'{path}' names no known picture format by its suffix"
+                f" '{path.suffix}': use one of {known}."
+            )
+        if not can_write(format):
+            raise TargetError(
+                f"'{path}' cannot be written because the installed libvips has no"
+                f" {FORMATS[format].title} encoder: choose another format."
+            )
+        self.path, self.format, self._overwrite = path, format, overwrite
+        # A link is followed: what it points to is replaced, and the link stays.
+        self._final = Path(os.path.realpath(path))
+        self._check(like)
+        token = f".{self._final.stem[:40]}-{secrets.token_hex(4)}"
+        self.spool = self._final.with_name(f"{token}.rows")
+        self._result = self._final.with_name(f"{token}.part")
+
+    def _check(self, like: PictureInfo | None) -> None:
+        if self._final.is_dir():
+            raise TargetError(f"'{self.path}' is a folder, where a file name was expected.")
+        if not self._final.parent.is_dir():
+            raise TargetError(
+                f"'{self.path}' cannot be written because its folder '{self._final.parent}' does"
+                " not exist: create it first."
+            )
+        if not self._final.exists():
+            return
+        if not self._overwrite:
+            raise TargetError(
+                f"'{self.path}' exists already and is left as it is: overwrite it explicitly or"
+                " choose another name."
+            )
+        if like is not None and like.pages > 1 and self._final.samefile(like.path):
+            raise TargetError(
+                f"'{self.path}' holds {like.pages} pictures and only the first would remain:"
+                " write to another name."
+            )
+
+    def failure(self, why: str) -> TargetError:
+        """The sentence for a target that cannot be written after all."""
+        return TargetError(
+            f"'{self.path}' cannot be written ({why}): nothing was changed; check the folder's"
+            " permissions and free space."
+        )
+
+    def create_spool(self, head: bytes) -> BinaryIO:
+        """The file that collects rows, beginning with `head`."""
+        try:
+            file = self.spool.open("xb")
+            file.write(head)
+            return file
+        except OSError as error:
+            raise self.failure(reason(error)) from error
+
+    def create_result(self) -> Path:
+        """The file that the encoder fills; made here so that it gets the usual permissions."""
+        self._result.touch(exist_ok=False)
+        return self._result
+
+    def commit(self) -> None:
+        """Makes the result the target, in one step."""
+        with self._result.open("rb") as file:
+            os.fsync(file.fileno())
+        if self._overwrite:
+            if self._final.exists():
+                shutil.copymode(self._final, self._result)
+            self._result.replace(self._final)
+            return
+        try:
+            # Unlike a rename, a link never replaces a file that appeared in the meantime.
+            os.link(self._result, self._final)
+        except FileExistsError:
+            raise TargetError(
+                f"'{self.path}' appeared while it was being made and is left as it is:"
+                " overwrite it explicitly or choose another name."
+            ) from None
+        except OSError:
+            # File systems without hard links, such as FAT.
+            if self._final.exists():
+                raise
+            self._result.rename(self._final)
+
+    def clean_up(self) -> None:
+        """Removes what was only needed on the way."""
+        self.spool.unlink(missing_ok=True)
+        self._result.unlink(missing_ok=True)
+
+
+def lay_out(
+    target: Target, like: PictureInfo | None, width: int, height: int, bits: int | None
+) -> Layout:
+    """Decides how the samples of the target look.
+
+    Raises:
+        TargetError: the format cannot hold the picture.
+    """
+    entry = FORMATS[target.format]
+    if entry.longest is not None and max(width, height) > entry.longest:
+        raise TargetError(
+            f"'{target.path}' would be {width} x {height}, but {entry.title} ends at"
+            f" {entry.longest} pixels a side: choose PNG or TIFF."
+        )
+    wanted = bits or (like.bits if like is not None else 8)
+    if wanted not in (8, 16, 32):
+        raise TargetError(f"'{target.path}' cannot have {wanted} bits: choose 8, 16 or 32.")
+    depth = max((d for d in entry.depths if d <= wanted), default=entry.depths[0])
+    if like is None:
+        return Layout(target.format, "rgb", depth, 0, False)
+    kind = like.kind if like.kind in entry.kinds else "rgb"
+    alpha = 0
+    if like.has_alpha:
+        seen = survey(like)
+        alpha = 0 if seen.opaque and not entry.alpha else 1
+        if alpha and not entry.alpha:
+            raise TargetError(
+                f"'{target.path}' cannot hold the transparency of '{like.path}' because"
+                f" {entry.title} has none: choose PNG, TIFF or WebP."
+            )
+    return Layout(target.format, kind, depth, alpha, kind == like.kind)

@@ -1,0 +1,196 @@
+"""Restoring many files one after another, and the report on them."""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from urushi.errors import TargetError, UrushiError
+from urushi.image import DEFAULT_MAX_PIXELS
+from urushi.inference.jobs import Job, plan_batch
+from urushi.inference.picture_files import restore_picture
+from urushi.inference.restorer import Restorer
+
+__all__ = ["BatchReport", "Event", "FileResult", "Job", "plan_batch", "run_batch"]
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["restored", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one job.
+
+    Attributes:
+        source: the file to read.
+        target: the file to write.
+        status: restored, skipped (the target was there already) or failed.
+        message: one sentence; empty for restored.
+        seconds: time it took.
+        pixels: pixels restored.
+    """
+
+    source: Path
+    target: Path
+    status: Status
+    message: str = ""
+    seconds: float = 0.0
+    pixels: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened while a batch runs.
+
+    Attributes:
+        index: which job, from 0.
+        total: how many jobs there are.
+        job: the job.
+        done: its finished pixels.
+        pixels: its pixels; 0 before the first are finished.
+        result: set with the job's last event.
+    """
+
+    index: int
+    total: int
+    job: Job
+    done: int = 0
+    pixels: int = 0
+    result: FileResult | None = None
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a batch.
+
+    Attributes:
+        results: one for each job that was begun, in order.
+        seconds: time it took.
+        interrupted: whether it was stopped before the last job was finished.
+    """
+
+    results: list[FileResult] = field(default_factory=list)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    def count(self, status: Status) -> int:
+        """How many files ended so."""
+        return Counter(result.status for result in self.results)[status]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and nothing was left out."""
+        return not self.interrupted and self.count("failed") == 0
+
+    def to_json(self) -> dict[str, object]:
+        """The report as plain JSON values."""
+        return {
+            "restored": self.count("restored"),
+            "skipped": self.count("skipped"),
+            "failed": self.count("failed"),
+            "interrupted": self.interrupted,
+            "seconds": round(self.seconds, 3),
+            "pixels": sum(result.pixels for result in self.results),
+            "files": [
+                {
+                    "source": str(result.source),
+                    "target": str(result.target),
+                    "status": result.status,
+                    "message": result.message,
+                    "seconds": round(result.seconds, 3),
+                    "pixels": result.pixels,
+                }
+                for result in self.results
+            ],
+        }
+
+
+def run_batch(
+    restorer: Restorer,
+    jobs: Sequence[Job],
+    *,
+    on_event: Callable[[Event], None] | None = None,
+    strip_metadata: bool = False,
+    quality: int | None = None,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+) -> BatchReport:
+    """Restore files one after another; one that fails never stops the others.
+
+    An interruption by the keyboard ends the batch early, leaves no partial file, and is told by
+    the report. Run again, the same jobs go on where they were stopped.
+
+    Args:
+        restorer: what restores.
+        jobs: from `plan_batch`.
+        on_event: told of each job's begin, progress and end.
+        strip_metadata: leave out EXIF and XMP.
+        quality: of lossy formats, 1 to 100; None takes the writer's choice.
+        max_pixels: refuse pictures with more; None for no limit.
+    """
+    tell = on_event or (lambda event: None)
+    report: list[FileResult] = []
+    begin = time.perf_counter()
+    interrupted = False
+    try:
+        for index, job in enumerate(jobs):
+            tell(Event(index, len(jobs), job))
+
+            def progress(done: int, pixels: int, index: int = index, job: Job = job) -> None:
+                tell(Event(index, len(jobs), job, done, pixels))
+
+            start = time.perf_counter()
+            try:
+                status, message, pixels = _run_job(
+                    restorer, job, progress, strip_metadata, quality, max_pixels
+                )
+            except (UrushiError, OSError) as error:
+                status, message, pixels = "failed", str(error), 0
+            except Exception as error:
+                # A fault of ours in one picture: the others are still worth restoring.
+                logger.exception("restoring %s failed unexpectedly", job.source)
+                name = type(error).__name__
+                status, message, pixels = "failed", f"{job.source}: unexpected {name}: {error}", 0
+            seconds = time.perf_counter() - start
+            result = FileResult(job.source, job.target, status, message, seconds, pixels)
+            report.append(result)
+            tell(Event(index, len(jobs), job, pixels, pixels, result))
+    except KeyboardInterrupt:
+        interrupted = True
+    return BatchReport(report, time.perf_counter() - begin, interrupted)
+
+
+def _run_job(
+    restorer: Restorer,
+    job: Job,
+    on_progress: Callable[[int, int], None],
+    strip_metadata: bool,
+    quality: int | None,
+    max_pixels: int | None,
+) -> tuple[Status, str, int]:
+    if job.problem:
+        return "failed", job.problem, 0
+    if not job.overwrite and os.path.lexists(job.target):
+        return "skipped", f"{job.target}: exists already, --overwrite restores it again", 0
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(
+            f"{job.target.parent}: cannot be made ({error.strerror or error}): "
+            "choose a folder that may be written"
+        ) from error
+    outcome = restore_picture(
+        restorer,
+        job.source,
+        job.target,
+        overwrite=job.overwrite,
+        strip_metadata=strip_metadata,
+        quality=quality,
+        max_pixels=max_pixels,
+        on_progress=on_progress,
+    )
+    return "restored", "", outcome.pixels

@@ -1,0 +1,168 @@
+"""Before/after sheets: a picture file and the one restored from it, side by side."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from urushi.errors import PictureError, TargetError
+from urushi.image import open_picture, write_picture
+from urushi.image.preview import preview_factor, read_part, read_rows, shrink
+from urushi.inference.jobs import Job
+from urushi.sheet import contact_sheet
+
+__all__ = ["SHEET_FOLDER", "before_after", "sheet_paths", "write_before_after"]
+
+SHEET_FOLDER = "compare"
+_SUFFIX = ".jpg"
+# Change is summed over squares of this side, and the part that is shown is a whole number of them.
+_GRID = 16
+
+Picture = Float32[np.ndarray, "_ _ 3"]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one pass over both files gives.
+
+    Attributes:
+        width, height: in pixels.
+        before, after: both files, reduced to the size of a cell.
+        change: squared difference, summed over squares of `_GRID` pixels.
+    """
+
+    width: int
+    height: int
+    before: Picture
+    after: Picture
+    change: Float32[np.ndarray, "rows columns"]
+
+
+def sheet_paths(jobs: Sequence[Job], output: Path | None) -> list[Path]:
+    """Where the sheet of each job goes: `compare/NAME_compare.jpg`, folders kept.
+
+    Args:
+        jobs: of one batch.
+        output: the folder of the batch; None, or the target itself, where that is a single file.
+    """
+    paths: list[Path] = []
+    for job in jobs:
+        single = output is None or os.path.abspath(output) == os.path.abspath(job.target)
+        folder = job.target.parent if single or output is None else output
+        inside = job.target.relative_to(folder)
+        name = f"{inside.stem}_compare{_SUFFIX}"
+        path = folder / SHEET_FOLDER / inside.parent / name
+        if path in paths:
+            # Two targets that differ by their suffix alone.
+            name = f"{inside.stem}_{inside.suffix[1:]}_compare{_SUFFIX}"
+        paths.append(path.with_name(name))
+    return paths
+
+
+def write_before_after(
+    before: Path, after: Path, sheet: Path, *, max_pixels: int | None = None
+) -> None:
+    """Makes the sheet of two picture files and writes it; one that is there is replaced.
+
+    Raises:
+        PictureError: a picture cannot be read, or the sheet not be written.
+    """
+    pixels = before_after(before, after, max_pixels=max_pixels)
+    try:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(
+            f"{sheet.parent}: cannot be made ({error.strerror or error}): choose another folder"
+        ) from error
+    write_picture(sheet, pixels, overwrite=True)
+
+
+def before_after(
+    before: Path,
+    after: Path,
+    *,
+    cell_size: tuple[int, int] = (512, 384),
+    max_pixels: int | None = None,
+) -> Picture:
+    """Draws both pictures whole, and below them the part that changed most, pixel for pixel.
+
+    Both files are read in bands, so memory does not grow with their size.
+
+    Args:
+        before: a picture file.
+        after: one of the same size.
+        cell_size: width and height in pixels in which a picture is fitted.
+        max_pixels: refuse pictures with more; None for no limit.
+
+    Raises:
+        PictureError: a file cannot be read, or their sizes differ.
+    """
+    look = _look(before, after, cell_size, max_pixels)
+    name = before.name
+    size = f"{look.width} x {look.height}"
+    rows = [[(look.before, f"before, {size}"), (look.after, f"after, {size}")]]
+    if look.width > cell_size[0] or look.height > cell_size[1]:
+        top, left, height, width = _most_changed(look, cell_size)
+        where = f"pixel for pixel, at {left}, {top}"
+        parts = [
+            read_part(path, top, left, height, width, max_pixels=max_pixels)
+            for path in (before, after)
+        ]
+        rows.append([(parts[0], f"before, {where}"), (parts[1], f"after, {where}")])
+    return contact_sheet(rows, cell_size, title=name)
+
+
+def _look(
+    before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int | None
+) -> _Look:
+    with (
+        open_picture(before, max_pixels=max_pixels) as first,
+        open_picture(after, max_pixels=max_pixels) as second,
+    ):
+        width, height = first.info.width, first.info.height
+        other = (second.info.width, second.info.height)
+        if (width, height) != other:
+            raise PictureError(
+                f"'{after}' has {other[0]} x {other[1]} pixels and '{before}' {width} x {height}: "
+                "pictures of one size were expected"
+            )
+        factor = min(preview_factor(width, height, cell_size), width, height)
+        small: tuple[list[Picture], list[Picture]] = ([], [])
+        change = []
+        for rows in read_rows(first, factor * _GRID):
+            others = second.read(len(rows))
+            change.append(_squares(np.square(rows - others).sum(axis=2)))
+            small[0].append(shrink(rows, factor))
+            small[1].append(shrink(others, factor))
+    return _Look(
+        width,
+        height,
+        np.concatenate(small[0]),
+        np.concatenate(small[1]),
+        np.concatenate(change),
+    )
+
+
+def _squares(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "rows columns"]:
+    """Sums over squares of `_GRID` pixels; those at the right and lower edge may be cut."""
+    rows = np.add.reduceat(values, np.arange(0, values.shape[0], _GRID), axis=0)
+    return np.add.reduceat(rows, np.arange(0, values.shape[1], _GRID), axis=1)
+
+
+def _most_changed(look: _Look, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the part of at most that size that changed most."""
+    height, width = min(size[1], look.height), min(size[0], look.width)
+    change = look.change.astype(np.float64)
+    rows = min(max(1, height // _GRID), change.shape[0])
+    columns = min(max(1, width // _GRID), change.shape[1])
+    sums = np.zeros((change.shape[0] + 1, change.shape[1] + 1))
+    sums[1:, 1:] = change.cumsum(0).cumsum(1)
+    bands = sums[rows:] - sums[:-rows]
+    windows = bands[:, columns:] - bands[:, :-columns]
+    row, column = (int(i) for i in np.unravel_index(np.argmax(windows), windows.shape))
+    top = min(row * _GRID, look.height - height)
+    left = min(column * _GRID, look.width - width)
+    return top, left, height, width

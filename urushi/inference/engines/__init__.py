@@ -1,0 +1,106 @@
+"""Engines: what executes a network. `ENGINES` is the table, `create_engine` chooses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from urushi.errors import EngineError, MissingExtraError
+from urushi.files.model import LoadedModel
+from urushi.inference.devices import choose_device, is_installed
+from urushi.inference.engines.base import Engine, Precision
+
+__all__ = ["ENGINES", "Engine", "EngineEntry", "create_engine"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """An entry of `ENGINES`.
+
+    Attributes:
+        package: the package the engine needs.
+        extra: the extra of Urushi that brings it.
+        needs_graph: whether it runs the exported graph that stands beside the weights.
+        cpu_only: whether it runs on the CPU alone.
+    """
+
+    package: str
+    extra: str
+    needs_graph: bool
+    cpu_only: bool
+
+
+# In the order of preference.
+ENGINES: Mapping[str, EngineEntry] = {
+    "openvino": EngineEntry("openvino", "fast", needs_graph=True, cpu_only=True),
+    "torch": EngineEntry("torch", "torch", needs_graph=False, cpu_only=False),
+}
+
+
+def create_engine(
+    model: LoadedModel,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    compile: bool = False,
+) -> Engine:
+    """Make ready to execute `model`.
+
+    Args:
+        model: a checked model file.
+        engine: an entry of `ENGINES`; `auto` takes OpenVINO on a CPU where it is installed and
+            the model has its graph, else torch.
+        device: `auto` (cuda, xpu, mps, cpu in that order), or a device by name.
+        precision: `float32`, or `bf16` for bfloat16 arithmetic.
+        threads: number of CPU threads; None leaves it to the engine.
+        compile: let torch compile the network.
+
+    Raises:
+        EngineError: an option is unknown, unavailable, or can have no effect.
+        MissingExtraError: the engine, or every engine, is not installed.
+        FileFormatError: weights and graph, or weights and configuration, do not belong together.
+    """
+    if precision not in PRECISIONS:
+        raise EngineError(f"precision {precision!r} is unknown: expected {' or '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads is {threads}: expected at least 1")
+    if engine not in ("auto", *ENGINES):
+        raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+    if engine != "auto" and not is_installed(ENGINES[engine].package):
+        raise MissingExtraError(f"the engine {engine!r}", ENGINES[engine].extra)
+    if engine == "openvino" and compile:
+        raise EngineError("compile is an option of torch: leave it out, or choose engine torch")
+    chosen_device = "cpu" if engine == "openvino" and device == "auto" else choose_device(device)
+    name = _choose(model, chosen_device, compile) if engine == "auto" else engine
+    if name == "openvino" and chosen_device != "cpu":
+        raise EngineError(f"openvino runs on the cpu alone, not on {device!r}: use engine torch")
+    if threads is not None and chosen_device != "cpu":
+        raise EngineError(f"threads has no effect on {chosen_device}: leave it out, or use cpu")
+    options: dict[str, Any] = {"precision": precision, "threads": threads}
+    if name == "openvino":
+        from urushi.inference.engines.openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine(model, **options)
+    from urushi.inference.engines.torch_engine import TorchEngine
+
+    return TorchEngine(model, device=chosen_device, compile=compile, **options)
+
+
+def _choose(model: LoadedModel, device: str, compile: bool) -> str:
+    """Return the first engine of the table that can do what is asked."""
+    installed = [name for name, entry in ENGINES.items() if is_installed(entry.package)]
+    if not installed:
+        raise MissingExtraError("Something that runs networks", "fast")
+    if device == "cpu" and not compile and model.graph is not None and "openvino" in installed:
+        return "openvino"
+    if "torch" in installed:
+        return "torch"
+    if compile:
+        raise MissingExtraError("torch, which compile needs,", "torch")
+    raise EngineError(
+        f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside it, "
+        "which openvino needs: put it there, or  pip install 'urushi[torch]', which needs none"
+    )

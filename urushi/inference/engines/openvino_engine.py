@@ -1,0 +1,178 @@
+"""The OpenVINO engine: runs the exported graph with the weights of a model file, without torch."""
+
+import sys
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
+from urushi.files.model import LoadedModel, architecture_hash
+from urushi.inference.engines.base import Engine, Precision, working_memory
+
+if TYPE_CHECKING:
+    import openvino
+
+__all__ = ["ARCHITECTURE_KEY", "IMAGE_INPUT", "SIZE_MULTIPLE_KEY", "OpenVINOEngine"]
+
+IMAGE_INPUT = "image"
+# Entries of the graph's metadata.
+ARCHITECTURE_KEY = "urushi_architecture_hash"
+SIZE_MULTIPLE_KEY = "urushi_size_multiple"
+
+# A network compiled for one size is faster, but compiling takes about as long as this many pixels.
+_WORTH_COMPILING = 256 * 256
+_KEPT_SIZES = 2
+_OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "failed to allocate")
+
+
+class OpenVINOEngine:
+    """Executes a network with OpenVINO on the CPU; see `Engine`.
+
+    Args:
+        model: a checked model file with a graph.
+        precision: `bf16` lets OpenVINO calculate in bfloat16.
+        threads: CPU threads, or None for OpenVINO's choice.
+
+    Raises:
+        EngineError: there is no graph, or this CPU has no bfloat16 arithmetic.
+        FileFormatError: the graph is damaged or of another network.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self, model: LoadedModel, *, precision: Precision = "float32", threads: int | None = None
+    ) -> None:
+        self.precision: Precision = precision
+        self.bytes_per_pixel = working_memory(model.header, self.name, precision)
+        self._model = model
+        self._threads = threads
+        self._float32: OpenVINOEngine | None = None
+        self._core = _import_openvino().Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        ):
+            raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
+        self._graph, self.size_multiple = _read_graph(self._core, model)
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
+        """Restore a batch; see `Engine.run`."""
+        assert batch.dtype == np.float32
+        assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
+        try:
+            request = self._request(batch.shape)
+            request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
+            return request.get_output_tensor(0).data.copy()
+        except (RuntimeError, MemoryError) as error:
+            self._requests.clear()
+            message = " ".join(str(error).split())[:300]
+            if isinstance(error, MemoryError) or any(w in message.lower() for w in _OUT_OF_MEMORY):
+                raise OutOfMemoryError(
+                    f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
+                    f"does not fit into memory: use a smaller tile ({message})"
+                ) from error
+            raise EngineError(f"openvino failed: {message}") from error
+
+    def in_float32(self) -> Engine:
+        """Return this network in plain float32; itself if it is that."""
+        if self.precision == "float32":
+            return self
+        if self._float32 is None:
+            self._float32 = OpenVINOEngine(self._model, threads=self._threads)
+        return self._float32
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """Return the compiled network for batches of this shape; the latest few are kept."""
+        # The choice depends on the shape alone, so that the same picture gives the same bits.
+        fixed = shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
+        key = shape if fixed else ()
+        if key not in self._requests:
+            while len(self._requests) >= _KEPT_SIZES:
+                self._requests.popitem(last=False)
+            graph = self._graph
+            if fixed:
+                graph = graph.clone()
+                graph.reshape({IMAGE_INPUT: list(shape)})
+            options: dict[str, Any] = {
+                "INFERENCE_PRECISION_HINT": "f32" if self.precision == "float32" else "bf16",
+                "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
+            }
+            if self._threads is not None:
+                options["INFERENCE_NUM_THREADS"] = self._threads
+            compiled = self._core.compile_model(graph, "CPU", options)
+            self._requests[key] = compiled.create_infer_request()
+        self._requests.move_to_end(key)
+        return self._requests[key]
+
+
+def _import_openvino() -> Any:
+    """Import OpenVINO such that it cannot report to anyone.
+
+    Its Python package sends an event to a web analytics service when it is imported, and writes
+    an identifier into the user's home, unless the separate package that does so is missing. Here
+    it is made to be missing, for this process.
+    """
+    if "openvino" not in sys.modules:
+        # None makes an import fail; setdefault, because someone else may have imported it before.
+        sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
+    import openvino
+
+    return openvino
+
+
+def _read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
+    """Read the graph and put the model's weights in the place of its inputs."""
+    path = model.graph
+    if path is None:
+        raise EngineError(
+            f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside "
+            "it, which openvino needs: put it there, or use engine torch"
+        )
+    try:
+        graph = core.read_model(path)
+    except RuntimeError as error:
+        raise FileFormatError(f"{path}: not a complete ONNX graph: export it again") from error
+    from openvino import opset13
+
+    metadata = _metadata(graph)
+    if metadata.get(ARCHITECTURE_KEY) != architecture_hash(model.header):
+        raise FileFormatError(
+            f"{path}: the graph of another network than {model.path.name}: put the graph there "
+            "that belongs to it, or export it again"
+        )
+    unused = set(model.tensors)
+    for parameter in graph.get_parameters():
+        name = parameter.output(0).get_any_name()
+        if name == IMAGE_INPUT:
+            continue
+        tensor = model.tensors.get(name)
+        if tensor is None or list(parameter.partial_shape.to_shape()) != list(tensor.shape):
+            found = "is missing" if tensor is None else f"has shape {tensor.shape}"
+            raise FileFormatError(
+                f"{model.path}: the tensor {name!r} {found}, its graph expects "
+                f"{parameter.partial_shape}: get both files again"
+            )
+        constant = opset13.constant(tensor, dtype=np.float32)
+        parameter.output(0).replace(constant.output(0))
+        graph.remove_parameter(parameter)
+        unused.discard(name)
+    if unused:
+        raise FileFormatError(
+            f"{model.path}: its graph does not know the tensor {min(unused)!r}: get both again"
+        )
+    graph.validate_nodes_and_infer_types()
+    return graph, int(metadata[SIZE_MULTIPLE_KEY])
+
+
+def _metadata(graph: "openvino.Model") -> dict[str, str]:
+    """Return the ONNX metadata entries of a graph."""
+    return {key: str(graph.get_rt_info(["framework", key]).value) for key in _known(graph)}
+
+
+def _known(graph: "openvino.Model") -> list[str]:
+    keys = (ARCHITECTURE_KEY, SIZE_MULTIPLE_KEY)
+    return [key for key in keys if graph.has_rt_info(["framework", key])]

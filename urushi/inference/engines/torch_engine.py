@@ -1,0 +1,140 @@
+"""The torch engine: eager by default, channels-last, in inference mode."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from urushi.backbones import create_backbone
+from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
+from urushi.files.model import LoadedModel
+from urushi.inference.allocator import keep_freed_memory
+from urushi.inference.engines.base import Engine, Precision, working_memory
+
+__all__ = ["TorchEngine", "build_network"]
+
+# Allocators tell of exhausted memory in words, not in types, except CUDA's.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
+
+
+class TorchEngine:
+    """Executes a network with torch; see `Engine`.
+
+    Args:
+        model: a checked model file.
+        device: `cpu`, `cuda`, `cuda:1`, `xpu`, `mps`.
+        precision: `bf16` runs the network under autocast, so that the sum with the input picture
+            stays in float32.
+        threads: CPU threads of the whole process (torch knows no others), or None.
+        compile: compile the network at its first run, which takes long; anew for other sizes.
+
+    Raises:
+        FileFormatError: the weights do not fit the configuration in the file.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        *,
+        device: str,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        compile: bool = False,
+    ) -> None:
+        target = torch.device(device)
+        if target.type in ("cuda", "xpu") and target.index is None:
+            target = torch.device(target.type, 0)
+        if target.type == "cpu":
+            keep_freed_memory()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        network = build_network(model)
+        self.device = str(target)
+        self.precision: Precision = precision
+        self.size_multiple = int(getattr(network, "size_multiple", 1))
+        self.bytes_per_pixel = working_memory(model.header, self.name, precision)
+        network = network.to(target)
+        # torch's own annotations do not know this form of the call.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._forward = _compile(self.network) if compile else self.network
+        self._model = model
+        self._options = {"device": device, "threads": threads, "compile": compile}
+        self._float32: TorchEngine | None = None
+
+    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
+        """Restore a batch; see `Engine.run`."""
+        assert batch.dtype == np.float32
+        assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
+        kind = torch.device(self.device).type
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"),
+            ):
+                # A read-only array is copied: torch would warn of it.
+                image = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
+                image = image.to(self.device).contiguous(memory_format=torch.channels_last)
+                restored = self._forward(image).float()
+                return np.ascontiguousarray(restored.cpu().numpy())
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise EngineError(f"torch failed on {self.device}: {_first_line(error)}") from error
+            reason = _first_line(error)
+        # Outside of the handler: the traceback would keep the feature maps alive.
+        if kind == "cuda":
+            torch.cuda.empty_cache()
+        elif kind == "xpu":
+            torch.xpu.empty_cache()
+        raise OutOfMemoryError(
+            f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels does not "
+            f"fit into the memory of {self.device}: use a smaller tile ({reason})"
+        )
+
+    def in_float32(self) -> Engine:
+        """Return this network in plain float32; itself if it is that."""
+        if self.precision == "float32":
+            return self
+        if self._float32 is None:
+            self._float32 = TorchEngine(self._model, precision="float32", **self._options)
+        return self._float32
+
+
+def _compile(network: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    with warnings.catch_warnings():
+        # torch's compiler imports parts that torch itself calls deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.compile(network)
+
+
+def build_network(model: LoadedModel) -> torch.nn.Module:
+    """Build the network of a model file, for inference.
+
+    Raises:
+        FileFormatError: the weights do not fit the configuration in the file.
+    """
+    try:
+        network = create_backbone(model.header.backbone, model.header.config)
+        # Copies: the engine must not share memory with the arrays of the file.
+        weights = {name: torch.tensor(array) for name, array in model.tensors.items()}
+        network.load_state_dict(weights, strict=True)
+    except (BackboneError, RuntimeError) as error:
+        raise FileFormatError(
+            f"{model.path}: its weights and configuration do not make a "
+            f"{model.header.backbone}: {_first_line(error)}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] if lines else type(error).__name__

@@ -1,0 +1,162 @@
+"""What is installed here, what will be used, and whether it works."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from urushi.errors import UrushiError
+from urushi.files.model import LoadedModel, read_model
+from urushi.image import FORMATS
+from urushi.image.libvips import can_write, vips
+from urushi.inference.devices import available_devices, is_installed
+from urushi.inference.engines import ENGINES
+from urushi.inference.memory import host_memory
+from urushi.inference.restorer import Restorer
+from urushi.inference.zoo import find_model, zoo_names
+from urushi.version import __version__
+
+__all__ = ["DEPENDENCIES", "EXTRAS", "examine"]
+
+# Distributions that are always needed, and those of each extra that users install.
+DEPENDENCIES = (
+    "numpy", "pyvips", "safetensors", "pydantic", "pyyaml", "typer", "rich", "jaxtyping", "pillow",
+)  # fmt: skip
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "fast": ("openvino",),
+    "torch": ("torch",),
+    "train": ("torch", "accelerate", "tensorboard"),
+    "export": ("torch", "onnx", "onnxscript", "openvino"),
+}
+# Largest difference between two engines, of values in [0, 1].
+_PARITY = 1e-3
+# A restored picture resembles its input at least so much, in dB, or the network is broken.
+_LEAST_LIKENESS = 8.0
+
+
+def examine(model: str = "base") -> dict[str, Any]:
+    """Looks at everything restoring needs, and restores a small picture.
+
+    Args:
+        model: name of a shipped model, or path of a model file, for the test.
+
+    Returns:
+        Plain JSON values; `problems` has one sentence for everything that is broken, and `ok` is
+        true where there is none.
+    """
+    problems: list[str] = []
+    versions = {name: _version(name) for name in DEPENDENCIES}
+    problems += [
+        f"{name} is not installed: run  pip install urushi"
+        for name, found in versions.items()
+        if found is None
+    ]
+    extras = {name: {p: _version(p) for p in packages} for name, packages in EXTRAS.items()}
+    report = {
+        "urushi": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": _cores(),
+        "memory": host_memory(),
+        "dependencies": versions,
+        "extras": extras,
+        "libvips": _libvips(problems),
+        "devices": list(available_devices()),
+        "engines": [name for name, entry in ENGINES.items() if is_installed(entry.package)],
+        "models": zoo_names(),
+        "test": _self_test(model, problems),
+    }
+    return {"ok": not problems, "problems": problems, **report}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _libvips(problems: list[str]) -> dict[str, Any]:
+    """Version of libvips and what it does with each format."""
+    try:
+        module = vips()
+    except (ImportError, OSError) as error:
+        problems.append(f"libvips cannot be loaded ({error}): run  pip install 'pyvips[binary]'")
+        return {}
+    formats = {
+        name: {
+            "read": module.type_find("VipsOperation", entry.loader) != 0,
+            "write": can_write(name),
+        }
+        for name, entry in FORMATS.items()
+    }
+    problems += [
+        f"libvips has no {FORMATS[name].title}: run  pip install 'pyvips[binary]'"
+        for name in ("jpeg", "png", "tiff", "webp")
+        if not all(formats[name].values())
+    ]
+    return {"version": ".".join(str(module.version(part)) for part in range(3)), "formats": formats}
+
+
+def _self_test(model: str, problems: list[str]) -> dict[str, Any]:
+    """Restores a noisy picture with every engine that can run the model."""
+    test: dict[str, Any] = {"model": model}
+    try:
+        loaded = read_model(find_model(model))
+        restorer = Restorer(loaded)
+        test |= {"path": str(loaded.path), "uses": restorer.describe()}
+        clean, noisy = _example()
+        results = {restorer.engine.name: restorer.restore(noisy)}
+        results |= _others(loaded, restorer, noisy)
+    except UrushiError as error:
+        problems.append(str(error))
+        return test
+    restored = results[restorer.engine.name]
+    test |= {"psnr_noisy": _psnr(noisy, clean), "psnr_restored": _psnr(restored, clean)}
+    if _psnr(restored, noisy) < _LEAST_LIKENESS:
+        problems.append(f"the model {model!r} does not give back the picture: get it again")
+    if len(results) > 1:
+        first, *rest = results.values()
+        difference = max(float(np.abs(first - other).max()) for other in rest)
+        test |= {"engines": list(results), "largest_difference": difference}
+        if difference > _PARITY:
+            problems.append(
+                f"the engines {' and '.join(results)} differ by {difference:.2g}, expected at "
+                f"most {_PARITY:g}: export the graph again"
+            )
+    return test
+
+
+def _others(loaded: LoadedModel, used: Restorer, picture: np.ndarray) -> dict[str, np.ndarray]:
+    """The picture as restored by the engines that are there too, on a CPU."""
+    results = {}
+    for name, entry in ENGINES.items():
+        usable = is_installed(entry.package) and (loaded.graph is not None or not entry.needs_graph)
+        if name != used.engine.name and usable:
+            results[name] = Restorer(loaded, engine=name, device="cpu").restore(picture)
+    return results
+
+
+def _example() -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture with an edge, and the same with noise of 25 of 255; `(96, 128, 3)`."""
+    rows, columns = np.mgrid[0:96, 0:128].astype(np.float32)
+    waves = 0.5 + 0.2 * np.sin(columns / 9) + 0.15 * np.cos(rows / 7)
+    clean = np.stack([waves, waves[::-1], np.where(columns > 64, 0.7, 0.3)], axis=2)
+    clean = clean.astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 25 / 255, clean.shape)
+    return clean, np.clip(clean + noise, 0, 1).astype(np.float32)
+
+
+def _psnr(a: np.ndarray, b: np.ndarray) -> float:
+    error = float(np.square(a.astype(np.float64) - b).mean())
+    return round(-10 * float(np.log10(max(error, 1e-10))), 2)

@@ -1,0 +1,87 @@
+"""What a file is and what it says about itself: a model, a pack, a checkpoint or a picture."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from urushi.data.pack import PackedPairs, PackedPictures
+from urushi.errors import FileFormatError
+from urushi.files.model import describe_model
+from urushi.image import inspect_picture
+
+__all__ = ["inspect_file"]
+
+_LONGEST_HEADER = 100_000_000
+
+
+def inspect_file(path: Path) -> dict[str, Any]:
+    """Describes a file as plain JSON values; its content decides what it is, not its name.
+
+    Returns:
+        `kind`, one of `model`, `pack`, `checkpoint` and `picture`, and what such a file holds.
+
+    Raises:
+        UrushiError: the file is none of these, damaged, or cannot be read.
+    """
+    metadata = _safetensors_metadata(path)
+    if metadata is None:
+        info = {**asdict(inspect_picture(path, max_pixels=None)), "path": str(path)}
+        return {"kind": "picture", "size": path.stat().st_size, **info}
+    said = metadata.get("urushi", "")
+    if said in (PackedPictures.kind, PackedPairs.kind):
+        return {"kind": "pack", **_describe_pack(path, said)}
+    facts = _json_object(said)
+    if facts.get("kind") == "urushi-checkpoint":
+        return {"kind": "checkpoint", "path": str(path), "size": path.stat().st_size, **facts}
+    return {"kind": "model", **describe_model(path)}
+
+
+def _describe_pack(path: Path, kind: str) -> dict[str, Any]:
+    pack = PackedPairs(path) if kind == PackedPairs.kind else PackedPictures(path)
+    heights, widths = pack.sizes[:, 0], pack.sizes[:, 1]
+    return {
+        "path": str(path),
+        "size": path.stat().st_size,
+        "holds": kind,
+        "count": len(pack),
+        "pixels": int((heights * widths).sum()),
+        "narrowest": int(widths.min()),
+        "widest": int(widths.max()),
+        "lowest": int(heights.min()),
+        "highest": int(heights.max()),
+        "sha256": pack.sha256,
+        "first": list(pack.names[:3]),
+    }
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _safetensors_metadata(path: Path) -> dict[str, str] | None:
+    """The metadata of a safetensors file; None for a file that is another thing.
+
+    Raises:
+        FileFormatError: it is named as one, but is none.
+    """
+    metadata: Any = None
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length <= _LONGEST_HEADER and file.read(1) == b"{":
+                metadata = _json_object("{" + file.read(length - 1).decode()).get(
+                    "__metadata__", {}
+                )
+    except (OSError, UnicodeDecodeError):
+        metadata = None  # whoever reads such files, models or pictures, says what is wrong
+    if isinstance(metadata, dict):
+        return metadata
+    if path.suffix == ".safetensors":
+        describe_model(path)
+        raise FileFormatError(f"{path}: not a safetensors file: get it again")
+    return None

@@ -1,0 +1,244 @@
+"""Which files are restored into which: files, folders and patterns made into jobs."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from urushi.errors import TargetError, UnreadableError
+from urushi.image import SUPPORTED_SUFFIXES, is_picture_name
+
+__all__ = ["Job", "plan_batch"]
+
+# For a source whose name tells no format: loses nothing.
+FALLBACK_SUFFIX = ".png"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore.
+
+    Attributes:
+        source: the file to read.
+        target: the file to write.
+        overwrite: whether a target that is there is replaced; it is left alone otherwise.
+        problem: why it cannot be done, if that is known beforehand.
+    """
+
+    source: Path
+    target: Path
+    overwrite: bool = False
+    problem: str = ""
+
+
+def plan_batch(
+    sources: Sequence[str | Path],
+    output: str | Path | None,
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+) -> list[Job]:
+    """Decide which files are restored into which.
+
+    Folders are walked with their structure kept; hidden files, and files whose suffix names no
+    picture format, are passed over there and in patterns. A file that is named itself always
+    becomes a job, and fails as one if it is no picture.
+
+    Args:
+        sources: files, folders, and patterns such as `photos/**/*.jpg`.
+        output: a file name for a single file; otherwise a folder. None puts a single file
+            beside its source, as `NAME_restored`.
+        format: suffix of the targets; None keeps the sources' own.
+        overwrite: replace targets that are there.
+
+    Returns:
+        Jobs without duplicates, in the order of the sources.
+
+    Raises:
+        UnreadableError: there is nothing to restore.
+        TargetError: the targets cannot be as asked, or one would replace a source.
+    """
+    suffix = None if format is None else _suffix_of_format(format)
+    folder = None if output is None else Path(output)
+    found: dict[Path, _Found] = {}
+    for source in sources:
+        for item in _find(source, folder):
+            found.setdefault(Path(os.path.abspath(item.source)), item)
+    items = list(found.values())
+    if not items:
+        raise UnreadableError(
+            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: name files of a "
+            f"known format ({', '.join(SUPPORTED_SUFFIXES)})"
+        )
+    if folder is None:
+        targets = [_beside(items, suffix)]
+    elif _is_file_name(output, items):
+        targets = [_checked_file_name(folder, items, suffix)]
+    else:
+        if folder.exists() and not folder.is_dir():
+            raise TargetError(f"{folder}: a file, expected a folder for {len(items)} pictures")
+        targets = _names(folder, items, suffix)
+    jobs = [
+        Job(item.source, target, overwrite, item.problem)
+        for item, target in zip(items, targets, strict=True)
+    ]
+    _check_targets(jobs)
+    return jobs
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A source, where it goes inside the output folder, and whether it was named itself."""
+
+    source: Path
+    inside: Path
+    named: bool
+    problem: str = ""
+
+
+def _find(source: str | Path, output: Path | None) -> Iterator[_Found]:
+    path = Path(source)
+    if path.is_dir():
+        yield from _walk(path, path, output)
+    elif not os.path.lexists(path) and glob.has_magic(str(source)):
+        yield from _match(str(source), output)
+    else:
+        yield _Found(path, Path(path.name), named=True)
+
+
+def _match(pattern: str, output: Path | None) -> Iterator[_Found]:
+    base = Path()
+    for part in Path(pattern).parts[:-1]:
+        if glob.has_magic(part):
+            break
+        base /= part
+    for hit in sorted(glob.glob(pattern, recursive=True)):
+        path = Path(hit)
+        if _inside(path, output, base):
+            continue
+        if path.is_dir():
+            # `**` lists every folder on its way, and their files on their own.
+            if "**" not in pattern:
+                yield from _walk(path, base, output)
+        elif is_picture_name(path):
+            yield _Found(path, path.relative_to(base), named=False)
+
+
+def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[_Found]:
+    problems: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=problems.append):
+        here = Path(root)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not _inside(here / name, output, base)
+        )
+        for name in sorted(files):
+            path = here / name
+            if is_picture_name(path):
+                yield _Found(path, path.relative_to(base), named=False)
+    for error in problems:
+        path = Path(error.filename)
+        message = f"{path}: the folder cannot be read ({error.strerror})"
+        yield _Found(path, path.relative_to(base), named=False, problem=message)
+
+
+def _inside(path: Path, output: Path | None, base: Path) -> bool:
+    """Whether `path` belongs to an output folder that lies within the sources."""
+    if output is None:
+        return False
+    target, root = output.resolve(), base.resolve()
+    lies_within = target != root and target.is_relative_to(root)
+    return lies_within and path.resolve().is_relative_to(target)
+
+
+def _suffix_of_format(format: str) -> str:
+    suffix = "." + format.lower().lstrip(".")
+    if suffix not in SUPPORTED_SUFFIXES:
+        known = ", ".join(name[1:] for name in SUPPORTED_SUFFIXES)
+        raise TargetError(f"format {format!r} is unknown, expected one of {known}")
+    return suffix
+
+
+def _with_suffix(path: Path, suffix: str | None) -> Path:
+    own = path.suffix.lower()
+    if suffix is None:
+        suffix = own if own in SUPPORTED_SUFFIXES else FALLBACK_SUFFIX
+    return (
+        path
+        if SUPPORTED_SUFFIXES.get(own) == SUPPORTED_SUFFIXES[suffix]
+        else path.with_suffix(suffix)
+    )
+
+
+def _beside(items: list[_Found], suffix: str | None) -> Path:
+    if len(items) > 1 or not items[0].named:
+        raise TargetError(f"{len(items)} pictures need a folder to go to: give --output FOLDER")
+    source = items[0].source
+    return _with_suffix(source.with_name(f"{source.stem}_restored{source.suffix}"), suffix)
+
+
+def _is_file_name(output: str | Path | None, items: list[_Found]) -> bool:
+    text = os.fspath(output or "")
+    if Path(text).is_dir() or text.endswith(("/", os.sep)):
+        return False
+    suffix = Path(text).suffix
+    if suffix.lower() in SUPPORTED_SUFFIXES:
+        if len(items) > 1 or not items[0].named:
+            raise TargetError(f"{text}: a file name, expected a folder for the pictures")
+        return True
+    if suffix and len(items) == 1 and items[0].named:
+        raise TargetError(
+            f"{text}: {suffix} names no known format, expected one of "
+            f"{', '.join(SUPPORTED_SUFFIXES)}, or an existing folder"
+        )
+    return False
+
+
+def _checked_file_name(target: Path, items: list[_Found], suffix: str | None) -> Path:
+    if (
+        suffix is not None
+        and SUPPORTED_SUFFIXES[target.suffix.lower()] != SUPPORTED_SUFFIXES[suffix]
+    ):
+        raise TargetError(f"{target}: its name contradicts the format {suffix[1:]}: give one only")
+    return target
+
+
+def _names(folder: Path, items: list[_Found], suffix: str | None) -> list[Path]:
+    """Names below `folder`; where two differ by their former suffix alone, they keep it."""
+    plain = [folder / _with_suffix(item.inside, suffix) for item in items]
+    former: dict[str, list[str]] = {}
+    for path, item in zip(plain, items, strict=True):
+        former.setdefault(os.path.normcase(path), []).append(item.source.suffix)
+    targets = []
+    for path, item in zip(plain, items, strict=True):
+        suffixes = former[os.path.normcase(path)]
+        if len(suffixes) > 1 and len(set(suffixes)) == len(suffixes) and all(suffixes):
+            path = path.with_name(f"{path.stem}_{item.source.suffix[1:]}{path.suffix}")
+        targets.append(path)
+    return targets
+
+
+def _check_targets(jobs: list[Job]) -> None:
+    """No two jobs write one file, and none writes what another, or itself unasked, reads."""
+    sources = {os.path.normcase(job.source.resolve()): job for job in jobs}
+    writers: dict[str, Job] = {}
+    for job in jobs:
+        key = os.path.normcase(job.target.resolve())
+        if key in writers:
+            raise TargetError(
+                f"{writers[key].source} and {job.source} would both become {job.target}: "
+                "restore them into different folders"
+            )
+        writers[key] = job
+        read_by = sources.get(key)
+        if read_by is job and not job.overwrite:
+            raise TargetError(
+                f"{job.source}: would replace itself, choose another output (or --overwrite)"
+            )
+        if read_by is not None and read_by is not job:
+            raise TargetError(
+                f"{job.source} would replace {job.target}, which is to be restored itself: "
+                "choose another output"
+            )

@@ -1,0 +1,348 @@
+"""Restoring pictures: the object that users run, and that is evaluated."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from urushi.errors import EngineError, OutOfMemoryError, PictureError
+from urushi.files.model import LoadedModel, read_model
+from urushi.inference.engines import Engine, create_engine
+from urushi.inference.memory import available_memory
+from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
+from urushi.inference.zoo import find_model
+
+__all__ = ["Restorer"]
+
+OnProgress = Callable[[int, int], None]
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_TILE = 64
+
+
+class Limits(NamedTuple):
+    """What is chosen at most where nothing is told.
+
+    Attributes:
+        tile: longest side of a tile, in pixels.
+        whole: pixels of a picture that is not cut.
+        memory: what the engine works with, in bytes.
+    """
+
+    tile: int
+    whole: int
+    memory: int
+
+
+# Larger tiles repeat fewer pixels, but leave the caches of a CPU.
+ON_CPU = Limits(tile=512, whole=1 << 20, memory=1 << 30)
+ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
+# Noise may leave [0, 1]; values beyond this are of another range, most likely 0..255.
+PLAUSIBLE = 8.0
+WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
+
+
+class Restorer:
+    """Mends pictures of any size with one model on one engine.
+
+    Not for use by several threads at once.
+
+    Args:
+        model: name of a shipped model, path of a model file, or a model that is read already.
+        engine: "auto", "torch" or "openvino".
+        device: "auto", or one the engine knows, such as "cpu" or "cuda".
+        precision: "float32", or "bf16" where the engine has it.
+        tile: longest side of a tile in pixels; None chooses it from the memory there is and
+            lets pictures through whole that fit.
+        overlap: pixels that neighbouring tiles share at least; at most half a tile.
+        threads: threads of the engine; None leaves it the choice.
+        compile: whether torch compiles the network first.
+        memory_limit: bytes that the engine may work with at most; None takes half of what is
+            free, up to 1 GiB on a CPU.
+
+    Raises:
+        UrushiError: the model, the engine or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | LoadedModel = "base",
+        *,
+        engine: str = "auto",
+        device: str = "auto",
+        precision: str = "float32",
+        tile: int | None = None,
+        overlap: int = 32,
+        threads: int | None = None,
+        compile: bool = False,
+        memory_limit: int | None = None,
+    ) -> None:
+        _check_options(tile, overlap, memory_limit)
+        loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
+        ready = create_engine(
+            loaded,
+            engine=engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            compile=compile,
+        )
+        self._set_up(ready, tile, overlap, memory_limit)
+
+    @classmethod
+    def from_engine(
+        cls,
+        engine: Engine,
+        *,
+        tile: int | None = None,
+        overlap: int = 32,
+        memory_limit: int | None = None,
+    ) -> "Restorer":
+        """Restore with an engine that exists already; the arguments are those of the class."""
+        _check_options(tile, overlap, memory_limit)
+        restorer = cls.__new__(cls)
+        restorer._set_up(engine, tile, overlap, memory_limit)
+        return restorer
+
+    def _set_up(
+        self, engine: Engine, tile: int | None, overlap: int, memory_limit: int | None
+    ) -> None:
+        multiple = engine.size_multiple
+        self.engine = engine
+        self.overlap = overlap
+        self._active = engine
+        self._float32: Engine | None = None
+        self._smallest = math.ceil(SMALLEST_TILE / multiple) * multiple
+        # Pictures of at most so many pixels are not cut at all.
+        self._whole = 0
+        if tile is None:
+            limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
+            if memory_limit is None:
+                memory_limit = min(available_memory(engine.device) // 2, limits.memory)
+            affordable = int(memory_limit / engine.bytes_per_pixel)
+            self._whole = min(affordable, limits.whole)
+            tile = min(math.isqrt(affordable), limits.tile)
+            # Steps of 64, so that the result does not depend on every byte that is free.
+            tile = max(tile // 64 * 64, self._smallest, 2 * overlap)
+        if tile < multiple:
+            raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
+        self.tile = max(tile // multiple, 1) * multiple
+        # Set when memory ran out: no tile may be longer from then on.
+        self._shrunk: int | None = None
+
+    def describe(self) -> dict[str, str | int]:
+        """What restores: engine, device, precision, and the tiles in pixels."""
+        return {
+            "engine": self.engine.name,
+            "device": self.engine.device,
+            "precision": self.engine.precision,
+            "tile": self.tile if self._shrunk is None else min(self.tile, self._shrunk),
+            "overlap": self.overlap,
+        }
+
+    def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
+        """Restore a picture held in memory.
+
+        Args:
+            image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`; uint8, uint16, or float32
+                or float64 in [0, 1] (noise may reach beyond). RGB; a fourth channel is alpha
+                and comes back untouched.
+            on_progress: called with finished and total pixels as the work goes on.
+
+        Returns:
+            The restored picture in [0, 1] or the full range of its integers, with the shape
+            and dtype of `image`.
+
+        Raises:
+            PictureError: another shape, dtype or range, or values that are not finite.
+            EngineError: the engine gives no usable result, even in float32.
+            OutOfMemoryError: even the smallest tile does not fit.
+        """
+        layers = _as_layers(image)
+        height, width = layers.shape[:2]
+        white = np.float32(WHITE[image.dtype.name])
+        position = 0
+
+        def read(count: int) -> np.ndarray:
+            nonlocal position
+            rows = layers[position : position + count, :, :3].astype(np.float32) / white
+            position += len(rows)
+            return np.broadcast_to(rows, (*rows.shape[:2], 3))
+
+        result = np.empty_like(layers, order="C")
+        result[:, :, 3:] = layers[:, :, 3:]
+        colours = min(layers.shape[2], 3)
+        top = 0
+        for rows in self.restore_rows(read, width, height, on_progress):
+            if colours == 1:
+                rows = rows.mean(axis=2, keepdims=True)
+            if image.dtype.kind == "u":
+                rows = np.rint(rows * white)
+            result[top : top + len(rows), :, :colours] = rows
+            top += len(rows)
+        return result.reshape(image.shape)
+
+    def restore_rows(
+        self, read: ReadRows, width: int, height: int, on_progress: OnProgress | None = None
+    ) -> Iterator[np.ndarray]:
+        """Restore a picture that streams through, in memory independent of its height.
+
+        Args:
+            read: gives the next rows, at most as many as asked for: `(n, W, 3)` float32 RGB in
+                [0, 1], n 0 at the end.
+            width: columns of the picture, in pixels.
+            height: rows of the picture, in pixels.
+            on_progress: called with finished and total pixels as the work goes on.
+
+        Yields:
+            Restored rows in order: `(n, W, 3)` float32 in [0, 1], `height` of them in all.
+
+        Raises:
+            UrushiError: as `restore`, and whatever `read` raises.
+        """
+        plan = self.plan(height, width)
+        self._active = self.engine
+        total = height * width
+
+        def on_tile(finished: int) -> None:
+            if on_progress is not None:
+                on_progress(total * finished // plan.count, total)
+
+        try:
+            for rows in stream_tiles(read, plan, self._restore_tile, on_tile):
+                yield np.clip(rows, 0.0, 1.0, out=rows)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"a row of {plan.rows.size} x {width} pixels does not fit into memory: "
+                "give a smaller tile"
+            ) from error
+
+    def plan(self, height: int, width: int) -> TilePlan:
+        """How a picture of this size is cut at present."""
+        multiple = self.engine.size_multiple
+        sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
+        tile = self.tile
+        if sides[0] * sides[1] <= self._whole:
+            tile = max(*sides, tile)
+        if self._shrunk is not None:
+            tile = min(tile, self._shrunk)
+        return self._plan(height, width, tile)
+
+    def _plan(self, height: int, width: int, tile: int) -> TilePlan:
+        multiple = self.engine.size_multiple
+        overlap = min(self.overlap, tile // 2)
+        return plan_tiles(height, width, tile=tile, overlap=overlap, multiple=multiple)
+
+    def _restore_tile(self, tile: np.ndarray) -> np.ndarray:
+        """`(3, h, w)` -> the same, in smaller pieces where memory does not suffice."""
+        longest = max(tile.shape[1:])
+        if self._shrunk is None or longest <= self._shrunk:
+            try:
+                return self._run_checked(tile)
+            except (OutOfMemoryError, MemoryError) as error:
+                self._shrink(longest, error)
+        # Cut this tile alone: the rows of tiles above it are finished and stay as they are.
+        assert self._shrunk is not None
+        rows = tile.transpose(1, 2, 0)
+        position = 0
+
+        def read(count: int) -> np.ndarray:
+            nonlocal position
+            position += count
+            return rows[position - count : position]
+
+        plan = self._plan(tile.shape[1], tile.shape[2], self._shrunk)
+        pieces = list(stream_tiles(read, plan, self._restore_tile))
+        return np.concatenate(pieces).transpose(2, 0, 1)
+
+    def _shrink(self, longest: int, error: Exception) -> None:
+        if longest <= self._smallest:
+            raise OutOfMemoryError(
+                f"not even a tile of {longest} pixels fits into the memory of "
+                f"{self.engine.device}: close other programs, or choose another device"
+            ) from error
+        multiple = self.engine.size_multiple
+        self._shrunk = max(longest // 2 // multiple * multiple, self._smallest)
+        logger.warning(
+            "%s ran out of memory with a tile of %d pixels, going on with %d",
+            self.engine.device,
+            longest,
+            self._shrunk,
+        )
+
+    def _run_checked(self, tile: np.ndarray) -> np.ndarray:
+        """Run the engine; an unusable result is tried once more in float32."""
+        if not np.isfinite(tile).all():
+            raise PictureError(
+                "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
+                "replace them first"
+            )
+        restored, problem = self._run(tile)
+        if problem and self._active is self.engine:
+            if self._float32 is None:
+                self._float32 = self.engine.in_float32()
+            self._active = self._float32
+            logger.warning("%s gave %s, trying float32", self.engine.name, problem)
+            restored, problem = self._run(tile)
+        if problem:
+            raise EngineError(
+                f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "
+                "try another engine or device, or another model"
+            )
+        return restored
+
+    def _run(self, tile: np.ndarray) -> tuple[np.ndarray, str]:
+        """The result and what is wrong with it, if anything."""
+        restored = self._active.run(tile[None])[0]
+        low, high = restored.min(axis=(1, 2)), restored.max(axis=(1, 2))
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            return restored, "NaN or infinite values"
+        if (low == high).all() and np.ptp(tile, axis=(1, 2)).any():
+            return restored, "a single flat colour"
+        return restored, ""
+
+
+def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> None:
+    if tile is not None and tile < 1:
+        raise EngineError(f"tile is {tile} pixels, expected at least 1")
+    if overlap < 0 or (tile is not None and overlap > tile // 2):
+        most = "" if tile is None else f" to {tile // 2}, half of the tile"
+        raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
+    if memory_limit is not None and memory_limit <= 0:
+        raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+
+
+def _as_layers(image: np.ndarray) -> np.ndarray:
+    """A picture that can be restored, as `(H, W, 1 | 3 | 4)`."""
+    if not isinstance(image, np.ndarray):
+        raise PictureError(f"a picture must be a numpy array, not {type(image).__name__}")
+    if image.dtype.name not in WHITE:
+        raise PictureError(
+            f"the picture's values are {image.dtype.name}, expected {', '.join(WHITE)}: "
+            "convert it first"
+        )
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise PictureError(
+            f"the picture has the shape {image.shape}, expected (height, width) or "
+            "(height, width, channels) with 1, 3 or 4 channels: reorder its axes"
+        )
+    if image.size == 0:
+        raise PictureError(f"the picture is empty, its shape is {image.shape}")
+    layers = image[:, :, None] if image.ndim == 2 else image
+    if image.dtype.kind == "f":
+        low, high = float(layers[:, :, :3].min()), float(layers[:, :, :3].max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise PictureError(
+                "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
+                "replace them first"
+            )
+        if max(-low, high) > PLAUSIBLE:
+            raise PictureError(
+                f"the picture's values go from {low:g} to {high:g}, expected [0, 1]: "
+                "divide them by their white, such as 255"
+            )
+    return layers

@@ -1,0 +1,105 @@
+"""Reading YAML settings into pydantic models, with errors a person can act on.
+
+Recipes and benchmark descriptions are data from anywhere: they are validated as a whole before
+anything is used, an unknown key is an error, and nothing in them is ever executed.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from urushi.errors import UrushiError
+
+__all__ = ["Settings", "nearest", "parse_settings", "read_settings", "set_values"]
+
+Model = TypeVar("Model", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
+    close = get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def read_settings(
+    path: Path | str, model: type[Model], error: type[UrushiError], overrides: Iterable[str] = ()
+) -> Model:
+    """Reads the YAML file `path` as `model`.
+
+    Args:
+        path: a YAML file of one mapping.
+        model: what it describes.
+        error: the exception to raise.
+        overrides: `a.b=value` texts, applied before validation; values are YAML.
+
+    Raises:
+        UrushiError: of the class `error`; the file cannot be read, or a key or value is wrong.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise error(f"{path} cannot be read: {reason.strerror or reason}") from reason
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as reason:
+        raise error(f"{path} is not valid YAML: {' '.join(str(reason).split())}") from reason
+    if not isinstance(content, dict):
+        raise error(f"{path} holds {type(content).__name__}: a mapping of keys was expected")
+    set_values(content, overrides, error)
+    return parse_settings(content, model, error, str(path))
+
+
+def parse_settings(
+    content: dict[str, Any], model: type[Model], error: type[UrushiError], source: str
+) -> Model:
+    """Validates `content` as `model`; see `read_settings`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as reason:
+        raise error(f"{source}: {_explain(reason, model)}") from reason
+
+
+def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[UrushiError]) -> None:
+    """Applies `a.b=value` texts to nested mappings in place; see `read_settings`."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise error(f"{text!r} sets nothing: expected KEY=VALUE, such as schedule.steps=1000")
+        place = content
+        *parents, last = key.split(".")
+        for name in parents:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise error(f"{key} cannot be set: {name} is a value, not a group of keys")
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as reason:
+            raise error(f"{text!r}: {value!r} is not a YAML value") from reason
+
+
+def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem as one sentence: where, what, and the nearest known key."""
+    first = reason.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    more = f" (and {reason.error_count() - 1} more)" if reason.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        group: Any = model
+        for part in first["loc"][:-1]:
+            field = getattr(group, "model_fields", {}).get(str(part))
+            group = field.annotation if field else None
+        known = list(getattr(group, "model_fields", {}))
+        hint = nearest(str(first["loc"][-1]), known)
+        listed = f": known are {', '.join(known)}" if known and not hint else hint
+        return f"{where} is not a known key{listed}{more}"
+    if first["type"] == "missing":
+        return f"{where} is missing{more}"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{where} is {first['input']!r}: {said[0].lower()}{said[1:]}{more}"

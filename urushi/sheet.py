@@ -1,0 +1,86 @@
+"""Contact sheets: pictures beside one another, each with a caption."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["contact_sheet"]
+
+_PAPER = (250, 250, 248)
+_INK = (30, 30, 30)
+_GAP = 8
+_CAPTION = 14
+_TITLE = 20
+
+
+def _fitted(picture: np.ndarray, cell_size: tuple[int, int]) -> Image.Image:
+    """The picture as large as it fits, aspect kept; enlarged by whole factors only, unblurred."""
+    height, width = picture.shape[:2]
+    scale = min(cell_size[0] / width, cell_size[1] / height)
+    if scale >= 1:
+        factor = int(scale)
+        size = (width * factor, height * factor)
+    else:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    pixels = (np.clip(np.nan_to_num(picture), 0, 1) * 255).round().astype(np.uint8)
+    image = Image.fromarray(pixels)
+    if size == image.size:
+        return image
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, with an ellipsis where it would be wider than the cell."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def contact_sheet(
+    cells: Sequence[Sequence[tuple[np.ndarray, str]]],
+    cell_size: tuple[int, int] = (384, 288),
+    title: str | None = None,
+) -> Float32[np.ndarray, "h w 3"]:
+    """Lay pictures out in rows, each centred in a cell of the same size above its caption.
+
+    Args:
+        cells: rows of (picture, caption); pictures are RGB float32 in [0, 1], (H, W, 3), of any
+            sizes. Rows may have different lengths. Line breaks in a caption make further lines.
+        cell_size: width and height in pixels in which a picture is fitted.
+        title: written above everything.
+
+    Returns:
+        The sheet, RGB in [0, 1].
+    """
+    font = ImageFont.load_default(size=_CAPTION)
+    large = ImageFont.load_default(size=_TITLE)
+    line = _CAPTION + 4
+    across = max((len(row) for row in cells), default=0)
+    lines = [max((text.count("\n") + 1 for _, text in row), default=1) for row in cells]
+    head = _TITLE + 2 * _GAP if title else 0
+    width = max(1, across) * (cell_size[0] + _GAP) + _GAP
+    height = head + _GAP + sum(cell_size[1] + many * line + 2 * _GAP for many in lines)
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    if title:
+        text = _shortened(title, large, width - 2 * _GAP)
+        draw.text((_GAP, _GAP), text, fill=_INK, font=large)
+    top = head + _GAP
+    for row, many in zip(cells, lines, strict=True):
+        for index, (picture, caption) in enumerate(row):
+            left = _GAP + index * (cell_size[0] + _GAP)
+            image = _fitted(picture, cell_size)
+            corner = (
+                left + (cell_size[0] - image.width) // 2,
+                top + (cell_size[1] - image.height) // 2,
+            )
+            sheet.paste(image, corner)
+            for number, text in enumerate(caption.split("\n")):
+                place = (left, top + cell_size[1] + number * line + 2)
+                draw.text(place, _shortened(text, font, cell_size[0]), fill=_INK, font=font)
+        top += cell_size[1] + many * line + 2 * _GAP
+    return np.asarray(sheet, np.float32) / np.float32(255)

@@ -1,0 +1,1 @@
+"""Training: recipes, batches, losses, and one loop for all of them."""

@@ -1,0 +1,113 @@
+"""Batches of degraded and clean patches, each a function of the seed and the step alone.
+
+Nothing is carried from step to step: the pictures, crops, symmetries and the degradations'
+parameters of step `n` are drawn from a generator seeded by `(seed, n)`. So a resumed training goes
+on exactly where it stopped, and several processes draw the same global batch and take their rows.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from urushi.data.pack import PackedPictures
+from urushi.degradations import Degradation
+from urushi.errors import DataError
+
+__all__ = ["Batches", "step_generator", "turn_and_mirror"]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A CPU generator for step `step` of a training with seed `seed`."""
+    # SeedSequence mixes both numbers, so that neighbouring steps are unrelated.
+    state = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(state >> 1)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Draws the batch of any step.
+
+    Args:
+        pack: clean pictures.
+        degradation: what spoils them; keeps the size.
+        patch: side of a patch in pixels.
+        batch: patches of the global batch.
+        augment: apply the eight symmetries of the square.
+        seed: of the training.
+        device: where patches are degraded.
+        resident: the pack's pixels on `device`; None reads them from the mapped file.
+        rank: of this process.
+        processes: how many share the batch; divides `batch`.
+    """
+
+    pack: PackedPictures
+    degradation: Degradation
+    patch: int
+    batch: int
+    augment: bool
+    seed: int
+    device: torch.device
+    resident: UInt8[Tensor, " bytes"] | None = None
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        usable = int((self.pack.sizes.min(1) >= self.patch).sum())
+        if usable == 0:
+            raise DataError(
+                f"no picture of {self.pack.path} is {self.patch} pixels on its shorter side: "
+                "choose a smaller patch or larger pictures"
+            )
+
+    def __call__(
+        self, step: int
+    ) -> tuple[Float[Tensor, "b 3 p p"], Float[Tensor, "b 3 p p"]]:
+        """Degraded and clean patches of this process for step `step`, on the device, in [0, 1]."""
+        generator = step_generator(self.seed, step)
+        crops = self._draw_crops(generator)
+        symmetry = torch.randint(8, (self.batch,), generator=generator)
+        parameters = self.degradation.sample(
+            (self.batch, 3, self.patch, self.patch), generator
+        )
+        share = self.batch // self.processes
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        clean = self._cut(*(values[mine] for values in crops))
+        if self.augment:
+            clean = turn_and_mirror(clean, symmetry[mine])
+        own = {name: values[mine] for name, values in parameters.items()}
+        return self.degradation.apply(clean, own), clean
+
+    def _draw_crops(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices, tops and lefts, every position in every picture equally likely."""
+        room = self.pack.sizes - self.patch + 1
+        positions = np.where((room > 0).all(1), room.prod(1), 0)
+        ends = positions.cumsum()
+        drawn = torch.rand(self.batch, dtype=torch.float64, generator=generator).numpy()
+        drawn = np.minimum((drawn * ends[-1]).astype(np.int64), ends[-1] - 1)
+        indices = np.searchsorted(ends, drawn, side="right")
+        within = drawn - (ends[indices] - positions[indices])
+        return indices, within // room[indices, 1], within % room[indices, 1]
+
+    def _cut(
+        self, indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray
+    ) -> Float[Tensor, "b 3 p p"]:
+        if self.resident is None:
+            crops = torch.from_numpy(self.pack.crops(indices, tops, lefts, self.patch))
+            crops = crops.to(self.device, non_blocking=True)
+        else:
+            starts = torch.from_numpy(self.pack.row_starts(indices, tops, lefts, self.patch))
+            row = torch.arange(self.patch * 3, device=self.device)
+            crops = self.resident[starts.to(self.device)[:, :, None] + row]
+            crops = crops.view(len(indices), self.patch, self.patch, 3)
+        return crops.permute(0, 3, 1, 2).float() / 255
+
+
+def turn_and_mirror(images: Float[Tensor, "b 3 p p"], symmetry: Tensor) -> Float[Tensor, "b 3 p p"]:
+    """Applies to each picture one of the eight symmetries of the square, numbered 0 to 7."""
+    bits = symmetry.to(images.device)[:, None, None, None]
+    images = torch.where(bits & 1 > 0, images.flip(-1), images)
+    images = torch.where(bits & 2 > 0, images.flip(-2), images)
+    return torch.where(bits & 4 > 0, images.transpose(-1, -2), images).contiguous()

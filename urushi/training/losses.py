@@ -1,0 +1,68 @@
+"""Losses over `(B, C, H, W)` pictures, each the mean over the batch of a loss per picture."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["LOSSES", "frequency_loss", "make_loss"]
+
+PictureLoss = Callable[[Tensor, Tensor], Float[Tensor, " b"]]
+
+
+def psnr_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+    """Negative PSNR in dB, as NAFNet is trained (Chen et al., ECCV 2022).
+
+    Averaging it over pictures weighs a hard and an easy picture alike, unlike the squared error.
+    The small constant bounds the gradient of pictures that are already right.
+    """
+    return 10 * torch.log10((restored - clean).square().mean((1, 2, 3)) + 1e-8)
+
+
+def charbonnier_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+    """`sqrt(d^2 + 1e-6)`: L1 without the kink (Charbonnier et al., ICIP 1994)."""
+    return ((restored - clean).square() + 1e-6).sqrt().mean((1, 2, 3))
+
+
+def l1_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+    """Mean absolute difference."""
+    return (restored - clean).abs().mean((1, 2, 3))
+
+
+def l2_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+    """Mean squared difference."""
+    return (restored - clean).square().mean((1, 2, 3))
+
+
+LOSSES: dict[str, PictureLoss] = {
+    "psnr": psnr_loss,
+    "charbonnier": charbonnier_loss,
+    "l1": l1_loss,
+    "l2": l2_loss,
+}
+
+
+def frequency_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+    """Mean absolute difference of the Fourier spectra, real and imaginary parts, per pixel.
+
+    As in MIMO-UNet (Cho et al., ICCV 2021), with the orthonormal transform, so that its weight
+    does not depend on the size of the patch.
+    """
+    spectrum = torch.fft.rfft2((restored - clean).float(), norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean((1, 2, 3, 4))
+
+
+def make_loss(name: str, frequency: float = 0.0) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:
+    """The loss `name`, plus `frequency` times the frequency loss, meaned over the batch."""
+    picture_loss = LOSSES[name]
+
+    def loss(restored: Tensor, clean: Tensor) -> Float[Tensor, ""]:
+        # Reductions in bf16 lose the digits that decide late in training.
+        restored, clean = restored.float(), clean.float()
+        values = picture_loss(restored, clean)
+        if frequency:
+            values = values + frequency * frequency_loss(restored, clean)
+        return values.mean()
+
+    return loss

@@ -1,0 +1,171 @@
+"""A recipe: the complete, validated description of one training.
+
+A recipe file states only what differs from the defaults below. The resolved recipe travels with
+every checkpoint and every model file.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from urushi.errors import RecipeError
+from urushi.settings import Settings, read_settings
+
+__all__ = ["RECIPES", "Recipe", "find_recipe", "load_recipe"]
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+class BackboneSettings(Settings):
+    """The network to train.
+
+    Attributes:
+        name: an entry of `BACKBONES`.
+        config: arguments of its constructor.
+    """
+
+    name: str
+    config: dict[str, Any]
+
+
+class DataSettings(Settings):
+    """Clean pictures and how patches are cut from them.
+
+    Attributes:
+        pictures: folders, relative to the place of the data.
+        patch: side of a training patch in pixels.
+        batch: patches of one optimizer step, over all processes.
+        augment: turn and mirror patches (the eight symmetries of the square).
+    """
+
+    pictures: Annotated[list[str], Field(min_length=1)]
+    patch: Annotated[int, Field(ge=8)] = 128
+    batch: Annotated[int, Field(ge=1)] = 32
+    augment: bool = True
+
+
+class LossSettings(Settings):
+    """What is minimised; see `urushi.training.losses`.
+
+    Attributes:
+        name: `psnr`, `charbonnier`, `l1` or `l2`.
+        frequency: weight of the L1 distance of Fourier spectra, added to it.
+    """
+
+    name: Literal["psnr", "charbonnier", "l1", "l2"] = "psnr"
+    frequency: Annotated[float, Field(ge=0)] = 0.0
+
+
+def _betas_below_one(betas: tuple[float, float]) -> tuple[float, float]:
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError("both must be at least 0 and less than 1")
+    return betas
+
+
+class OptimizerSettings(Settings):
+    """AdamW. The defaults are those of NAFNet's authors.
+
+    Attributes:
+        learning_rate: the greatest, reached after the warm-up.
+        betas: decay of the first and second moments.
+        weight_decay: decoupled.
+        clip: greatest norm of the gradient over all parameters; null does not clip.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    betas: Annotated[tuple[float, float], AfterValidator(_betas_below_one)] = (0.9, 0.9)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = 0.1
+
+
+class ScheduleSettings(Settings):
+    """Length of the training, and the learning rate over it: linear warm-up, then half a cosine.
+
+    Attributes:
+        steps: optimizer steps in all.
+        warmup: steps of the warm-up.
+        final_learning_rate: reached at the last step.
+    """
+
+    steps: Annotated[int, Field(ge=1)]
+    warmup: Annotated[int, Field(ge=0)] = 0
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+
+
+class ValidationSettings(Settings):
+    """Scores during training, through `urushi.evaluation`.
+
+    Attributes:
+        benchmarks: names in the catalog; none by default.
+        every: optimizer steps between two validations; the last step always validates.
+        limit: pictures of each benchmark; null takes all.
+    """
+
+    benchmarks: list[str] = []
+    every: Annotated[int, Field(ge=1)] = 5000
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class Recipe(Settings):
+    """One training, complete.
+
+    Attributes:
+        name: names the run and its model file; letters, digits, dot, dash and underscore.
+        description: a sentence for the model file.
+        licence: licence of the weights (SPDX).
+        data_statement: where the training pictures come from and under which terms.
+        seed: the only source of randomness.
+        degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it.
+        degradations: kinds of damage the trained network is for, named in its model file.
+        ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
+        precision: arithmetic of the forward pass; the weights stay float32.
+        compile: compile the network before training.
+        checkpoint_minutes: time between two checkpoints.
+        storage: number format of the weights in the model file.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    licence: str = "Apache-2.0"
+    data_statement: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    backbone: BackboneSettings
+    data: DataSettings
+    degradation: dict[str, Any]
+    degradations: list[str] = []
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = False
+    validation: ValidationSettings = ValidationSettings()
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+    storage: Literal["float32", "float16"] = "float16"
+
+
+def find_recipe(name: Path | str) -> Path:
+    """The file of a recipe given by path, or by the name of one that comes with Urushi.
+
+    Raises:
+        RecipeError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = RECIPES / f"{name}.yaml"
+    if path.suffix == "" and shipped.is_file():
+        return shipped
+    known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    raise RecipeError(f"there is no recipe {str(name)!r}: expected a YAML file, or one of {known}")
+
+
+def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads and validates a recipe; `overrides` are `a.b=value` texts.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key or value is wrong; names the key.
+    """
+    return read_settings(find_recipe(name), Recipe, RecipeError, overrides)

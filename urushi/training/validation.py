@@ -1,0 +1,62 @@
+"""Scoring a network that is being trained, by the way that users restore."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from urushi.evaluation.benchmark import evaluate, find_benchmark
+from urushi.files.model import LoadedModel, ModelHeader
+from urushi.inference.restorer import Restorer
+from urushi.training.recipe import Recipe
+
+__all__ = ["check_benchmarks", "score_network"]
+
+
+def check_benchmarks(names: Iterable[str], root: Path | str | None) -> None:
+    """Looks whether the benchmarks and their pictures are there, before hours are spent.
+
+    Raises:
+        DataError: one is unknown, or its data is missing or incomplete.
+    """
+    for name in names:
+        find_benchmark(name).samples(root)
+
+
+def score_network(
+    network: nn.Module,
+    recipe: Recipe,
+    benchmarks: Iterable[str],
+    root: Path | str | None = None,
+    limit: int | None = None,
+) -> dict[str, float]:
+    """Measures a network through the very `Restorer` that users run.
+
+    Args:
+        network: built as `recipe` says; stays as it is.
+        recipe: names the backbone and its configuration.
+        benchmarks: names in the catalog, or paths of YAML files.
+        root: folder of the data sets; `$URUSHI_DATA` if not given.
+        limit: pictures of each benchmark; None takes all.
+
+    Returns:
+        Mean PSNR in dB by benchmark.
+
+    Raises:
+        UrushiError: data is missing, or the network gives no usable picture.
+    """
+    weights = {
+        name: tensor.detach().float().cpu().numpy() for name, tensor in network.state_dict().items()
+    }
+    header = ModelHeader(backbone=recipe.backbone.name, config=recipe.backbone.config)
+    model = LoadedModel(header, weights, Path(f"{recipe.name}, in training"), None)
+    device = next(network.parameters()).device
+    restorer = Restorer(model, engine="torch", device=str(device))
+    scores = {}
+    for name in benchmarks:
+        means = evaluate(restorer, name, root=root, limit=limit).means
+        assert means.psnr is not None
+        assert math.isfinite(means.psnr)
+        scores[name] = means.psnr
+    return scores
