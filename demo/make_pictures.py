@@ -53,7 +53,14 @@ def jpeg(quality: float) -> dict:
 ITEMS = (
     Item("noise-25.webp", 23, 120, 200, (noise(25),)),
     Item("noise-50.webp", 7, 120, 220, (noise(50),)),
-    Item("photon-noise-16bit.png", 5, 120, 200, ({"name": "poisson_noise", "peak": (60, 60)},), "deep"),
+    Item(
+        "photon-noise-16bit.png",
+        5,
+        120,
+        200,
+        ({"name": "poisson_noise", "peak": (60, 60)},),
+        "deep",
+    ),
     Item("film-grain-grey.tif", 15, 60, 150, (noise(30),), "grey"),
     Item("noise-alpha.png", 3, 60, 250, (noise(25),), "alpha"),
     Item("noise-display-p3.png", 2, 60, 150, (noise(20),), "wide"),
@@ -89,7 +96,7 @@ def make(item: Item, index: int, folder: Path) -> None:
     height, width = (WIDTH, HEIGHT) if item.kind == "turned" else (HEIGHT, WIDTH)
     clean = whole[item.top : item.top + height, item.left : item.left + width]
     if item.kind == "grey":
-        grey = clean @ np.float32([0.2126, 0.7152, 0.0722])
+        grey = clean @ np.array([0.2126, 0.7152, 0.0722], np.float32)
         clean = np.repeat(grey[:, :, None], 3, axis=2)
     assert clean.shape[:2] == (height, width), item.name
     reference = as_vips(clean, 8)
@@ -101,7 +108,7 @@ def make(item: Item, index: int, folder: Path) -> None:
     for step in steps:
         options = dict(step)
         degradation = create_degradation(options.pop("name"), **options)
-        images = degradation.apply(images, degradation.sample(tuple(images.shape), generator))
+        images = degradation.apply(images, degradation.sample((1, 3, height, width), generator))
     spoiled = images[0].numpy().transpose(1, 2, 0)
     write(item, spoiled, HERE / "input" / item.name)
 

@@ -19,7 +19,9 @@ def main() -> int:
     found = version("torch")
     if found.split("+")[0] != wanted:
         return fail(f"torch is {found}, constraints.txt pins {wanted}")
-    if found.endswith("+cpu") and any("nvidia" in r and "extra" not in r for r in requires("torch") or []):
+    if found.endswith("+cpu") and any(
+        "nvidia" in r and "extra" not in r for r in requires("torch") or []
+    ):
         return fail(f"torch {found} brings CUDA packages")
     try:
         return fail(f"torchvision {version('torchvision')} was installed")

@@ -57,7 +57,7 @@ def test_local_pooling_equals_the_authors_network(which):
 @torch.inference_mode()
 def test_local_pooling_keeps_its_digits_on_large_bright_pictures():
     network = create_backbone("nafnet", {**BACKBONES["nafnet"].example, "pooling_window": 24})
-    pooling = network.encoders[0][0].sca[0]
+    pooling = network.get_submodule("encoders.0.0.sca.0")
     features = 100 + torch.rand(1, 2, 40, 3000, generator=torch.Generator().manual_seed(0))
     exact = torch.nn.functional.avg_pool2d(features.double(), 24, 1)
     assert (pooling(features)[..., 11:-12, 11:-12] - exact).abs().max() < 1e-4

@@ -37,7 +37,9 @@ def run(code):
 
 
 def test_importing_imports_nothing_heavy():
-    code = "import sys, urushi; print([m for m in ('torch', 'numpy', 'pyvips') if m in sys.modules])"
+    code = (
+        "import sys, urushi; print([m for m in ('torch', 'numpy', 'pyvips') if m in sys.modules])"
+    )
     assert run(code).stdout.strip() == "[]"
 
 
@@ -52,7 +54,8 @@ sys.meta_path.insert(0, Absent())
 
 
 def test_without_torch_the_extra_is_named():
-    done = run(NO_TORCH + "import urushi\ntry:\n    urushi.create_backbone\nexcept urushi.UrushiError as e: print(e)")
+    code = "try: urushi.create_backbone\nexcept urushi.UrushiError as error: print(error)"
+    done = run(NO_TORCH + "import urushi\n" + code)
     assert "pip install 'urushi[torch]'" in done.stdout
 
 

@@ -18,7 +18,7 @@ from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
 from urushi.image import write_picture
 from urushi.settings import parse_settings
 from urushi.training.batches import Batches, turn_and_mirror
-from urushi.training.checkpoint import newest_checkpoint
+from urushi.training.checkpoint import Checkpoint, newest_checkpoint
 from urushi.training.loop import learning_rate, train
 from urushi.training.losses import LOSSES, frequency_loss, make_loss
 from urushi.training.recipe import RECIPES, Recipe, load_recipe
@@ -57,6 +57,12 @@ def pack(tmp_path_factory):
         picture = np.kron(coarse, np.ones((16, 16, 1), np.float32))[:height, :width]
         write_picture(folder / f"{index}.png", picture)
     return PackedPictures(pack_pictures([folder], folder / "pack.safetensors").path)
+
+
+def newest(run) -> Checkpoint:
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint
 
 
 def same(one, other):
@@ -205,8 +211,8 @@ def test_resuming_continues_bit_for_bit(pack, tmp_path):
     resumed = train(recipe(), pack, tmp_path / "stopped", resume=True, device="cpu")
     assert resumed.finished
     assert same(resumed.weights, whole.weights)
-    first = newest_checkpoint(tmp_path / "whole" / "checkpoints")
-    second = newest_checkpoint(tmp_path / "stopped" / "checkpoints")
+    first = newest(tmp_path / "whole")
+    second = newest(tmp_path / "stopped")
     assert same(first.tensors, second.tensors)
     assert resumed.seconds > stopped.seconds
 
@@ -251,7 +257,7 @@ def test_a_killed_training_resumes_to_the_same_weights(pack, tmp_path):
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
-    reached = newest_checkpoint(run / "checkpoints").step
+    reached = newest(run).step
     assert 0 < reached < 40
     resumed = train(load_recipe(path), pack, run, resume=True, device="cpu")
     whole = train(load_recipe(path), pack, tmp_path / "whole", device="cpu")
@@ -260,9 +266,9 @@ def test_a_killed_training_resumes_to_the_same_weights(pack, tmp_path):
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(pack, tmp_path):
     train(recipe(checkpoint_minutes=1e-6), pack, tmp_path, device="cpu")
-    older, newest = sorted((tmp_path / "checkpoints").glob("step-*"))
-    newest.write_bytes(newest.read_bytes()[:1000])
-    assert newest_checkpoint(tmp_path / "checkpoints").step == 5
+    older, last = sorted((tmp_path / "checkpoints").glob("step-*"))
+    last.write_bytes(last.read_bytes()[:1000])
+    assert newest(tmp_path).step == 5
     older.write_bytes(b"")
     with pytest.raises(FileFormatError, match="damaged"):
         newest_checkpoint(tmp_path / "checkpoints")
@@ -290,7 +296,7 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_kept(pack, tmp_
 def test_bf16_trains(pack, tmp_path):
     result = train(recipe(precision="bf16", ema=0), pack, tmp_path, device="cpu")
     assert all(torch.isfinite(t).all() for t in result.weights.values())
-    checkpoint = newest_checkpoint(tmp_path / "checkpoints")
+    checkpoint = newest(tmp_path)
     assert same(checkpoint.group("weights"), result.weights)
     assert not checkpoint.group("ema")
 
@@ -301,7 +307,8 @@ from pathlib import Path
 from urushi.data.pack import PackedPictures
 from urushi.training.loop import train
 from urushi.training.recipe import load_recipe
-result = train(load_recipe(sys.argv[1]), PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu")
+recipe = load_recipe(sys.argv[1])
+result = train(recipe, PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu")
 import os
 if os.environ["RANK"] == "0":
     Path(sys.argv[3], "losses.json").write_text(json.dumps([row["loss"] for row in result.log]))

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from urushi.app.options import Json, Seed, degradation_options, make_degradation, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples
@@ -11,6 +13,7 @@ from urushi.errors import DegradationError, UrushiError
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
+    from urushi.inference.jobs import Job
 
 __all__ = ["EPILOG", "degrade"]
 
@@ -24,13 +27,40 @@ EPILOG = examples(
 SHEET_CELL = (384, 288)
 
 
+def _list(wanted: bool) -> None:
+    """Every degradation with its options, from the table."""
+    if not wanted:
+        return
+    require(("torch",), "degrading", "torch")
+    from dataclasses import fields
+
+    from urushi.degradations import DEGRADATIONS
+
+    out = Output()
+    table = Table(title="Degradations", title_justify="left")
+    for column in ("name", "options and their defaults", "after"):
+        table.add_column(column, overflow="fold")
+    for name, build in DEGRADATIONS.items():
+        # The fields are simple: their defaults are written as --set takes them.
+        options = [f"{f.name}={_as_yaml(f.default)}" for f in fields(build)]  # pyright: ignore[reportArgumentType]
+        table.add_row(Text(name), Text("\n".join(options)), Text(build.reference))
+    out.show(table)
+    raise typer.Exit
+
+
+def _as_yaml(value: object) -> str:
+    return str(list(value) if isinstance(value, tuple) else value).replace("None", "null")
+
+
 def degrade(
     sources: Annotated[
-        list[str], typer.Argument(metavar="PICTURES...", help="Pictures, folders, quoted patterns.")
+        list[str], typer.Argument(metavar="PICTURES", help="Pictures, folders, quoted patterns.")
     ],
     sheet: Annotated[
         Path | None,
-        typer.Option("--sheet", metavar="FILE", help="Write a sheet of every degradation there is."),
+        typer.Option(
+            "--sheet", metavar="FILE", help="Write a sheet of every degradation there is."
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -63,6 +93,10 @@ def degrade(
         bool, typer.Option("--overwrite", help="Replace what is there already.")
     ] = False,
     json: Json = False,
+    list_all: Annotated[
+        bool,
+        typer.Option("--list", is_eager=True, callback=_list, help="Show all degradations."),
+    ] = False,
 ) -> None:
     """Degrade pictures. The same seed and name give the same picture, everywhere."""
     if (sheet is None) == (output is None):
@@ -90,6 +124,7 @@ def degrade(
             out.document({"sheet": str(sheet), "seed": seed})
         return
     assert degradation is not None
+    assert output is not None
     _degrade_all(out, sources, output, degradation, seed, format, overwrite, quality)
 
 
@@ -128,16 +163,23 @@ def _write_sheet(
         shown = {name: degradation}
     else:
         shown = {label: build() for label, build in DEGRADATIONS.items()}
-    # Reduced first: noise would be averaged away if the degraded picture were reduced.
+    # A large one is reduced first: reduced afterwards, noise would be averaged away.
     picture = read_preview(source, (2 * SHEET_CELL[0], 2 * SHEET_CELL[1])).clip(0.0, 1.0)
     pixels = degradation_sheet(picture, shown, seed, cell_size=SHEET_CELL)
     write_picture(sheet, pixels, overwrite=overwrite)
 
 
+def _name_of(job: "Job", output: str) -> str:
+    """The picture's path below its folder, without suffix, as a benchmark of that folder has it."""
+    if job.target == Path(output):
+        return job.source.stem
+    return job.target.relative_to(output).with_suffix("").as_posix()
+
+
 def _degrade_all(
     out: Output,
     sources: list[str],
-    output: str | None,
+    output: str,
     degradation: "Degradation",
     seed: int,
     format: str | None,
@@ -154,7 +196,7 @@ def _degrade_all(
             try:
                 if job.problem:
                     raise DegradationError(job.problem)
-                inside = _inside(job.target, output)
+                inside = _name_of(job, output)
                 job.target.parent.mkdir(parents=True, exist_ok=True)
                 degrade_file(
                     job.source,

@@ -44,7 +44,9 @@ def _one_of(names: Sequence[str]) -> Callable[[str], str]:
 
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", metavar="MODEL", help="Name of a shipped model, or a model file."),
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="Name of a shipped model, or a model file."
+    ),
 ]
 EngineName = Annotated[
     str,

@@ -52,9 +52,9 @@ def examples(*lines: str) -> str:
     """An epilog for `--help`: examples, one to a line, and what the exit codes mean."""
     codes = (
         "Exit codes: 0 all is well, 1 something failed (stderr says what), 2 wrong usage, "
-        "130 interrupted."
+        "130 interrupted, 143 terminated."
     )
-    return "\n\n".join(["[bold]Examples[/bold]", *lines, " ", codes])
+    return "\n\n".join(["[bold]Examples[/bold]", *lines, codes])
 
 
 def size_text(size: float) -> str:
@@ -99,11 +99,20 @@ class Output:
         """Writes a table for people; as wide as it needs where there is no terminal."""
         if self.quiet:
             return
-        wide = self.console if self.console.is_terminal else Console(stderr=self.json, width=_WIDEST)
+        wide = (
+            self.console if self.console.is_terminal else Console(stderr=self.json, width=_WIDEST)
+        )
         wide.print(table)
 
     def rows(self, rows: Sequence[tuple[str, object]]) -> None:
         """Writes names and values in two columns."""
+        if not self.console.is_terminal:
+            widest = max(len(name) for name, _ in rows)
+            for name, value in rows:
+                # Lines of a value stand below one another.
+                lines = str(value).replace("\n", "\n" + " " * (widest + 2))
+                self.say(f"{name:{widest}}  {lines}")
+            return
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")

@@ -44,7 +44,7 @@ EPILOG = examples(
 
 def restore(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCES...", help="Pictures, folders, quoted patterns.")
+        list[str], typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns.")
     ],
     output: Annotated[
         str | None,

@@ -7,9 +7,10 @@ contract tests read it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from urushi.backbones import nafnet
+from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage
 from urushi.errors import BackboneError
 
@@ -18,6 +19,7 @@ __all__ = [
     "AttentionSite",
     "Backbone",
     "FeedForwardSite",
+    "RestorationNetwork",
     "Sites",
     "Stage",
     "create_backbone",
@@ -29,15 +31,14 @@ class Backbone:
     """An entry of `BACKBONES`.
 
     Args:
-        build: makes the network from the keyword arguments of its configuration. The network has
-            `sites` and `size_multiple`, and maps `(B, C, H, W)` in `[0, 1]` to the same shape.
+        build: makes the network from the keyword arguments of its configuration.
         configuration_of: reads the configuration off a state dict of the released layout.
         example: a tiny configuration, for tests and documentation.
         paper: reference.
         licence: licence of the authors' released code and weights.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[..., RestorationNetwork]
     configuration_of: Callable[[dict[str, Tensor]], dict[str, object]]
     example: Mapping[str, object]
     paper: str
@@ -55,7 +56,7 @@ BACKBONES: Mapping[str, Backbone] = {
 }
 
 
-def create_backbone(name: str, config: Mapping[str, object]) -> nn.Module:
+def create_backbone(name: str, config: Mapping[str, object]) -> RestorationNetwork:
     """Builds the network `name` with freshly initialised weights.
 
     Raises:
@@ -68,4 +69,6 @@ def create_backbone(name: str, config: Mapping[str, object]) -> nn.Module:
     except TypeError as error:
         # A wrong or missing keyword: the constructor's own words name it.
         reason = str(error).replace(f"{BACKBONES[name].build.__name__}.__init__() ", "")
-        raise BackboneError(f"backbone {name!r} cannot be built from {dict(config)}: {reason}") from error
+        raise BackboneError(
+            f"backbone {name!r} cannot be built from {dict(config)}: {reason}"
+        ) from error

@@ -1,8 +1,8 @@
 """NAFNet, a U-shaped restoration network without activation functions.
 
 Chen, Chu, Zhang, Sun: "Simple Baselines for Image Restoration", ECCV 2022, arXiv 2204.04676.
-Local pooling at test time (TLC) after Chu et al.: "Improving Image Restoration by Revisiting Global
-Information Aggregation", ECCV 2022, arXiv 2112.04491. Tensor names are those of the released weights.
+Local pooling at test time (TLC) after Chu et al.: "Improving Image Restoration by Revisiting
+Global Information Aggregation", ECCV 2022, arXiv 2112.04491. Tensor names are the released ones.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import FeedForwardSite, Sites, Stage
 from urushi.errors import BackboneError
 
@@ -28,7 +29,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        # On channels-last tensors the permutation costs nothing and the fused kernel reads in order.
+        # On channels-last tensors the permutation is free and the fused kernel reads in order.
         y = F.layer_norm(
             x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, NORM_EPSILON
         )
@@ -93,6 +94,13 @@ class NAFBlock(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
 
+    @property
+    def pooling(self) -> Pooling:
+        """The average before channel attention."""
+        pooling = self.sca[0]
+        assert isinstance(pooling, Pooling)
+        return pooling
+
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         first, second = self.conv2(self.conv1(self.norm1(x))).chunk(2, dim=1)
         mixed = first * second
@@ -101,7 +109,7 @@ class NAFBlock(nn.Module):
         return x + self.gamma * self.conv5(first * second)
 
 
-class NAFNet(nn.Module):
+class NAFNet(RestorationNetwork):
     """NAFNet of any depths and width; picture sizes are arbitrary, odd ones too.
 
     Args:
@@ -179,10 +187,12 @@ class NAFNet(nn.Module):
                     f"{self.size_multiple} pixels, or null for global pooling"
                 )
         for stage in self.sites.stages:
-            local = window and tuple(side // stage.downscale for side in window)
+            d = stage.downscale
+            local = None if window is None else (window[0] // d, window[1] // d)
             for name in stage.blocks:
-                pooling = self.get_submodule(name).sca[0]  # pyright: ignore[reportIndexIssue]
-                pooling.window = local or None
+                block = self.get_submodule(name)
+                assert isinstance(block, NAFBlock)
+                block.pooling.window = local
 
     @property
     def sites(self) -> Sites:

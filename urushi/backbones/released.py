@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from urushi.backbones import BACKBONES, create_backbone
+from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.errors import BackboneError, FileFormatError
 
 # In the order in which a file that has several is to be read.
@@ -15,7 +15,7 @@ WRAPPINGS = ("params_ema", "params", "state_dict", "model", "net")
 PREFIXES = ("module.", "net_g.", "net.", "model.")
 
 
-def load_released(path: Path | str, backbone: str, **options: object) -> nn.Module:
+def load_released(path: Path | str, backbone: str, **options: object) -> RestorationNetwork:
     """Builds the network a released `.pth` file holds, sizes read off its tensors, and loads it.
 
     Args:
@@ -24,7 +24,7 @@ def load_released(path: Path | str, backbone: str, **options: object) -> nn.Modu
         options: configuration that tensors cannot tell, such as NAFNet's `pooling_window`.
 
     Raises:
-        FileFormatError: the file is not a checkpoint of plain tensors, or holds one that is not finite.
+        FileFormatError: the file is not a checkpoint of plain, finite tensors.
         BackboneError: tensors are missing, left over or of the wrong shape.
     """
     if backbone not in BACKBONES:

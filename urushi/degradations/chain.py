@@ -29,7 +29,7 @@ class Chain(Degradation):
     every step's own parameters under `INDEX.NAME`.
 
     Args:
-        steps: the degradations; one may itself be a chain, a function that is one of several models.
+        steps: the degradations; one may itself be a chain, such as one of several noise models.
         order: `fixed`: all steps as they are given. `single`: one step, drawn by weight. `random`:
             `count` distinct steps, drawn by weight, in random order (PROD).
         count: for `random`, least and greatest number of steps; the number is drawn uniformly. The

@@ -55,12 +55,13 @@ def degrade_file(
 ) -> None:
     """Degrades the picture `source` into the file `target`.
 
-    Bit depth, colour profile, transparency and metadata stay the source's.
+    Bit depth, colour profile, transparency and metadata stay the source's; where the degradation
+    changes the picture's size, only the bit depth.
 
     Args:
         source: any picture that can be read; it is held in memory whole.
         target: its name decides the format.
-        degradation: what is done; it must keep the picture's size.
+        degradation: what is done.
         seed: of the draw; see `picture_seed`.
         overwrite: replace a target that is there.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
@@ -72,4 +73,5 @@ def degrade_file(
     info = inspect_picture(source, max_pixels=max_pixels)
     picture = np.clip(read_picture(source, max_pixels=max_pixels), 0.0, 1.0)
     worse = degrade_pixels(picture, degradation, seed)
-    write_picture(target, worse, like=info, overwrite=overwrite, quality=quality)
+    like = info if worse.shape == picture.shape else None
+    write_picture(target, worse, like=like, bits=info.bits, overwrite=overwrite, quality=quality)

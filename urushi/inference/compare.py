@@ -30,7 +30,7 @@ class _Look:
 
     Attributes:
         width, height: in pixels.
-        before, after: both files, reduced to the size of a cell.
+        before, after: both files, reduced to at most twice the size of a cell.
         change: squared difference, summed over squares of `_GRID` pixels.
     """
 
@@ -115,9 +115,7 @@ def before_after(
     return contact_sheet(rows, cell_size, title=name)
 
 
-def _look(
-    before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int | None
-) -> _Look:
+def _look(before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int | None) -> _Look:
     with (
         open_picture(before, max_pixels=max_pixels) as first,
         open_picture(after, max_pixels=max_pixels) as second,
@@ -129,7 +127,9 @@ def _look(
                 f"'{after}' has {other[0]} x {other[1]} pixels and '{before}' {width} x {height}: "
                 "pictures of one size were expected"
             )
-        factor = min(preview_factor(width, height, cell_size), width, height)
+        # Twice a cell, so that the sheet reduces the rest smoothly.
+        factor = preview_factor(width, height, (2 * cell_size[0], 2 * cell_size[1]))
+        factor = min(factor, width, height)
         small: tuple[list[Picture], list[Picture]] = ([], [])
         change = []
         for rows in read_rows(first, factor * _GRID):

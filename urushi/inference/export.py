@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from urushi.inference.engines.torch_engine import TorchEngine
 
-__all__ = ["export_graph"]
+__all__ = ["export_graph", "verify_graph"]
 
 # No tile is larger; torch wants to be told some bound.
 _LARGEST_SIDE = 1 << 16
@@ -78,7 +78,7 @@ def export_graph(model_path: Path) -> Path:
     part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
     try:
         part.write_bytes(graph.SerializeToString(deterministic=True))
-        _verify(replace(model, graph=part), reference)
+        verify_graph(replace(model, graph=part), reference)
         part.replace(target)
     except OSError as error:
         raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
@@ -87,11 +87,14 @@ def export_graph(model_path: Path) -> Path:
     return target
 
 
-def _verify(model: LoadedModel, reference: "TorchEngine") -> None:
-    """Run the graph at sizes it was not traced at.
+def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
+    """Compare the graph of `model` with torch at sizes it was not traced at.
 
     Tracing follows one size; a network that decides by the size gives a graph without the other
     branch, and nothing says so.
+
+    Raises:
+        BackboneError: graph and network differ.
     """
     engine = OpenVINOEngine(model)
     unit = reference.size_multiple

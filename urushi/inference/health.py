@@ -93,13 +93,13 @@ def _libvips(problems: list[str]) -> dict[str, Any]:
     except (ImportError, OSError) as error:
         problems.append(f"libvips cannot be loaded ({error}): run  pip install 'pyvips[binary]'")
         return {}
-    formats = {
-        name: {
-            "read": module.type_find("VipsOperation", entry.loader) != 0,
-            "write": can_write(name),
-        }
-        for name, entry in FORMATS.items()
-    }
+    formats: dict[str, dict[str, bool | None]] = {}
+    for name, entry in FORMATS.items():
+        reads, writes = module.type_find("VipsOperation", entry.loader) != 0, can_write(name)
+        # One loader reads AVIF and HEIF, with decoders that may be missing: only those formats
+        # that can be written here are known to be decoded as well.
+        unknown = reads and not writes and name in ("avif", "heif")
+        formats[name] = {"read": None if unknown else reads, "write": writes}
     problems += [
         f"libvips has no {FORMATS[name].title}: run  pip install 'pyvips[binary]'"
         for name in ("jpeg", "png", "tiff", "webp")

@@ -26,8 +26,10 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """
     metadata = _safetensors_metadata(path)
     if metadata is None:
-        info = {**asdict(inspect_picture(path, max_pixels=None)), "path": str(path)}
-        return {"kind": "picture", "size": path.stat().st_size, **info}
+        info = asdict(inspect_picture(path, max_pixels=None))
+        channels = info.pop("kind")
+        facts = {**info, "path": str(path), "size": path.stat().st_size}
+        return {"kind": "picture", "channels": channels, **facts}
     said = metadata.get("urushi", "")
     if said in (PackedPictures.kind, PackedPairs.kind):
         return {"kind": "pack", **_describe_pack(path, said)}

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["WeightAverage"]
 
@@ -22,7 +23,7 @@ class WeightAverage:
         """Moves towards the weights after optimizer step `step` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [p.detach() for _, p in network.named_parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)  # noqa: SLF001
+        get_ema_multi_avg_fn(decay)(list(self.weights.values()), current, step)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Takes over stored weights."""

@@ -62,16 +62,12 @@ class Batches:
                 "choose a smaller patch or larger pictures"
             )
 
-    def __call__(
-        self, step: int
-    ) -> tuple[Float[Tensor, "b 3 p p"], Float[Tensor, "b 3 p p"]]:
+    def __call__(self, step: int) -> tuple[Float[Tensor, "b 3 p p"], Float[Tensor, "b 3 p p"]]:
         """Degraded and clean patches of this process for step `step`, on the device, in [0, 1]."""
         generator = step_generator(self.seed, step)
         crops = self._draw_crops(generator)
         symmetry = torch.randint(8, (self.batch,), generator=generator)
-        parameters = self.degradation.sample(
-            (self.batch, 3, self.patch, self.patch), generator
-        )
+        parameters = self.degradation.sample((self.batch, 3, self.patch, self.patch), generator)
         share = self.batch // self.processes
         mine = slice(self.rank * share, (self.rank + 1) * share)
         clean = self._cut(*(values[mine] for values in crops))

@@ -250,12 +250,17 @@ class _Session:
         if self.accelerator.num_processes == 1:
             return stop
         flag = torch.tensor(float(stop), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)
+        return float(self._reduced(flag, "sum")) > 0
+
+    def _reduced(self, value: Tensor, how: str) -> Tensor:
+        result = self.accelerator.reduce(value, how)
+        assert isinstance(result, Tensor)
+        return result
 
     def _mean_loss(self, losses: list[Tensor]) -> float:
         if not losses:
             return math.nan
-        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        mean = float(self._reduced(torch.stack(losses).mean(), "mean"))
         if not math.isfinite(mean):
             raise UrushiError(
                 f"the loss is {mean} before step {self.step}: resume from the last checkpoint with "
@@ -275,9 +280,7 @@ class _Session:
         self.accelerator.wait_for_everyone()
         return scores
 
-    def _report(
-        self, mean: float, count: int, clock: "_Clock", scores: dict[str, float]
-    ) -> None:
+    def _report(self, mean: float, count: int, clock: "_Clock", scores: dict[str, float]) -> None:
         data, steps = self.recipe.data, self.recipe.schedule.steps
         seconds, busy = clock.report()
         speed = count * data.batch * data.patch**2 / seconds
@@ -288,18 +291,14 @@ class _Session:
         self.accelerator.log(values, step=self.step)
         if self.on_progress is not None and self.accelerator.is_main_process:
             left = (steps - self.step) * seconds / count
-            self.on_progress(
-                Progress(self.step, steps, mean, rate, speed, left, busy, scores)
-            )
+            self.on_progress(Progress(self.step, steps, mean, rate, speed, left, busy, scores))
 
     def _averaged(self) -> dict[str, Tensor]:
         source = self.average.weights if self.average else dict(self.network.named_parameters())
         return {name: tensor.detach().float().cpu().clone() for name, tensor in source.items()}
 
     def _result(self, finished: bool, loss: float) -> TrainingResult:
-        return TrainingResult(
-            finished, self.step, self.seconds, self._averaged(), self.log, loss
-        )
+        return TrainingResult(finished, self.step, self.seconds, self._averaged(), self.log, loss)
 
     # --- checkpoints ---
 
@@ -335,7 +334,8 @@ class _Session:
         if self.accelerator.is_main_process:
             names = [name for name, _ in self.network.named_parameters()]
             tensors = {
-                f"weights.{k}": v.detach().cpu().clone() for k, v in self.network.state_dict().items()
+                f"weights.{k}": v.detach().cpu().clone()
+                for k, v in self.network.state_dict().items()
             }
             if self.average is not None:
                 tensors |= {f"ema.{k}": v.cpu().clone() for k, v in self.average.weights.items()}

@@ -1,0 +1,205 @@
+"""Speed and memory of restoring, as ratios within one run.
+
+    python benchmarks/restore.py [--model base] [--threads 2] [--skip-large]
+
+Every row is measured in a process of its own. The network and its weights are the same in all:
+
+* `eager`: one forward pass after another over 512x512 tiles, torch as it comes.
+* `eager, kept allocator`: the same, freed memory kept (see `urushi.inference.allocator`).
+* `engine ...`: `restore_picture` from a JPEG file into a JPEG file: decoding, tiles and their
+  overlap, blending and encoding included. Its pixels are those of the picture.
+
+Memory is the peak resident size of the process, beyond what it was when the engine was ready
+and had run one tile of 64x64 pixels: interpreter, libraries and compiled network are not in it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+SIZES = {"12 MP": (4000, 3000), "100 MP": (11600, 8700)}
+TILE = 512
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed and memory of restoring.")
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--skip-large", action="store_true", help="leave the 100 MP picture out")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.row:
+        measure(json.loads(arguments.row))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(all_rows(arguments, Path(folder)))
+    report = {
+        "what": "restoring a JPEG file into a JPEG file",
+        "model": arguments.model,
+        "threads": arguments.threads,
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "versions": versions(),
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(report, indent=1)
+    (RESULTS / "restore.json").write_text(text + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
+    plans = [
+        {"name": "eager", "kind": "eager", "kept": False},
+        {"name": "eager, kept allocator", "kind": "eager", "kept": True},
+    ]
+    engines = [("torch", "float32"), ("openvino", "float32"), ("openvino", "bf16")]
+    for engine, precision in engines:
+        plans.append(
+            {
+                "name": f"engine {engine} {precision}, 12 MP",
+                "kind": "picture",
+                "engine": engine,
+                "precision": precision,
+                "size": "12 MP",
+            }
+        )
+    if not arguments.skip_large:
+        plans.append({**plans[-2], "name": "engine openvino float32, 100 MP", "size": "100 MP"})
+    pictures = {size: folder / f"{size.replace(' ', '-')}.jpg" for size in SIZES}
+    for size in {plan["size"] for plan in plans if "size" in plan}:
+        make_picture(pictures[size], *SIZES[size])
+    eager = None
+    for plan in plans:
+        plan |= {"model": arguments.model, "threads": arguments.threads}
+        if "size" in plan:
+            plan["source"] = str(pictures[plan["size"]])
+        done = subprocess.run(
+            [sys.executable, __file__, "--row", json.dumps(plan)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            # Without this even a plain `eager` might inherit a kept allocator.
+            env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")},
+        )
+        row = {"name": plan["name"], **json.loads(done.stdout)}
+        eager = eager or row["pixels_per_second"]
+        row["ratio_to_eager"] = round(row["pixels_per_second"] / eager, 2)
+        print(f"{row['name']}: {row['pixels_per_second'] / 1e6:.3f} MP/s", file=sys.stderr)
+        yield row
+
+
+def measure(plan: dict) -> None:
+    row = measure_eager(plan) if plan["kind"] == "eager" else measure_picture(plan)
+    print(json.dumps(row))
+
+
+def measure_eager(plan: dict) -> dict:
+    import torch
+
+    from urushi.files.model import read_model
+    from urushi.inference.allocator import keep_freed_memory
+    from urushi.inference.engines.torch_engine import build_network
+    from urushi.inference.zoo import find_model
+
+    torch.set_num_threads(plan["threads"])
+    if plan["kept"]:
+        keep_freed_memory()
+    network = build_network(read_model(find_model(plan["model"])))
+    tile = torch.rand(1, 3, TILE, TILE)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(9):
+            start = time.perf_counter()
+            network(tile)
+            seconds.append(time.perf_counter() - start)
+    median = sorted(seconds[2:])[3]
+    return {"pixels_per_second": round(TILE**2 / median), "seconds": round(median, 3)}
+
+
+def measure_picture(plan: dict) -> dict:
+    import numpy as np
+
+    from urushi.inference.picture_files import restore_picture
+    from urushi.inference.restorer import Restorer
+
+    restorer = Restorer(
+        plan["model"],
+        engine=plan["engine"],
+        precision=plan["precision"],
+        threads=plan["threads"],
+        device="cpu",
+    )
+    restorer.restore(np.zeros((64, 64, 3), np.float32))
+    source = Path(plan["source"])
+    before = resident("VmRSS")
+    outcome = restore_picture(restorer, source, source.with_name("restored.jpg"), overwrite=True)
+    cut = restorer.plan(outcome.height, outcome.width)
+    return {
+        "pixels_per_second": round(outcome.pixels / outcome.seconds),
+        "seconds": round(outcome.seconds, 2),
+        "megapixels": round(outcome.pixels / 1e6, 1),
+        "tile": restorer.describe()["tile"],
+        "pixels_restored_per_pixel": round(cut.ratio, 3),
+        "runtime_megabytes": round(before / 1e6),
+        "peak_megabytes_beyond": round((resident("VmHWM") - before) / 1e6),
+    }
+
+
+def resident(field: str) -> int:
+    """Bytes of resident memory, now (VmRSS) or at most (VmHWM); Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("memory is measured on Linux only")
+
+
+def make_picture(path: Path, width: int, height: int) -> None:
+    """Something like a photograph: smooth shapes of many sizes with noise."""
+    import pyvips
+
+    layers = pyvips.Image.black(width, height).cast("float")
+    for octave, cell in enumerate((1024, 256, 64, 16)):
+        layers += pyvips.Image.perlin(width, height, cell_size=cell) * (60 / 2**octave)
+    bands = [
+        layers * gain + 128 + pyvips.Image.gaussnoise(width, height, sigma=12, mean=0)
+        for gain in (1.0, 0.8, 0.6)
+    ]
+    picture = bands[0].bandjoin(bands[1:]).cast("uchar").copy(interpretation="srgb")
+    picture.jpegsave(str(path), Q=92)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("urushi", "torch", "openvino", "pyvips-binary")}
+
+
+def table(rows: list[dict]) -> str:
+    lines = [f"{'row':<36}{'MP/s':>8}{'x eager':>9}{'s':>9}{'peak MB beyond runtime':>24}"]
+    for row in rows:
+        peak = row.get("peak_megabytes_beyond", "")
+        lines.append(
+            f"{row['name']:<36}{row['pixels_per_second'] / 1e6:>8.3f}{row['ratio_to_eager']:>9.2f}"
+            f"{row['seconds']:>9.2f}{peak:>24}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`urushi doctor`: what is installed, what will be used, and whether it works."""
+
+from typing import Any
+
+import typer
+
+from urushi.app.options import Json, Model
+from urushi.app.output import EXIT_FAILED, Output, complain, examples, size_text
+
+__all__ = ["EPILOG", "doctor"]
+
+EPILOG = examples("urushi doctor", "urushi doctor --model mine.safetensors --json")
+
+
+def doctor(model: Model = "base", json: Json = False) -> None:
+    """Look at the installation, and restore a small picture as a test."""
+    from urushi.inference.health import examine
+
+    out = Output(json=json)
+    report = examine(model)
+    if json:
+        out.document(report)
+    else:
+        out.rows(_rows(report))
+    for problem in report["problems"]:
+        complain(f"broken: {problem}")
+    if not report["ok"]:
+        raise typer.Exit(EXIT_FAILED)
+    out.say("all is well")
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
+    versions = [f"{name} {found or 'missing'}" for name, found in report["dependencies"].items()]
+    extras = [f"{name}: {_packages(found)}" for name, found in report["extras"].items()]
+    return [
+        ("urushi", report["urushi"]),
+        ("python", f"{report['python']} on {report['system']}"),
+        ("computer", f"{report['cores']} cores, {size_text(report['memory'])} of memory free"),
+        ("needs", ", ".join(versions)),
+        ("extras", "\n".join(extras)),
+        ("libvips", _libvips(report["libvips"])),
+        ("devices", ", ".join(report["devices"])),
+        ("engines", ", ".join(report["engines"]) or "none"),
+        ("models", ", ".join(report["models"]) or "none"),
+        ("test", _test(report["test"])),
+    ]
+
+
+def _packages(found: dict[str, str | None]) -> str:
+    missing = [name for name, number in found.items() if number is None]
+    if missing:
+        return f"not installed (without {', '.join(missing)})"
+    return ", ".join(f"{name} {number}" for name, number in found.items())
+
+
+def _libvips(found: dict[str, Any]) -> str:
+    if not found:
+        return "missing"
+    formats = [f"{name} {_abilities(able)}" for name, able in found["formats"].items()]
+    return f"{found['version']}: {', '.join(formats)}"
+
+
+def _abilities(able: dict[str, bool | None]) -> str:
+    said = [what for what, can in able.items() if can]
+    said += [f"perhaps {what}" for what, can in able.items() if can is None]
+    return " and ".join(said) or "not at all"
+
+
+def _test(test: dict[str, Any]) -> str:
+    if "psnr_restored" not in test:
+        return f"{test['model']}: failed"
+    uses = test["uses"]
+    lines = [
+        f"{test['model']} on {uses['engine']}, {uses['device']}, {uses['precision']}",
+        f"noisy picture {test['psnr_noisy']:.2f} dB, restored {test['psnr_restored']:.2f} dB",
+    ]
+    if "engines" in test:
+        difference = f"{test['largest_difference']:.1e}"
+        lines.append(f"{' and '.join(test['engines'])} differ by at most {difference}")
+    return "\n".join(lines)

@@ -1,0 +1,297 @@
+"""`urushi evaluate`: how well pictures are restored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from urushi.app.options import (
+    DataRoot,
+    Device,
+    EngineName,
+    Model,
+    Overlap,
+    Precision,
+    Seed,
+    Threads,
+    Tile,
+    degradation_options,
+    make_restorer,
+    require,
+)
+from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable
+from urushi.errors import DataError, TargetError, UrushiError
+
+if TYPE_CHECKING:
+    from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
+    from urushi.evaluation.report import Gallery
+    from urushi.inference.restorer import Restorer
+
+__all__ = ["EPILOG", "evaluate"]
+
+EPILOG = examples(
+    "urushi evaluate --list",
+    "urushi evaluate --benchmark cbsd68-noise25 --data datasets/ --sheet sheet.png",
+    "urushi evaluate --pairs mine/ --model mine.safetensors --json scores.json",
+    r"urushi evaluate --clean photos/ --degrade jpeg --set quality=\[10,10]",
+    "urushi evaluate --all --data datasets/ --as-is --json -",
+)
+
+
+def evaluate(
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--benchmark", "-b", metavar="NAME", help="One of --list, or a YAML file; repeatable."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every benchmark whose pictures are there.")
+    ] = False,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", metavar="FOLDER", help="A folder of inputs and one of targets."),
+    ] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option("--clean", metavar="FOLDER", help="Clean pictures, with --degrade."),
+    ] = None,
+    degrade: Annotated[
+        str | None,
+        typer.Option("--degrade", metavar="NAME", help="What is done to the clean pictures."),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the degradation."),
+    ] = None,
+    seed: Seed = 0,
+    data: DataRoot = None,
+    as_is: Annotated[
+        bool, typer.Option("--as-is", help="Score the inputs, and restore nothing.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Pictures of each benchmark.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", metavar="NAME", help="Instead of the benchmark's own."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            metavar="FILE",
+            help="Write a contact sheet: input, restored, reference. Of several benchmarks, one "
+            "each, with its name.",
+        ),
+    ] = None,
+    json: Annotated[
+        str | None,
+        typer.Option("--json", metavar="FILE", help="Write the scores as JSON; - is stdout."),
+    ] = None,
+    per_picture: Annotated[
+        bool, typer.Option("--per-picture", help="Show the score of every picture.")
+    ] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="Show the benchmarks that are known.")
+    ] = False,
+    model: Model = "base",
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    tile: Tile = None,
+    overlap: Overlap = 32,
+    threads: Threads = None,
+) -> None:
+    """Measure on benchmarks or on pictures of your own, and show a table."""
+    out = Output(json=json == "-")
+    if list_all:
+        _tell_catalog(out, data)
+        return
+    if degrade is None and values:
+        raise typer.BadParameter("--set goes with --degrade.")
+    if clean is None and degrade is not None:
+        raise typer.BadParameter("--degrade goes with --clean FOLDER.")
+    if everything and benchmarks:
+        raise typer.BadParameter("give --all or --benchmark, not both.")
+    names = _all_present(out, data) if everything else benchmarks or []
+    chosen = _choose(names, pairs, clean, degrade, values or [], seed)
+    if not chosen:
+        raise typer.BadParameter("name what to measure on: --benchmark, --all, --pairs or --clean.")
+    restorer = None
+    if not as_is:
+        restorer = make_restorer(model, engine, device, precision, tile, overlap, threads)
+    run = _Run(out, restorer, data, limit, protocol)
+    for benchmark in chosen:
+        run.measure(benchmark, None if sheet is None else _sheet_path(sheet, benchmark, chosen))
+    _tell(out, run.results, json, per_picture)
+    for sentence in run.failed:
+        complain(sentence)
+    if run.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _all_present(out: Output, root: str | None) -> list[str]:
+    """The benchmarks whose pictures are there."""
+    from urushi.evaluation.benchmark import BENCHMARKS
+    from urushi.evaluation.catalog import data_root
+
+    folder = data_root(root)
+    found = _count_pictures(root)
+    missing = [name for name, count in found.items() if count is None]
+    if len(missing) == len(BENCHMARKS):
+        raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
+    if missing:
+        out.say(f"left out, pictures are missing: {', '.join(missing)}")
+    return [name for name in found if name not in missing]
+
+
+def _count_pictures(root: str | None) -> dict[str, int | None]:
+    """How many pictures of each benchmark are there; None where some are missing."""
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    found: dict[str, int | None] = {}
+    for name, benchmark in BENCHMARKS.items():
+        try:
+            found[name] = len(benchmark.samples(root))
+        except DataError:
+            found[name] = None
+    return found
+
+
+def _choose(
+    names: Sequence[str],
+    pairs: Path | None,
+    clean: Path | None,
+    degrade: str | None,
+    values: Sequence[str],
+    seed: int,
+) -> "list[Benchmark]":
+    from urushi.data.pairs import PairedFolder
+    from urushi.evaluation.benchmark import clean_benchmark, find_benchmark, paired_benchmark
+
+    chosen = [find_benchmark(name) for name in names]
+    if pairs is not None:
+        found = PairedFolder(pairs)
+        chosen.append(paired_benchmark(found.input_folder, found.target_folder))
+    if clean is not None:
+        options = None if degrade is None else degradation_options(degrade, values)
+        chosen.append(clean_benchmark(clean, options, seed=seed))
+    if any(benchmark.degradation is not None for benchmark in chosen):
+        require(("torch",), "degrading clean pictures", "torch")
+    return chosen
+
+
+def _sheet_path(sheet: Path, benchmark: "Benchmark", chosen: "Sequence[Benchmark]") -> Path:
+    if len(chosen) == 1:
+        return sheet
+    return sheet.with_name(f"{sheet.stem}_{benchmark.name}{sheet.suffix}")
+
+
+class _Run:
+    """One evaluation: benchmarks one after another; one that fails does not stop the others."""
+
+    def __init__(
+        self,
+        out: Output,
+        restorer: "Restorer | None",
+        root: str | None,
+        limit: int | None,
+        protocol: str | None,
+    ) -> None:
+        self._out, self._restorer = out, restorer
+        self._root, self._limit, self._protocol = root, limit, protocol
+        self.results: list[BenchmarkResult] = []
+        self.failed: list[str] = []
+
+    def measure(self, benchmark: "Benchmark", sheet: Path | None) -> None:
+        from urushi.evaluation.benchmark import evaluate as measure
+        from urushi.evaluation.report import Gallery
+
+        gallery = None if sheet is None else Gallery()
+        with self._out.progress() as progress:
+            task = progress.add_task(printable(benchmark.name), total=None)
+
+            def tell(done: int, total: int, row: "PictureScore", pictures: "Triplet") -> None:
+                progress.update(task, completed=done, total=total)
+                if gallery is not None:
+                    gallery.add(done, total, row, pictures)
+
+            try:
+                result = measure(
+                    self._restorer,
+                    benchmark,
+                    root=self._root,
+                    limit=self._limit,
+                    protocol=self._protocol,
+                    on_picture=tell,
+                )
+                if gallery is not None and sheet is not None:
+                    self._write_sheet(gallery, result, sheet)
+            except UrushiError as error:
+                named = benchmark.name in str(error)
+                self.failed.append(str(error) if named else f"{benchmark.name}: {error}")
+                return
+        self.results.append(result)
+        if not self._out.live:
+            self._out.say(f"measured {benchmark.name}: {len(result.pictures)} pictures")
+        if sheet is not None:
+            self._out.say(f"contact sheet: {sheet}")
+
+    def _write_sheet(self, gallery: "Gallery", result: "BenchmarkResult", sheet: Path) -> None:
+        from urushi.image import write_picture
+
+        write_picture(sheet, gallery.sheet(result.title), overwrite=True)
+
+
+def _tell(
+    out: Output, results: "Sequence[BenchmarkResult]", json: str | None, per_picture: bool
+) -> None:
+    from urushi.evaluation.report import Report, picture_table, score_table
+
+    if results:
+        for result in results if per_picture else ():
+            out.show(picture_table(result))
+        out.show(score_table(results))
+        for result in results:
+            if result.note:
+                out.say(f"{result.benchmark}: {result.note}")
+    if json is None:
+        return
+    document = Report(results=tuple(results)).to_json()
+    if json == "-":
+        typer.echo(document)
+        return
+    try:
+        Path(json).write_text(document + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TargetError(f"{json} cannot be written ({error.strerror}): choose another") from error
+    out.say(f"scores: {json}")
+
+
+def _tell_catalog(out: Output, root: str | None) -> None:
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    found = _count_pictures(root)
+    if out.json:
+        listed = BENCHMARKS.items()
+        out.document([{**b.model_dump(mode="json"), "found": found[name]} for name, b in listed])
+        return
+    table = Table(title="Benchmarks", title_justify="left")
+    for column in ("name", "what it measures", "pictures", "here", "protocol", "licence"):
+        table.add_column(column, overflow="fold")
+    for name, benchmark in BENCHMARKS.items():
+        here = found[name]
+        cells = (
+            name,
+            benchmark.title,
+            benchmark.pictures or "-",
+            "-" if here is None else here,
+            benchmark.protocol,
+            benchmark.licence,
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.show(table)

@@ -1,0 +1,109 @@
+"""`urushi inspect`: what a file is and what it says about itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from urushi.app.options import Json
+from urushi.app.output import Output, examples, size_text, time_text
+
+__all__ = ["EPILOG", "inspect"]
+
+EPILOG = examples(
+    "urushi inspect base",
+    "urushi inspect mine.safetensors --json",
+    "urushi inspect photo.jpg",
+)
+
+
+def inspect(
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="A model, by name or file; a picture; a pack."),
+    ],
+    json: Json = False,
+) -> None:
+    """Show what a model file, a pack of pictures, a checkpoint or a picture holds."""
+    from urushi.inference.inspection import inspect_file
+    from urushi.inference.zoo import find_model, zoo_names
+
+    path = find_model(file) if file in zoo_names() else Path(file)
+    content = inspect_file(path)
+    out = Output(json=json)
+    if json:
+        out.document(content)
+        return
+    rows = {"model": _model, "pack": _pack, "checkpoint": _checkpoint, "picture": _picture}
+    out.rows(
+        [
+            ("file", content["path"]),
+            ("kind", content["kind"]),
+            ("size", size_text(content["size"])),
+            *rows[content["kind"]](content),
+        ]
+    )
+
+
+Rows = list[tuple[str, object]]
+
+
+def _model(content: dict[str, Any]) -> Rows:
+    header = content["header"]
+    config = ", ".join(f"{key} {value}" for key, value in header["config"].items())
+    recipe = header["recipe"] or {}
+    scores = [f"{name}: {_score(value)}" for name, value in header["scores"].items()]
+    return [
+        ("description", header["description"] or "-"),
+        ("backbone", f"{header['backbone']}: {config}"),
+        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("storage", ", ".join(content["storage"])),
+        ("for", ", ".join(header["degradations"]) or "-"),
+        ("scores", "\n".join(scores) or "-"),
+        ("recipe", recipe.get("name", "-")),
+        ("licence", header["licence"] or "-"),
+        ("data", header["data"] or "-"),
+        ("graph", content["graph"] or "none: only the engine torch can run it"),
+        ("written by", header["created_by"]),
+        ("weights hash", header["weights_hash"]),
+    ]
+
+
+def _score(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_score(item)}" for key, item in value.items())
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _pack(content: dict[str, Any]) -> Rows:
+    return [
+        ("holds", f"{content['count']} {content['holds'].removeprefix('urushi-')}"),
+        ("pixels", f"{content['pixels']:,}"),
+        ("widths", f"{content['narrowest']} to {content['widest']}"),
+        ("heights", f"{content['lowest']} to {content['highest']}"),
+        ("first", "\n".join(content["first"])),
+        ("sha256", content["sha256"]),
+    ]
+
+
+def _checkpoint(content: dict[str, Any]) -> Rows:
+    recipe = content.get("recipe") or {}
+    steps = (recipe.get("schedule") or {}).get("steps", "?")
+    return [
+        ("recipe", recipe.get("name", "-")),
+        ("step", f"{content.get('step')} of {steps}"),
+        ("trained for", time_text(float(content.get("seconds", 0)))),
+    ]
+
+
+def _picture(content: dict[str, Any]) -> Rows:
+    megapixels = content["width"] * content["height"] / 1e6
+    return [
+        ("format", content["format"]),
+        ("pixels", f"{content['width']} x {content['height']} ({megapixels:.1f} megapixels)"),
+        ("channels", content["channels"] + (" with alpha" if content["has_alpha"] else "")),
+        ("bits", content["bits"]),
+        ("colour profile", "embedded" if content["has_profile"] else "none"),
+        ("orientation", content["orientation"]),
+        ("pages", content["pages"]),
+    ]

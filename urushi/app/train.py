@@ -1,0 +1,270 @@
+"""`urushi train`: from a recipe and clean pictures to a model file."""
+
+import os
+import shlex
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, TextColumn
+
+from urushi.app.options import DataRoot, Json, require
+from urushi.app.output import EXIT_INTERRUPTED, Output, examples, size_text, time_text
+from urushi.errors import BackboneError, MissingExtraError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from urushi.data.pack import PackedPictures
+    from urushi.training.loop import Progress, TrainingResult
+    from urushi.training.recipe import Recipe
+
+__all__ = ["EPILOG", "train"]
+
+EPILOG = examples(
+    "urushi train base-cpu --data datasets/ -o runs/base",
+    "urushi train base-cpu --data datasets/ -o runs/base --resume",
+    "urushi train mine.yaml --pack clean.safetensors --set schedule.steps=20000 --set seed=1",
+    "python -m torch.distributed.run --nproc-per-node 2 -m urushi train base-cpu --data datasets/",
+)
+
+PACK_NAME = "pictures.safetensors"
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe that ships.")
+    ],
+    data: DataRoot = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(
+            "--pack",
+            metavar="FILE",
+            help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="RUN", help="Folder of the run; runs/NAME otherwise."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in RUN.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
+    ] = "auto",
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Train a network; stop at any moment, and --resume goes on where it was."""
+    if device not in ("auto", "cpu"):
+        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
+    require(("torch", "accelerate", "tensorboard"), "training", "train")
+    from accelerate import PartialState
+
+    from urushi.training.loop import train as run_training
+    from urushi.training.recipe import load_recipe
+    from urushi.training.validation import check_benchmarks, score_network
+
+    settings = load_recipe(recipe, values or [])
+    run = output or Path("runs") / settings.name
+    checked = settings.validation
+    check_benchmarks(checked.benchmarks, data)
+    processes = PartialState(cpu=device == "cpu")
+    main = processes.is_main_process
+    out = Output(json=json, quiet=not main)
+    if main and pack is None:
+        _pack(out, settings, data, run)
+    processes.wait_for_everyone()
+    pictures = _open_pack(pack or run / PACK_NAME)
+    kind = processes.device.type if processes.device else device
+    where = f"{processes.num_processes} x {kind}"
+    out.say(_introduction(settings, pictures, run, where))
+
+    def validate(network: "nn.Module") -> dict[str, float]:
+        return score_network(network, settings, checked.benchmarks, data, checked.limit)
+
+    with _signals() as arrived, _Teller(out) as teller:
+        result = run_training(
+            settings,
+            pictures,
+            run,
+            resume=resume,
+            device=device,
+            validate=validate if checked.benchmarks else None,
+            on_progress=teller,
+        )
+    if not result.finished:
+        again = _command(recipe, data, pack, run, device, values or [])
+        out.say(f"stopped after step {result.step} of {settings.schedule.steps}; go on with")
+        out.say(f"  {again}")
+    document = _facts(settings, result, run)
+    if result.finished and main:
+        document |= _leave(out, settings, result, run)
+    if json and main:
+        out.document(document)
+    if not result.finished:
+        raise typer.Exit(128 + arrived[0] if arrived else EXIT_INTERRUPTED)
+
+
+def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
+    """Packs the recipe's pictures into the run's folder, once."""
+    from urushi.data.pack import pack_pictures
+    from urushi.evaluation.catalog import data_root
+
+    target = run / PACK_NAME
+    if target.exists():
+        out.say(f"pictures: {target}, packed before")
+        return
+    root = data_root(data)
+    with out.progress() as progress:
+        task = progress.add_task("packing pictures", total=None)
+
+        def tell(done: int, total: int, _name: str) -> None:
+            progress.update(task, completed=done, total=total)
+
+        folders = [root / folder for folder in recipe.data.pictures]
+        summary = pack_pictures(folders, target, min_side=recipe.data.patch, on_progress=tell)
+    size = size_text(target.stat().st_size)
+    out.say(f"pictures: {summary.count} packed into {target} ({size})")
+    for _, reason in summary.skipped:
+        out.say(f"left out: {reason}")
+
+
+def _open_pack(path: Path) -> "PackedPictures":
+    from urushi.data.pack import PackedPictures
+
+    return PackedPictures(path)
+
+
+def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: str) -> str:
+    data = recipe.data
+    return (
+        f"{recipe.name}: {recipe.backbone.name} on {len(pack)} pictures, "
+        f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
+        f"{recipe.precision} on {where}, in {run}"
+    )
+
+
+def _command(
+    recipe: str,
+    data: str | None,
+    pack: Path | None,
+    run: Path,
+    device: str,
+    values: Sequence[str],
+) -> str:
+    """The command that goes on with this training."""
+    words = ["urushi", "train", recipe, "-o", str(run)]
+    words += ["--data", data] if data is not None else []
+    words += ["--pack", str(pack)] if pack is not None else []
+    words += ["--device", device] if device != "auto" else []
+    for value in values:
+        words += ["--set", value]
+    return shlex.join([*words, "--resume"])
+
+
+def _facts(recipe: "Recipe", result: "TrainingResult", run: Path) -> dict[str, Any]:
+    return {
+        "finished": result.finished,
+        "run": str(run),
+        "step": result.step,
+        "steps": recipe.schedule.steps,
+        "seconds": round(result.seconds, 1),
+        "loss": result.loss,
+        "log": result.log,
+    }
+
+
+def _leave(
+    out: Output, recipe: "Recipe", result: "TrainingResult", run: Path
+) -> dict[str, str | None]:
+    """Writes the model file, and its graph where that can be done."""
+    from urushi.inference.export import export_graph
+    from urushi.training.outcome import model_path, write_trained_model
+
+    path = model_path(recipe, run)
+    write_trained_model(recipe, result, path)
+    out.say(f"trained in {time_text(result.seconds)}")
+    out.say(f"model: {path} ({size_text(path.stat().st_size)})")
+    try:
+        graph = export_graph(path)
+    except (MissingExtraError, BackboneError) as reason:
+        out.say(f"no graph beside it, the engine torch needs none: {reason}")
+        return {"model": str(path), "graph": None}
+    out.say(f"graph: {graph} ({size_text(graph.stat().st_size)})")
+    return {"model": str(path), "graph": str(graph)}
+
+
+class _Teller:
+    """Shows how a training goes: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[said]}", markup=False),
+        )
+        self._bar = out.progress(*columns)
+        self._task = self._bar.add_task("", total=None, said="")
+
+    def __enter__(self) -> "_Teller":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: "Progress") -> None:
+        steps = f"step {progress.step} of {progress.steps}"
+        speed = f"{progress.pixels_per_second / 1e6:.2f} megapixels/s"
+        said = f"loss {progress.loss:.4g}, {speed}, {time_text(progress.seconds_left)} left"
+        self._bar.update(
+            self._task,
+            description=steps,
+            completed=progress.step,
+            total=progress.steps,
+            said=said,
+        )
+        if not self._out.live:
+            self._out.say(f"{steps}: {said}")
+        if progress.scores:
+            scores = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in progress.scores.items())
+            self._out.say(f"{steps}: {scores}")
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects the numbers of signals that arrive, whoever handles them.
+
+    The training turns a signal into a stop after the step at hand, and does not tell which it was.
+    """
+    arrived: list[int] = []
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    try:
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    except ValueError:  # not the main thread, which alone gets signals
+        before = None
+    try:
+        yield arrived
+    finally:
+        if before is not None:
+            signal.set_wakeup_fd(before)
+        with suppress(BlockingIOError):
+            arrived += os.read(reader, 64)
+        os.close(reader)
+        os.close(writer)
