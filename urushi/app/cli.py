@@ -1,15 +1,14 @@
 """The command `urushi`: its commands put together, errors told, exit codes given."""
 
 import os
-import signal
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from urushi.app import data, degrade, doctor, evaluate, export, inspect, restore, train
-from urushi.app.output import EXIT_FAILED, EXIT_INTERRUPTED, complain, examples
+from urushi.app.output import EXIT_FAILED, complain, examples
+from urushi.app.signals import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
 from urushi.version import __version__
 
@@ -27,16 +26,9 @@ class _Commands(TyperGroup):
             rank = os.environ.get("RANK", "0")
             complain(error if rank == "0" else f"process {rank}: {error}")
             raise typer.Exit(EXIT_FAILED) from error
-        except Terminated as error:
-            complain("stopped")
-            raise typer.Exit(128 + signal.SIGTERM) from error
         except KeyboardInterrupt as error:
             complain("interrupted")
-            raise typer.Exit(EXIT_INTERRUPTED) from error
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; unwinds like an interruption, so that nothing half done is left."""
+            raise typer.Exit(exit_code()) from error
 
 
 app = typer.Typer(
@@ -63,10 +55,11 @@ app.command("export", epilog=export.EPILOG)(export.export)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 
-def _tell_version(wanted: bool) -> None:
+def _tell_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"urushi {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -81,11 +74,7 @@ def urushi(
     """Holds the options of `urushi` itself."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main() -> None:
     """Runs the command line of this process."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stop_on_sigterm()
     app()

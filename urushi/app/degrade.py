@@ -27,10 +27,10 @@ EPILOG = examples(
 SHEET_CELL = (384, 288)
 
 
-def _list(wanted: bool) -> None:
+def _list(wanted: bool) -> bool:
     """Every degradation with its options, from the table."""
     if not wanted:
-        return
+        return wanted
     require(("torch",), "degrading", "torch")
     from dataclasses import fields
 

@@ -103,7 +103,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "float32",
     tile: Tile = None,
-    overlap: Overlap = 32,
+    overlap: Overlap = None,
     threads: Threads = None,
 ) -> None:
     """Measure on benchmarks or on pictures of your own, and show a table."""

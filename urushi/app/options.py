@@ -32,6 +32,8 @@ __all__ = [
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "bf16")
 
+DEFAULT_OVERLAP = 32
+
 
 def _one_of(names: Sequence[str]) -> Callable[[str], str]:
     def check(value: str) -> str:
@@ -77,8 +79,13 @@ Tile = Annotated[
     ),
 ]
 Overlap = Annotated[
-    int,
-    typer.Option("--overlap", min=0, metavar="PIXELS", help="What neighbouring tiles share."),
+    int | None,
+    typer.Option(
+        "--overlap",
+        min=0,
+        metavar="PIXELS",
+        help="What neighbouring tiles share; 32, or half of a small tile, if not given.",
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads of the engine.")
@@ -103,12 +110,14 @@ def make_restorer(
     device: str,
     precision: str,
     tile: int | None,
-    overlap: int,
+    overlap: int | None,
     threads: int | None,
 ) -> "Restorer":
     """The restorer these options ask for."""
     from urushi.inference.restorer import Restorer
 
+    if overlap is None:
+        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
     return Restorer(
         model,
         engine=engine,

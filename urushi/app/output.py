@@ -17,7 +17,6 @@ from rich.text import Text
 
 __all__ = [
     "EXIT_FAILED",
-    "EXIT_INTERRUPTED",
     "EXIT_USAGE",
     "EXIT_WELL",
     "Output",
@@ -31,7 +30,6 @@ __all__ = [
 EXIT_WELL = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 # Names of files, and what files say about themselves, may hold anything, even orders to a terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -57,7 +55,7 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["[bold]Examples[/bold]", *lines, codes])
 
 
-def size_text(size: float) -> str:
+def size_text(size: int | float) -> str:
     """Bytes for people."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
@@ -66,7 +64,7 @@ def size_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def time_text(seconds: float) -> str:
+def time_text(seconds: int | float) -> str:
     """A duration for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -19,13 +19,13 @@ from urushi.app.options import (
 )
 from urushi.app.output import (
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
     Output,
     complain,
     examples,
     printable,
     time_text,
 )
+from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def restore(
     device: Device = "auto",
     precision: Precision = "float32",
     tile: Tile = None,
-    overlap: Overlap = 32,
+    overlap: Overlap = None,
     threads: Threads = None,
     format: Annotated[
         str | None,
@@ -126,7 +126,7 @@ def restore(
         out.document({**report.to_json(), "restorer": used, **(files if compare else {})})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
-        raise typer.Exit(EXIT_INTERRUPTED)
+        raise typer.Exit(exit_code())
     if not report.ok or any(sheets.values()):
         raise typer.Exit(EXIT_FAILED)
 

@@ -1,10 +1,7 @@
 """`urushi train`: from a recipe and clean pictures to a model file."""
 
-import os
 import shlex
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +9,8 @@ import typer
 from rich.progress import BarColumn, TextColumn
 
 from urushi.app.options import DataRoot, Json, require
-from urushi.app.output import EXIT_INTERRUPTED, Output, examples, size_text, time_text
+from urushi.app.output import Output, examples, size_text, time_text
+from urushi.app.signals import collected_signals, exit_code
 from urushi.errors import BackboneError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -65,6 +63,9 @@ def train(
             "--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."
         ),
     ] = None,
+    graph: Annotated[
+        bool, typer.Option("--graph/--no-graph", help="Export the model's graph in the end.")
+    ] = True,
     json: Json = False,
 ) -> None:
     """Train a network; stop at any moment, and --resume goes on where it was."""
@@ -95,7 +96,7 @@ def train(
     def validate(network: "nn.Module") -> dict[str, float]:
         return score_network(network, settings, checked.benchmarks, data, checked.limit)
 
-    with _signals() as arrived, _Teller(out) as teller:
+    with collected_signals(), _Teller(out) as teller:
         result = run_training(
             settings,
             pictures,
@@ -106,16 +107,16 @@ def train(
             on_progress=teller,
         )
     if not result.finished:
-        again = _command(recipe, data, pack, run, device, values or [])
+        again = _command(recipe, data, pack, run, device, values or [], graph)
         out.say(f"stopped after step {result.step} of {settings.schedule.steps}; go on with")
         out.say(f"  {again}")
     document = _facts(settings, result, run)
     if result.finished and main:
-        document |= _leave(out, settings, result, run)
+        document |= _leave(out, settings, result, run, graph)
     if json and main:
         out.document(document)
     if not result.finished:
-        raise typer.Exit(128 + arrived[0] if arrived else EXIT_INTERRUPTED)
+        raise typer.Exit(exit_code())
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
@@ -164,12 +165,14 @@ def _command(
     run: Path,
     device: str,
     values: Sequence[str],
+    graph: bool,
 ) -> str:
     """The command that goes on with this training."""
     words = ["urushi", "train", recipe, "-o", str(run)]
     words += ["--data", data] if data is not None else []
     words += ["--pack", str(pack)] if pack is not None else []
     words += ["--device", device] if device != "auto" else []
+    words += [] if graph else ["--no-graph"]
     for value in values:
         words += ["--set", value]
     return shlex.join([*words, "--resume"])
@@ -188,9 +191,9 @@ def _facts(recipe: "Recipe", result: "TrainingResult", run: Path) -> dict[str, A
 
 
 def _leave(
-    out: Output, recipe: "Recipe", result: "TrainingResult", run: Path
+    out: Output, recipe: "Recipe", result: "TrainingResult", run: Path, with_graph: bool
 ) -> dict[str, str | None]:
-    """Writes the model file, and its graph where that can be done."""
+    """Writes the model file, and its graph where that is wanted and can be done."""
     from urushi.inference.export import export_graph
     from urushi.training.outcome import model_path, write_trained_model
 
@@ -198,6 +201,8 @@ def _leave(
     write_trained_model(recipe, result, path)
     out.say(f"trained in {time_text(result.seconds)}")
     out.say(f"model: {path} ({size_text(path.stat().st_size)})")
+    if not with_graph:
+        return {"model": str(path), "graph": None}
     try:
         graph = export_graph(path)
     except (MissingExtraError, BackboneError) as reason:
@@ -230,7 +235,9 @@ class _Teller:
     def __call__(self, progress: "Progress") -> None:
         steps = f"step {progress.step} of {progress.steps}"
         speed = f"{progress.pixels_per_second / 1e6:.2f} megapixels/s"
-        said = f"loss {progress.loss:.4g}, {speed}, {time_text(progress.seconds_left)} left"
+        # The first step takes longer than all others: it says nothing about the rest.
+        left = "" if progress.step == 1 else f", {time_text(progress.seconds_left)} left"
+        said = f"loss {progress.loss:.4g}, {speed}{left}"
         self._bar.update(
             self._task,
             description=steps,
@@ -243,28 +250,3 @@ class _Teller:
         if progress.scores:
             scores = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in progress.scores.items())
             self._out.say(f"{steps}: {scores}")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects the numbers of signals that arrive, whoever handles them.
-
-    The training turns a signal into a stop after the step at hand, and does not tell which it was.
-    """
-    arrived: list[int] = []
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    try:
-        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    except ValueError:  # not the main thread, which alone gets signals
-        before = None
-    try:
-        yield arrived
-    finally:
-        if before is not None:
-            signal.set_wakeup_fd(before)
-        with suppress(BlockingIOError):
-            arrived += os.read(reader, 64)
-        os.close(reader)
-        os.close(writer)

@@ -30,7 +30,7 @@ class Blend:
         same = layout.kind == header.info.kind
         self._own = colours_of(header)
         self._colours = self._own if same else layout.plain()
-        self._by_change = not self._colours.passes_through
+        self._by_change = not self._colours.exact_at(layout.bits)
         self._transparency = survey(header.info)
         needed = layout.alpha or self._by_change
         self._source = NativeRows(header) if needed else None

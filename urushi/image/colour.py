@@ -11,19 +11,17 @@ import numpy as np
 
 from urushi.image.info import Header
 from urushi.image.libvips import from_array, interpretation, to_array, vips
+from urushi.image.matrix_profile import (
+    XYZ_OF_RGB,
+    MatrixColours,
+    matrix_colours,
+    srgb_decode,
+    srgb_encode,
+)
 
 __all__ = ["Colours", "PlainColours", "colours_of"]
 
-# The primaries of sRGB as columns, adapted to the D50 white of ICC profiles (IEC 61966-2-1 Annex F
-# as in the ICC's own sRGB profile), and that white.
-_XYZ_OF_RGB = np.array(
-    [
-        [0.4360657, 0.3851515, 0.1430784],
-        [0.2224932, 0.7168870, 0.0606169],
-        [0.0139160, 0.0970764, 0.7140961],
-    ]
-)
-_WHITE = _XYZ_OF_RGB.sum(axis=1)
+_WHITE = XYZ_OF_RGB.sum(axis=1)
 # Lab's f() is linear below this value, CIE 15:2004 (8.2.1).
 _KNEE = 6.0 / 29.0
 _SLOPE = 3.0 * _KNEE**2
@@ -39,11 +37,13 @@ def scaled(samples: np.ndarray) -> np.ndarray:
 class PlainColours:
     """Grey or RGB samples that are sRGB already, or are to be taken as such."""
 
-    passes_through = True
-
     def __init__(self, kind: str) -> None:
         assert kind in ("grey", "rgb"), kind
         self.kind = kind
+
+    def exact_at(self, bits: int) -> bool:
+        """Whether every sample of this depth comes back from the working space as it was."""
+        return True
 
     def to_working(self, samples: np.ndarray) -> np.ndarray:
         """`(n, W, 1 | 3)` uint8, uint16, or float32 with full intensity 1 -> `(n, W, 3)`."""
@@ -67,11 +67,13 @@ class ProfiledColours:
         profile: its ICC profile, or None for CMYK without one, which libvips' own stands in for.
     """
 
-    passes_through = False
-
     def __init__(self, kind: str, profile: bytes | None) -> None:
         self.kind = kind
         self._profile = profile
+
+    def exact_at(self, bits: int) -> bool:
+        """Never: the way through Lab is not exact."""
+        return False
 
     def to_working(self, samples: np.ndarray) -> np.ndarray:
         """`(n, W, 1 | 3 | 4)` uint8, uint16, or float32 with full intensity 1 -> `(n, W, 3)`."""
@@ -97,7 +99,7 @@ class ProfiledColours:
         return {"embedded": True} if option == "input_profile" else {}
 
 
-Colours = PlainColours | ProfiledColours
+Colours = PlainColours | MatrixColours | ProfiledColours
 
 
 def colours_of(header: Header) -> Colours:
@@ -115,16 +117,30 @@ def _colours(kind: str, profile: bytes | None) -> Colours:
     candidate = ProfiledColours(kind, profile)
     try:
         probe = _probe(kind)
-        seen = candidate.to_working(probe)
-        candidate.from_working(seen)
+        candidate.from_working(candidate.to_working(probe))
     except vips().Error:
         return _colours(kind, None)
     if kind == "cmyk":
         return candidate
+    quick = matrix_colours(profile) if kind == "rgb" and profile is not None else None
+    found = quick if quick is not None and _agree(quick, candidate) else candidate
     plain = PlainColours(kind)
     # Half a level of 8 bits: as near to sRGB as 8 bits can say.
-    same = np.abs(plain.to_working(probe) - seen).max() < 0.5 / 255.0
-    return plain if same else candidate
+    same = np.abs(plain.to_working(probe) - found.to_working(probe)).max() < 0.5 / 255.0
+    return plain if same else found
+
+
+def _agree(quick: MatrixColours, reference: ProfiledColours) -> bool:
+    """Whether both say the same of colours that sRGB and the profile share.
+
+    LittleCMS has the last word on what a profile means. Only this way is compared: the other one it
+    interpolates from a coarse grid, and wide gamuts do not fit into its 16 bits of Lab.
+    """
+    pixels = scaled(_probe("rgb")) * np.float32(0.9) + np.float32(0.05)
+    meant = quick.from_working(pixels)
+    shared = (meant >= 0.0).all(axis=-1) & (meant <= 1.0).all(axis=-1)
+    difference = np.abs(reference.from_working(pixels) - meant)[shared]
+    return difference.size > 0 and bool(difference.max() < 1e-3)
 
 
 _SIGNATURES = {"grey": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK"}
@@ -157,24 +173,14 @@ def _rgb_of_lab(lab: np.ndarray) -> np.ndarray:
     fy = (lab[..., 0] + 16.0) / 116.0
     f = np.stack([fy + lab[..., 1] / 500.0, fy, fy - lab[..., 2] / 200.0], axis=-1)
     ratio = np.where(f > _KNEE, f**3, _SLOPE * (f - 4.0 / 29.0))
-    matrix = (np.linalg.inv(_XYZ_OF_RGB) * _WHITE).astype(np.float32)
-    linear = ratio @ matrix.T
-    size = np.abs(linear)
-    curve = np.where(
-        size > 0.0031308,
-        1.055 * np.power(np.maximum(size, 1e-9), 1.0 / 2.4) - 0.055,
-        12.92 * size,
-    )
-    return np.copysign(curve, linear).astype(np.float32)
+    matrix = (np.linalg.inv(XYZ_OF_RGB) * _WHITE).astype(np.float32)
+    return srgb_encode()(ratio @ matrix.T)
 
 
 def _lab_of_rgb(pixels: np.ndarray) -> np.ndarray:
     """The inverse of `_rgb_of_lab`."""
-    size = np.abs(pixels)
-    curve = np.where(size > 0.04045, np.power((size + 0.055) / 1.055, 2.4), size / 12.92)
-    linear = np.copysign(curve, pixels)
-    matrix = (_XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
-    ratio = linear @ matrix.T
+    matrix = (XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
+    ratio = srgb_decode()(pixels) @ matrix.T
     f = np.where(ratio > _KNEE**3, np.cbrt(ratio), ratio / _SLOPE + 4.0 / 29.0)
     lightness = 116.0 * f[..., 1] - 16.0
     a = 500.0 * (f[..., 0] - f[..., 1])

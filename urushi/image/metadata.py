@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from urushi.image.info import Header
+from urushi.image.iptc import converted_iptc
 from urushi.image.libvips import vips
+from urushi.image.tiff_exif import append_exif, read_exif
 
-__all__ = ["carry_over"]
+__all__ = ["carry_over", "carry_over_to_tiff"]
 
 # libvips' VipsForeignKeep.
 _EXIF, _XMP, _IPTC, _ICC, _OTHER = 1, 2, 4, 8, 16
@@ -57,13 +59,12 @@ def carry_over(
         data = source.get(field)
         if field == "exif-data":
             data = _without_thumbnail(data)
-        elif field == "iptc-data" and header.info.format == "tiff":
-            data = _iptc_of_tiff(header.info.path) or data
+        elif field == "iptc-data":
+            data = converted_iptc(data, header.info.path, header.info.format, format)
+            if data is None:
+                continue
         elif field == "xmp-data":
             data = _XMP_ORIENTATION.sub(rb"\g<1>1", data)
-        if field == "iptc-data" and format == "tiff":
-            # libvips 8.18 writes the first quarter only; zeros end an IPTC record anyway.
-            data = data.ljust(-(-len(data) // 4) * 16, b"\0")
         image.set_type(blob, field, data)
         keep |= _BLOBS[field]
     for field in fields:
@@ -71,8 +72,24 @@ def carry_over(
             ("exif-ifd0-", "exif-ifd2-", "exif-ifd3-", "png-comment-")
         ) or field in ("image-description",):
             image.set_type(text, field, source.get(field))
+    if header.info.format == "tiff" and format != "tiff":
+        exif = read_exif(header.info.path)
+        if exif is not None:
+            image.set_type(blob, "exif-data", exif)
+            keep |= _EXIF
     image.set_type(number, "orientation", 1)
     return image, keep
+
+
+def carry_over_to_tiff(path: Path, header: Header) -> None:
+    """Gives a finished TIFF its source's EXIF, which libvips does not write there."""
+    info = header.info
+    if info.format == "tiff":
+        exif = read_exif(info.path)
+    else:
+        exif = header.image.get("exif-data") if "exif-data" in header.image.get_fields() else None
+    if exif is not None:
+        append_exif(path, exif, info.width, info.height)
 
 
 def _without_thumbnail(exif: bytes) -> bytes:
@@ -88,24 +105,3 @@ def _without_thumbnail(exif: bytes) -> bytes:
     if link + 4 > len(exif):
         return exif
     return exif[:link] + bytes(4) + exif[link + 4 :]
-
-
-def _iptc_of_tiff(path: Path) -> bytes | None:
-    """The IPTC record of a TIFF, whole; libvips 8.18 reads a part of those stored as longs."""
-    from PIL import TiffImagePlugin
-
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            file.seek(0)
-            size = 16 if head[2:3] == b"+" or head[3:4] == b"+" else 8
-            directory = TiffImagePlugin.ImageFileDirectory_v2(head[:size])
-            file.seek(directory.next)
-            directory.load(file)
-            value = directory.get(33723)
-    except (OSError, SyntaxError, ValueError, struct.error):
-        return None
-    if isinstance(value, tuple):
-        order = "<" if head[:2] == b"II" else ">"
-        return struct.pack(f"{order}{len(value)}I", *value)
-    return bytes(value) if isinstance(value, bytes) else None

@@ -12,7 +12,7 @@ from urushi.image.blend import Blend
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_header
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import carry_over
+from urushi.image.metadata import carry_over, carry_over_to_tiff
 from urushi.image.spool import spool_header
 from urushi.image.target import Layout, Target, lay_out
 
@@ -148,7 +148,7 @@ class PictureWriter:
         layout = self._layout
         meaning = interpretation(layout.kind, layout.dtype)
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
-        keep = 0
+        keep, header = 0, None
         if self._like is not None:
             header = read_header(self._like.path, None)
             image, keep = carry_over(
@@ -160,6 +160,8 @@ class PictureWriter:
             )
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         save(str(path), keep=keep, **self._options())
+        if layout.format == "tiff" and header is not None and not self._strip:
+            carry_over_to_tiff(path, header)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""

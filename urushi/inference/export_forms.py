@@ -8,6 +8,7 @@ alone is calculated once, when the graph is compiled.
 from collections.abc import Callable, Mapping
 from types import MethodType
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,36 +18,49 @@ from urushi.backbones import nafnet
 __all__ = ["EXPORT_FORMS", "in_export_form"]
 
 
-def _channel_norm(
-    self: nafnet.ChannelNorm, x: Float[Tensor, "b c h w"]
-) -> Float[Tensor, "b c h w"]:
-    """Normalise over channels where they are, instead of moving them to the end and back."""
-    deviation = x - x.mean(1, keepdim=True)
-    variance = (deviation * deviation).mean(1, keepdim=True)
-    scaled = deviation / (variance + nafnet.NORM_EPSILON).sqrt()
-    return scaled * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+def _scaled_to_unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Divide by the standard deviation over channels; what normalisation subtracts, `_folded` does.
+
+    The variance is the mean square less the squared mean: one reading of the feature map for each,
+    no map of deviations in between.
+    """
+    mean = x.mean(1, keepdim=True)
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    variance = (length * length / x.shape[1] - mean * mean).clamp_min(0)
+    return x / (variance + nafnet.NORM_EPSILON).sqrt()
+
+
+def _folded(norm: nafnet.ChannelNorm, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a 1x1 convolution that takes over the norm's centring, gain and offset."""
+    assert conv.bias is not None
+    weight = conv.weight[:, :, 0, 0]
+    bias = conv.bias + weight @ norm.bias
+    weight = weight * norm.weight
+    weight = weight - weight.mean(1, keepdim=True)
+    return weight[:, :, None, None], bias
 
 
 def _naf_block(self: nafnet.NAFBlock, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Calculate the gates' halves apart, and scale weights by beta and gamma, not feature maps."""
     c = self.beta.shape[1]
-    norm = self.norm1(x)
+    unit = _scaled_to_unit(x)
+    weight, bias = _folded(self.norm1, self.conv1)
     first, second = (
-        _rows(self.conv2, _rows(self.conv1, norm, start, c), start, c) for start in (0, c)
+        _rows(self.conv2, F.conv2d(unit, weight[s : s + c], bias[s : s + c]), s, c) for s in (0, c)
     )
     mixed = first * second
     x = x + _scaled(self.conv3, mixed * self.sca(mixed), self.beta)
-    norm = self.norm2(x)
-    gated = _rows(self.conv4, norm, 0, c) * _rows(self.conv4, norm, c, c)
-    return x + _scaled(self.conv5, gated, self.gamma)
+    unit = _scaled_to_unit(x)
+    weight, bias = _folded(self.norm2, self.conv4)
+    first, second = (F.conv2d(unit, weight[s : s + c], bias[s : s + c]) for s in (0, c))
+    return x + _scaled(self.conv5, first * second, self.gamma)
 
 
 def _rows(conv: nn.Conv2d, x: Tensor, start: int, count: int) -> Tensor:
-    """Apply the output channels `start` to `start + count` of a dense or depth-wise convolution."""
+    """Apply the output channels `start` to `start + count` of a depth-wise convolution."""
     assert conv.bias is not None
     chosen = slice(start, start + count)
-    groups = 1 if conv.groups == 1 else count
-    return F.conv2d(x, conv.weight[chosen], conv.bias[chosen], padding=conv.padding, groups=groups)
+    return F.conv2d(x, conv.weight[chosen], conv.bias[chosen], padding=conv.padding, groups=count)
 
 
 def _scaled(conv: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
@@ -56,7 +70,6 @@ def _scaled(conv: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
 
 
 EXPORT_FORMS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    nafnet.ChannelNorm: _channel_norm,
     nafnet.NAFBlock: _naf_block,
 }
 

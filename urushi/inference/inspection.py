@@ -35,7 +35,7 @@ def inspect_file(path: Path) -> dict[str, Any]:
         return {"kind": "pack", **_describe_pack(path, said)}
     facts = _json_object(said)
     if facts.get("kind") == "urushi-checkpoint":
-        return {"kind": "checkpoint", "path": str(path), "size": path.stat().st_size, **facts}
+        return {**facts, "kind": "checkpoint", "path": str(path), "size": path.stat().st_size}
     return {"kind": "model", **describe_model(path)}
 
 
