@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def write_pictures(folder: Path, count: int = 3, suffix: str = ".png", **size) -
 
 def write_tiny_model(path: Path) -> Path:
     """A NAFNet that changes little: its last layer is scaled down, its inner ones do something."""
-    config = dict(BACKBONES["nafnet"].example)
+    config: dict[str, Any] = dict(BACKBONES["nafnet"].example)
     torch.manual_seed(0)
     network = create_backbone("nafnet", config)
     weights = {}

@@ -74,7 +74,7 @@ def profile_of(name: str) -> bytes:
     return patch()
 
 
-def _profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
+def make_profile(space: bytes, tags: dict[bytes, bytes]) -> bytes:
     """A small ICC v2 profile of matrix and curves."""
     table, data = b"", b""
     start = 128 + 4 + 12 * len(tags)
@@ -95,37 +95,37 @@ def _fixed(*values: float) -> bytes:
     return b"".join(round(v * 65536).to_bytes(4, "big", signed=True) for v in values)
 
 
-def _xyz(*values: float) -> bytes:
+def xyz_tag(*values: float) -> bytes:
     return b"XYZ \0\0\0\0" + _fixed(*values)
 
 
-def _gamma(value: float) -> bytes:
+def gamma_curve(value: float) -> bytes:
     return b"curv\0\0\0\0\0\0\0\1" + round(value * 256).to_bytes(2, "big")
 
 
 def _adobe_rgb() -> bytes:
-    return _profile(
+    return make_profile(
         b"RGB ",
         {
             b"desc": b"desc\0\0\0\0\0\0\0\2A\0" + b"\0" * 78,
-            b"wtpt": _xyz(0.9642, 1.0, 0.8249),
-            b"rXYZ": _xyz(0.60974, 0.31111, 0.01947),
-            b"gXYZ": _xyz(0.20528, 0.62567, 0.06087),
-            b"bXYZ": _xyz(0.14919, 0.06322, 0.74457),
-            b"rTRC": _gamma(2.2),
-            b"gTRC": _gamma(2.2),
-            b"bTRC": _gamma(2.2),
+            b"wtpt": xyz_tag(0.9642, 1.0, 0.8249),
+            b"rXYZ": xyz_tag(0.60974, 0.31111, 0.01947),
+            b"gXYZ": xyz_tag(0.20528, 0.62567, 0.06087),
+            b"bXYZ": xyz_tag(0.14919, 0.06322, 0.74457),
+            b"rTRC": gamma_curve(2.2),
+            b"gTRC": gamma_curve(2.2),
+            b"bTRC": gamma_curve(2.2),
         },
     )
 
 
 def _grey_gamma() -> bytes:
-    return _profile(
+    return make_profile(
         b"GRAY",
         {
             b"desc": b"desc\0\0\0\0\0\0\0\2G\0" + b"\0" * 78,
-            b"wtpt": _xyz(0.9642, 1.0, 0.8249),
-            b"kTRC": _gamma(1.8),
+            b"wtpt": xyz_tag(0.9642, 1.0, 0.8249),
+            b"kTRC": gamma_curve(1.8),
         },
     )
 

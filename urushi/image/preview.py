@@ -14,7 +14,7 @@ __all__ = ["preview_factor", "read_part", "read_preview", "read_rows"]
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
-_ROW_BYTES = 2**25
+_ROW_BYTES = 2**23
 
 
 def preview_factor(width: int, height: int, most: tuple[int, int]) -> int:

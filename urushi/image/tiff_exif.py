@@ -27,9 +27,13 @@ _DESCRIPTIVE = frozenset(
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _UNITS = {**_SIZES, 5: 4, 10: 4}
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+_MAKER_NOTE = 37500
+# A JPEG holds no more, and libvips reads no more elsewhere.
+_LONGEST_BLOCK = 65000
 _WIDTH, _HEIGHT = 40962, 40963
 _LONG, _LONG8 = 4, 16
-_LONGEST = 2**20
+# Of all values of a directory, in bytes: many entries may claim the same long stretch of a file.
+_MOST_BYTES = 2**22
 _MOST_ENTRIES = 1000
 _DAMAGE = (OSError, struct.error, ValueError, OverflowError)
 
@@ -78,7 +82,11 @@ def read_exif(path: Path) -> bytes | None:
     if not main.entries and not main.children:
         return None
     form = _Form("<", False)
-    return b"Exif\0\0II*\0" + form.offset.pack(8) + _pack(main, 8, form)
+    packed = _pack(main, 8, form)
+    if len(packed) > _LONGEST_BLOCK and _EXIF in main.children:
+        main.children[_EXIF].entries.pop(_MAKER_NOTE, None)
+        packed = _pack(main, 8, form)
+    return b"Exif\0\0II*\0" + form.offset.pack(8) + packed
 
 
 def append_exif(path: Path, exif: bytes, width: int, height: int) -> bool:
@@ -167,7 +175,7 @@ def _read(
     file: io.BufferedIOBase, start: int, form: _Form, pointers: tuple[int, ...]
 ) -> _Directory:
     """A directory with those it points to; damaged parts are left out."""
-    directory = _Directory()
+    directory, room = _Directory(), _MOST_BYTES
     for tag, raw in _raw_entries(file, start, form)[0].items():
         _, kind, count, value = form.entry.unpack(raw)
         try:
@@ -177,8 +185,9 @@ def _read(
                 directory.children[tag] = child
                 continue
             size = count * _SIZES.get(kind, 0)
-            if not 0 < size <= _LONGEST:
+            if not 0 < size <= room:
                 continue
+            room -= size
             if size > len(value):
                 value = _bytes(file, form.offset.unpack(value)[0], size)
         except _DAMAGE:
