@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TextColumn
 
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import Output, examples, size_text, time_text
-from urushi.app.signals import collected_signals, exit_code
+from urushi.app.signals import exit_code
 from urushi.errors import BackboneError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def train(
     def validate(network: "nn.Module") -> dict[str, float]:
         return score_network(network, settings, checked.benchmarks, data, checked.limit)
 
-    with collected_signals(), _Teller(out) as teller:
+    with _Teller(out) as teller:
         result = run_training(
             settings,
             pictures,
@@ -116,7 +116,7 @@ def train(
     if json and main:
         out.document(document)
     if not result.finished:
-        raise typer.Exit(exit_code())
+        raise typer.Exit(exit_code(result.stopped_by))
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:

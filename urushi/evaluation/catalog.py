@@ -5,7 +5,6 @@ of clean pictures and a degradation. A degraded picture depends on the benchmark
 picture's name alone, so it stays the same whichever pictures are measured, and in whatever order.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -75,7 +74,10 @@ class Sample:
         if self.input is not None:
             degraded = read_picture(self.input)
         elif self.degradation is not None:
-            degraded = _degraded(target, self.degradation, _seed(self.seed, self.name))
+            from urushi.degradations.files import degrade_pixels, picture_seed
+
+            seed = picture_seed(self.seed, self.name)
+            degraded = degrade_pixels(target, self.degradation, seed)
             if self.input_8bit:
                 degraded = np.rint(degraded * np.float32(255)) / np.float32(255)
         else:
@@ -302,20 +304,3 @@ def find_benchmark(name: str) -> Benchmark:
         return read_settings(name, Benchmark, DataError)
     hint = nearest(name, BENCHMARKS)
     raise DataError(f"there is no benchmark {name!r}{hint}: known are {', '.join(BENCHMARKS)}")
-
-
-def _seed(seed: int, name: str) -> int:
-    """63 bits that depend on both and on nothing else, the same on every machine."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _degraded(picture: Picture, degradation: "Degradation", seed: int) -> Picture:
-    import torch
-
-    images = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
-    height, width = picture.shape[:2]
-    generator = torch.Generator().manual_seed(seed)
-    parameters = degradation.sample((1, 3, height, width), generator)
-    result = degradation.apply(images, parameters)
-    return np.ascontiguousarray(result[0].numpy().transpose(1, 2, 0))

@@ -14,10 +14,10 @@ __all__ = ["Blend"]
 class Blend:
     """Turns restored rows into samples of the target, reading the source alongside where needed.
 
-    Going through a profile and back is not exact: 16 bits of Lab, colours the profile's inverse
-    does not reach, and in CMYK the many inks that look the same. So only the *change* is taken
-    through the profile: `native + back(restored) - back(source)`. What was not changed comes out
-    bit for bit, and a CMYK picture keeps its separation.
+    Going through a profile and back is not always exact: 16 bits of Lab, curves that are flat or
+    steep near black, and in CMYK the many inks that look the same. Then only the *change* is taken
+    through the profile: `native + back(restored) - back(source)`. Either way, what was not changed
+    comes out bit for bit, and a CMYK picture keeps its separation.
 
     Args:
         like: the source.

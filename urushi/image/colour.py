@@ -1,8 +1,9 @@
 """Between a file's own colours and the working space.
 
-Without a profile, and with one that is sRGB in all but name, samples pass untouched. With any other
-profile, colours go through CIE Lab in floating point, so nothing is clipped to what sRGB can show:
-a saturated Display P3 red is about (1.09, -0.23, -0.15) in the working space.
+Without a profile, and with one that is sRGB in all but name, samples pass untouched. Profiles of
+three primaries and curves, which nearly all RGB pictures have, are computed here; for the others
+LittleCMS leads to CIE Lab in 16 bits. Neither clips to what sRGB can show: a saturated Display P3
+red is about (1.09, -0.23, -0.15) in the working space.
 """
 
 import functools
@@ -58,7 +59,7 @@ class PlainColours:
 
 
 class ProfiledColours:
-    """Samples that mean what an ICC profile says.
+    """Samples that mean what an ICC profile of any kind says, as LittleCMS reads it.
 
     Both ways are relative colorimetric, with 16 bits on libvips' side of the conversion.
 

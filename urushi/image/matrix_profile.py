@@ -6,6 +6,7 @@ XYZ under D50; sRGB is such a space too. So both ways are two curves around one 
 
 import functools
 import struct
+from collections.abc import Callable
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class MatrixColours:
         self._forward = np.ascontiguousarray(matrix.T, np.float32)
         self._backward = np.ascontiguousarray(np.linalg.inv(matrix).T, np.float32)
         self._encode = _tabulated([curve.encoded for curve in curves])
+        self._known_levels: dict[int, list[np.ndarray]] = {}
         self._exact = self._returns()
 
     def exact_at(self, bits: int) -> bool:
@@ -93,12 +95,13 @@ class MatrixColours:
     def _decode(self) -> list[Tabulated]:
         return _tabulated([curve.linear for curve in self._curves])
 
-    @functools.cache  # noqa: B019 - as many entries as there are depths, gone with the profile
     def _levels(self, full: int) -> list[np.ndarray]:
         """Linear light for each value of an integer sample, by channel."""
-        grid = np.arange(full + 1) / full
-        levels = [curve.linear(grid).astype(np.float32) for curve in self._curves]
-        return levels[:1] if _alike(levels) else levels
+        if full not in self._known_levels:
+            grid = np.arange(full + 1) / full
+            levels = [curve.linear(grid).astype(np.float32) for curve in self._curves]
+            self._known_levels[full] = levels[:1] if _alike(levels) else levels
+        return self._known_levels[full]
 
     def _returns(self) -> bool:
         """See `exact_at`; a dark channel beside bright ones is where rounding weighs most."""
@@ -114,7 +117,7 @@ def _alike(arrays: list[np.ndarray]) -> bool:
     return all(np.array_equal(array, arrays[0]) for array in arrays)
 
 
-def _tabulated(functions: list) -> list[Tabulated]:
+def _tabulated(functions: list[Callable[[np.ndarray], np.ndarray]]) -> list[Tabulated]:
     """One for each channel, or a single one where they are the same."""
     grid = np.concatenate([[0.0], np.geomspace(1e-9, 16.0, 4096)])
     if _alike([function(grid) for function in functions]):

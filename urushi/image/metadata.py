@@ -85,7 +85,7 @@ def carry_over_to_tiff(path: Path, header: Header) -> None:
     """Gives a finished TIFF its source's EXIF, which libvips does not write there."""
     info = header.info
     if info.format == "tiff":
-        exif = read_exif(info.path)
+        exif = read_exif(info.path, longest=None)
     else:
         exif = header.image.get("exif-data") if "exif-data" in header.image.get_fields() else None
     if exif is not None:

@@ -28,8 +28,8 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _UNITS = {**_SIZES, 5: 4, 10: 4}
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAKER_NOTE = 37500
-# A JPEG holds no more, and libvips reads no more elsewhere.
-_LONGEST_BLOCK = 65000
+LONGEST_BLOCK = 65000
+"""A JPEG holds hardly more, and libvips reads no more of it in any format."""
 _WIDTH, _HEIGHT = 40962, 40963
 _LONG, _LONG8 = 4, 16
 # Of all values of a directory, in bytes: many entries may claim the same long stretch of a file.
@@ -66,8 +66,12 @@ class _Form:
         return struct.Struct(self.order + ("Q" if self.big else "I"))
 
 
-def read_exif(path: Path) -> bytes | None:
+def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
     """What a TIFF says about how its picture was taken, as a block for JPEG, PNG and WebP.
+
+    Args:
+        path: of the TIFF.
+        longest: the most bytes the block may have before the maker's own notes are left out.
 
     Returns:
         `Exif\\0\\0` and a small TIFF, or None if the file says nothing.
@@ -83,7 +87,7 @@ def read_exif(path: Path) -> bytes | None:
         return None
     form = _Form("<", False)
     packed = _pack(main, 8, form)
-    if len(packed) > _LONGEST_BLOCK and _EXIF in main.children:
+    if longest is not None and len(packed) > longest and _EXIF in main.children:
         main.children[_EXIF].entries.pop(_MAKER_NOTE, None)
         packed = _pack(main, 8, form)
     return b"Exif\0\0II*\0" + form.offset.pack(8) + packed

@@ -1,15 +1,9 @@
 """The training loop: one for every recipe, on one device or many."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
 import yaml
@@ -26,57 +20,14 @@ from urushi.training.average import WeightAverage
 from urushi.training.batches import Batches, step_generator
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from urushi.training.losses import make_loss
+from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
+from urushi.training.signals import StopRequest, stop_signals
 
 __all__ = ["Progress", "TrainingResult", "learning_rate", "train"]
 
 LOG_SECONDS = 10.0
 CHANGEABLE = {"schedule", "checkpoint_minutes", "validation", "compile", "description"}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training stands.
-
-    Attributes:
-        step, steps: optimizer steps done, and in all.
-        loss: mean since the last report.
-        learning_rate: of the last step.
-        pixels_per_second: training pixels over all processes, since the last report.
-        seconds_left: at that speed.
-        busy: share of the time since the last report not spent making batches (on a CPU).
-        scores: PSNR in dB by benchmark, where this report is a validation.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    pixels_per_second: float
-    seconds_left: float
-    busy: float
-    scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What `train` leaves.
-
-    Attributes:
-        finished: False when it was stopped by a signal; resume it.
-        step: optimizer steps done.
-        seconds: spent training, over all resumptions.
-        weights: the averaged weights by name, float32, on the CPU.
-        log: rows of step, loss, learning rate and scores.
-        loss: mean of the last report.
-    """
-
-    finished: bool
-    step: int
-    seconds: float
-    weights: dict[str, Tensor]
-    log: list[dict[str, Any]]
-    loss: float
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -122,8 +73,8 @@ def train(
     session = _Session(recipe, pack, run, resume, device)
     session.validate, session.on_progress = validate, on_progress
     try:
-        with _stop_signals() as stopped:
-            return session.run_steps(stopped)
+        with stop_signals() as request:
+            return session.run_steps(request)
     finally:
         session.accelerator.end_training()
 
@@ -197,17 +148,17 @@ class _Session:
 
     # --- steps ---
 
-    def run_steps(self, stopped: threading.Event) -> TrainingResult:
+    def run_steps(self, request: StopRequest) -> TrainingResult:
         recipe = self.recipe
-        clock = _Clock()
+        clock = Clock()
         losses: list[Tensor] = []
         mean = math.nan
         saved = time.monotonic()
         self.model.train()
         while self.step < recipe.schedule.steps:
-            if self._agreed(stopped.is_set()):
+            if self._agreed(request.number is not None):
                 self._save()
-                return self._result(False, mean)
+                return self._result(mean, stopped=True, by=request.number)
             losses.append(self._one_step(clock))
             self.seconds = clock.add_to(self.seconds)
             last = self.step == recipe.schedule.steps
@@ -220,9 +171,9 @@ class _Session:
                 self._mean_loss(losses[-1:])  # never keep a state that has already gone wrong
                 self._save()
                 saved = time.monotonic()
-        return self._result(True, mean)
+        return self._result(mean)
 
-    def _one_step(self, clock: "_Clock") -> Tensor:
+    def _one_step(self, clock: "Clock") -> Tensor:
         recipe = self.recipe
         with clock.preparing():
             degraded, clean = self.batches(self.step)
@@ -280,7 +231,7 @@ class _Session:
         self.accelerator.wait_for_everyone()
         return scores
 
-    def _report(self, mean: float, count: int, clock: "_Clock", scores: dict[str, float]) -> None:
+    def _report(self, mean: float, count: int, clock: "Clock", scores: dict[str, float]) -> None:
         data, steps = self.recipe.data, self.recipe.schedule.steps
         seconds, busy = clock.report()
         speed = count * data.batch * data.patch**2 / seconds
@@ -297,8 +248,16 @@ class _Session:
         source = self.average.weights if self.average else dict(self.network.named_parameters())
         return {name: tensor.detach().float().cpu().clone() for name, tensor in source.items()}
 
-    def _result(self, finished: bool, loss: float) -> TrainingResult:
-        return TrainingResult(finished, self.step, self.seconds, self._averaged(), self.log, loss)
+    def _result(self, loss: float, stopped: bool = False, by: int | None = None) -> TrainingResult:
+        return TrainingResult(
+            finished=not stopped,
+            stopped_by=by,
+            step=self.step,
+            seconds=self.seconds,
+            weights=self._averaged(),
+            log=self.log,
+            loss=loss,
+        )
 
     # --- checkpoints ---
 
@@ -365,53 +324,3 @@ class _Session:
         optimizer.load_state_dict(state)
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         self.log = list(checkpoint.log)
-
-
-class _Clock:
-    """Splits the time between reports into making batches and everything else."""
-
-    def __init__(self) -> None:
-        self._reported = self._added = time.monotonic()
-        self._preparing = 0.0
-
-    @contextmanager
-    def preparing(self) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self._preparing += time.monotonic() - start
-
-    def add_to(self, seconds: float) -> float:
-        now = time.monotonic()
-        seconds, self._added = seconds + now - self._added, now
-        return seconds
-
-    def since_report(self) -> float:
-        return time.monotonic() - self._reported
-
-    def report(self) -> tuple[float, float]:
-        """Seconds since the last report and the share of them not spent making batches."""
-        now = time.monotonic()
-        seconds = max(now - self._reported, 1e-9)
-        busy = 1 - self._preparing / seconds
-        self._reported, self._preparing = now, 0.0
-        return seconds, busy
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of ending the process."""
-    stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    # Signal handlers can be set in the main thread only; elsewhere the caller handles signals.
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
