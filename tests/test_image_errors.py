@@ -35,7 +35,8 @@ def as_nobody(folder: Path):
     if os.geteuid() != 0:
         yield
         return
-    for parent in [folder, *folder.parents][:3]:
+    # Tests that run side by side have their folders one level deeper.
+    for parent in [folder, *folder.parents][:4]:
         parent.chmod(parent.stat().st_mode | 0o055)
     os.seteuid(65534)
     try:
@@ -211,6 +212,20 @@ def test_forbidden_folder(tmp_path):
     with as_nobody(folder), pytest.raises(TargetError, match="permission denied") as raised:
         write_picture(folder / "out.png", PIXELS)
     one_sentence(str(raised.value), folder / "out.png")
+
+
+def test_folders_that_may_not_be_searched(tmp_path, picture):
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    picture.rename(folder / "in.png")
+    folder.chmod(0o600)
+    with as_nobody(tmp_path):
+        with pytest.raises(UnreadableError, match="permission denied") as raised:
+            inspect_picture(folder / "in.png")
+        one_sentence(str(raised.value), folder / "in.png")
+        with pytest.raises(TargetError, match="permission denied") as raised:
+            write_picture(folder / "out.png", PIXELS)
+        one_sentence(str(raised.value), folder / "out.png")
 
 
 @pytest.mark.parametrize("room", [1000, 120_000])

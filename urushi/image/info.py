@@ -119,13 +119,13 @@ def damaged(path: Path, format: str, error: Exception) -> str:
 
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
-    if not path.exists():
-        raise UnreadableError(f"'{path}' does not exist: check the name.")
-    if path.is_dir():
-        raise UnreadableError(f"'{path}' is a folder, where a picture was expected.")
-    if not path.is_file():
-        raise UnreadableError(f"'{path}' is not a regular file, where a picture was expected.")
     try:
+        if not path.exists():
+            raise UnreadableError(f"'{path}' does not exist: check the name.")
+        if path.is_dir():
+            raise UnreadableError(f"'{path}' is a folder, where a picture was expected.")
+        if not path.is_file():
+            raise UnreadableError(f"'{path}' is not a regular file, where a picture was expected.")
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:

@@ -99,7 +99,10 @@ class Target:
         self.path, self.format, self._overwrite = path, format, overwrite
         # A link is followed: what it points to is replaced, and the link stays.
         self._final = Path(os.path.realpath(path))
-        self._check(like)
+        try:
+            self._check(like)
+        except OSError as error:  # a folder on the way that may not be searched
+            raise self.failure((error.strerror or str(error)).lower()) from error
         token = f".{self._final.stem[:40]}-{secrets.token_hex(4)}"
         self.spool = self._final.with_name(f"{token}.rows")
         self._result = self._final.with_name(f"{token}.part")
