@@ -154,6 +154,15 @@ def test_losses_are_least_at_equality_and_means_over_pictures(name):
     assert make_loss(name, 0.5)(worse, clean) > loss(worse, clean)
 
 
+def test_the_floor_bounds_what_a_nearly_right_picture_can_gain():
+    clean = torch.full((1, 3, 8, 8), 0.5)
+    near, nearer, far = clean + 1e-3, clean + 1e-4, clean + 0.1
+    plain, floored = make_loss("psnr"), make_loss("psnr", floor=1e-4)
+    assert plain(near, clean) - plain(nearer, clean) > 15
+    assert floored(near, clean) - floored(nearer, clean) < 0.1
+    torch.testing.assert_close(floored(far, clean), plain(far, clean), atol=0.1, rtol=0)
+
+
 def test_frequency_loss_does_not_depend_on_the_patch():
     generator = torch.Generator().manual_seed(0)
     values = [
@@ -391,6 +400,7 @@ def test_broken_recipes_are_told(tmp_path, text, words):
         ("schedule.steps=0", "schedule.steps is 0"),
         ("optimizer.betas=[0.9, 1.0]", "less than 1"),
         ("loss.name=lpips", "loss.name"),
+        ("loss.name=l1", "floor has no effect"),
         ("name=../x", "name is '../x'"),
         ("schedule.steps", "KEY=VALUE"),
         ("name.first=1", "name is a value"),

@@ -27,7 +27,16 @@ from urushi.training.signals import StopRequest, stop_signals
 __all__ = ["Progress", "TrainingResult", "learning_rate", "train"]
 
 LOG_SECONDS = 10.0
-CHANGEABLE = {"schedule", "checkpoint_minutes", "validation", "compile", "description"}
+# What a resumed training may change: how it goes on, not what it is made of.
+CHANGEABLE = {
+    "checkpoint_minutes",
+    "compile",
+    "description",
+    "loss",
+    "optimizer",
+    "schedule",
+    "validation",
+}
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -121,7 +130,7 @@ class _Session:
         if recipe.compile:
             self.network.compile()
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        self.loss = make_loss(recipe.loss.name, recipe.loss.frequency)
+        self.loss = make_loss(recipe.loss.name, recipe.loss.frequency, recipe.loss.floor)
         self.batches = self._make_batches()
         if self.accelerator.is_main_process:
             run.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Losses over `(B, C, H, W)` pictures, each the mean over the batch of a loss per picture."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -9,15 +10,21 @@ from torch import Tensor
 __all__ = ["LOSSES", "frequency_loss", "make_loss"]
 
 PictureLoss = Callable[[Tensor, Tensor], Float[Tensor, " b"]]
+# NAFNet's: below 80 dB a picture counts as right.
+NAFNET_FLOOR = 1e-8
 
 
-def psnr_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+def psnr_loss(restored: Tensor, clean: Tensor, floor: float = NAFNET_FLOOR) -> Float[Tensor, " b"]:
     """Negative PSNR in dB, as NAFNet is trained (Chen et al., ECCV 2022).
 
     Averaging it over pictures weighs a hard and an easy picture alike, unlike the squared error.
-    The small constant bounds the gradient of pictures that are already right.
+
+    Args:
+        floor: added to the mean squared error; bounds what a picture that is nearly right can still
+            gain. Where clean pictures are among the inputs it must be large: to go from 50 to
+            60 dB on those counts as much as ten dB of noise.
     """
-    return 10 * torch.log10((restored - clean).square().mean((1, 2, 3)) + 1e-8)
+    return 10 * torch.log10((restored - clean).square().mean((1, 2, 3)) + floor)
 
 
 def charbonnier_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
@@ -53,9 +60,17 @@ def frequency_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
     return torch.view_as_real(spectrum).abs().mean((1, 2, 3, 4))
 
 
-def make_loss(name: str, frequency: float = 0.0) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:
-    """The loss `name`, plus `frequency` times the frequency loss, meaned over the batch."""
+def make_loss(
+    name: str, frequency: float = 0.0, floor: float | None = None
+) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:
+    """The loss `name`, plus `frequency` times the frequency loss, meaned over the batch.
+
+    `floor` is that of `psnr_loss`, and of no other.
+    """
     picture_loss = LOSSES[name]
+    if floor is not None:
+        assert name == "psnr", name
+        picture_loss = functools.partial(psnr_loss, floor=floor)
 
     def loss(restored: Tensor, clean: Tensor) -> Float[Tensor, ""]:
         # Reductions in bf16 lose the digits that decide late in training.

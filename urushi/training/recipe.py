@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from urushi.errors import RecipeError
 from urushi.settings import Settings, read_settings
@@ -52,10 +52,19 @@ class LossSettings(Settings):
     Attributes:
         name: `psnr`, `charbonnier`, `l1` or `l2`.
         frequency: weight of the L1 distance of Fourier spectra, added to it.
+        floor: for `psnr`, mean squared error below which a picture counts as right; null is
+            1e-8, NAFNet's.
     """
 
     name: Literal["psnr", "charbonnier", "l1", "l2"] = "psnr"
     frequency: Annotated[float, Field(ge=0)] = 0.0
+    floor: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _floor_has_effect(self) -> "LossSettings":
+        if self.floor is not None and self.name != "psnr":
+            raise ValueError(f"floor has no effect with {self.name}: leave it out")
+        return self
 
 
 def _betas_below_one(betas: tuple[float, float]) -> tuple[float, float]:
