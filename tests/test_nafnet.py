@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.nafnet import configuration_of, local_pooling_window
+from urushi.backbones.nafnet import configuration_of
 from urushi.backbones.released import load_released, load_strictly
 from urushi.errors import BackboneError, FileFormatError
 
@@ -48,10 +48,27 @@ def test_local_pooling_equals_the_authors_network(which):
     network = from_golden(state)
     picture = tensors[f"input{which}"]
     assert_close(network(picture), tensors[f"output{which}_plain_nafnet"])
-    network.set_pooling_window(local_pooling_window(config["train_size"][-1]))
+    network.set_pooling_patch(config["train_size"][-2:])
     assert_close(network(picture), tensors[f"output{which}"])
     network.set_pooling_window(None)
     assert_close(network(picture), tensors[f"output{which}_plain_nafnet"])
+
+
+@pytest.mark.parametrize(
+    ("patch", "windows"),
+    [
+        (256, [(384, 384), (192, 192), (96, 96)]),
+        ((16, 32), [(24, 48), (12, 24), (6, 12)]),
+        # Padded to 20, and 27 // 18 of it: the authors count the padding in.
+        (18, [(30, 30), (15, 15), (7, 7)]),
+    ],
+)
+def test_the_authors_window_for_a_training_patch(patch, windows):
+    network = create_backbone("nafnet", {**BACKBONES["nafnet"].example, "pooling_patch": patch})
+    for stage in network.sites.stages:
+        block = network.get_submodule(stage.blocks[0])
+        level = stage.downscale.bit_length() - 1
+        assert block.pooling.window == windows[level]
 
 
 @torch.inference_mode()
@@ -138,6 +155,8 @@ def test_released_parameter_counts():
         ({"width": 0}, "width 0"),
         ({"dec_blk_nums": [1]}, "2 levels"),
         ({"pooling_window": 1}, "at least 4 pixels"),
+        ({"pooling_patch": [16, 3]}, "at least 4 pixels"),
+        ({"pooling_patch": 16, "pooling_window": 24}, "exclude each other"),
         ({"widht": 4}, "widht"),
     ],
 )

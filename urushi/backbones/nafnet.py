@@ -5,7 +5,7 @@ Local pooling at test time (TLC) after Chu et al.: "Improving Image Restoration 
 Global Information Aggregation", ECCV 2022, arXiv 2112.04491. Tensor names are the released ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -119,8 +119,9 @@ class NAFNet(RestorationNetwork):
         enc_blk_nums: blocks of each encoder level, from full resolution down.
         dec_blk_nums: blocks of each decoder level, from the lowest resolution up.
         pooling_window: side in input pixels (or height and width) of the window over which channel
-            attention averages (TLC, at test time only); None averages the whole picture. The
-            authors use 1.5 times the training patch: see `local_pooling_window`.
+            attention averages (TLC, at test time only); None averages the whole picture.
+        pooling_patch: instead of a window, the training patch from which the authors' rule makes
+            one: see `set_pooling_patch`.
 
     Raises:
         BackboneError: a size is not positive, or encoder and decoder have different depths.
@@ -135,6 +136,7 @@ class NAFNet(RestorationNetwork):
         dec_blk_nums: Sequence[int],
         img_channel: int = 3,
         pooling_window: int | Sequence[int] | None = None,
+        pooling_patch: int | Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         _check_configuration(img_channel, width, middle_blk_num, enc_blk_nums, dec_blk_nums)
@@ -155,7 +157,12 @@ class NAFNet(RestorationNetwork):
         self.decoders = nn.ModuleList(
             _blocks(c, count) for c, count in zip(reversed(widths[:-1]), dec_blk_nums, strict=True)
         )
-        self.set_pooling_window(pooling_window)
+        if pooling_patch is None:
+            self.set_pooling_window(pooling_window)
+        elif pooling_window is None:
+            self.set_pooling_patch(pooling_patch)
+        else:
+            raise BackboneError("pooling_window and pooling_patch exclude each other: give one")
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Restores `(B, C, H, W)` pictures in `[0, 1]`; the result is not clipped."""
@@ -174,25 +181,55 @@ class NAFNet(RestorationNetwork):
         return (self.ending(features) + padded)[..., :height, :width]
 
     def set_pooling_window(self, window: int | Sequence[int] | None) -> None:
-        """Chooses global pooling (None) or TLC with a window in input pixels.
+        """Chooses global pooling (None), or TLC with a window in input pixels.
 
         Raises:
             BackboneError: the window is smaller than one pixel of the coarsest feature map.
         """
-        if window is not None:
-            window = (window, window) if isinstance(window, int) else tuple(window)
-            if len(window) != 2 or min(window) < self.size_multiple:
-                raise BackboneError(
-                    f"pooling_window is {window!r}: expected one or two sides of at least "
-                    f"{self.size_multiple} pixels, or null for global pooling"
-                )
+        if window is None:
+            self._set_windows(lambda _: None)
+            return
+        rows, columns = self._pair("pooling_window", window)
+        self._set_windows(lambda downscale: (rows // downscale, columns // downscale))
+
+    def set_pooling_patch(self, patch: int | Sequence[int]) -> None:
+        """Chooses TLC with the authors' window for a network trained on patches of that side.
+
+        1.5 times the training patch, on each level in proportion to what the padded patch is there.
+
+        Raises:
+            BackboneError: the patch is smaller than one pixel of the coarsest feature map.
+        """
+        sides = self._pair("pooling_patch", patch)
+
+        def window(downscale: int) -> tuple[int, int]:
+            rows, columns = (
+                (side + -side % self.size_multiple)
+                // downscale
+                * int(LOCAL_POOLING_FACTOR * side)
+                // side
+                for side in sides
+            )
+            return rows, columns
+
+        self._set_windows(window)
+
+    def _pair(self, name: str, value: int | Sequence[int]) -> tuple[int, int]:
+        sides = (value, value) if isinstance(value, int) else tuple(value)
+        if len(sides) != 2 or min(sides) < self.size_multiple:
+            raise BackboneError(
+                f"{name} is {value!r}: expected one or two sides of at least "
+                f"{self.size_multiple} pixels, or null for global pooling"
+            )
+        return sides
+
+    def _set_windows(self, window: Callable[[int], tuple[int, int] | None]) -> None:
+        """Gives every block the window for the downscaling of its stage."""
         for stage in self.sites.stages:
-            d = stage.downscale
-            local = None if window is None else (window[0] // d, window[1] // d)
             for name in stage.blocks:
                 block = self.get_submodule(name)
                 assert isinstance(block, NAFBlock)
-                block.pooling.window = local
+                block.pooling.window = window(stage.downscale)
 
     @property
     def sites(self) -> Sites:
@@ -227,11 +264,6 @@ class NAFNet(RestorationNetwork):
             for block in stage.blocks
         )
         return Sites(feed_forward, (), tuple(stages), ("ups", "decoders", "ending"))
-
-
-def local_pooling_window(training_patch: int) -> int:
-    """The TLC window, in input pixels, for a network trained on patches of that side."""
-    return int(LOCAL_POOLING_FACTOR * training_patch)
 
 
 def configuration_of(state: dict[str, Tensor]) -> dict[str, object]:
