@@ -1,0 +1,32 @@
+"""The table of scores in the README and the card, from the rows that `urushi evaluate` left.
+
+    urushi evaluate --all --data DATA --json benchmarks/results/scores-base.json
+    python benchmarks/scores.py benchmarks/results/scores-base.json
+"""
+
+import sys
+from pathlib import Path
+
+from urushi.evaluation.report import read_report
+
+
+def main(path: Path) -> None:
+    lines = [
+        "| benchmark | pictures | protocol | input | restored | gain | SSIM in | SSIM out | worse |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in read_report(path).results:
+        means = result.means
+        assert means.psnr is not None, result.benchmark
+        same = means.psnr_input >= 100
+        gain = "" if same else f"{means.psnr - means.psnr_input:+.2f}"
+        lines.append(
+            f"| {result.benchmark} | {len(result.pictures)} | {result.protocol} "
+            f"| {'itself' if same else f'{means.psnr_input:.2f}'} | {means.psnr:.2f} | {gain} "
+            f"| {means.ssim_input:.4f} | {means.ssim:.4f} | {result.worse} |"
+        )
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
