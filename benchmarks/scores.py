@@ -1,7 +1,7 @@
 """The table of scores in the README and the card, from the rows that `urushi evaluate` left.
 
-    urushi evaluate --all --data DATA --json benchmarks/results/scores-base.json
-    python benchmarks/scores.py benchmarks/results/scores-base.json
+urushi evaluate --all --data DATA --json benchmarks/results/scores-base.json
+python benchmarks/scores.py benchmarks/results/scores-base.json
 """
 
 import sys
@@ -12,7 +12,7 @@ from urushi.evaluation.report import read_report
 
 def main(path: Path) -> None:
     lines = [
-        "| benchmark | pictures | protocol | input | restored | gain | SSIM in | SSIM out | worse |",
+        "| benchmark | pictures | protocol | input | restored | gain | SSIM in | out | worse |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in read_report(path).results:
