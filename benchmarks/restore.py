@@ -87,7 +87,8 @@ def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
     for index, plan in enumerate(plans):
         speeds = [r[index]["pixels_per_second"] for r in rounds]
         ratios = [r[index]["pixels_per_second"] / r[0]["pixels_per_second"] for r in rounds]
-        middle = sorted(range(len(ratios)), key=ratios.__getitem__)[len(ratios) // 2]
+        order = sorted(range(len(ratios)), key=lambda i, r=ratios, s=speeds: (r[i], s[i]))
+        middle = order[len(order) // 2]
         yield {
             "name": plan["name"],
             **rounds[middle][index],

@@ -197,7 +197,7 @@ def test_a_stream_that_ends_early_is_refused():
 def test_out_of_memory_is_answered_by_smaller_tiles(whole):
     picture = random_picture(300, 260, 3)
     engine = LocalEngine(most_pixels=64 * 64)
-    restorer = Restorer.from_engine(engine, tile=None if whole else 200)
+    restorer = Restorer.from_engine(engine, tile=None if whole else 200, overlap=32)
     assert (restorer.plan(300, 260).count == 1) is whole
     result = restorer.restore(picture)
     expected = Restorer.from_engine(LocalEngine()).restore(picture)

@@ -32,7 +32,7 @@ __all__ = [
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "bf16")
 
-DEFAULT_OVERLAP = 32
+DEFAULT_OVERLAP = 16
 
 
 def _one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -84,7 +84,7 @@ Overlap = Annotated[
         "--overlap",
         min=0,
         metavar="PIXELS",
-        help="What neighbouring tiles share; 32, or half of a small tile, if not given.",
+        help="What neighbouring tiles share; 16, or half of a small tile, if not given.",
     ),
 ]
 Threads = Annotated[

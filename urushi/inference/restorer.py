@@ -38,8 +38,8 @@ class Limits(NamedTuple):
     memory: int
 
 
-# Larger tiles repeat fewer pixels, but leave the caches of a CPU.
-ON_CPU = Limits(tile=512, whole=1 << 20, memory=1 << 30)
+# Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
+ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 # Noise may leave [0, 1]; values beyond this are of another range, most likely 0..255.
 PLAUSIBLE = 8.0
@@ -76,7 +76,7 @@ class Restorer:
         device: str = "auto",
         precision: str = "float32",
         tile: int | None = None,
-        overlap: int = 32,
+        overlap: int = 16,
         threads: int | None = None,
         compile: bool = False,
         memory_limit: int | None = None,
@@ -99,7 +99,7 @@ class Restorer:
         engine: Engine,
         *,
         tile: int | None = None,
-        overlap: int = 32,
+        overlap: int = 16,
         memory_limit: int | None = None,
     ) -> "Restorer":
         """Restore with an engine that exists already; the arguments are those of the class."""

@@ -20,6 +20,8 @@ RunTile = Callable[[np.ndarray], np.ndarray]
 
 # Pixels read and handed on at once: few against a row of tiles, many against a call's cost.
 PIXELS_AT_A_TIME = 1 << 18
+# Blocks of 8 pixels, of 16 where the chroma is subsampled.
+JPEG_GRID = 16
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,15 @@ def _plan_side(length: int, tile: int, overlap: int, multiple: int) -> Side:
     size = math.ceil((length + (count - 1) * overlap) / (count * multiple)) * multiple
     # Longer than one tile, so every tile lies inside the picture and none needs padding.
     room = length - size
-    starts = tuple(index * room // (count - 1) for index in range(count))
-    return Side(length, size, starts, guard=overlap // 8)
+    starts = [index * room // (count - 1) for index in range(count)]
+    # Tiles begin on JPEG's grid where the overlap allows it, all but the last: a network whose own
+    # grid of 2, 4, 8 pixels then falls on the blocks of a tile as on those of the whole picture
+    # repairs them better.
+    for index in range(1, count - 1):
+        aligned = starts[index] // JPEG_GRID * JPEG_GRID
+        if starts[index + 1] - aligned <= size - overlap:
+            starts[index] = aligned
+    return Side(length, size, tuple(starts), guard=overlap // 8)
 
 
 def _rise(shared: int, guard: int) -> np.ndarray:
