@@ -1,0 +1,64 @@
+"""Recipes: those that ship are whole, and broken ones are told."""
+
+import pytest
+import torch
+
+from urushi.errors import RecipeError
+from urushi.training.recipe import RECIPES, load_recipe
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_whole(path):
+    from urushi.backbones import create_backbone
+    from urushi.degradations import create_degradation
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    plan = load_recipe(path.stem)
+    assert plan.name == path.stem
+    with torch.device("meta"):
+        create_backbone(plan.backbone.name, plan.backbone.config)
+    options = dict(plan.degradation)
+    degradation = create_degradation(options.pop("name"), **options)
+    parameters = degradation.sample((2, 3, 16, 16), torch.Generator().manual_seed(0))
+    assert degradation.apply(torch.rand(2, 3, 16, 16), parameters).shape == (2, 3, 16, 16)
+    assert set(plan.validation.benchmarks) <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not valid YAML"),
+        ("[1]", "mapping"),
+        ("name: x", "backbone is missing"),
+        ("{name: x, sed: 1, backbone: {name: a, config: {}}}", "did you mean 'seed'|missing"),
+    ],
+)
+def test_broken_recipes_are_told(tmp_path, text, words):
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("optimiser.lr=1", "optimiser is not a known key, did you mean 'optimizer'"),
+        ("optimizer.learning_rat=1", "did you mean 'learning_rate'"),
+        ("schedule.steps=0", "schedule.steps is 0"),
+        ("optimizer.betas=[0.9, 1.0]", "less than 1"),
+        ("loss.name=lpips", "loss.name"),
+        ("loss.name=l1", "floor has no effect"),
+        ("name=../x", "name is '../x'"),
+        ("schedule.steps", "KEY=VALUE"),
+        ("name.first=1", "name is a value"),
+        ("seed=.nan", "seed"),
+    ],
+)
+def test_wrong_values_name_their_key(change, words):
+    with pytest.raises(RecipeError, match=words):
+        load_recipe("base-cpu", [change])
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match="base-cpu"):
+        load_recipe("bas")
