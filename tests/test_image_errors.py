@@ -1,6 +1,5 @@
 """What cannot be read or written is said in one sentence, and nothing is lost."""
 
-import contextlib
 import os
 import resource
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+from permissions import as_nobody
 
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import (
@@ -27,22 +27,6 @@ def picture(tmp_path):
     path = tmp_path / "in.png"
     write_picture(path, PIXELS)
     return path
-
-
-@contextlib.contextmanager
-def as_nobody(folder: Path):
-    """Runs as a user whom permissions bind; the superuser may read and write everything."""
-    if os.geteuid() != 0:
-        yield
-        return
-    # Tests that run side by side have their folders one level deeper.
-    for parent in [folder, *folder.parents][:4]:
-        parent.chmod(parent.stat().st_mode | 0o055)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def one_sentence(message: str, path: Path) -> None:
