@@ -111,7 +111,7 @@ def choice(values: Sequence[float | int], batch: int, generator: torch.Generator
     return torch.tensor(list(values))[drawn]
 
 
-def coin(share: float, batch: int, generator: torch.Generator) -> Bool[Tensor, " batch"]:
+def coin(share: float | int, batch: int, generator: torch.Generator) -> Bool[Tensor, " batch"]:
     """True for each image with probability `share`."""
     return torch.rand(batch, generator=generator) < share
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from urushi.degradations.base import Degradation, Parameters
@@ -139,6 +139,11 @@ class Chain(Degradation):
                     )
                 result[rows] = changed
         return result
+
+    def applied(self, parameters: Parameters) -> Bool[Tensor, "b steps"]:
+        """Which steps each picture goes through, wherever in its order; a row may be all false."""
+        steps = torch.arange(len(self.steps), device=parameters["order"].device)
+        return (parameters["order"][:, :, None] == steps).any(1)
 
     def _parameters_of(self, index: int, parameters: Parameters) -> Parameters:
         prefix = f"{index}."

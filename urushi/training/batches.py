@@ -6,17 +6,20 @@ on exactly where it stopped, and several processes draw the same global batch an
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from urushi.data.pack import PackedPictures
 from urushi.degradations import Degradation
+from urushi.degradations.base import Parameters
+from urushi.degradations.chain import Chain
 from urushi.errors import DataError
 
-__all__ = ["Batches", "step_generator", "turn_and_mirror"]
+__all__ = ["Batch", "Batches", "step_generator", "turn_and_mirror"]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -24,6 +27,21 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     # SeedSequence mixes both numbers, so that neighbouring steps are unrelated.
     state = int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(state >> 1)
+
+
+class Batch(NamedTuple):
+    """Patches of one process for one step, on the device, in [0, 1].
+
+    Attributes:
+        degraded: what the network gets.
+        clean: what it should give.
+        applied: which steps of a chain each patch went through; one column where the degradation
+            is no chain.
+    """
+
+    degraded: Float[Tensor, "b 3 p p"]
+    clean: Float[Tensor, "b 3 p p"]
+    applied: Bool[Tensor, "b kinds"]
 
 
 @dataclass(frozen=True)
@@ -62,19 +80,29 @@ class Batches:
                 "choose a smaller patch or larger pictures"
             )
 
-    def __call__(self, step: int) -> tuple[Float[Tensor, "b 3 p p"], Float[Tensor, "b 3 p p"]]:
-        """Degraded and clean patches of this process for step `step`, on the device, in [0, 1]."""
+    @property
+    def rows(self) -> slice:
+        """Which patches of the global batch are this process's."""
+        share = self.batch // self.processes
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def __call__(self, step: int) -> Batch:
+        """The patches of this process for step `step`."""
         generator = step_generator(self.seed, step)
         crops = self._draw_crops(generator)
         symmetry = torch.randint(8, (self.batch,), generator=generator)
         parameters = self.degradation.sample((self.batch, 3, self.patch, self.patch), generator)
-        share = self.batch // self.processes
-        mine = slice(self.rank * share, (self.rank + 1) * share)
+        mine = self.rows
         clean = self._cut(*(values[mine] for values in crops))
         if self.augment:
             clean = turn_and_mirror(clean, symmetry[mine])
         own = {name: values[mine] for name, values in parameters.items()}
-        return self.degradation.apply(clean, own), clean
+        return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
+
+    def _applied(self, parameters: Parameters, count: int) -> Bool[Tensor, "b kinds"]:
+        if isinstance(self.degradation, Chain):
+            return self.degradation.applied(parameters).to(self.device)
+        return torch.ones(count, 1, dtype=torch.bool, device=self.device)
 
     def _draw_crops(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices, tops and lefts, every position in every picture equally likely."""

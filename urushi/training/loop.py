@@ -12,19 +12,24 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from urushi.backbones import create_backbone
+from urushi.backbones.network import RestorationNetwork
 from urushi.data.pack import PackedPictures
 from urushi.degradations import create_degradation
+from urushi.degradations.chain import Chain
 from urushi.errors import RecipeError, UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
-from urushi.training.batches import Batches, step_generator
+from urushi.training.batches import Batch, Batches, step_generator
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from urushi.training.losses import make_loss
+from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
+from urushi.training.schedule import learning_rate
 from urushi.training.signals import StopRequest, stop_signals
+from urushi.training.start import load_start
 
-__all__ = ["Progress", "TrainingResult", "learning_rate", "train"]
+__all__ = ["Progress", "TrainingResult", "train"]
 
 LOG_SECONDS = 10.0
 # What a resumed training may change: how it goes on, not what it is made of.
@@ -37,17 +42,6 @@ CHANGEABLE = {
     "schedule",
     "validation",
 }
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of optimizer step `step`, counted from 0."""
-    schedule, greatest = recipe.schedule, recipe.optimizer.learning_rate
-    if step < schedule.warmup:
-        return greatest * (step + 1) / schedule.warmup
-    length = max(1, schedule.steps - schedule.warmup - 1)
-    share = min(1.0, (step - schedule.warmup) / length)
-    least = min(schedule.final_learning_rate, greatest)
-    return least + (greatest - least) * (1 + math.cos(math.pi * share)) / 2
 
 
 def train(
@@ -106,54 +100,94 @@ class _Session:
             project_dir=run,
         )
         processes = self.accelerator.num_processes
-        if recipe.data.batch % processes:
-            raise RecipeError(
-                f"data.batch is {recipe.data.batch}, shared by {processes} processes: "
-                "choose a multiple"
-            )
+        for batch in (recipe.data.batch, *(s.batch for s in recipe.schedule.patches)):
+            if batch % processes:
+                raise RecipeError(
+                    f"a batch of {batch} is shared by {processes} processes: choose a multiple"
+                )
         checkpoint = self._checkpoint_to_resume(resume)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
         self.network = create_backbone(recipe.backbone.name, recipe.backbone.config)
+        if recipe.start is not None and checkpoint is None:
+            load_start(self.network, recipe.start)
         self.network.to(self.accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.stages = self._make_stages()
+        self.pretext = self._make_pretext()
         self.average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         optimizer = torch.optim.AdamW(
-            self.network.parameters(),
+            [parameter for _, parameter in self._trained()],
             lr=recipe.optimizer.learning_rate,
             betas=recipe.optimizer.betas,
             weight_decay=recipe.optimizer.weight_decay,
         )
-        self.step, self.seconds, self.log = 0, 0.0, []
+        self.step, self.seconds, self.log, self.pixels = 0, 0.0, [], 0
         if checkpoint is not None:
             self._restore(checkpoint, optimizer)
+        if self.pretext is not None:
+            self.pretext.listen(self._in_pretext())
         if recipe.compile:
-            self.network.compile()
+            # One shape after another, each with a program of its own: a program for any shape
+            # would be slower, and PyTorch fails to make it.
+            self.network.compile(dynamic=False)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        self.pretext_loss = None
+        if self.pretext is not None and self.pretext.settings.classify:
+            self.pretext_loss = self.accelerator.prepare(self.pretext)
         self.loss = make_loss(recipe.loss.name, recipe.loss.frequency, recipe.loss.floor)
-        self.batches = self._make_batches()
         if self.accelerator.is_main_process:
             run.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             (run / "recipe.yaml").write_text(text, encoding="utf-8")
         self.accelerator.init_trackers("tensorboard")
 
-    def _make_batches(self) -> Batches:
+    def _make_stages(self) -> list[tuple[int, Batches]]:
+        """The patches of every stage of the training, by the step with which it begins."""
         data, device = self.recipe.data, self.accelerator.device
         options = dict(self.recipe.degradation)
-        return Batches(
-            pack=self.pack,
-            degradation=create_degradation(options.pop("name", ""), **options),
-            patch=data.patch,
-            batch=data.batch,
-            augment=data.augment,
-            seed=self.recipe.seed,
-            device=device,
-            # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
-            resident=None if device.type == "cpu" else self.pack.to_tensor(device),
-            rank=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
+        degradation = create_degradation(options.pop("name", ""), **options)
+        # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
+        resident = None if device.type == "cpu" else self.pack.to_tensor(device)
+        stages = [(0, data.patch, data.batch)]
+        stages += [(s.from_step, s.patch, s.batch) for s in self.recipe.schedule.patches]
+        return [
+            (
+                start,
+                Batches(
+                    pack=self.pack,
+                    degradation=degradation,
+                    patch=patch,
+                    batch=batch,
+                    augment=data.augment,
+                    seed=self.recipe.seed,
+                    device=device,
+                    resident=resident,
+                    rank=self.accelerator.process_index,
+                    processes=self.accelerator.num_processes,
+                ),
+            )
+            for start, patch, batch in stages
+        ]
+
+    def _make_pretext(self) -> Pretext | None:
+        settings = self.recipe.pretext
+        if settings is None:
+            return None
+        assert isinstance(self.network, RestorationNetwork)
+        degradation = self.stages[0][1].degradation
+        kinds = len(degradation.steps) if isinstance(degradation, Chain) else 1
+        return Pretext(settings, self.network, kinds).to(self.accelerator.device)
+
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        """All that the optimizer changes, by the names that checkpoints use."""
+        own = list(self.network.named_parameters())
+        if self.pretext is not None:
+            own += [(f"pretext.{name}", p) for name, p in self.pretext.named_parameters()]
+        return own
+
+    def _in_pretext(self) -> bool:
+        return self.recipe.pretext is not None and self.step < self.recipe.pretext.until
 
     # --- steps ---
 
@@ -184,26 +218,43 @@ class _Session:
 
     def _one_step(self, clock: "Clock") -> Tensor:
         recipe = self.recipe
+        # Networks may have random layers of their own: these, too, depend on the step alone.
+        generator = step_generator(recipe.seed + 1, self.step)
+        torch.manual_seed(generator.initial_seed())
         with clock.preparing():
-            degraded, clean = self.batches(self.step)
-            degraded = degraded.contiguous(memory_format=torch.channels_last)
+            batch = self._draw(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe, self.step)
-        # Networks may have random layers of their own: these, too, depend on the step alone.
-        torch.manual_seed(step_generator(recipe.seed + 1, self.step).initial_seed())
         kind, bf16 = self.accelerator.device.type, recipe.precision == "bf16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            restored = self.model(degraded)
-        loss = self.loss(restored, clean)
-        self.accelerator.backward(loss)
+            restored = self.model(batch.degraded)
+        loss = self.loss(restored, batch.clean)
+        total = loss
+        if self.pretext_loss is not None and self._in_pretext():
+            total = loss + self.pretext_loss(batch.applied)
+        self.accelerator.backward(total)
         if recipe.optimizer.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.optimizer.clip)
+            parameters = [parameter for _, parameter in self._trained()]
+            self.accelerator.clip_grad_norm_(parameters, recipe.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
+        if self.pretext is not None and not self._in_pretext():
+            self.pretext.listen(False)
         if self.average is not None:
             self.average.update(self.network, self.step)
         return loss.detach()
+
+    def _draw(self, generator: torch.Generator) -> Batch:
+        """The batch of the step at hand, masked where the recipe asks for it."""
+        draw = next(batches for start, batches in reversed(self.stages) if start <= self.step)
+        batch = draw(self.step)
+        self.pixels += draw.batch * draw.patch**2
+        degraded = batch.degraded
+        if self.pretext is not None and self._in_pretext():
+            degraded = self.pretext.mask(degraded, generator, draw.rows, draw.batch)
+        degraded = degraded.contiguous(memory_format=torch.channels_last)
+        return batch._replace(degraded=degraded)
 
     def _agreed(self, stop: bool) -> bool:
         """Whether any process was asked to stop; all must leave the loop at the same step."""
@@ -241,9 +292,9 @@ class _Session:
         return scores
 
     def _report(self, mean: float, count: int, clock: "Clock", scores: dict[str, float]) -> None:
-        data, steps = self.recipe.data, self.recipe.schedule.steps
+        steps = self.recipe.schedule.steps
         seconds, busy = clock.report()
-        speed = count * data.batch * data.patch**2 / seconds
+        speed, self.pixels = self.pixels / seconds, 0
         rate = learning_rate(self.recipe, self.step - 1)
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": mean, **scores}
         self.log.append(row)
@@ -300,10 +351,16 @@ class _Session:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            names = [name for name, _ in self.network.named_parameters()]
+            trained = self._trained()
+            names = [name for name, _ in trained]
             tensors = {
                 f"weights.{k}": v.detach().cpu().clone()
                 for k, v in self.network.state_dict().items()
+            }
+            tensors |= {
+                f"weights.{name}": parameter.detach().cpu().clone()
+                for name, parameter in trained
+                if name.startswith("pretext.")
             }
             if self.average is not None:
                 tensors |= {f"ema.{k}": v.cpu().clone() for k, v in self.average.weights.items()}
@@ -319,7 +376,11 @@ class _Session:
         self.accelerator.wait_for_everyone()
 
     def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-        self.network.load_state_dict(checkpoint.group("weights"))
+        weights = checkpoint.group("weights")
+        if self.pretext is not None:
+            self.pretext.load_state_dict(checkpoint.group("weights.pretext"))
+        own = {name: t for name, t in weights.items() if not name.startswith("pretext.")}
+        self.network.load_state_dict(own)
         if self.average is not None:
             self.average.load(checkpoint.group("ema"))
         first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
@@ -327,7 +388,7 @@ class _Session:
         state = optimizer.state_dict()
         state["state"] = {
             index: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for index, (name, _) in enumerate(self.network.named_parameters())
+            for index, (name, _) in enumerate(self._trained())
             if name in first
         }
         optimizer.load_state_dict(state)

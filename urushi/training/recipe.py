@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from urushi.errors import RecipeError
 from urushi.settings import Settings, read_settings
 
-__all__ = ["RECIPES", "Recipe", "find_recipe", "load_recipe"]
+__all__ = ["RECIPES", "PretextSettings", "Recipe", "find_recipe", "load_recipe"]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -89,6 +89,20 @@ class OptimizerSettings(Settings):
     clip: Annotated[float, Field(gt=0)] | None = 0.1
 
 
+class PatchStage(Settings):
+    """Patches from some step on: progressive learning (Restormer, CVPR 2022).
+
+    Attributes:
+        from_step: first optimizer step with them, counted from 0.
+        patch: side in pixels.
+        batch: patches of one optimizer step.
+    """
+
+    from_step: Annotated[int, Field(ge=1)]
+    patch: Annotated[int, Field(ge=8)]
+    batch: Annotated[int, Field(ge=1)]
+
+
 class ScheduleSettings(Settings):
     """Length of the training, and the learning rate over it: linear warm-up, then half a cosine.
 
@@ -96,11 +110,37 @@ class ScheduleSettings(Settings):
         steps: optimizer steps in all.
         warmup: steps of the warm-up.
         final_learning_rate: reached at the last step.
+        patches: later stages with patches of another size, in the order of their steps; before
+            the first, `data.patch` and `data.batch` count.
     """
 
     steps: Annotated[int, Field(ge=1)]
     warmup: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    patches: list[PatchStage] = []
+
+    @model_validator(mode="after")
+    def _stages_in_order(self) -> "ScheduleSettings":
+        starts = [stage.from_step for stage in self.patches]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"patches begin at steps {starts}: expected them in ascending order")
+        return self
+
+
+class PretextSettings(Settings):
+    """Tasks beside restoring, for the first steps; see `urushi.training.pretext`.
+
+    Attributes:
+        until: optimizer steps they last.
+        mask: share of the input's area that is blanked.
+        cell: side of a blanked cell in pixels.
+        classify: weight of the classification loss, beside the loss of the recipe; 0 has no head.
+    """
+
+    until: Annotated[int, Field(ge=1)]
+    mask: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    cell: Annotated[int, Field(ge=1)] = 8
+    classify: Annotated[float, Field(ge=0)] = 0.0
 
 
 class ValidationSettings(Settings):
@@ -126,8 +166,12 @@ class Recipe(Settings):
         licence: licence of the weights (SPDX).
         data_statement: where the training pictures come from and under which terms.
         seed: the only source of randomness.
+        start: model file, or name in the zoo, whose weights the training begins with. Layers of the
+            network that the file does not have begin as they are made: blocks added at the end
+            of a stage of a NAFNet are the identity. Null begins from random weights.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it.
         degradations: kinds of damage the trained network is for, named in its model file.
+        pretext: tasks beside restoring, for the first steps; null has none.
         ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
         precision: arithmetic of the forward pass; the weights stay float32.
         compile: compile the network before training.
@@ -141,12 +185,14 @@ class Recipe(Settings):
     data_statement: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     backbone: BackboneSettings
+    start: str | None = None
     data: DataSettings
     degradation: dict[str, Any]
     degradations: list[str] = []
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings
+    pretext: PretextSettings | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["float32", "bf16"] = "float32"
     compile: bool = False
