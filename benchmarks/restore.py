@@ -63,6 +63,10 @@ def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
         {"name": "eager, kept allocator", "kind": "eager", "kept": True},
     ]
     engines = [("torch", "float32"), ("openvino", "float32"), ("openvino", "bf16")]
+    if has_int8(arguments.model):
+        engines.append(("openvino", "int8"))
+    else:
+        print(f"no row for int8: {arguments.model} has no int8 file beside it", file=sys.stderr)
     for engine, precision in engines:
         plans.append(
             {
@@ -73,7 +77,8 @@ def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
                 "size": "12 MP",
             }
         )
-    large = {**plans[-2], "name": "engine openvino float32, 100 MP", "size": "100 MP"}
+    exact = next(p for p in plans if p.get("engine") == "openvino" and p["precision"] == "float32")
+    large = {**exact, "name": "engine openvino float32, 100 MP", "size": "100 MP"}
     pictures = {size: folder / f"{size.replace(' ', '-')}.jpg" for size in SIZES}
     for size in {"12 MP"} if arguments.skip_large else SIZES:
         make_picture(pictures[size], *SIZES[size])
@@ -100,6 +105,13 @@ def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
         eager, row = one_row(plans[0]), one_row(large)
         ratio = row["pixels_per_second"] / eager["pixels_per_second"]
         yield {"name": large["name"], **row, "ratio_to_eager": round(ratio, 2)}
+
+
+def has_int8(model: str) -> bool:
+    from urushi.files.int8 import int8_path
+    from urushi.inference.zoo import find_model
+
+    return int8_path(find_model(model)).is_file()
 
 
 def one_row(plan: dict) -> dict:

@@ -12,18 +12,20 @@ from urushi.evaluation.report import read_report
 
 def main(path: Path) -> None:
     lines = [
-        "| benchmark | pictures | protocol | input | restored | gain | SSIM in | out | worse |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| benchmark | pictures | protocol | input | restored | gain | SSIM in | out | worse "
+        "| a specialist |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in read_report(path).results:
         means = result.means
         assert means.psnr is not None, result.benchmark
+        others = ", ".join(f"{o.method} {o.psnr:.2f}" for o in result.published)
         same = means.psnr_input >= 100
         gain = "" if same else f"{means.psnr - means.psnr_input:+.2f}"
         lines.append(
             f"| {result.benchmark} | {len(result.pictures)} | {result.protocol} "
             f"| {'itself' if same else f'{means.psnr_input:.2f}'} | {means.psnr:.2f} | {gain} "
-            f"| {means.ssim_input:.4f} | {means.ssim:.4f} | {result.worse} |"
+            f"| {means.ssim_input:.4f} | {means.ssim:.4f} | {result.worse} | {others} |"
         )
     print("\n".join(lines))
 

@@ -247,6 +247,18 @@ def test_benchmarks_by_name_and_by_file(tmp_path):
         find_benchmark(str(tmp_path / "none.yaml"))
 
 
+def test_published_scores_stand_beside_what_can_be_compared(clean):
+    published = [{"method": "Other", "psnr": 31.5, "source": "somewhere"}]
+    benchmark = clean_benchmark(clean, {"name": "jpeg"})
+    benchmark = parse_settings(
+        {**benchmark.model_dump(), "published": published}, type(benchmark), DataError, "test"
+    )
+    (other,) = evaluate(None, benchmark).published
+    assert (other.method, other.psnr) == ("Other", 31.5)
+    assert not evaluate(None, benchmark, limit=1).published
+    assert not evaluate(None, benchmark, protocol="y-matlab").published
+
+
 def rendered(table):
     text = StringIO()
     Console(width=160, file=text).print(table)

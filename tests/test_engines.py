@@ -1,17 +1,15 @@
 """Engines: they agree, choose as documented, fail in sentences, and tell nobody anything."""
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from engine_support import EXAMPLE, ROOT, batch, run_watched, write_tiny
 
-from urushi.backbones import BACKBONES, create_backbone
+from urushi.backbones import create_backbone
 from urushi.errors import (
     BackboneError,
     EngineError,
@@ -24,57 +22,6 @@ from urushi.inference.engines import create_engine
 from urushi.inference.engines.base import working_memory
 from urushi.inference.engines.torch_engine import TorchEngine
 from urushi.inference.export import verify_graph
-
-EXAMPLE = dict(BACKBONES["nafnet"].example)
-ROOT = Path(__file__).parents[1]
-
-# Runs first in a process of its own: whoever looks up a name or connects is written down.
-WATCH = """
-import sys
-calls = []
-def watch(event, args):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
-        calls.append((event, str(args)))
-sys.addaudithook(watch)
-from pathlib import Path
-import numpy as np
-from urushi.files.model import read_model
-from urushi.inference.engines import create_engine
-"""
-
-
-def write_tiny(path: Path, seed: int = 0, **changes) -> Path:
-    """Write a tiny NAFNet that does something: fresh ones are the identity."""
-    config = {**EXAMPLE, **changes}
-    network = create_backbone("nafnet", config)
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        name: (tensor + 0.1 * torch.randn(tensor.shape, generator=generator)).numpy()
-        for name, tensor in network.state_dict().items()
-    }
-    write_model(path, tensors, ModelHeader(backbone="nafnet", config=config))
-    return path
-
-
-def run_watched(code: str, home: Path, *arguments: object) -> str:
-    """Run `code` in its own process, which must neither call out nor write into its home."""
-    home.mkdir()
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("CI", None)  # OpenVINO's telemetry is silent there by itself
-    tail = "\nimport time; time.sleep(0.2)\nprint(calls)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WATCH + code + tail, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    *output, calls = done.stdout.strip().splitlines()
-    assert calls == "[]"
-    assert list(home.iterdir()) == []
-    return "\n".join(output)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +37,6 @@ def model(tmp_path_factory) -> LoadedModel:
         path,
     )
     return read_model(path)
-
-
-def batch(height: int = 12, width: int = 20, count: int = 2) -> np.ndarray:
-    return np.random.default_rng(height).random((count, 3, height, width), dtype=np.float32)
 
 
 @pytest.mark.parametrize("size", [(4, 12), (28, 36), (132, 260)])
@@ -235,7 +178,7 @@ def test_auto_chooses_by_what_there_is(model, monkeypatch):
         ({"device": "gpu"}, "'gpu' is unknown.*cuda, xpu, mps, cpu"),
         ({"device": "cpu:1"}, "unknown"),
         ({"device": "cuda:x", "engine": "torch"}, "unknown"),
-        ({"precision": "float16"}, "expected float32 or bf16"),
+        ({"precision": "float16"}, "expected float32, bf16, int8"),
         ({"threads": 0}, "at least 1"),
         ({"engine": "openvino", "compile": True}, "compile is an option of torch"),
     ],

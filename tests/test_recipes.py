@@ -62,3 +62,24 @@ def test_wrong_values_name_their_key(change, words):
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(RecipeError, match="base-cpu"):
         load_recipe("bas")
+
+
+def test_a_recipe_states_only_what_differs_from_the_one_it_extends(tmp_path):
+    parent = load_recipe("base-cpu")
+    path = tmp_path / "own.yaml"
+    path.write_text("{extends: base-cpu, name: own, data: {patch: 96}, loss: {floor: null}}")
+    own = load_recipe(path, ["data.batch=7"])
+    changed = parent.data.model_copy(update={"patch": 96, "batch": 7})
+    loss = parent.loss.model_copy(update={"floor": None})
+    assert own == parent.model_copy(update={"name": "own", "data": changed, "loss": loss})
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_told(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(f"extends: {two}")
+    two.write_text(f"extends: {one}")
+    with pytest.raises(RecipeError, match="extends itself"):
+        load_recipe(one)
+    one.write_text("extends: base-cup")
+    with pytest.raises(RecipeError, match="no recipe 'base-cup'"):
+        load_recipe(one)

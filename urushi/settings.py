@@ -4,7 +4,7 @@ Recipes and benchmark descriptions are data from anywhere: they are validated as
 anything is used, an unknown key is an error, and nothing in them is ever executed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def read_settings(
-    path: Path | str, model: type[Model], error: type[UrushiError], overrides: Iterable[str] = ()
+    path: Path | str,
+    model: type[Model],
+    error: type[UrushiError],
+    overrides: Iterable[str] = (),
+    find_parent: Callable[[str], Path] | None = None,
 ) -> Model:
     """Reads the YAML file `path` as `model`.
 
@@ -41,10 +45,25 @@ def read_settings(
         model: what it describes.
         error: the exception to raise.
         overrides: `a.b=value` texts, applied before validation; values are YAML.
+        find_parent: where the file lies that a key `extends` names. The file's own keys go over
+            those of that file, mapping by mapping. None knows no such key.
 
     Raises:
         UrushiError: of the class `error`; the file cannot be read, or a key or value is wrong.
     """
+    content = _read_mapping(path, error)
+    seen = {Path(path).resolve()}
+    while find_parent is not None and "extends" in content:
+        parent = find_parent(str(content.pop("extends")))
+        if parent.resolve() in seen:
+            raise error(f"{path} extends itself, by way of {parent}")
+        seen.add(parent.resolve())
+        content = _merged(_read_mapping(parent, error), content)
+    set_values(content, overrides, error)
+    return parse_settings(content, model, error, str(path))
+
+
+def _read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as reason:
@@ -53,8 +72,16 @@ def read_settings(
         raise error(f"{path} is not valid YAML: {' '.join(str(reason).split())}") from reason
     if not isinstance(content, dict):
         raise error(f"{path} holds {type(content).__name__}: a mapping of keys was expected")
-    set_values(content, overrides, error)
-    return parse_settings(content, model, error, str(path))
+    return content
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings in one; where both have a key, the upper one's value counts."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merged(below[key], above[key])
+    return merged
 
 
 def parse_settings(

@@ -257,6 +257,8 @@ def _tell(
             out.show(picture_table(result))
         out.show(score_table(results))
         for result in results:
+            for other in result.published:
+                out.say(f"{result.benchmark}: {other.method} {other.psnr:.2f} dB ({other.source})")
             if result.note:
                 out.say(f"{result.benchmark}: {result.note}")
     if json is None:

@@ -64,9 +64,22 @@ def _model(content: dict[str, Any]) -> Rows:
         ("licence", header["licence"] or "-"),
         ("data", header["data"] or "-"),
         ("graph", content["graph"] or "none: only the engine torch can run it"),
+        ("int8", _int8(content["int8"])),
         ("written by", header["created_by"]),
         ("weights hash", header["weights_hash"]),
     ]
+
+
+def _int8(content: dict[str, Any] | None) -> str:
+    if content is None:
+        return "none: `urushi export --precision int8` makes it"
+    if content["problem"]:
+        return f"unusable: {content['problem']}"
+    said = f"{content['path']} ({size_text(content['size'])}, {content['layers']} convolutions)"
+    scores = [content["calibration"].get(f"psnr_{name}") for name in ("int8", "float32")]
+    if all(isinstance(score, float) for score in scores):
+        said += f", {scores[0]:.2f} dB on its crops, float32 {scores[1]:.2f} dB"
+    return said
 
 
 def _score(value: object) -> str:

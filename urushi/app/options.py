@@ -30,7 +30,7 @@ __all__ = [
 
 # Written out, since the tables they stand in take long to import; a test compares them.
 ENGINES = ("auto", "openvino", "torch")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "int8")
 
 DEFAULT_OVERLAP = 16
 
@@ -69,7 +69,7 @@ Precision = Annotated[
         "--precision",
         metavar="PRECISION",
         callback=_one_of(PRECISIONS),
-        help="float32, or bf16: faster, a little less exact.",
+        help="float32; bf16: faster, a little less exact; int8: where `urushi export` made it.",
     ),
 ]
 Tile = Annotated[

@@ -18,6 +18,7 @@ from urushi.errors import DataError
 from urushi.evaluation.catalog import (
     BENCHMARKS,
     Benchmark,
+    Published,
     Sample,
     clean_benchmark,
     find_benchmark,
@@ -101,6 +102,8 @@ class BenchmarkResult(_Document):
         pictures: one row each, sorted by name.
         restorer: what restored, as it describes itself; empty for the inputs as they are.
         note: what to mind about the benchmark.
+        published: scores of others; empty where not all pictures were measured, or by another
+            protocol.
     """
 
     benchmark: str
@@ -110,6 +113,7 @@ class BenchmarkResult(_Document):
     pictures: tuple[PictureScore, ...]
     restorer: dict[str, Any] = {}
     note: str = ""
+    published: tuple[Published, ...] = ()
 
     @computed_field
     @property
@@ -177,6 +181,7 @@ def evaluate(
         rows.append(row)
         if on_picture is not None:
             on_picture(done, len(chosen), row, triplet)
+    comparable = len(chosen) == len(samples) and how.name == benchmark.protocol
     return BenchmarkResult(
         benchmark=benchmark.name,
         title=benchmark.title,
@@ -185,6 +190,7 @@ def evaluate(
         pictures=tuple(rows),
         restorer=_description(restorer),
         note=benchmark.note,
+        published=tuple(benchmark.published) if comparable else (),
     )
 
 

@@ -91,6 +91,20 @@ class Sample:
         return degraded, target
 
 
+class Published(Settings):
+    """A score that someone published for this benchmark.
+
+    Attributes:
+        method: its name.
+        psnr: mean in dB, by the benchmark's protocol as far as it is known.
+        source: where it stands.
+    """
+
+    method: str
+    psnr: float
+    source: str
+
+
 class Benchmark(Settings):
     """A benchmark; the keys of a YAML file in the catalog.
 
@@ -112,6 +126,7 @@ class Benchmark(Settings):
         source: where the pictures come from.
         licence: under what terms.
         note: what to mind when setting the score beside others.
+        published: scores of others on the same pictures.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -128,6 +143,7 @@ class Benchmark(Settings):
     source: str = "not stated"
     licence: str = "not stated"
     note: str = ""
+    published: list[Published] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":

@@ -33,6 +33,7 @@ __all__ = [
     "read_model",
     "weights_hash",
     "write_model",
+    "write_whole",
 ]
 
 FORMAT = "urushi-model"
@@ -147,7 +148,7 @@ def write_model(
         raise FileFormatError(
             f"{path}: the header cannot be written as JSON ({error}); use finite numbers"
         ) from error
-    _write_whole(path, save(stored, metadata={_METADATA_KEY: text}))
+    write_whole(path, save(stored, metadata={_METADATA_KEY: text}))
     return header
 
 
@@ -229,7 +230,12 @@ def _to_storage(path: Path, name: str, array: np.ndarray, storage: str) -> np.nd
     return array
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path` whole or not at all; a file that is there is replaced.
+
+    Raises:
+        FileFormatError: the disk refuses.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

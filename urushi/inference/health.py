@@ -30,6 +30,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "train": ("torch", "accelerate", "tensorboard"),
     "export": ("torch", "onnx", "onnxscript", "openvino"),
+    "quantize": ("torch", "onnx", "onnxscript", "openvino", "nncf"),
 }
 # Largest difference between two engines, of values in [0, 1].
 _PARITY = 1e-3

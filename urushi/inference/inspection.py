@@ -7,7 +7,8 @@ from typing import Any
 
 from urushi.data.pack import PackedPairs, PackedPictures
 from urushi.errors import FileFormatError
-from urushi.files.model import describe_model
+from urushi.files.int8 import int8_path, read_int8
+from urushi.files.model import describe_model, read_model
 from urushi.image import inspect_picture
 
 __all__ = ["inspect_file"]
@@ -36,7 +37,29 @@ def inspect_file(path: Path) -> dict[str, Any]:
     facts = _json_object(said)
     if facts.get("kind") == "urushi-checkpoint":
         return {**facts, "kind": "checkpoint", "path": str(path), "size": path.stat().st_size}
-    return {"kind": "model", **describe_model(path)}
+    return {"kind": "model", **describe_model(path), "int8": _describe_int8(path)}
+
+
+def _describe_int8(path: Path) -> dict[str, Any] | None:
+    """The int8 file beside a model; `problem` says why it cannot be used, or is None."""
+    beside = int8_path(path)
+    if not beside.is_file():
+        return None
+    facts = {"path": str(beside), "size": beside.stat().st_size}
+    model = read_model(path)
+    if model.graph is None:
+        return {**facts, "problem": f"{path} has no exported graph beside it, which int8 needs"}
+    try:
+        header, layers = read_int8(model)
+    except FileFormatError as error:
+        return {**facts, "problem": str(error)}
+    return {
+        **facts,
+        "problem": None,
+        "layers": len(layers),
+        "calibration": header.calibration,
+        "created_by": header.created_by,
+    }
 
 
 def _describe_pack(path: Path, kind: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Restorer:
         model: name of a shipped model, path of a model file, or a model that is read already.
         engine: "auto", "torch" or "openvino".
         device: "auto", or one the engine knows, such as "cpu" or "cuda".
-        precision: "float32", or "bf16" where the engine has it.
+        precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
         tile: longest side of a tile in pixels; None chooses it from the memory there is and
             lets pictures through whole that fit.
         overlap: pixels that neighbouring tiles share at least; at most half a tile.

@@ -220,7 +220,10 @@ def find_recipe(name: Path | str) -> Path:
 def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Reads and validates a recipe; `overrides` are `a.b=value` texts.
 
+    A recipe may state `extends: NAME`, a recipe by name or path, and then only what differs from
+    that one.
+
     Raises:
         RecipeError: the file cannot be read, or a key or value is wrong; names the key.
     """
-    return read_settings(find_recipe(name), Recipe, RecipeError, overrides)
+    return read_settings(find_recipe(name), Recipe, RecipeError, overrides, find_recipe)

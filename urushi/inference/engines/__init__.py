@@ -11,7 +11,7 @@ from urushi.inference.engines.base import Engine, Precision
 
 __all__ = ["ENGINES", "Engine", "EngineEntry", "create_engine"]
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,26 @@ def create_engine(
         engine: an entry of `ENGINES`; `auto` takes OpenVINO on a CPU where it is installed and
             the model has its graph, else torch.
         device: `auto` (cuda, xpu, mps, cpu in that order), or a device by name.
-        precision: `float32`, or `bf16` for bfloat16 arithmetic.
+        precision: `float32`; `bf16` for bfloat16 arithmetic; `int8` for 8-bit convolutions, which
+            only OpenVINO has, for models with an int8 file.
         threads: number of CPU threads; None leaves it to the engine.
         compile: let torch compile the network.
 
     Raises:
         EngineError: an option is unknown, unavailable, or can have no effect.
         MissingExtraError: the engine, or every engine, is not installed.
-        FileFormatError: weights and graph, or weights and configuration, do not belong together.
+        FileFormatError: weights and graph, int8 file or configuration do not belong together.
     """
     if precision not in PRECISIONS:
-        raise EngineError(f"precision {precision!r} is unknown: expected {' or '.join(PRECISIONS)}")
+        raise EngineError(f"precision {precision!r} is unknown: expected {', '.join(PRECISIONS)}")
     if threads is not None and threads < 1:
         raise EngineError(f"threads is {threads}: expected at least 1")
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+    if precision == "int8":
+        if engine == "torch":
+            raise EngineError("torch has no precision int8: use engine openvino, or bf16")
+        engine = "openvino"
     if engine != "auto" and not is_installed(ENGINES[engine].package):
         raise MissingExtraError(f"the engine {engine!r}", ENGINES[engine].extra)
     if engine == "openvino" and compile:

@@ -8,7 +8,7 @@ from urushi.files.model import ModelHeader
 
 __all__ = ["Engine", "Precision", "working_memory"]
 
-Precision = Literal["float32", "bf16"]
+Precision = Literal["float32", "bf16", "int8"]
 
 # Peak working memory in bytes per input pixel and per channel of width: growth of the resident
 # set on NAFNets of width 16 and 32 with a tile of 640 pixels, the larger of both (see
@@ -18,6 +18,7 @@ _BYTES_PER_WIDTH = {
     ("torch", "bf16"): 52.0,
     ("openvino", "float32"): 32.0,
     ("openvino", "bf16"): 22.0,
+    ("openvino", "int8"): 31.0,  # where the rest is float32; 22 where it is bf16
 }
 # For a backbone whose configuration names no width: that of a network of width 64.
 _DEFAULT_WIDTH = 64
@@ -30,7 +31,8 @@ class Engine(Protocol):
     Attributes:
         name: `torch` or `openvino`.
         device: `cpu`, `cuda:0`, `xpu:0` or `mps`.
-        precision: `float32`, or `bf16` for bfloat16 arithmetic inside the network.
+        precision: `float32`; `bf16` for bfloat16 arithmetic inside the network; `int8` for 8-bit
+            convolutions.
         size_multiple: height and width of a batch must be multiples of this.
         bytes_per_pixel: approximate peak working memory per input pixel, in bytes; the tile size
             is chosen by it.

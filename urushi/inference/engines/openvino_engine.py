@@ -8,13 +8,22 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
+from urushi.files.int8 import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel, architecture_hash
 from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.engines.int8 import fold_constants, insert_ranges
 
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["ARCHITECTURE_KEY", "IMAGE_INPUT", "SIZE_MULTIPLE_KEY", "OpenVINOEngine"]
+__all__ = [
+    "ARCHITECTURE_KEY",
+    "IMAGE_INPUT",
+    "SIZE_MULTIPLE_KEY",
+    "OpenVINOEngine",
+    "import_openvino",
+    "read_graph",
+]
 
 IMAGE_INPUT = "image"
 # Entries of the graph's metadata.
@@ -32,12 +41,13 @@ class OpenVINOEngine:
 
     Args:
         model: a checked model file with a graph.
-        precision: `bf16` lets OpenVINO calculate in bfloat16.
+        precision: `bf16` lets OpenVINO calculate in bfloat16; `int8` makes convolutions 8-bit
+            ones, and the rest bfloat16 where the CPU has that, float32 elsewhere.
         threads: CPU threads, or None for OpenVINO's choice.
 
     Raises:
-        EngineError: there is no graph, or this CPU has no bfloat16 arithmetic.
-        FileFormatError: the graph is damaged or of another network.
+        EngineError: there is no graph, no int8 file, or this CPU has no bfloat16 arithmetic.
+        FileFormatError: the graph or the int8 file is damaged or of another network.
     """
 
     name = "openvino"
@@ -51,12 +61,14 @@ class OpenVINOEngine:
         self._model = model
         self._threads = threads
         self._float32: OpenVINOEngine | None = None
-        self._core = _import_openvino().Core()
-        if precision == "bf16" and "BF16" not in self._core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        self._core = import_openvino().Core()
+        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bf16" and not has_bf16:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
-        self._graph, self.size_multiple = _read_graph(self._core, model)
+        self._hint = "bf16" if has_bf16 and precision != "float32" else "f32"
+        self._graph, self.size_multiple = read_graph(self._core, model)
+        if precision == "int8":
+            _to_int8(self._graph, model)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
@@ -98,7 +110,7 @@ class OpenVINOEngine:
                 graph = graph.clone()
                 graph.reshape({IMAGE_INPUT: list(shape)})
             options: dict[str, Any] = {
-                "INFERENCE_PRECISION_HINT": "f32" if self.precision == "float32" else "bf16",
+                "INFERENCE_PRECISION_HINT": self._hint,
                 "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
             }
             if self._threads is not None:
@@ -109,7 +121,7 @@ class OpenVINOEngine:
         return self._requests[key]
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO such that it cannot report to anyone.
 
     Its Python package sends an event to a web analytics service when it is imported, and writes
@@ -124,7 +136,7 @@ def _import_openvino() -> Any:
     return openvino
 
 
-def _read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
+def read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
     """Read the graph and put the model's weights in the place of its inputs."""
     path = model.graph
     if path is None:
@@ -166,6 +178,21 @@ def _read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Mo
         )
     graph.validate_nodes_and_infer_types()
     return graph, int(metadata[SIZE_MULTIPLE_KEY])
+
+
+def _to_int8(graph: "openvino.Model", model: LoadedModel) -> None:
+    """Make 8-bit convolutions of those for which the model's int8 file has ranges."""
+    path = int8_path(model.path)
+    if not path.is_file():
+        raise EngineError(
+            f"{model.path} has no {path.name} beside it, which precision int8 needs: make it with  "
+            f"{int8_command(model.path)}, or use float32 or bf16"
+        )
+    _, layers = read_int8(model)
+    fold_constants(graph)
+    problem = insert_ranges(graph, layers)
+    if problem:
+        raise FileFormatError(f"{path}: {problem}: make it again with  {int8_command(model.path)}")
 
 
 def _metadata(graph: "openvino.Model") -> dict[str, str]:
