@@ -3,9 +3,11 @@
     python benchmarks/search.py --data DATA --pack PACK [--only GROUP] [--runs FOLDER] [--threads 1]
 
 `search.yaml` beside this file names groups of variants. Within a group every variant gets the same
-time: its optimizer steps are what fits into the group's minutes at the speed that it showed in a
-short trial (compiling is not counted), unless the group gives the number of steps, because its
-variants cost the same. A finished row is kept in `results/search.json` and not measured again.
+time: its optimizer steps are what fits into the group's minutes at the speed that `speeds` gives
+for it, megapixels per second measured one after another on an idle machine (`--speeds` measures
+them; in a trial beside other work they would be its luck), or the group gives the number of steps,
+where its variants cost the same. A finished row is kept in `results/search.json` and not measured
+again.
 
 Scores are PSNR in dB on held-out pictures, six of them, by kind of damage; `mean` is that over
 all kinds but `clean`. The averaged weights are scored; where a group says `last`, the last ones
@@ -58,16 +60,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="groups to run; all by default")
     parser.add_argument("--runs", type=Path, default=Path("runs/search"))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--speeds", action="store_true", help="measure training speeds instead")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant:
         group, name = arguments.variant.split("/")
-        print(json.dumps(measure(group, name, arguments)))
+        measured = speed if arguments.speeds else measure
+        print(json.dumps(measured(group, name, arguments)))
         return
     for group, plan in plans().items():
         if arguments.only and group not in arguments.only:
             continue
         for name in plan["variants"]:
+            if arguments.speeds:
+                print(f"{group}/{name}: {in_own_process(group, name)} MP/s", flush=True)
+                continue
             if any((r["group"], r["variant"]) == (group, name) for r in rows()):
                 continue
             print(f"{group}/{name}", file=sys.stderr, flush=True)
@@ -90,7 +97,7 @@ def keep(row: dict[str, Any]) -> None:
     RESULTS.write_text(text + "\n", encoding="utf-8")
 
 
-def in_own_process(group: str, name: str) -> dict[str, Any]:
+def in_own_process(group: str, name: str) -> Any:
     # Compiled programs and kept memory of one variant must not meet those of the next.
     done = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--variant", f"{group}/{name}"],
@@ -101,49 +108,72 @@ def in_own_process(group: str, name: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(group: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    import torch
-
-    from urushi.backbones import create_backbone
-    from urushi.data.pack import PackedPictures
-    from urushi.training.loop import train
+def recipe_of(plan: dict[str, Any], name: str, steps: int) -> Any:
+    """The recipe of a variant with that many optimizer steps."""
     from urushi.training.recipe import load_recipe
 
-    torch.set_num_threads(arguments.threads)
-    plan = plans()[group]
-    pack = PackedPictures(arguments.pack)
-    changes = [*plan.get("all", []), *(plan["variants"][name] or [])]
-    # Not compared during training, and no checkpoint is worth its time here.
+    changes = [in_steps(change, steps) for change in changes_of(plan, name)]
+    # Not scored during training, and no checkpoint is worth its time here.
     changes += ["validation.benchmarks=[]", "checkpoint_minutes=60"]
+    return load_recipe(plan["recipe"], [f"schedule.steps={steps}", *changes])
 
-    def recipe(steps: int) -> Any:
-        own = [in_steps(change, steps) for change in changes]
-        return load_recipe(plan["recipe"], [f"schedule.steps={steps}", *own])
 
+def changes_of(plan: dict[str, Any], name: str) -> list[str]:
+    return [*plan.get("all", []), *(plan["variants"][name] or [])]
+
+
+def speed(group: str, name: str, arguments: argparse.Namespace) -> float:
+    """Training speed in megapixels per second, without compiling."""
+    from urushi.data.packed import PackedPictures
+    from urushi.training.loop import train
+
+    use_threads(arguments.threads)
+    recipe = recipe_of(plans()[group], name, TRIAL_STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        log = train(recipe, PackedPictures(arguments.pack), Path(folder), device="cpu").log
+    seconds = log[-1]["seconds"] - log[0]["seconds"]
+    pixels = (log[-1]["step"] - log[0]["step"]) * pixels_of(recipe)
+    return round(pixels / seconds / 1e6, 3)
+
+
+def pixels_of(recipe: Any) -> int:
+    return recipe.data.batch * recipe.data.patch**2
+
+
+def use_threads(threads: int) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def measure(group: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    use_threads(arguments.threads)
+    from urushi.backbones import create_backbone
+    from urushi.data.packed import PackedPictures
+    from urushi.training.loop import train
+
+    plan = plans()[group]
     steps = plan.get("steps")
     if steps is None:
-        with tempfile.TemporaryDirectory() as folder:
-            log = train(recipe(TRIAL_STEPS), pack, Path(folder), device="cpu").log
-        each = (log[-1]["seconds"] - log[0]["seconds"]) / (log[-1]["step"] - log[0]["step"])
-        steps = round(60 * plan["minutes"] / each)
-    final = recipe(steps)
+        pixels = 60e6 * plan["minutes"] * plan["speeds"][name]
+        steps = round(pixels / pixels_of(recipe_of(plan, name, 1000)))
+    recipe = recipe_of(plan, name, steps)
     folder = arguments.runs / group / "".join(c if c.isalnum() else "-" for c in name)
-    result = train(final, pack, folder, resume=True, device="cpu")
-    first = result.log[0]
-    network = create_backbone(final.backbone.name, final.backbone.config)
+    result = train(recipe, PackedPictures(arguments.pack), folder, resume=True, device="cpu")
+    network = create_backbone(recipe.backbone.name, recipe.backbone.config)
     row = {
         "group": group,
         "variant": name,
-        "changes": changes[:-2],
+        "changes": changes_of(plan, name),
         "parameters": sum(p.numel() for p in network.parameters()),
         "steps": steps,
-        "seconds": round(result.seconds - first["seconds"]),
+        "seconds": round(result.seconds - result.log[0]["seconds"]),
         "threads": arguments.threads,
-        "psnr": scores(result.weights, final, arguments.data),
+        "psnr": scores(result.weights, recipe, arguments.data),
     }
     if plan.get("last"):
-        row["psnr_last"] = scores(last_weights(folder), final, arguments.data)
+        row["psnr_last"] = scores(last_weights(folder), recipe, arguments.data)
     return row
 
 

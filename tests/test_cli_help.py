@@ -14,7 +14,7 @@ from urushi.version import __version__
 
 COMMANDS = (
     ["restore"], ["evaluate"], ["train"], ["degrade"], ["data", "pack"], ["data", "check"],
-    ["inspect"], ["export"], ["doctor"],
+    ["inspect"], ["export"], ["import-peft"], ["doctor"],
 )  # fmt: skip
 
 
@@ -74,6 +74,8 @@ def test_version():
         ["export", "m.safetensors", "--precision", "int8"],
         ["export", "m.safetensors", "--clean", "photos"],
         ["export", "m.safetensors", "--crops", "8"],
+        ["export", "a.safetensors", "--merged", "b", "--peft", "c"],
+        ["import-peft", "folder"],
         ["doctor", "--frobnicate"],
     ],
     ids=" ".join,

@@ -29,7 +29,7 @@ def test_shipped_recipes_are_whole(path):
     [
         ("{", "not valid YAML"),
         ("[1]", "mapping"),
-        ("name: x", "backbone is missing"),
+        ("name: x", "data is missing"),
         ("{name: x, sed: 1, backbone: {name: a, config: {}}}", "did you mean 'seed'|missing"),
     ],
 )

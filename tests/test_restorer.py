@@ -296,6 +296,7 @@ def test_describe_names_what_is_used():
         "precision": "float32",
         "tile": 96,
         "overlap": 20,
+        "adapters": [],
     }
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from training_support import TINY, make_pack, newest, recipe, run_script, same
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
-from urushi.training.batches import Batches, turn_and_mirror
+from urushi.training.batches import DegradedBatches, turn_and_mirror
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.loop import train
 from urushi.training.losses import LOSSES, frequency_loss, make_loss
@@ -43,7 +43,7 @@ def batches(pack, **changes):
         "seed": 3,
         "device": torch.device("cpu"),
     }
-    return Batches(**{**options, **changes})
+    return DegradedBatches(**{**options, **changes})
 
 
 def test_a_batch_is_a_function_of_seed_and_step(pack):

@@ -7,6 +7,7 @@ UrushiError
 │   └── TargetError         the target exists, cannot be written, or has no known format
 ├── FileFormatError     a model file is damaged, of another kind, or newer than this version
 ├── BackboneError       unknown backbone, or a configuration or size it cannot have
+├── AdapterError        unknown method, or an adapter that does not fit its backbone
 ├── DegradationError    unknown degradation, or parameters outside their range
 ├── EngineError         an engine is missing, failed, or gave an unusable result
 │   └── OutOfMemoryError    even the smallest tile does not fit
@@ -18,6 +19,7 @@ Every message names the value, what was expected and the way out, in one sentenc
 """
 
 __all__ = [
+    "AdapterError",
     "BackboneError",
     "DataError",
     "DegradationError",
@@ -60,6 +62,10 @@ class FileFormatError(UrushiError):
 
 class BackboneError(UrushiError):
     """Unknown backbone, or a configuration or picture size it cannot have."""
+
+
+class AdapterError(UrushiError):
+    """Unknown method, settings it cannot have, or an adapter that does not fit a backbone."""
 
 
 class DegradationError(UrushiError):

@@ -6,7 +6,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from urushi.app import data, degrade, doctor, evaluate, export, inspect, restore, train
+from urushi.app import (
+    adapt,
+    data,
+    degrade,
+    doctor,
+    evaluate,
+    export,
+    import_peft,
+    inspect,
+    profile,
+    restore,
+    train,
+)
 from urushi.app.output import EXIT_FAILED, complain, examples
 from urushi.app.signals import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
@@ -47,11 +59,14 @@ app = typer.Typer(
 )
 app.command("restore", epilog=restore.EPILOG)(restore.restore)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("adapt", epilog=adapt.EPILOG)(adapt.adapt)
+app.command("profile", epilog=profile.EPILOG)(profile.profile)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
 app.add_typer(data.app, name="data")
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("export", epilog=export.EPILOG)(export.export)
+app.command("import-peft", epilog=import_peft.EPILOG)(import_peft.import_peft)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 
 

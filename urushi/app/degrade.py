@@ -9,7 +9,7 @@ from rich.text import Text
 
 from urushi.app.options import Json, Seed, degradation_options, make_degradation, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples
-from urushi.errors import DegradationError, UrushiError
+from urushi.errors import DegradationError, RecipeError, UrushiError
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -142,7 +142,10 @@ def _of_recipe(name: str) -> dict[str, Any]:
     # A recipe has a name of its own; what makes it one is its degradation. It says what is wrong.
     if isinstance(content, dict) and "degradation" not in content and "name" in content:
         return content
-    return dict(load_recipe(path).degradation)
+    degradation = load_recipe(path).degradation
+    if degradation is None:
+        raise RecipeError(f"{path} has no degradation, it trains on pairs: choose another recipe")
+    return degradation
 
 
 def _write_sheet(

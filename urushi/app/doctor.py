@@ -4,20 +4,21 @@ from typing import Any
 
 import typer
 
-from urushi.app.options import Json, Model
+from urushi.app.options import Adapters, Json, Model
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, size_text
 
 __all__ = ["EPILOG", "doctor"]
 
-EPILOG = examples("urushi doctor", "urushi doctor --model mine.safetensors --json")
+EPILOG = examples("urushi doctor", "urushi doctor --adapter mine.safetensors --json")
 
 
-def doctor(model: Model = "base", json: Json = False) -> None:
+def doctor(model: Model = "base", adapter: Adapters = None, json: Json = False) -> None:
     """Look at the installation, and restore a small picture as a test."""
+    from urushi.inference.adapters import parse_adapter
     from urushi.inference.health import examine
 
     out = Output(json=json)
-    report = examine(model)
+    report = examine(model, [parse_adapter(text) for text in adapter or ()])
     if json:
         out.document(report)
     else:
@@ -70,8 +71,9 @@ def _test(test: dict[str, Any]) -> str:
     if "psnr_restored" not in test:
         return f"{test['model']}: failed"
     uses = test["uses"]
+    names = [test["model"], *(adapter["name"] for adapter in uses["adapters"])]
     lines = [
-        f"{test['model']} on {uses['engine']}, {uses['device']}, {uses['precision']}",
+        f"{' with '.join(names)} on {uses['engine']}, {uses['device']}, {uses['precision']}",
         f"noisy picture {test['psnr_noisy']:.2f} dB, restored {test['psnr_restored']:.2f} dB",
     ]
     if "engines" in test:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from urushi.app.options import (
+    Adapters,
     DataRoot,
     Device,
     EngineName,
@@ -35,7 +36,7 @@ __all__ = ["EPILOG", "evaluate"]
 EPILOG = examples(
     "urushi evaluate --list",
     "urushi evaluate --benchmark cbsd68-noise25 --data datasets/ --sheet sheet.png",
-    "urushi evaluate --pairs mine/ --model mine.safetensors --json scores.json",
+    "urushi evaluate --pairs mine/ --adapter mine.safetensors --json scores.json",
     r"urushi evaluate --clean photos/ --degrade jpeg --set quality=\[10,10]",
     "urushi evaluate --all --data datasets/ --as-is --json -",
 )
@@ -99,6 +100,7 @@ def evaluate(
         bool, typer.Option("--list", help="Show the benchmarks that are known.")
     ] = False,
     model: Model = "base",
+    adapter: Adapters = None,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -115,6 +117,8 @@ def evaluate(
         raise typer.BadParameter("--set goes with --degrade.")
     if clean is None and degrade is not None:
         raise typer.BadParameter("--degrade goes with --clean FOLDER.")
+    if as_is and adapter:
+        raise typer.BadParameter("--adapter has no effect with --as-is: leave one out.")
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
     names = _all_present(out, data) if everything else benchmarks or []
@@ -123,7 +127,7 @@ def evaluate(
         raise typer.BadParameter("name what to measure on: --benchmark, --all, --pairs or --clean.")
     restorer = None
     if not as_is:
-        restorer = make_restorer(model, engine, device, precision, tile, overlap, threads)
+        restorer = make_restorer(model, engine, device, precision, tile, overlap, threads, adapter)
     run = _Run(out, restorer, data, limit, protocol)
     for benchmark in chosen:
         run.measure(benchmark, None if sheet is None else _sheet_path(sheet, benchmark, chosen))

@@ -1,11 +1,11 @@
-"""`urushi export`: what OpenVINO runs, written beside a model's weights."""
+"""`urushi export`: what OpenVINO runs, beside a model's weights; and adapters in other forms."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from urushi.app.options import Json
+from urushi.app.options import Json, Model, require
 from urushi.app.output import Output, examples, size_text
 
 __all__ = ["EPILOG", "export"]
@@ -13,13 +13,19 @@ __all__ = ["EPILOG", "export"]
 EPILOG = examples(
     "urushi export mine.safetensors",
     "urushi export mine.safetensors --precision int8 --clean photos/",
+    "urushi export adapter.safetensors --merged whole.safetensors",
+    "urushi export adapter.safetensors --peft folder/",
 )
 _CHOICES = ("float32", "int8")
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model file; NAME.onnx goes beside it.")
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="A model file, NAME.onnx goes beside it; or, with --merged or --peft, an adapter.",
+        ),
     ],
     precision: Annotated[
         str,
@@ -40,27 +46,81 @@ def export(
         int | None,
         typer.Option("--crops", min=2, metavar="N", help="Crops of them to look at; 64 otherwise."),
     ] = None,
+    merged: Annotated[
+        Path | None,
+        typer.Option(
+            "--merged", metavar="OUT", help="Write a model file with the adapter in its weights."
+        ),
+    ] = None,
+    model: Model = "base",
+    peft: Annotated[
+        Path | None,
+        typer.Option(
+            "--peft", metavar="FOLDER", help="Write the adapter in the format of Hugging Face PEFT."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Export a model's graph, which makes it faster on a CPU and runs without torch."""
+    """Export a model's graph, which runs fast without torch, or an adapter in another form."""
     if precision not in _CHOICES:
         raise typer.BadParameter(f"--precision {precision!r} is not one of {', '.join(_CHOICES)}.")
     if (precision == "int8") != (clean is not None):
         raise typer.BadParameter("--precision int8 and --clean FOLDER need each other.")
     if crops is not None and clean is None:
         raise typer.BadParameter("--crops is for --precision int8.")
+    if merged is not None and peft is not None:
+        raise typer.BadParameter("give --merged or --peft, not both.")
+    if (merged or peft) and clean is not None:
+        raise typer.BadParameter("--merged and --peft are for adapters, int8 is for models.")
+    if merged is None and model != "base":
+        raise typer.BadParameter("--model is the base for --merged.")
     out = Output(json=json)
-    if clean is None:
-        _export_graph(out, model)
+    if merged is not None:
+        _export_merged(out, file, model, merged)
+    elif peft is not None:
+        _export_peft(out, file, peft)
+    elif clean is None:
+        _export_graph(out, file)
     else:
-        _export_int8(out, model, clean, crops)
+        _export_int8(out, file, clean, crops)
+
+
+def _export_merged(out: Output, adapter: str, model: str, target: Path) -> None:
+    from urushi.files.model import read_model
+    from urushi.inference.adapters import parse_adapter, write_merged
+    from urushi.inference.zoo import find_model
+
+    write_merged(read_model(find_model(model)), [parse_adapter(adapter)], target)
+    size = target.stat().st_size
+    out.say(f"model: {target} ({size_text(size)})")
+    if out.json:
+        out.document({"model": str(target), "size": size})
+
+
+def _export_peft(out: Output, adapter: str, folder: Path) -> None:
+    require(("torch",), "writing PEFT's format", "torch")
+    from urushi.adapters.peft import write_peft
+    from urushi.files.adapter import read_adapter
+
+    write_peft(read_adapter(Path(adapter)), folder)
+    out.say(f"PEFT: {folder}")
+    if out.json:
+        out.document({"peft": str(folder)})
 
 
 def _export_graph(out: Output, model: str) -> None:
+    from urushi.errors import FileFormatError
     from urushi.inference.export import export_graph
+    from urushi.inference.inspection import is_adapter
     from urushi.inference.zoo import find_model
 
-    graph = export_graph(find_model(model))
+    path = find_model(model)
+    if is_adapter(path):
+        raise FileFormatError(
+            f"{path}: an adapter has no graph of its own, it runs in that of its base: choose "
+            "--merged OUT or --peft FOLDER to export it"
+        )
+    graph = export_graph(path)
     out.say(f"graph: {graph} ({size_text(graph.stat().st_size)})")
     if out.json:
         out.document({"graph": str(graph), "size": graph.stat().st_size})

@@ -20,11 +20,13 @@ EPILOG = examples(
 def inspect(
     file: Annotated[
         str,
-        typer.Argument(metavar="FILE", help="A model, by name or file; a picture; a pack."),
+        typer.Argument(
+            metavar="FILE", help="A model, by name or file; an adapter; a picture; a pack."
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Show what a model file, a pack of pictures, a checkpoint or a picture holds."""
+    """Show what a model, an adapter, a pack of pictures, a checkpoint or a picture holds."""
     from urushi.inference.inspection import inspect_file
     from urushi.inference.zoo import find_model, zoo_names
 
@@ -34,7 +36,13 @@ def inspect(
     if json:
         out.document(content)
         return
-    rows = {"model": _model, "pack": _pack, "checkpoint": _checkpoint, "picture": _picture}
+    rows = {
+        "model": _model,
+        "adapter": _adapter,
+        "pack": _pack,
+        "checkpoint": _checkpoint,
+        "picture": _picture,
+    }
     out.rows(
         [
             ("file", content["path"]),
@@ -46,6 +54,8 @@ def inspect(
 
 
 Rows = list[tuple[str, object]]
+# A setting with more entries is told by their number; --json has them all.
+_LONG = 4
 
 
 def _model(content: dict[str, Any]) -> Rows:
@@ -68,6 +78,38 @@ def _model(content: dict[str, Any]) -> Rows:
         ("written by", header["created_by"]),
         ("weights hash", header["weights_hash"]),
     ]
+
+
+def _adapter(content: dict[str, Any]) -> Rows:
+    header, base = content["header"], content["header"]["base"]
+    recipe = header["recipe"] or {}
+    scores = [f"{name}: {_score(value)}" for name, value in header["scores"].items()]
+    config = {n: v for n, v in header["config"].items() if v not in (None, False, [], {})}
+    settings = [f"{name} {_setting(value)}" for name, value in config.items()]
+    runs = "any engine, in the weights" if content["foldable"] else "the engine torch alone"
+    return [
+        ("name", content["name"]),
+        ("description", header["description"] or "-"),
+        ("method", f"{header['method']}: {', '.join(settings) or 'no settings'}"),
+        ("base", f"{base['name']}, a {base['backbone']}, weights {base['weights_hash'][:12]}"),
+        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("storage", ", ".join(content["storage"])),
+        ("run by", runs),
+        ("for", ", ".join(header["degradations"]) or "-"),
+        ("scores", "\n".join(scores) or "-"),
+        ("recipe", recipe.get("name", "-")),
+        ("licence", header["licence"] or "-"),
+        ("data", header["data"] or "-"),
+        ("written by", header["created_by"]),
+        ("tensors hash", header["tensors_hash"]),
+    ]
+
+
+def _setting(value: object) -> str:
+    """A setting for people: of long ones, such as a rank for every layer, how many there are."""
+    if isinstance(value, dict | list) and len(value) > _LONG:
+        return f"({len(value)} entries)"
+    return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _int8(content: dict[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENGINES",
     "PRECISIONS",
+    "Adapters",
     "DataRoot",
     "Device",
     "EngineName",
@@ -48,6 +49,15 @@ Model = Annotated[
     str,
     typer.Option(
         "--model", "-m", metavar="MODEL", help="Name of a shipped model, or a model file."
+    ),
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        "-a",
+        metavar="FILE[:STRENGTH]",
+        help="An adapter file made for the model; repeatable. FILE:0.5 is half as strong.",
     ),
 ]
 EngineName = Annotated[
@@ -112,14 +122,17 @@ def make_restorer(
     tile: int | None,
     overlap: int | None,
     threads: int | None,
+    adapters: Sequence[str] | None = None,
 ) -> "Restorer":
     """The restorer these options ask for."""
+    from urushi.inference.adapters import parse_adapter
     from urushi.inference.restorer import Restorer
 
     if overlap is None:
         overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
     return Restorer(
         model,
+        adapters=[parse_adapter(text) for text in adapters or ()],
         engine=engine,
         device=device,
         precision=precision,

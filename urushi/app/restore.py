@@ -7,6 +7,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from urushi.app.options import (
+    Adapters,
     Device,
     EngineName,
     Json,
@@ -30,6 +31,7 @@ from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
     from urushi.inference.batch import BatchReport, Event, Job
+    from urushi.inference.restorer import Restorer
 
 __all__ = ["EPILOG", "restore"]
 
@@ -37,6 +39,7 @@ EPILOG = examples(
     "urushi restore photo.jpg",
     "urushi restore photo.jpg -o mended.png",
     "urushi restore photos/ -o mended/ --compare",
+    "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ -o mended/ --dry-run",
 )
@@ -57,6 +60,7 @@ def restore(
         ),
     ] = None,
     model: Model = "base",
+    adapter: Adapters = None,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -98,7 +102,7 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
-    from urushi.inference.batch import plan_batch, run_batch
+    from urushi.inference.batch import outdated, plan_batch, run_batch
 
     out = Output(json=json, quiet=quiet)
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
@@ -106,7 +110,7 @@ def restore(
         _tell_plan(out, jobs)
         return
     limit = _limit(max_pixels)
-    restorer = make_restorer(model, engine, device, precision, tile, overlap, threads)
+    restorer = make_restorer(model, engine, device, precision, tile, overlap, threads, adapter)
     with out.progress() as progress:
         report = run_batch(
             restorer,
@@ -117,13 +121,14 @@ def restore(
             max_pixels=limit,
         )
         sheets = _write_sheets(out, jobs, report, output, limit) if compare else {}
-    used = restorer.describe()
-    _tell_summary(out, report, used, sheets)
+    older = outdated(restorer, report)
+    _tell_summary(out, report, restorer, older, sheets)
     if out.json:
         files: dict[str, Any] = {
             "sheets": {str(path): problem or None for path, problem in sheets.items()}
         }
-        out.document({**report.to_json(), "restorer": used, **(files if compare else {})})
+        facts = {"restorer": restorer.describe(), "outdated": [str(path) for path in older]}
+        out.document({**report.to_json(), **facts, **(files if compare else {})})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
         raise typer.Exit(exit_code())
@@ -215,7 +220,8 @@ def _write_sheets(
 def _tell_summary(
     out: Output,
     report: "BatchReport",
-    used: dict[str, str | int],
+    restorer: "Restorer",
+    older: list[Path],
     sheets: dict[Path, str],
 ) -> None:
     counts = {
@@ -224,10 +230,17 @@ def _tell_summary(
         "failed": report.count("failed"),
     }
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
+    used = restorer.describe()
     how = f"{used['engine']} on {used['device']}, {used['precision']}"
+    if restorer.adapters:
+        how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
     if counts["skipped"]:
         out.say("skipped are those whose target exists: --overwrite restores them again")
+    if older:
+        out.say(
+            f"{len(older)} of them are older than an adapter in use, so were not restored with it"
+        )
     made = [path for path, problem in sheets.items() if not problem]
     if made:
         where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"

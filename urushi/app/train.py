@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, TextColumn
 
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
+from urushi.app.teller import Teller
 from urushi.errors import BackboneError, MissingExtraError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from urushi.data.pack import PackedPictures
-    from urushi.training.loop import Progress, TrainingResult
+    from urushi.training.loop import TrainingResult
     from urushi.training.recipe import Recipe
 
 __all__ = ["EPILOG", "train"]
@@ -96,7 +96,7 @@ def train(
     def validate(network: "nn.Module") -> dict[str, float]:
         return score_network(network, settings, checked.benchmarks, data, checked.limit)
 
-    with _Teller(out) as teller:
+    with Teller(out) as teller:
         result = run_training(
             settings,
             pictures,
@@ -150,9 +150,11 @@ def _open_pack(path: Path) -> "PackedPictures":
 
 
 def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: str) -> str:
+    from urushi.training.build import backbone_of
+
     data = recipe.data
     return (
-        f"{recipe.name}: {recipe.backbone.name} on {len(pack)} pictures, "
+        f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} pictures, "
         f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
         f"{recipe.precision} on {where}, in {run}"
     )
@@ -210,43 +212,3 @@ def _leave(
         return {"model": str(path), "graph": None}
     out.say(f"graph: {graph} ({size_text(graph.stat().st_size)})")
     return {"model": str(path), "graph": str(graph)}
-
-
-class _Teller:
-    """Shows how a training goes: a bar on a terminal, lines elsewhere."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[said]}", markup=False),
-        )
-        self._bar = out.progress(*columns)
-        self._task = self._bar.add_task("", total=None, said="")
-
-    def __enter__(self) -> "_Teller":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, progress: "Progress") -> None:
-        steps = f"step {progress.step} of {progress.steps}"
-        speed = f"{progress.pixels_per_second / 1e6:.2f} megapixels/s"
-        # The first step takes longer than all others: it says nothing about the rest.
-        left = "" if progress.step == 1 else f", {time_text(progress.seconds_left)} left"
-        said = f"loss {progress.loss:.4g}, {speed}{left}"
-        self._bar.update(
-            self._task,
-            description=steps,
-            completed=progress.step,
-            total=progress.steps,
-            said=said,
-        )
-        if not self._out.live:
-            self._out.say(f"{steps}: {said}")
-        if progress.scores:
-            scores = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in progress.scores.items())
-            self._out.say(f"{steps}: {scores}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from urushi.backbones import nafnet
 from urushi.backbones.network import RestorationNetwork
-from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage
+from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage, TokenSite
 from urushi.errors import BackboneError
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "RestorationNetwork",
     "Sites",
     "Stage",
+    "TokenSite",
     "create_backbone",
 ]
 

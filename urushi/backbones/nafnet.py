@@ -263,7 +263,13 @@ class NAFNet(RestorationNetwork):
             for stage in stages
             for block in stage.blocks
         )
-        return Sites(feed_forward, (), tuple(stages), ("ups", "decoders", "ending"))
+        return Sites(
+            feed_forward=feed_forward,
+            attention=(),
+            stages=tuple(stages),
+            decoder=("ups", "decoders", "ending"),
+            tokens=(),
+        )
 
 
 def configuration_of(state: dict[str, Tensor]) -> dict[str, object]:

@@ -23,7 +23,9 @@ class FeedForwardSite:
         output: the module whose output leaves the branch.
         scale: the parameter that scales the branch before the addition, or None.
         width: channels of the branch's input and output.
-        layout: order of the axes of the branch's input; b batch, c channels, l tokens.
+        layout: order of the axes of the branch's input; b batch, c channels, l tokens, row by row.
+        grid: rows and columns of the tokens, where they are the same for every picture; None lets
+            them follow the picture's sides.
     """
 
     norm: str
@@ -32,6 +34,7 @@ class FeedForwardSite:
     scale: str | None
     width: int
     layout: Layout
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class AttentionSite:
 
     Args:
         query, key, value: `(module, first_row, last_row)` of the weight rows that project each.
-        output: the output projection.
-        width: channels of the input.
+        output: the output projection; a module that is called, so that its result can be changed.
+        width: channels of the input and of the output projection's result.
+        layout: order of the axes of the output projection's result.
     """
 
     query: tuple[str, int, int]
@@ -49,6 +53,28 @@ class AttentionSite:
     value: tuple[str, int, int]
     output: str
     width: int
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class TokenSite:
+    """A block that takes a sequence of tokens of any length: prompts can stand in front of it.
+
+    Its first argument and its result are sequences of the same length; it is called with
+    positional arguments.
+
+    Args:
+        block: dotted path.
+        width: channels of a token.
+        layout: order of the axes of the sequence.
+        companions: positions of further arguments that have a row for every token, such as
+            position embeddings; the first argument is position 0.
+    """
+
+    block: str
+    width: int
+    layout: Literal["blc", "lbc"]
+    companions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,9 +105,11 @@ class Sites:
         attention: attention projections; empty for a convolutional backbone.
         stages: stages in the order of execution.
         decoder: dotted paths of the modules that decoder-only tuning trains.
+        tokens: blocks that take prompts; empty for a backbone of convolutions or windows.
     """
 
     feed_forward: tuple[FeedForwardSite, ...]
     attention: tuple[AttentionSite, ...]
     stages: tuple[Stage, ...]
     decoder: tuple[str, ...]
+    tokens: tuple[TokenSite, ...] = ()

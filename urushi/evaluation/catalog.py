@@ -6,7 +6,7 @@ picture's name alone, so it stays the same whichever pictures are measured, and 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +122,7 @@ class Benchmark(Settings):
         input_8bit: a picture made by ``degradation`` is rounded to 8 bits.
         protocol: a name in ``PROTOCOLS``.
         crop_border: pixels not scored at each side.
+        only: names of the samples to measure; all if empty.
         pictures: how many there must be; a benchmark with some missing has another mean.
         source: where the pictures come from.
         licence: under what terms.
@@ -139,6 +140,7 @@ class Benchmark(Settings):
     input_8bit: bool = True
     protocol: str = "rgb-8bit"
     crop_border: Annotated[int, Field(ge=0)] = 0
+    only: list[str] = []
     pictures: Annotated[int, Field(ge=1)] | None = None
     source: str = "not stated"
     licence: str = "not stated"
@@ -174,6 +176,11 @@ class Benchmark(Settings):
             samples = self._paired(root)
         else:
             samples = self._degraded(self._folder(root, self.clean))
+        if self.only:
+            missing = set(self.only) - {sample.name for sample in samples}
+            if missing:
+                raise DataError(f"the benchmark {self.name} has no picture {min(missing)!r}")
+            samples = [sample for sample in samples if sample.name in self.only]
         if self.pictures not in (None, len(samples)):
             raise DataError(
                 f"the benchmark {self.name} has {len(samples)} pictures here, expected "
@@ -245,9 +252,13 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def paired_benchmark(
-    input_folder: str | Path, target_folder: str | Path, *, protocol: str = "rgb-8bit"
+    input_folder: str | Path,
+    target_folder: str | Path,
+    *,
+    protocol: str = "rgb-8bit",
+    only: Sequence[str] = (),
 ) -> Benchmark:
-    """A benchmark of two folders of one's own."""
+    """A benchmark of two folders of one's own, or of the pairs named in `only`."""
     source, target = Path(input_folder).resolve(), Path(target_folder).resolve()
     shared = source.parent.name if source.parent == target.parent else source.name
     return Benchmark(
@@ -255,6 +266,7 @@ def paired_benchmark(
         title=f"pairs of {source.name} and {target.name}",
         input=str(source),
         target=str(target),
+        only=list(only),
         protocol=named_protocol(protocol).name,
     )
 
@@ -266,6 +278,7 @@ def clean_benchmark(
     seed: int = 0,
     input_8bit: bool = True,
     protocol: str = "rgb-8bit",
+    only: Sequence[str] = (),
 ) -> Benchmark:
     """A benchmark of one's own clean pictures and a degradation, ``{"name": ..., ...}``."""
     clean = Path(folder).resolve()
@@ -276,6 +289,7 @@ def clean_benchmark(
         clean=str(clean),
         degradation=dict(degradation) if degradation else None,
         seed=seed,
+        only=list(only),
         input_8bit=input_8bit,
         protocol=named_protocol(protocol).name,
     )

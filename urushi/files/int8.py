@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from urushi.errors import FileFormatError
-from urushi.files.model import LoadedModel, architecture_hash, weights_hash, write_whole
+from urushi.files.container import METADATA_KEY, Header, weights_hash, write_container
+from urushi.files.model import LoadedModel, architecture_hash
 from urushi.version import __version__
 
 __all__ = [
@@ -33,10 +33,9 @@ __all__ = [
 
 FORMAT = "urushi-int8"
 VERSION = 1
-_METADATA_KEY = "urushi"
 
 
-class Int8Header(BaseModel):
+class Int8Header(Header):
     """What such a file says about itself.
 
     Attributes:
@@ -49,8 +48,6 @@ class Int8Header(BaseModel):
         calibration: how the ranges were found, and what they cost.
         created_by: program and version that wrote the file.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["urushi-int8"] = FORMAT
     version: Literal[1] = VERSION
@@ -117,8 +114,7 @@ def write_int8(path: Path, layers: Mapping[str, LayerRanges], header: Int8Header
             tensors[f"{name}/bias"] = ranges.bias
     tensors = {n: np.ascontiguousarray(t, dtype=np.float32) for n, t in tensors.items()}
     header = header.model_copy(update={"ranges_hash": weights_hash(tensors)})
-    text = json.dumps(header.model_dump(), allow_nan=False, separators=(",", ":"))
-    write_whole(path, save(tensors, metadata={_METADATA_KEY: text}))
+    write_container(path, tensors, header)
 
 
 def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
@@ -143,7 +139,7 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
         # TypeError: a dtype that numpy does not have.
         raise FileFormatError(f"{path}: not a complete int8 file ({error}): {again}") from error
     try:
-        header = Int8Header.model_validate(json.loads(metadata.get(_METADATA_KEY, "")))
+        header = Int8Header.model_validate(json.loads(metadata.get(METADATA_KEY, "")))
     except (ValueError, RecursionError, ValidationError) as error:
         raise FileFormatError(
             f"{path}: its metadata is not that of an int8 file of version {VERSION}: {again}"
@@ -160,6 +156,12 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
 
 def _check_origin(header: Int8Header, model: LoadedModel, again: str) -> None:
     path = int8_path(model.path)
+    if model.folded:
+        raise FileFormatError(
+            f"{path}: measured on {model.path.name} without {' and '.join(model.folded)}: use "
+            "float32 or bf16, or write both to a model file with  urushi export ADAPTER --merged "
+            "OUT  and make the int8 file of that"
+        )
     if header.architecture_hash != architecture_hash(model.header):
         raise FileFormatError(f"{path}: of another network than {model.path.name}: {again}")
     if header.weights_hash != model.header.weights_hash:

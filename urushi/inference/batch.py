@@ -15,7 +15,7 @@ from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 
-__all__ = ["BatchReport", "Event", "FileResult", "Job", "plan_batch", "run_batch"]
+__all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,24 @@ def run_batch(
     except KeyboardInterrupt:
         interrupted = True
     return BatchReport(report, time.perf_counter() - begin, interrupted)
+
+
+def outdated(restorer: Restorer, report: BatchReport) -> list[Path]:
+    """Targets that were skipped although an adapter in use is younger, so did not make them.
+
+    What made a target is not written into it, so more than this cannot be told.
+    """
+    found = []
+    for result in report.results:
+        if result.status == "skipped":
+            try:
+                age = os.lstat(result.target).st_mtime_ns
+                files = [item.adapter.path for item in restorer.adapters]
+                if any(path.stat().st_mtime_ns > age for path in files):
+                    found.append(result.target)
+            except OSError:
+                continue  # gone meanwhile
+    return found
 
 
 def _run_job(

@@ -1,4 +1,4 @@
-"""What a file is and what it says about itself: a model, a pack, a checkpoint or a picture."""
+"""What a file is and what it says: a model, an adapter, a pack, a checkpoint or a picture."""
 
 import json
 from dataclasses import asdict
@@ -7,11 +7,13 @@ from typing import Any
 
 from urushi.data.pack import PackedPairs, PackedPictures
 from urushi.errors import FileFormatError
+from urushi.files.adapter import describe_adapter
+from urushi.files.fold import FOLDERS
 from urushi.files.int8 import int8_path, read_int8
 from urushi.files.model import describe_model, read_model
 from urushi.image import inspect_picture
 
-__all__ = ["inspect_file"]
+__all__ = ["inspect_file", "is_adapter"]
 
 _LONGEST_HEADER = 100_000_000
 
@@ -20,7 +22,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """Describes a file as plain JSON values; its content decides what it is, not its name.
 
     Returns:
-        `kind`, one of `model`, `pack`, `checkpoint` and `picture`, and what such a file holds.
+        `kind`, one of `model`, `adapter`, `pack`, `checkpoint` and `picture`, and what such a file
+        holds.
 
     Raises:
         UrushiError: the file is none of these, damaged, or cannot be read.
@@ -37,7 +40,21 @@ def inspect_file(path: Path) -> dict[str, Any]:
     facts = _json_object(said)
     if facts.get("kind") == "urushi-checkpoint":
         return {**facts, "kind": "checkpoint", "path": str(path), "size": path.stat().st_size}
+    if facts.get("format") == "urushi-adapter":
+        content = describe_adapter(path)
+        return {
+            "kind": "adapter", **content, "foldable": content["header"]["method"] in FOLDERS,
+        }  # fmt: skip
     return {"kind": "model", **describe_model(path), "int8": _describe_int8(path)}
+
+
+def is_adapter(path: Path) -> bool:
+    """Tell whether a file says that it is an adapter file; it may be damaged nevertheless."""
+    try:
+        metadata = _safetensors_metadata(path) or {}
+    except FileFormatError:
+        return False
+    return _json_object(metadata.get("urushi", "")).get("format") == "urushi-adapter"
 
 
 def _describe_int8(path: Path) -> dict[str, Any] | None:

@@ -2,14 +2,15 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
+from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.memory import available_memory
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
@@ -49,10 +50,13 @@ WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
 class Restorer:
     """Mends pictures of any size with one model on one engine.
 
-    Not for use by several threads at once.
+    Not for use by several threads at once. Its `adapters` are those in use.
 
     Args:
         model: name of a shipped model, path of a model file, or a model that is read already.
+        adapters: adapter files made for that model, or pairs of a file and a strength (1 is what it
+            was trained for); their effects add up. Most methods go into the weights and cost
+            nothing; the others, such as AdaptIR, need the engine torch.
         engine: "auto", "torch" or "openvino".
         device: "auto", or one the engine knows, such as "cpu" or "cuda".
         precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
@@ -65,13 +69,16 @@ class Restorer:
             free, up to 1 GiB on a CPU.
 
     Raises:
-        UrushiError: the model, the engine or an option cannot be used.
+        UrushiError: the model, an adapter, the engine or an option cannot be used.
     """
+
+    adapters: tuple[AppliedAdapter, ...]
 
     def __init__(
         self,
         model: str | Path | LoadedModel = "base",
         *,
+        adapters: Sequence[AdapterLike] = (),
         engine: str = "auto",
         device: str = "auto",
         precision: str = "float32",
@@ -83,14 +90,17 @@ class Restorer:
     ) -> None:
         _check_options(tile, overlap, memory_limit)
         loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
+        ready_model, applied, attached = apply_adapters(loaded, adapters)
         ready = create_engine(
-            loaded,
+            ready_model,
             engine=engine,
             device=device,
             precision=precision,
             threads=threads,
             compile=compile,
+            adapters=attached,
         )
+        self.adapters = applied
         self._set_up(ready, tile, overlap, memory_limit)
 
     @classmethod
@@ -105,6 +115,7 @@ class Restorer:
         """Restore with an engine that exists already; the arguments are those of the class."""
         _check_options(tile, overlap, memory_limit)
         restorer = cls.__new__(cls)
+        restorer.adapters = ()
         restorer._set_up(engine, tile, overlap, memory_limit)
         return restorer
 
@@ -134,14 +145,15 @@ class Restorer:
         # Set when memory ran out: no tile may be longer from then on.
         self._shrunk: int | None = None
 
-    def describe(self) -> dict[str, str | int]:
-        """What restores: engine, device, precision, and the tiles in pixels."""
+    def describe(self) -> dict[str, Any]:
+        """What restores: engine, device, precision, the tiles in pixels, and the adapters."""
         return {
             "engine": self.engine.name,
             "device": self.engine.device,
             "precision": self.engine.precision,
             "tile": self.tile if self._shrunk is None else min(self.tile, self._shrunk),
             "overlap": self.overlap,
+            "adapters": [adapter.describe() for adapter in self.adapters],
         }
 
     def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:

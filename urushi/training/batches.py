@@ -5,7 +5,8 @@ parameters of step `n` are drawn from a generator seeded by `(seed, n)`. So a re
 on exactly where it stopped, and several processes draw the same global batch and take their rows.
 """
 
-from dataclasses import dataclass
+from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,14 @@ from urushi.degradations.base import Parameters
 from urushi.degradations.chain import Chain
 from urushi.errors import DataError
 
-__all__ = ["Batch", "Batches", "step_generator", "turn_and_mirror"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "DegradedBatches",
+    "PairBatches",
+    "step_generator",
+    "turn_and_mirror",
+]
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -35,8 +43,7 @@ class Batch(NamedTuple):
     Attributes:
         degraded: what the network gets.
         clean: what it should give.
-        applied: which steps of a chain each patch went through; one column where the degradation
-            is no chain.
+        applied: which steps of a chain each patch went through; one column where there is none.
     """
 
     degraded: Float[Tensor, "b 3 p p"]
@@ -44,25 +51,27 @@ class Batch(NamedTuple):
     applied: Bool[Tensor, "b kinds"]
 
 
+# Indices of pictures, tops and lefts of crops in pixels.
+_Crops = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Batches:
-    """Draws the batch of any step.
+    """Draws the batch of any step from a pack; see `DegradedBatches` and `PairBatches`.
 
     Args:
-        pack: clean pictures.
-        degradation: what spoils them; keeps the size.
+        pack: pictures, or pairs of them.
         patch: side of a patch in pixels.
         batch: patches of the global batch.
         augment: apply the eight symmetries of the square.
         seed: of the training.
-        device: where patches are degraded.
+        device: where patches are made.
         resident: the pack's pixels on `device`; None reads them from the mapped file.
         rank: of this process.
         processes: how many share the batch; divides `batch`.
     """
 
     pack: PackedPictures
-    degradation: Degradation
     patch: int
     batch: int
     augment: bool
@@ -90,21 +99,19 @@ class Batches:
         """The patches of this process for step `step`."""
         generator = step_generator(self.seed, step)
         crops = self._draw_crops(generator)
-        symmetry = torch.randint(8, (self.batch,), generator=generator)
-        parameters = self.degradation.sample((self.batch, 3, self.patch, self.patch), generator)
-        mine = self.rows
-        clean = self._cut(*(values[mine] for values in crops))
-        if self.augment:
-            clean = turn_and_mirror(clean, symmetry[mine])
-        own = {name: values[mine] for name, values in parameters.items()}
-        return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
+        symmetry = torch.randint(8, (self.batch,), generator=generator)[self.rows]
+        indices, tops, lefts = (values[self.rows] for values in crops)
+        return self._make((indices, tops, lefts), symmetry, generator)
 
-    def _applied(self, parameters: Parameters, count: int) -> Bool[Tensor, "b kinds"]:
-        if isinstance(self.degradation, Chain):
-            return self.degradation.applied(parameters).to(self.device)
-        return torch.ones(count, 1, dtype=torch.bool, device=self.device)
+    @abstractmethod
+    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+        """The batch of these crops; `generator` is that of the step, as far as it was used."""
 
-    def _draw_crops(self, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _patches(self, crops: _Crops, symmetry: Tensor) -> Float[Tensor, "b 3 p p"]:
+        patches = self._cut(*crops)
+        return turn_and_mirror(patches, symmetry) if self.augment else patches
+
+    def _draw_crops(self, generator: torch.Generator) -> _Crops:
         """Indices, tops and lefts, every position in every picture equally likely."""
         room = self.pack.sizes - self.patch + 1
         positions = np.where((room > 0).all(1), room.prod(1), 0)
@@ -127,6 +134,43 @@ class Batches:
             crops = self.resident[starts.to(self.device)[:, :, None] + row]
             crops = crops.view(len(indices), self.patch, self.patch, 3)
         return crops.permute(0, 3, 1, 2).float() / 255
+
+
+@dataclass(frozen=True)
+class DegradedBatches(Batches):
+    """Clean patches, and the same degraded.
+
+    Args:
+        degradation: what spoils them; keeps the size.
+    """
+
+    degradation: Degradation = field(kw_only=True)
+
+    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+        # Drawn for the whole batch, so that it does not depend on how many processes share it.
+        shape = (self.batch, 3, self.patch, self.patch)
+        parameters = self.degradation.sample(shape, generator)
+        own = {name: values[self.rows] for name, values in parameters.items()}
+        clean = self._patches(crops, symmetry)
+        return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
+
+    def _applied(self, parameters: Parameters, count: int) -> Bool[Tensor, "b kinds"]:
+        if isinstance(self.degradation, Chain):
+            return self.degradation.applied(parameters).to(self.device)
+        return torch.ones(count, 1, dtype=torch.bool, device=self.device)
+
+
+@dataclass(frozen=True)
+class PairBatches(Batches):
+    """Patches of degraded pictures, and the same parts of their targets; `pack` holds pairs."""
+
+    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+        indices, tops, lefts = crops
+        # In a pack of pairs the input of pair k is picture 2 k, its target the next.
+        degraded = self._patches((2 * indices, tops, lefts), symmetry)
+        clean = self._patches((2 * indices + 1, tops, lefts), symmetry)
+        applied = torch.ones(len(clean), 1, dtype=torch.bool, device=self.device)
+        return Batch(degraded, clean, applied)
 
 
 def turn_and_mirror(images: Float[Tensor, "b 3 p p"], symmetry: Tensor) -> Float[Tensor, "b 3 p p"]:

@@ -11,15 +11,14 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from urushi.backbones import create_backbone
 from urushi.backbones.network import RestorationNetwork
-from urushi.data.pack import PackedPictures
-from urushi.degradations import create_degradation
+from urushi.data.packed import PackedPictures
 from urushi.degradations.chain import Chain
 from urushi.errors import RecipeError, UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
-from urushi.training.batches import Batch, Batches, step_generator
+from urushi.training.batches import Batch, DegradedBatches, step_generator
+from urushi.training.build import build_network, build_stages
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
@@ -27,21 +26,11 @@ from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
 from urushi.training.schedule import learning_rate
 from urushi.training.signals import StopRequest, stop_signals
-from urushi.training.start import load_start
+from urushi.training.state import State, check_same_training
 
 __all__ = ["Progress", "TrainingResult", "train"]
 
 LOG_SECONDS = 10.0
-# What a resumed training may change: how it goes on, not what it is made of.
-CHANGEABLE = {
-    "checkpoint_minutes",
-    "compile",
-    "description",
-    "loss",
-    "optimizer",
-    "schedule",
-    "validation",
-}
 
 
 def train(
@@ -53,6 +42,7 @@ def train(
     device: str = "auto",
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    watch: Callable[[dict[str, float], dict[str, Tensor]], bool] | None = None,
 ) -> TrainingResult:
     """Trains as `recipe` says, with checkpoints in `run`.
 
@@ -61,20 +51,22 @@ def train(
 
     Args:
         recipe: what to do.
-        pack: clean pictures.
+        pack: clean pictures, or pairs where the recipe wants them.
         run: folder of this training; holds checkpoints, logs and the resolved recipe.
         resume: go on from the newest checkpoint, if there is one.
         device: `auto` (the best there is) or `cpu`.
         validate: scores a network with the averaged weights, in evaluation mode; called on the
             main process.
         on_progress: called on the main process, about every ten seconds and at validations.
+        watch: called on the main process after every validation, with its scores and the averaged
+            weights; says whether to go on. Where it does not, the training is finished.
 
     Raises:
         RecipeError: the run exists already, or was made by another recipe or from other data.
         UrushiError: the loss is no longer finite.
     """
     session = _Session(recipe, pack, run, resume, device)
-    session.validate, session.on_progress = validate, on_progress
+    session.validate, session.on_progress, session.watch = validate, on_progress, watch
     try:
         with stop_signals() as request:
             return session.run_steps(request)
@@ -87,6 +79,7 @@ class _Session:
 
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     on_progress: Callable[[Progress], None] | None = None
+    watch: Callable[[dict[str, float], dict[str, Tensor]], bool] | None = None
 
     def __init__(
         self, recipe: Recipe, pack: PackedPictures, run: Path, resume: bool, device: str
@@ -99,37 +92,40 @@ class _Session:
             log_with="tensorboard",
             project_dir=run,
         )
-        processes = self.accelerator.num_processes
-        for batch in (recipe.data.batch, *(s.batch for s in recipe.schedule.patches)):
-            if batch % processes:
-                raise RecipeError(
-                    f"a batch of {batch} is shared by {processes} processes: choose a multiple"
-                )
         checkpoint = self._checkpoint_to_resume(resume)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
-        self.network = create_backbone(recipe.backbone.name, recipe.backbone.config)
-        if recipe.start is not None and checkpoint is None:
-            load_start(self.network, recipe.start)
+        self.network = build_network(recipe, begun=checkpoint is not None)
         self.network.to(self.accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.stages = self._make_stages()
+        self.stages = build_stages(
+            recipe,
+            pack,
+            self.accelerator.device,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
         self.pretext = self._make_pretext()
-        self.average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
+        average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
+        self.average, self.state = average, State(self.network, self.pretext, average)
         optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in self._trained()],
+            [parameter for _, parameter in self.state.trained()],
             lr=recipe.optimizer.learning_rate,
             betas=recipe.optimizer.betas,
             weight_decay=recipe.optimizer.weight_decay,
         )
         self.step, self.seconds, self.log, self.pixels = 0, 0.0, [], 0
         if checkpoint is not None:
-            self._restore(checkpoint, optimizer)
+            self.state.restore(checkpoint, optimizer)
+            self.step, self.seconds = checkpoint.step, checkpoint.seconds
+            self.log = list(checkpoint.log)
         if self.pretext is not None:
             self.pretext.listen(self._in_pretext())
         if recipe.compile:
             # One shape after another, each with a program of its own: a program for any shape
             # would be slower, and PyTorch fails to make it.
+            # Programs of an earlier training in this process know nothing of this one's hooks.
+            torch.compiler.reset()
             self.network.compile(dynamic=False)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         self.pretext_loss = None
@@ -142,49 +138,15 @@ class _Session:
             (run / "recipe.yaml").write_text(text, encoding="utf-8")
         self.accelerator.init_trackers("tensorboard")
 
-    def _make_stages(self) -> list[tuple[int, Batches]]:
-        """The patches of every stage of the training, by the step with which it begins."""
-        data, device = self.recipe.data, self.accelerator.device
-        options = dict(self.recipe.degradation)
-        degradation = create_degradation(options.pop("name", ""), **options)
-        # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
-        resident = None if device.type == "cpu" else self.pack.to_tensor(device)
-        stages = [(0, data.patch, data.batch)]
-        stages += [(s.from_step, s.patch, s.batch) for s in self.recipe.schedule.patches]
-        return [
-            (
-                start,
-                Batches(
-                    pack=self.pack,
-                    degradation=degradation,
-                    patch=patch,
-                    batch=batch,
-                    augment=data.augment,
-                    seed=self.recipe.seed,
-                    device=device,
-                    resident=resident,
-                    rank=self.accelerator.process_index,
-                    processes=self.accelerator.num_processes,
-                ),
-            )
-            for start, patch, batch in stages
-        ]
-
     def _make_pretext(self) -> Pretext | None:
         settings = self.recipe.pretext
         if settings is None:
             return None
         assert isinstance(self.network, RestorationNetwork)
-        degradation = self.stages[0][1].degradation
+        batches = self.stages[0][1]
+        degradation = batches.degradation if isinstance(batches, DegradedBatches) else None
         kinds = len(degradation.steps) if isinstance(degradation, Chain) else 1
         return Pretext(settings, self.network, kinds).to(self.accelerator.device)
-
-    def _trained(self) -> list[tuple[str, nn.Parameter]]:
-        """All that the optimizer changes, by the names that checkpoints use."""
-        own = list(self.network.named_parameters())
-        if self.pretext is not None:
-            own += [(f"pretext.{name}", p) for name, p in self.pretext.named_parameters()]
-        return own
 
     def _in_pretext(self) -> bool:
         return self.recipe.pretext is not None and self.step < self.recipe.pretext.until
@@ -198,23 +160,36 @@ class _Session:
         mean = math.nan
         saved = time.monotonic()
         self.model.train()
-        while self.step < recipe.schedule.steps:
+        going = True
+        while going and self.step < recipe.schedule.steps and not self._out_of_time():
             if self._agreed(request.number is not None):
                 self._save()
                 return self._result(mean, stopped=True, by=request.number)
             losses.append(self._one_step(clock))
             self.seconds = clock.add_to(self.seconds)
-            last = self.step == recipe.schedule.steps
+            last = self.step == recipe.schedule.steps or self._out_of_time()
             due = last or self.step % recipe.validation.every == 0
             if due or self.step == 1 or clock.since_report() >= LOG_SECONDS:
                 mean = self._mean_loss(losses)
-                self._report(mean, len(losses), clock, self._scores() if due else {})
+                scores = self._scores() if due else {}
+                self._report(mean, len(losses), clock, scores)
                 losses.clear()
-            if last or time.monotonic() - saved >= 60 * recipe.checkpoint_minutes:
+                going = not due or not self._agreed(not self._watched(scores))
+            if last or not going or time.monotonic() - saved >= 60 * recipe.checkpoint_minutes:
                 self._mean_loss(losses[-1:])  # never keep a state that has already gone wrong
                 self._save()
                 saved = time.monotonic()
         return self._result(mean)
+
+    def _out_of_time(self) -> bool:
+        minutes = self.recipe.schedule.minutes
+        return minutes is not None and self._agreed(self.seconds >= 60 * minutes)
+
+    def _watched(self, scores: dict[str, float]) -> bool:
+        """Whether to go on after a validation."""
+        if self.watch is None or not self.accelerator.is_main_process:
+            return True
+        return self.watch(scores, self.state.averaged())
 
     def _one_step(self, clock: "Clock") -> Tensor:
         recipe = self.recipe
@@ -224,7 +199,7 @@ class _Session:
         with clock.preparing():
             batch = self._draw(generator)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step)
+            group["lr"] = self._learning_rate()
         kind, bf16 = self.accelerator.device.type, recipe.precision == "bf16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             restored = self.model(batch.degraded)
@@ -234,7 +209,7 @@ class _Session:
             total = loss + self.pretext_loss(batch.applied)
         self.accelerator.backward(total)
         if recipe.optimizer.clip is not None:
-            parameters = [parameter for _, parameter in self._trained()]
+            parameters = [parameter for _, parameter in self.state.trained()]
             self.accelerator.clip_grad_norm_(parameters, recipe.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -244,6 +219,13 @@ class _Session:
         if self.average is not None:
             self.average.update(self.network, self.step)
         return loss.detach()
+
+    def _learning_rate(self) -> float:
+        if self.recipe.schedule.minutes is None:
+            return learning_rate(self.recipe, self.step)
+        # The clocks of several processes differ, their learning rates must not.
+        seconds = torch.tensor(self.seconds, device=self.accelerator.device)
+        return learning_rate(self.recipe, self.step, float(self._reduced(seconds, "mean")))
 
     def _draw(self, generator: torch.Generator) -> Batch:
         """The batch of the step at hand, masked where the recipe asks for it."""
@@ -284,8 +266,8 @@ class _Session:
     def _scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
         if self.validate is not None and self.accelerator.is_main_process:
-            network = create_backbone(self.recipe.backbone.name, self.recipe.backbone.config)
-            network.load_state_dict(self._averaged())
+            network = build_network(self.recipe, begun=True)
+            network.load_state_dict(self.state.averaged())
             network = network.to(self.accelerator.device).eval().requires_grad_(False)
             scores = self.validate(network)
         self.accelerator.wait_for_everyone()
@@ -295,18 +277,20 @@ class _Session:
         steps = self.recipe.schedule.steps
         seconds, busy = clock.report()
         speed, self.pixels = self.pixels / seconds, 0
-        rate = learning_rate(self.recipe, self.step - 1)
+        rate = self.optimizer.param_groups[0]["lr"]
         row = {"step": self.step, "seconds": round(self.seconds, 1), "loss": mean, **scores}
         self.log.append(row)
         values = {"loss": mean, "learning_rate": rate, "pixels_per_second": speed, **scores}
         self.accelerator.log(values, step=self.step)
         if self.on_progress is not None and self.accelerator.is_main_process:
             left = (steps - self.step) * seconds / count
-            self.on_progress(Progress(self.step, steps, mean, rate, speed, left, busy, scores))
-
-    def _averaged(self) -> dict[str, Tensor]:
-        source = self.average.weights if self.average else dict(self.network.named_parameters())
-        return {name: tensor.detach().float().cpu().clone() for name, tensor in source.items()}
+            share, minutes = self.step / steps, self.recipe.schedule.minutes
+            if minutes is not None:
+                share = min(1.0, max(share, self.seconds / (60 * minutes)))
+                left = min(left, max(0.0, 60 * minutes - self.seconds))
+            self.on_progress(
+                Progress(self.step, steps, mean, rate, speed, left, busy, scores, share)
+            )
 
     def _result(self, loss: float, stopped: bool = False, by: int | None = None) -> TrainingResult:
         return TrainingResult(
@@ -314,7 +298,7 @@ class _Session:
             stopped_by=by,
             step=self.step,
             seconds=self.seconds,
-            weights=self._averaged(),
+            weights=self.state.averaged(),
             log=self.log,
             loss=loss,
         )
@@ -334,63 +318,15 @@ class _Session:
                 f"{self.run} holds a training at step {checkpoint.step}: resume it (--resume), "
                 "or choose another folder"
             )
-        if checkpoint.data != self.pack.sha256:
-            raise RecipeError(
-                f"{self.run} was trained on other pictures than those of {self.pack.path}: "
-                "give the same, or choose another folder"
-            )
-        wanted = self.recipe.model_dump(mode="json")
-        for key, value in wanted.items():
-            if key not in CHANGEABLE and value != checkpoint.recipe.get(key):
-                raise RecipeError(
-                    f"{self.run} was started with {key} {checkpoint.recipe.get(key)!r}, the recipe "
-                    f"now says {value!r}: a resumed training may only change "
-                    f"{', '.join(sorted(CHANGEABLE))}"
-                )
+        check_same_training(self.recipe, self.pack.sha256, checkpoint, self.run)
         return checkpoint
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            trained = self._trained()
-            names = [name for name, _ in trained]
-            tensors = {
-                f"weights.{k}": v.detach().cpu().clone()
-                for k, v in self.network.state_dict().items()
-            }
-            tensors |= {
-                f"weights.{name}": parameter.detach().cpu().clone()
-                for name, parameter in trained
-                if name.startswith("pretext.")
-            }
-            if self.average is not None:
-                tensors |= {f"ema.{k}": v.cpu().clone() for k, v in self.average.weights.items()}
-            states = self.optimizer.state_dict()["state"]
-            for index, state in states.items():
-                tensors[f"moment1.{names[index]}"] = state["exp_avg"].cpu().clone()
-                tensors[f"moment2.{names[index]}"] = state["exp_avg_sq"].cpu().clone()
+            tensors = self.state.tensors(self.optimizer)
             recipe = self.recipe.model_dump(mode="json")
             write_checkpoint(
                 self._folder,
                 Checkpoint(self.step, self.seconds, recipe, self.pack.sha256, tensors, self.log),
             )
         self.accelerator.wait_for_everyone()
-
-    def _restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
-        weights = checkpoint.group("weights")
-        if self.pretext is not None:
-            self.pretext.load_state_dict(checkpoint.group("weights.pretext"))
-        own = {name: t for name, t in weights.items() if not name.startswith("pretext.")}
-        self.network.load_state_dict(own)
-        if self.average is not None:
-            self.average.load(checkpoint.group("ema"))
-        first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
-        step = torch.tensor(float(checkpoint.step))
-        state = optimizer.state_dict()
-        state["state"] = {
-            index: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for index, (name, _) in enumerate(self._trained())
-            if name in first
-        }
-        optimizer.load_state_dict(state)
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
-        self.log = list(checkpoint.log)

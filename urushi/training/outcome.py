@@ -1,14 +1,20 @@
-"""What a finished training leaves for users: a model file that tells where it comes from."""
+"""What a training leaves for users: a model or adapter file that tells where it comes from."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from pydantic import JsonValue
 
-from urushi.files.model import ModelHeader, write_model
+from urushi.adapters import Adapter
+from urushi.adapters.stored import header_of, tensors_of
+from urushi.files.adapter import AdapterHeader
+from urushi.files.model import LoadedModel, ModelHeader, write_model
+from urushi.training.build import backbone_of
 from urushi.training.loop import TrainingResult
 from urushi.training.recipe import Recipe
 
-__all__ = ["model_path", "write_trained_model"]
+__all__ = ["adapter_header", "adapter_tensors", "model_path", "write_trained_model"]
 
 
 def model_path(recipe: Recipe, run: Path) -> Path:
@@ -27,9 +33,10 @@ def write_trained_model(recipe: Recipe, result: TrainingResult, path: Path) -> M
     Raises:
         FileFormatError: the weights are not finite in the recipe's storage, or the disk refuses.
     """
+    backbone = backbone_of(recipe)
     header = ModelHeader(
-        backbone=recipe.backbone.name,
-        config=recipe.backbone.config,
+        backbone=backbone.name,
+        config=backbone.config,
         description=recipe.description,
         degradations=recipe.degradations,
         recipe=recipe.model_dump(mode="json"),
@@ -39,6 +46,33 @@ def write_trained_model(recipe: Recipe, result: TrainingResult, path: Path) -> M
     )
     tensors = {name: tensor.numpy() for name, tensor in result.weights.items()}
     return write_model(path, tensors, header, recipe.storage)
+
+
+def adapter_header(
+    recipe: Recipe, adapter: Adapter, base: LoadedModel, **facts: Any
+) -> AdapterHeader:
+    """What the file of an adapter says that was trained by a recipe.
+
+    Args:
+        recipe: as it is trained.
+        adapter: as it is attached.
+        base: the frozen model.
+        facts: other fields of the header, and those that are to differ from the recipe's.
+    """
+    known = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "degradations": recipe.degradations,
+        "recipe": recipe.model_dump(mode="json"),
+        "licence": recipe.licence,
+        "data": recipe.data_statement,
+    }
+    return header_of(adapter, base, **{**known, **facts})
+
+
+def adapter_tensors(adapter: Adapter) -> dict[str, np.ndarray]:
+    """What the file of an adapter holds, as copies."""
+    return {name: array.copy() for name, array in tensors_of(adapter).items()}
 
 
 def _last_scores(recipe: Recipe, result: TrainingResult) -> dict[str, JsonValue]:

@@ -23,6 +23,7 @@ class Progress:
         seconds_left: at that speed.
         busy: share of the time since the last report not spent making batches (on a CPU).
         scores: PSNR in dB by benchmark, where this report is a validation.
+        share: of the training that is done, in [0, 1], by steps or by time.
     """
 
     step: int
@@ -33,6 +34,7 @@ class Progress:
     seconds_left: float
     busy: float
     scores: dict[str, float]
+    share: float
 
 
 @dataclass(frozen=True)

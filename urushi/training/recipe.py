@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from urushi.errors import RecipeError
 from urushi.settings import Settings, read_settings
 
-__all__ = ["RECIPES", "PretextSettings", "Recipe", "find_recipe", "load_recipe"]
+__all__ = ["RECIPES", "BackboneSettings", "PretextSettings", "Recipe", "find_recipe", "load_recipe"]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -31,19 +31,27 @@ class BackboneSettings(Settings):
 
 
 class DataSettings(Settings):
-    """Clean pictures and how patches are cut from them.
+    """Pictures and how patches are cut from them: clean ones, or pairs.
 
     Attributes:
-        pictures: folders, relative to the place of the data.
+        pictures: folders of clean pictures, relative to the place of the data.
+        pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
         patch: side of a training patch in pixels.
         batch: patches of one optimizer step, over all processes.
         augment: turn and mirror patches (the eight symmetries of the square).
     """
 
-    pictures: Annotated[list[str], Field(min_length=1)]
+    pictures: list[str] = []
+    pairs: list[str] = []
     patch: Annotated[int, Field(ge=8)] = 128
     batch: Annotated[int, Field(ge=1)] = 32
     augment: bool = True
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "DataSettings":
+        if bool(self.pictures) == bool(self.pairs):
+            raise ValueError("expected folders in pictures or in pairs, one of the two")
+        return self
 
 
 class LossSettings(Settings):
@@ -108,6 +116,9 @@ class ScheduleSettings(Settings):
 
     Attributes:
         steps: optimizer steps in all.
+        minutes: of training, at most; the cosine then follows the time where that is ahead of the
+            steps, and the training ends when either is over. What is trained so depends on the
+            machine. Null sets no limit.
         warmup: steps of the warm-up.
         final_learning_rate: reached at the last step.
         patches: later stages with patches of another size, in the order of their steps; before
@@ -115,6 +126,7 @@ class ScheduleSettings(Settings):
     """
 
     steps: Annotated[int, Field(ge=1)]
+    minutes: Annotated[float, Field(gt=0)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     patches: list[PatchStage] = []
@@ -166,10 +178,16 @@ class Recipe(Settings):
         licence: licence of the weights (SPDX).
         data_statement: where the training pictures come from and under which terms.
         seed: the only source of randomness.
+        backbone: the network; null takes that of `start`.
         start: model file, or name in the zoo, whose weights the training begins with. Layers of the
             network that the file does not have begin as they are made: blocks added at the end
             of a stage of a NAFNet are the identity. Null begins from random weights.
-        degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it.
+        adapter: `{method: ..., ...}` as `urushi.adapters.create_adapter` takes it. The backbone,
+            that of `start`, then stays frozen, and only the adapter is trained. Null trains the
+            network.
+        save_memory: keep less for the way back and calculate it again; with an adapter only.
+        degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
+            where the data are pairs.
         degradations: kinds of damage the trained network is for, named in its model file.
         pretext: tasks beside restoring, for the first steps; null has none.
         ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
@@ -184,10 +202,12 @@ class Recipe(Settings):
     licence: str = "Apache-2.0"
     data_statement: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    backbone: BackboneSettings
+    backbone: BackboneSettings | None = None
     start: str | None = None
+    adapter: dict[str, Any] | None = None
+    save_memory: bool = False
     data: DataSettings
-    degradation: dict[str, Any]
+    degradation: dict[str, Any] | None = None
     degradations: list[str] = []
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -199,6 +219,19 @@ class Recipe(Settings):
     validation: ValidationSettings = ValidationSettings()
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
     storage: Literal["float32", "float16"] = "float16"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.start is None and (self.backbone is None or self.adapter is not None):
+            missing = "adapter" if self.adapter is not None else "no backbone"
+            raise ValueError(f"start is missing: with {missing} it names the model to begin with")
+        if (self.degradation is None) != bool(self.data.pairs):
+            raise ValueError("expected a degradation for pictures, and none for pairs")
+        if self.adapter is None and self.save_memory:
+            raise ValueError("save_memory has no effect without an adapter: leave it out")
+        if self.adapter is not None and self.pretext is not None:
+            raise ValueError("pretext is for training a network, not an adapter: leave one out")
+        return self
 
 
 def find_recipe(name: Path | str) -> Path:

@@ -9,6 +9,7 @@ from torch import nn
 from urushi.evaluation.benchmark import evaluate, find_benchmark
 from urushi.files.model import LoadedModel, ModelHeader
 from urushi.inference.restorer import Restorer
+from urushi.training.build import backbone_of
 from urushi.training.recipe import Recipe
 
 __all__ = ["check_benchmarks", "score_network"]
@@ -49,7 +50,8 @@ def score_network(
     weights = {
         name: tensor.detach().float().cpu().numpy() for name, tensor in network.state_dict().items()
     }
-    header = ModelHeader(backbone=recipe.backbone.name, config=recipe.backbone.config)
+    backbone = backbone_of(recipe)
+    header = ModelHeader(backbone=backbone.name, config=backbone.config)
     model = LoadedModel(header, weights, Path(f"{recipe.name}, in training"), None)
     device = next(network.parameters()).device
     restorer = Restorer(model, engine="torch", device=str(device))

@@ -1,11 +1,12 @@
 """Engines: what executes a network. `ENGINES` is the table, `create_engine` chooses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.model import LoadedModel
+from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine, Precision
 
@@ -46,6 +47,7 @@ def create_engine(
     precision: str = "float32",
     threads: int | None = None,
     compile: bool = False,
+    adapters: Sequence[AppliedAdapter] = (),
 ) -> Engine:
     """Make ready to execute `model`.
 
@@ -58,8 +60,10 @@ def create_engine(
             only OpenVINO has, for models with an int8 file.
         threads: number of CPU threads; None leaves it to the engine.
         compile: let torch compile the network.
+        adapters: those that are not in the model's weights; only torch attaches them.
 
     Raises:
+        AdapterError: an adapter's settings and tensors do not belong together.
         EngineError: an option is unknown, unavailable, or can have no effect.
         MissingExtraError: the engine, or every engine, is not installed.
         FileFormatError: weights and graph, int8 file or configuration do not belong together.
@@ -70,6 +74,8 @@ def create_engine(
         raise EngineError(f"threads is {threads}: expected at least 1")
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+    if adapters:
+        engine = _torch_for(adapters[0], engine, precision)
     if precision == "int8":
         if engine == "torch":
             raise EngineError("torch has no precision int8: use engine openvino, or bf16")
@@ -91,7 +97,21 @@ def create_engine(
         return OpenVINOEngine(model, **options)
     from urushi.inference.engines.torch_engine import TorchEngine
 
-    return TorchEngine(model, device=chosen_device, compile=compile, **options)
+    return TorchEngine(model, device=chosen_device, compile=compile, adapters=adapters, **options)
+
+
+def _torch_for(adapter: AppliedAdapter, engine: str, precision: str) -> str:
+    """Return `torch`, which alone runs an adapter that weights cannot hold."""
+    method = adapter.adapter.header.method
+    why = f"the adapter {adapter.told} of method {method!r}, which weights cannot hold,"
+    if engine == "openvino" or precision == "int8":
+        raise EngineError(
+            f"{engine if engine != 'auto' else precision} cannot run {why}: use engine torch with "
+            "precision float32 or bf16"
+        )
+    if not is_installed(ENGINES["torch"].package):
+        raise MissingExtraError(f"torch, needed by {why}", ENGINES["torch"].extra)
+    return "torch"
 
 
 def _choose(model: LoadedModel, device: str, compile: bool) -> str:

@@ -1,15 +1,17 @@
 """The torch engine: eager by default, channels-last, in inference mode."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-from urushi.backbones import create_backbone
+from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.model import LoadedModel
+from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.allocator import keep_freed_memory
 from urushi.inference.engines.base import Engine, Precision, working_memory
 
@@ -29,8 +31,10 @@ class TorchEngine:
             stays in float32.
         threads: CPU threads of the whole process (torch knows no others), or None.
         compile: compile the network at its first run, which takes long; anew for other sizes.
+        adapters: those that are not in the model's weights: they are attached.
 
     Raises:
+        AdapterError: an adapter's settings and tensors do not belong together.
         FileFormatError: the weights do not fit the configuration in the file.
     """
 
@@ -44,6 +48,7 @@ class TorchEngine:
         precision: Precision = "float32",
         threads: int | None = None,
         compile: bool = False,
+        adapters: Sequence[AppliedAdapter] = (),
     ) -> None:
         target = torch.device(device)
         if target.type in ("cuda", "xpu") and target.index is None:
@@ -52,17 +57,26 @@ class TorchEngine:
             keep_freed_memory()
         if threads is not None:
             torch.set_num_threads(threads)
-        network = build_network(model)
+        backbone = build_network(model)
+        network: torch.nn.Module = backbone
+        if adapters:
+            from urushi.adapters import attach
+            from urushi.adapters.stored import load_adapter
+
+            loaded = [load_adapter(backbone, item.adapter, item.strength) for item in adapters]
+            network = attach(backbone, *loaded).eval().requires_grad_(False)
         self.device = str(target)
         self.precision: Precision = precision
-        self.size_multiple = int(getattr(network, "size_multiple", 1))
+        self.size_multiple = backbone.size_multiple
         self.bytes_per_pixel = working_memory(model.header, self.name, precision)
         network = network.to(target)
         # torch's own annotations do not know this form of the call.
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._forward = _compile(self.network) if compile else self.network
         self._model = model
-        self._options = {"device": device, "threads": threads, "compile": compile}
+        self._options: dict[str, Any] = {
+            "device": device, "threads": threads, "compile": compile, "adapters": adapters,
+        }  # fmt: skip
         self._float32: TorchEngine | None = None
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
@@ -110,7 +124,7 @@ def _compile(network: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]
         return torch.compile(network)
 
 
-def build_network(model: LoadedModel) -> torch.nn.Module:
+def build_network(model: LoadedModel) -> RestorationNetwork:
     """Build the network of a model file, for inference.
 
     Raises:

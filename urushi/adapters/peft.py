@@ -1,0 +1,307 @@
+"""Low-rank adapters to and from the format of Hugging Face PEFT.
+
+A folder of `adapter_config.json` and `adapter_model.safetensors`. A layer's delta is there, too,
+`scale * B @ A`, with A a convolution to r channels and B a 1x1 convolution behind it, which is the
+flat layout. There is a rank and an alpha for every layer, and no place for deltas of whole
+parameters; on grouped convolutions PEFT does something else. Neither is translated.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from torch import nn
+
+from urushi.adapters.layers import WeightLayer, weight_layers
+from urushi.adapters.low_rank import LowRank, LowRankSettings, scale_of
+from urushi.adapters.stored import load_adapter
+from urushi.backbones import create_backbone
+from urushi.errors import AdapterError, FileFormatError
+from urushi.files.adapter import AdapterHeader, LoadedAdapter, base_facts
+from urushi.files.container import refuse_json_constant, write_whole
+from urushi.files.model import LoadedModel
+
+__all__ = ["CONFIG_NAME", "TENSORS_NAME", "read_peft", "write_peft"]
+
+CONFIG_NAME = "adapter_config.json"
+TENSORS_NAME = "adapter_model.safetensors"
+_START = "base_model.model."
+_LARGEST_CONFIG = 4_000_000
+# Settings of PEFT that say how it was trained, or what it was called, and change no result.
+_HARMLESS = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config",
+    "lora_dropout", "megatron_config", "megatron_core", "peft_type", "peft_version",
+    "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
+}  # fmt: skip
+_KNOWN = {"r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora"}
+# Ways to begin that leave the base's weights alone; others (PiSSA, OLoRA, ...) change them.
+_BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
+
+
+def write_peft(stored: LoadedAdapter, folder: Path) -> None:
+    """Write a low-rank adapter in PEFT's format; files of that name are replaced.
+
+    Args:
+        stored: an adapter of method `lora` or `colora`, whose layers are linear or convolutions
+            without groups.
+        folder: made where it is missing.
+
+    Raises:
+        AdapterError: the adapter has something that the format has no place for.
+        FileFormatError: the disk refuses.
+    """
+    base = stored.header.base
+    backbone = create_backbone(base.backbone, base.config)
+    adapter = load_adapter(backbone, stored)
+    if not isinstance(adapter, LowRank):
+        raise AdapterError(
+            f"{stored.path}: PEFT's format is written for method 'lora' alone, this is "
+            f"{stored.header.method!r}"
+        )
+    layers = {layer.weight: layer for layer in weight_layers(backbone)}
+    if adapter.value:
+        first = next(iter(adapter.value)).replace("/", ".")
+        raise AdapterError(
+            f"{stored.path}: holds deltas of {len(adapter.value)} whole parameters, such as "
+            f"{first}, for which PEFT's format has no place: train one with  tune: []  and  "
+            "dense: []"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for key, down in adapter.down.items():
+        layer = layers[key.replace("/", ".")]
+        _check_layer(layer, adapter.config, stored.path)
+        up, rank = adapter.up[key], len(down)
+        first, second = down.detach().numpy(), up.detach().numpy()
+        if len(layer.shape) == 4:
+            first, second = first.reshape(rank, *layer.shape[1:]), second[:, :, None, None]
+        tensors[f"{_START}{layer.name}.lora_A.weight"] = np.ascontiguousarray(first)
+        tensors[f"{_START}{layer.name}.lora_B.weight"] = np.ascontiguousarray(second)
+        ranks[layer.name] = rank
+        alphas[layer.name] = scale_of(adapter.config, rank) * rank
+    rank, rank_pattern = _with_pattern(ranks)
+    alpha, alpha_pattern = _with_pattern(alphas)
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base.name,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "use_rslora": False,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "target_modules": _targets(backbone, ranks),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileFormatError(
+            f"{folder}: cannot be made ({error.strerror or error}): choose another folder"
+        ) from error
+    write_whole(folder / TENSORS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2).encode())
+
+
+def read_peft(
+    folder: Path, model: LoadedModel, **facts: Any
+) -> tuple[dict[str, np.ndarray], AdapterHeader]:
+    """Read a low-rank adapter of PEFT's format, as what `write_adapter` takes.
+
+    Such a folder does not say which weights it belongs to: that is taken on trust, and only the
+    shapes are checked.
+
+    Args:
+        folder: of `adapter_config.json` and `adapter_model.safetensors`.
+        model: the base it was trained on.
+        facts: other fields of `AdapterHeader`: name, description, licence, ...
+
+    Raises:
+        FileFormatError: the folder is not one of PEFT, or damaged.
+        AdapterError: it is not plain LoRA, or does not fit the model.
+    """
+    config = _read_config(folder)
+    backbone = create_backbone(model.header.backbone, model.header.config)
+    layers = {layer.name: layer for layer in weight_layers(backbone)}
+    pairs = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
+    for name in pairs:
+        if name not in layers:
+            raise AdapterError(
+                f"{folder}: adapts {name!r}, which {model.path.name} does not have: give the model "
+                "it was trained on"
+            )
+    ranks = {name: len(pairs[name][0]) for name in layers if name in pairs}
+    alphas = {name: _alpha(config, name, folder) for name in ranks}
+    uniform = not config.get("alpha_pattern")
+    settings = LowRankSettings(
+        rank=0,
+        ranks=ranks,
+        scaling="alpha/sqrt(r)" if uniform and config.get("use_rslora") else "alpha/r",
+        alpha=next(iter(alphas.values())) if uniform else None,
+    )
+    tensors = {}
+    for name, rank in ranks.items():
+        layer, (first, second) = layers[name], pairs[name]
+        _check_layer(layer, settings, folder)
+        expected = [(rank, *layer.shape[1:]), (layer.rows, rank, *[1] * (len(layer.shape) - 2))]
+        if [first.shape, second.shape] != expected:
+            raise AdapterError(
+                f"{folder}: factors of shape {first.shape} and {second.shape} for {name!r}, "
+                f"expected {expected[0]} and {expected[1]}: give the model it was trained on"
+            )
+        if not uniform:
+            root = math.sqrt(rank) if config.get("use_rslora") else rank
+            second = second * np.float32(alphas[name] / root)
+        key = layer.weight.replace(".", "/")
+        tensors[f"down.{key}"] = first.reshape(rank, layer.columns)
+        tensors[f"up.{key}"] = second.reshape(layer.rows, rank)
+    header = AdapterHeader(
+        method="lora", config=settings.model_dump(mode="json"), base=base_facts(model), **facts
+    )
+    return tensors, header
+
+
+def _check_layer(layer: WeightLayer, settings: LowRankSettings, source: Path) -> None:
+    if layer.groups > 1:
+        raise AdapterError(
+            f"{source}: {layer.name} is a convolution in {layer.groups} groups, on which LoRA is "
+            "another thing for PEFT: leave such layers out (rank 0 in  ranks)"
+        )
+    if settings.layout != "flat" and layer.kernel != (1, 1):
+        raise AdapterError(
+            f"{source}: {layer.name} has factors of the layout {settings.layout}, PEFT's are flat: "
+            "train one with  layout: flat"
+        )
+
+
+def _with_pattern(values: Mapping[str, float | int]) -> tuple[int | float, dict[str, int | float]]:
+    """The commonest value, and all of them by name where they differ.
+
+    PEFT takes the first key that a layer's name ends with, so longer names come first, and none is
+    left to the default.
+    """
+    plain = {n: int(value) if float(value).is_integer() else value for n, value in values.items()}
+    (common, count), *_ = Counter(plain.values()).most_common(1)
+    if count == len(plain):
+        return common, {}
+    return common, {name: plain[name] for name in sorted(plain, key=len, reverse=True)}
+
+
+def _targets(backbone: nn.Module, names: Mapping[str, object]) -> list[str] | str:
+    """The adapted layers' names; as a regular expression where another name ends with one.
+
+    PEFT adapts every module whose name ends with one of a list.
+    """
+    ends = tuple(f".{name}" for name in names)
+    others = [name for name, _ in backbone.named_modules() if name not in names]
+    if any(name.endswith(ends) for name in others):
+        return "|".join(name.replace(".", r"\.") for name in names)
+    return list(names)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_NAME
+    try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise FileFormatError(
+                f"{path}: {path.stat().st_size:,} bytes are too many for settings"
+            )
+        config = json.loads(path.read_text("utf-8"), parse_constant=refuse_json_constant)
+    except OSError as error:
+        raise FileFormatError(
+            f"{path}: cannot be read ({error.strerror or error}), expected a folder of PEFT"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: not valid JSON ({error}): get it again") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        said = config.get("peft_type") if isinstance(config, dict) else config
+        raise AdapterError(f"{path}: peft_type is {said!r:.80}, expected 'LORA': only that is read")
+    if config.get("init_lora_weights", True) not in _BEGINNINGS:
+        raise AdapterError(
+            f"{path}: init_lora_weights is {config['init_lora_weights']!r:.80}, which changes the "
+            "base's weights: convert it to plain LoRA with PEFT first"
+        )
+    told = {"bias": "none", "init_lora_weights": config.get("init_lora_weights", True)}
+    for name, value in config.items():
+        if name not in _HARMLESS | _KNOWN and value and told.get(name) != value:
+            raise AdapterError(
+                f"{path}: {name} is {value!r:.80}, which is more than plain LoRA: only that is read"
+            )
+    return config
+
+
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors as float32; through torch, because numpy has no bfloat16."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(
+            f"{path}: not a complete safetensors file ({error}): it is damaged, missing, or its "
+            "download was cut short, get it again"
+        ) from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
+            raise FileFormatError(f"{path}: the tensor {name!r} is not of finite floats")
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+def _pairs(
+    folder: Path, tensors: Mapping[str, np.ndarray]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Both factors by the name of their layer."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for full, tensor in tensors.items():
+        name, _, part = full.removeprefix(_START).rpartition(".lora_")
+        if not full.startswith(_START) or part not in ("A.weight", "B.weight") or not tensor.size:
+            raise AdapterError(
+                f"{folder}: the tensor {full!r} of shape {tensor.shape} is no factor of a layer: "
+                "only plain LoRA is read"
+            )
+        found.setdefault(name, {})[part] = tensor
+    pairs = {}
+    for name, parts in found.items():
+        if len(parts) != 2:
+            raise AdapterError(f"{folder}: one of the two factors for {name!r} is missing")
+        pairs[name] = (parts["A.weight"], parts["B.weight"])
+    if not pairs:
+        raise AdapterError(f"{folder}: it holds no factors")
+    return pairs
+
+
+def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:
+    """The alpha of a layer, as PEFT finds it: by the first key with which its name ends."""
+    alpha, pattern = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict):
+        raise AdapterError(
+            f"{folder}: alpha_pattern is {pattern!r:.80}, expected names and numbers"
+        )
+    for key, value in pattern.items():
+        # Regular expressions of strangers are not run: some take for ever.
+        name = key.replace(r"\.", ".").removeprefix("^")
+        if not name.replace(".", "").replace("_", "").isalnum():
+            raise AdapterError(
+                f"{folder}: alpha_pattern has the key {key!r:.80}: only names of layers are read"
+            )
+        if layer == name or (not key.startswith("^") and layer.endswith(f".{name}")):
+            alpha = value
+            break
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e30:
+        raise AdapterError(
+            f"{folder}: the alpha of {layer} is {alpha!r:.80}, expected a number above 0"
+        )
+    return float(alpha)

@@ -1,0 +1,80 @@
+"""Adapters to files and from them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from urushi.adapters import METHODS, Adapter, create_adapter
+from urushi.backbones.network import RestorationNetwork
+from urushi.errors import AdapterError
+from urushi.files.adapter import AdapterHeader, LoadedAdapter, base_facts
+from urushi.files.model import LoadedModel
+
+__all__ = ["header_of", "load_adapter", "tensors_of"]
+
+
+def header_of(adapter: Adapter, model: LoadedModel, **facts: Any) -> AdapterHeader:
+    """What the file of an adapter says: method, all settings, the base, and other facts.
+
+    Args:
+        adapter: made for the network of `model`.
+        model: the base it was trained on.
+        facts: other fields of `AdapterHeader`: name, description, recipe, scores, ...
+
+    Raises:
+        AdapterError: the model is not from a file.
+    """
+    config = adapter.describe()
+    method = str(config.pop("method"))
+    # Written out, so that the file means the same when a default changes.
+    settings = METHODS[method].settings.model_validate(config)
+    return AdapterHeader(
+        method=method,
+        config=settings.model_dump(mode="json"),
+        base=base_facts(model),
+        **facts,
+    )
+
+
+def tensors_of(adapter: Adapter) -> dict[str, np.ndarray]:
+    """What the file of an adapter holds: its state dict, buffers included, as arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in adapter.state_dict().items()}
+
+
+def load_adapter(
+    backbone: RestorationNetwork, stored: LoadedAdapter, strength: float | int = 1
+) -> Adapter:
+    """Makes the adapter of a file, to be attached to the network of the base it was trained on.
+
+    Args:
+        backbone: the network of its base: `urushi.files.adapter.check_base` tells whether it is.
+        stored: a checked adapter file.
+        strength: 1 is what it was trained for, 0 the plain backbone.
+
+    Raises:
+        AdapterError: the method is unknown here, or settings and tensors do not belong together.
+    """
+    header = stored.header
+    if header.config.get("profile") is not None:
+        # Whoever wrote the file would choose what is read here.
+        raise AdapterError(
+            f"{stored.path}: its settings name the profile {header.config['profile']!r:.80}, but a "
+            "finished adapter states its ranks: write it again from the training"
+        )
+    try:
+        adapter = create_adapter(backbone, {**header.config, "method": header.method})
+        # Copies: the network must not share memory with the arrays of the file.
+        tensors = {name: torch.tensor(array) for name, array in stored.tensors.items()}
+        adapter.load_state_dict(tensors, strict=True)
+    except AdapterError as error:
+        raise AdapterError(f"{stored.path}: {error}") from error
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
+        reason = lines[0][:200].rstrip(". ") if lines else "unknown"
+        raise AdapterError(
+            f"{stored.path}: not a sound adapter of method {header.method!r} ({reason}): get it "
+            "again, or train it again"
+        ) from error
+    adapter.strength = float(strength)
+    return adapter

@@ -1,0 +1,264 @@
+"""`urushi adapt`: from a few pairs of pictures to a small file that mends more of their kind."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from urushi.app.options import Json, Model, Seed, degradation_options, require
+from urushi.app.output import Output, examples, size_text, time_text
+from urushi.app.signals import exit_code
+from urushi.app.teller import Teller
+from urushi.errors import AdapterError, TargetError
+
+if TYPE_CHECKING:
+    from urushi.training.adaptation import Adaptation, AdaptationResult
+    from urushi.training.examples import Examples
+    from urushi.training.recipe import Recipe
+
+__all__ = ["EPILOG", "adapt"]
+
+EPILOG = examples(
+    "urushi adapt --pairs mine/ -o mine.safetensors",
+    "urushi adapt --pairs mine/ -o mine.safetensors --minutes 30 --budget 3%",
+    "urushi adapt --clean photos/ --degrade haze -o haze.safetensors",
+    "urushi restore more/ -o mended/ --adapter mine.safetensors",
+)
+_MINUTES = 10.0
+_SHEET_ROWS = 6
+
+
+def adapt(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")
+    ],
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs", metavar="FOLDER", help="Holds a folder of inputs and one of targets."
+        ),
+    ] = None,
+    clean: Annotated[
+        Path | None,
+        typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
+    ] = None,
+    degrade: Annotated[
+        str | None,
+        typer.Option("--degrade", metavar="KIND", help="What spoils them; `urushi degrade` lists."),
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the degradation; repeatable."),
+    ] = None,
+    model: Model = "base",
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help="How to adapt: colora, lora, ssf, ...")
+    ] = "colora",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="SHARE",
+            help="Trained parameters relative to the base's, such as 7%; for colora.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method-set", metavar="KEY=VALUE", help="Setting of the method; repeatable."
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="M", help=f"Train that long at most; {_MINUTES:g}."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, metavar="N", help="Train that many steps at most instead."),
+    ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Cut shifted pairs to what both pictures show.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an adaptation that was interrupted.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+    ] = False,
+    seed: Seed = 0,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
+    ] = "auto",
+    json: Json = False,
+) -> None:
+    """Teach a model your own kind of bad pictures, from pairs, in minutes."""
+    _check_usage(pairs, clean, degrade, values, minutes, steps, align, device)
+    require(("torch", "accelerate", "tensorboard"), "adapting", "train")
+    if output.exists() and not (overwrite or resume):
+        raise TargetError(f"{output} exists already: choose another name, or --overwrite it")
+    if output.suffix != ".safetensors":
+        raise TargetError(f"{output}: the name of an adapter file must end in .safetensors")
+    from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+
+    out = Output(json=json)
+    run = output.with_name(f"{output.stem}.run")
+    if not resume and run.exists():
+        shutil.rmtree(run)
+    found = _examples(out, pairs, clean, degrade, values or [], run, align, seed)
+    recipe = adaptation_recipe(
+        output.stem,
+        model,
+        _adapter(method, budget, settings or []),
+        found,
+        minutes=_MINUTES if minutes is None and steps is None else minutes,
+        steps=steps,
+        seed=seed,
+        bf16=prefers_bf16(device),
+    )
+    adaptation = Adaptation(recipe, found, output, run)
+    out.say(_introduction(recipe, found, adaptation))
+    before = adaptation.measure_base("cpu" if device == "cpu" else "auto").means
+    out.say(f"the base alone: {before.psnr:.2f} dB on the validation pictures")
+    with Teller(out) as teller:
+        result = adaptation.train(resume=resume, device=device, on_progress=teller)
+    if not result.training.finished:
+        out.say(f"stopped after step {result.training.step}; go on with the same command and")
+        out.say("  --resume")
+        raise typer.Exit(exit_code(result.training.stopped_by))
+    document = _tell(out, result, output)
+    if result.after is not None:
+        document["sheet"] = str(_write_sheet(out, adaptation, output))
+    shutil.rmtree(run, ignore_errors=True)
+    if json:
+        out.document(document)
+    if result.after is None:
+        raise AdapterError(
+            f"no adapter was better than the base on the validation pictures, and {output} was not "
+            "written: more pairs, more --minutes or another --method may help"
+        )
+
+
+def _check_usage(
+    pairs: Path | None,
+    clean: Path | None,
+    degrade: str | None,
+    values: list[str] | None,
+    minutes: float | None,
+    steps: int | None,
+    align: bool,
+    device: str,
+) -> None:
+    if (pairs is None) == (clean is None):
+        raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
+    if (clean is None) != (degrade is None):
+        raise typer.BadParameter("--clean FOLDER and --degrade KIND need each other.")
+    if values and degrade is None:
+        raise typer.BadParameter("--set is an option of --degrade.")
+    if align and pairs is None:
+        raise typer.BadParameter("--align is for --pairs.")
+    if minutes is not None and (steps is not None or minutes <= 0):
+        raise typer.BadParameter("give --minutes above 0, or --steps instead.")
+    if device not in ("auto", "cpu"):
+        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
+
+
+def _adapter(method: str, budget: str | None, settings: list[str]) -> dict[str, Any]:
+    from urushi.adapters import METHODS
+    from urushi.settings import nearest, set_values
+
+    if method not in METHODS:
+        raise AdapterError(
+            f"method {method!r} is unknown{nearest(method, METHODS)}: known are "
+            f"{', '.join(METHODS)}"
+        )
+    if budget is not None and "budget" not in METHODS[method].settings.model_fields:
+        raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")
+    content: dict[str, Any] = {"method": method}
+    if budget is not None:
+        content["budget"] = budget
+    set_values(content, settings, AdapterError)
+    return content
+
+
+def _examples(
+    out: Output,
+    pairs: Path | None,
+    clean: Path | None,
+    degrade: str | None,
+    values: list[str],
+    run: Path,
+    align: bool,
+    seed: int,
+) -> "Examples":
+    from urushi.training.examples import clean_examples, pair_examples
+
+    with out.progress() as progress:
+        task = progress.add_task("looking through the pictures", total=None)
+
+        def tell(done: int, total: int, _name: str) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if pairs is not None:
+            found = pair_examples(pairs, run, align=align, on_progress=tell)
+        else:
+            assert clean is not None
+            assert degrade is not None
+            options = degradation_options(degrade, values)
+            found = clean_examples(clean, options, run, patch=64, seed=seed, on_progress=tell)
+    for note in found.notes:
+        out.say(f"note: {note}")
+    return found
+
+
+def _introduction(recipe: "Recipe", found: "Examples", adaptation: "Adaptation") -> str:
+    held = len(found.validation.only)
+    report = adaptation.parameters()
+    length = (
+        f"{recipe.schedule.steps} steps"
+        if recipe.schedule.minutes is None
+        else f"at most {recipe.schedule.minutes:g} minutes"
+    )
+    return (
+        f"{len(found.pack)} to learn from, {held} to measure by; {report.trainable:,} parameters "
+        f"({100 * report.share:.2g} % of the base's), {length} of {recipe.data.batch} patches of "
+        f"{recipe.data.patch} pixels"
+    )
+
+
+def _tell(out: Output, result: "AdaptationResult", output: Path) -> dict[str, Any]:
+    before = result.before.means
+    document: dict[str, Any] = {
+        "adapter": None,
+        "pictures": len(result.before.pictures),
+        "psnr_input": before.psnr_input,
+        "psnr_base": before.psnr,
+        "psnr": None,
+        "steps": result.training.step,
+        "seconds": round(result.training.seconds, 1),
+        "log": result.training.log,
+    }
+    if result.after is None:
+        return document
+    after = result.after.means
+    assert after.psnr is not None
+    assert before.psnr is not None
+    out.say(
+        f"validation: {before.psnr_input:.2f} dB as they are, {before.psnr:.2f} with the base, "
+        f"{after.psnr:.2f} with the adapter ({after.psnr - before.psnr:+.2f})"
+    )
+    size = output.stat().st_size
+    out.say(f"adapter: {output} ({size_text(size)}), in {time_text(result.training.seconds)}")
+    return {**document, "adapter": str(output), "psnr": after.psnr, "size": size}
+
+
+def _write_sheet(out: Output, adaptation: "Adaptation", output: Path) -> Path:
+    """Input, base, adapter and target of some validation pictures, side by side."""
+    from urushi.image import write_picture
+    from urushi.sheet import contact_sheet
+
+    path = output.with_suffix(".jpg")
+    rows = adaptation.before_and_after(_SHEET_ROWS)
+    write_picture(path, contact_sheet(rows, cell_size=(320, 240)), overwrite=True)
+    out.say(f"before and after: {path}")
+    return path

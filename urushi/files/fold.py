@@ -1,0 +1,124 @@
+"""Adapters into weights: arithmetic on arrays by name, without torch.
+
+What `urushi.adapters` does to a network of torch while it trains is done here to the arrays of a
+model file, so that every engine runs the result at the speed of the plain network. A method that is
+not in `FOLDERS` is a branch of its own, which weights cannot hold.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from urushi.errors import AdapterError
+from urushi.files.adapter import LoadedAdapter, check_base
+from urushi.files.folders import FOLDERS, Arrays, UnfitError
+from urushi.files.model import LoadedModel, ModelHeader, weights_hash
+
+__all__ = ["FOLDERS", "fold", "folded_deltas", "is_foldable", "told"]
+
+
+def is_foldable(adapter: LoadedAdapter) -> bool:
+    """Tell whether weights can hold what an adapter does."""
+    return adapter.header.method in FOLDERS
+
+
+def told(adapter: LoadedAdapter, strength: float | int) -> str:
+    """Return how people are told of an adapter in use: its file, and a strength that is not 1."""
+    return adapter.path.name if strength == 1 else f"{adapter.path.name}:{strength:g}"
+
+
+def fold(model: LoadedModel, adapters: Sequence[tuple[LoadedAdapter, float | int]]) -> LoadedModel:
+    """Put adapters into the weights of the model they were made for.
+
+    Args:
+        model: their base.
+        adapters: each with its strength: 1 is what it was trained for, 0 leaves the base as it is;
+            what they add to a weight is summed.
+
+    Returns:
+        A model with a weights hash of its own and `folded` filled in; its path and graph are those
+        of the base. The base itself if there are no adapters.
+
+    Raises:
+        AdapterError: an adapter belongs to another base, cannot be folded, is damaged, or has a
+            strength that is not finite.
+    """
+    if not adapters:
+        return model
+    sums: dict[str, np.ndarray] = {}
+    for adapter, strength in adapters:
+        check_base(adapter, model)
+        if not math.isfinite(strength):
+            raise AdapterError(
+                f"{adapter.path}: its strength is {strength}, expected a number such as 0.5"
+            )
+        for name, delta in folded_deltas(adapter, model.tensors).items():
+            sums[name] = sums.get(name, model.tensors[name].astype(np.float64)) + strength * delta
+    tensors = dict(model.tensors)
+    with np.errstate(over="ignore"):
+        tensors.update({name: tensor.astype(np.float32) for name, tensor in sums.items()})
+    names = tuple(told(adapter, strength) for adapter, strength in adapters)
+    for name in sums:
+        if not np.isfinite(tensors[name]).all():
+            raise AdapterError(
+                f"{' and '.join(names)}: the weight {name!r} becomes too large: choose a smaller "
+                "strength"
+            )
+    header = _folded_header(model.header, [adapter for adapter, _ in adapters], names)
+    header = header.model_copy(update={"weights_hash": weights_hash(tensors)})
+    return replace(model, header=header, tensors=tensors, folded=names)
+
+
+def folded_deltas(adapter: LoadedAdapter, base: Arrays) -> dict[str, np.ndarray]:
+    """Return what an adapter adds to the weights of its base at strength 1, float64, by name.
+
+    Raises:
+        AdapterError: its method cannot be folded, or its tensors are not those of its method on
+            this base.
+    """
+    method = adapter.header.method
+    if method not in FOLDERS:
+        raise AdapterError(
+            f"{adapter.path}: method {method!r} is a branch of its own, which weights cannot hold: "
+            "use engine torch, which runs it attached"
+        )
+    try:
+        deltas = FOLDERS[method](adapter.tensors, adapter.header.config, base)
+        for name, delta in deltas.items():
+            if name not in base:
+                raise UnfitError(f"it changes {name!r}, which its base does not have")
+            if delta.shape != base[name].shape:
+                raise UnfitError(
+                    f"it changes {name!r} by the shape {delta.shape}, which is {base[name].shape}"
+                )
+    except UnfitError as error:
+        raise AdapterError(
+            f"{adapter.path}: not a sound adapter of method {method!r} ({error}): get it again, or "
+            "train it again"
+        ) from error
+    return deltas
+
+
+def _folded_header(
+    base: ModelHeader, adapters: Sequence[LoadedAdapter], names: Sequence[str]
+) -> ModelHeader:
+    """What a model with adapters in its weights says about itself; the scores are not its own."""
+    headers = [adapter.header for adapter in adapters]
+    said = dict.fromkeys(t for t in (base.description, *(h.description for h in headers)) if t)
+    degradations = [name for header in headers for name in header.degradations]
+    return base.model_copy(
+        update={
+            "description": f"{' '.join(said)} (with {' and '.join(names)})".strip(),
+            "degradations": list(dict.fromkeys([*base.degradations, *degradations])),
+            "scores": {},
+            "recipe": None,
+            "licence": _joined([base.licence, *(h.licence for h in headers)]),
+            "data": _joined([base.data, *(h.data for h in headers)]),
+        }
+    )
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(text for text in texts if text))
