@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 from urushi.app import (
     adapt,
+    compare,
     data,
     degrade,
     doctor,
@@ -60,6 +61,7 @@ app = typer.Typer(
 app.command("restore", epilog=restore.EPILOG)(restore.restore)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("adapt", epilog=adapt.EPILOG)(adapt.adapt)
+app.command("compare", epilog=compare.EPILOG)(compare.compare)
 app.command("profile", epilog=profile.EPILOG)(profile.profile)
 app.command("train", epilog=train.EPILOG)(train.train)
 app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)

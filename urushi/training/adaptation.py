@@ -24,12 +24,19 @@ from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.recipe import DataSettings, Recipe, ScheduleSettings, ValidationSettings
 
-__all__ = ["Adaptation", "AdaptationResult", "adaptation_recipe", "prefers_bf16"]
+__all__ = [
+    "DEFAULT_LEARNING_RATE",
+    "LEARNING_RATES",
+    "Adaptation",
+    "AdaptationResult",
+    "adaptation_recipe",
+    "prefers_bf16",
+]
 
 VALIDATION = "validation"
 # Greatest learning rate by method; docs/log.md has the trials. Others take that of low rank.
 LEARNING_RATES = {"full": 2e-4, "decoder": 3e-4, "ssf": 5e-3, "bitfit": 3e-3, "norm": 3e-3}
-_LEARNING_RATE = 2e-3
+DEFAULT_LEARNING_RATE = 2e-3
 _PATCH, _BATCH = 128, 8
 _UNLIMITED = 1_000_000
 _EVERY = 25
@@ -81,7 +88,7 @@ def adaptation_recipe(
         degradation=examples.degradation,
         seed=seed,
         loss={"name": "psnr", "floor": 1e-5},  # pyright: ignore[reportArgumentType]
-        optimizer={"learning_rate": LEARNING_RATES.get(method, _LEARNING_RATE), "clip": 0.5},  # pyright: ignore[reportArgumentType]
+        optimizer={"learning_rate": LEARNING_RATES.get(method, DEFAULT_LEARNING_RATE), "clip": 0.5},  # pyright: ignore[reportArgumentType]
         schedule=ScheduleSettings(steps=steps or _UNLIMITED, minutes=minutes, warmup=20),
         ema=0.98,
         precision="bf16" if bf16 else "float32",

@@ -1,0 +1,202 @@
+"""`urushi compare`: methods side by side, on equal terms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from urushi.app.options import DataRoot, Json, require
+from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
+from urushi.app.signals import exit_code
+from urushi.errors import MissingExtraError, TargetError
+
+if TYPE_CHECKING:
+    from urushi.training.comparison_grid import Outcome
+    from urushi.training.comparison_plan import Cell, Plan
+    from urushi.training.comparison_summary import Summary
+
+__all__ = ["EPILOG", "compare"]
+
+EPILOG = examples(
+    "urushi compare adapters-cpu --data datasets/ -o compared/",
+    "urushi compare adapters-cpu --data datasets/ -o compared/ --plan",
+    "urushi compare mine.yaml --data datasets/ -o compared/ --only 'lowlight/*' --only '*/lora'",
+    "urushi compare mine.yaml --data datasets/ -o compared/ --set steps=500 --set seeds=[0,1]",
+)
+
+
+def compare(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A YAML file, or a comparison that ships.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FOLDER", help="For results; finished cells stay."),
+    ],
+    data: DataRoot = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="TASK/METHOD",
+            help="Run these cells alone; a pattern such as 'lowlight/*'; repeatable.",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="List the cells and what is finished, and run none.")
+    ] = False,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
+    ] = "auto",
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Each cell in a process of its own; without, peak memory is not known.",
+        ),
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Compare methods on equal terms; stop at any moment, and the same command goes on."""
+    if device not in ("auto", "cpu"):
+        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
+    require(("torch", "accelerate", "tensorboard"), "comparing", "train")
+    from urushi.evaluation.catalog import data_root
+    from urushi.training.comparison import load_comparison
+    from urushi.training.comparison_grid import stored
+    from urushi.training.comparison_plan import make_plan
+
+    out = Output(json=json)
+    settings = load_comparison(recipe, values or [])
+    planned = make_plan(settings, data_root(data))
+    chosen = planned.only(only or [])
+    before = stored(output, chosen)
+    done = sum(one.result is not None for one in before)
+    out.say(f"{settings.name}: {len(chosen)} cells, {done} of them finished before")
+    for note in planned.notes:
+        out.say(f"note: {note}")
+    if plan:
+        _show_plan(out, before)
+        return
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TargetError(f"{output} cannot be written: {error.strerror or error}") from error
+    errors: dict[str, str] = {}
+    stopped: KeyboardInterrupt | None = None
+    try:
+        _run(out, chosen, output, device, isolate, errors)
+    except KeyboardInterrupt as interruption:
+        stopped = interruption
+    summary = _leave(out, planned, output, errors)
+    if stopped is not None:
+        out.say("stopped; the same command goes on where it was")
+    if json:
+        out.document(summary.model_dump(mode="json"))
+    if stopped is not None:
+        raise typer.Exit(exit_code(getattr(stopped, "number", None))) from stopped
+    if errors:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_plan(out: Output, outcomes: "Sequence[Outcome]") -> None:
+    table = Table(title="Cells", title_justify="left")
+    for name in ("base", "task", "method"):
+        table.add_column(name)
+    for name in ("pairs", "seed", "parameters"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    rows = []
+    for one in outcomes:
+        cell = one.cell
+        state = "finished" if one.result else f"cannot: {one.error}" if one.error else "to run"
+        rows.append(
+            {
+                "base": cell.base, "task": cell.task, "method": cell.label, "pairs": cell.pairs,
+                "seed": cell.seed, "parameters": cell.parameters, "state": state,
+            }
+        )  # fmt: skip
+        table.add_row(*(Text("-" if v is None else printable(v)) for v in rows[-1].values()))
+    if out.json:
+        out.document(rows)
+    else:
+        out.show(table)
+
+
+def _run(
+    out: Output,
+    cells: "Sequence[Cell]",
+    output: Path,
+    device: str,
+    isolate: bool,
+    errors: dict[str, str],
+) -> None:
+    """Runs the cells; what went wrong is put into `errors`, by the hash of the cell."""
+    from urushi.training.comparison_grid import run_grid
+
+    done = 0
+    with out.progress() as progress:
+        bar = progress.add_task("comparing", total=len(cells))
+
+        def on_share(cell: "Cell", share: float) -> None:
+            progress.update(bar, completed=done + share, description=printable(cell.title))
+
+        def on_cell(outcome: "Outcome") -> None:
+            nonlocal done
+            done += 1
+            progress.update(bar, completed=done)
+            if outcome.error:
+                errors[outcome.cell.hash] = outcome.error
+            _tell(out, outcome, f"{done} of {len(cells)}")
+
+        run_grid(cells, output, device=device, isolate=isolate, on_share=on_share, on_cell=on_cell)
+
+
+def _tell(out: Output, outcome: "Outcome", where: str) -> None:
+    result, title = outcome.result, outcome.cell.title
+    if outcome.error:
+        complain(f"{where}: {title}: failed: {outcome.error}")
+    elif result is not None and outcome.fresh:
+        time = f" in {time_text(result.seconds)}" if result.steps else ""
+        out.say(f"{where}: {title}: {result.psnr:.2f} dB{time}")
+
+
+def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "Summary":
+    """Writes table, document and plots of all that is finished, --only or not."""
+    from urushi.files.container import write_whole
+    from urushi.training.comparison_grid import stored
+    from urushi.training.comparison_plots import PLOTS, draw_comparison
+    from urushi.training.comparison_summary import summarise
+    from urushi.training.comparison_tables import COLUMNS, markdown, table_rows
+
+    summary = summarise(plan.comparison, stored(output, plan.cells, errors), plan.notes)
+    plots: list[str] = []
+    if summary.rows:
+        try:
+            plots = draw_comparison(summary, output)
+        except MissingExtraError as reason:
+            out.say(f"no plots: {reason}")
+    for name in set(PLOTS) - set(plots):
+        (output / name).unlink(missing_ok=True)  # one of before would show something else
+    write_whole(output / "comparison.json", summary.to_json().encode())
+    write_whole(output / "comparison.md", markdown(summary, plots).encode())
+    if summary.rows:
+        task = summary.tasks[-1]
+        table = Table(title=printable(task), title_justify="left")
+        for name in COLUMNS:
+            table.add_column(name, justify="left" if name == COLUMNS[0] else "right")
+        for row in table_rows(summary.of_task(task)):
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        out.show(table)
+    names = ", ".join(["comparison.md", "comparison.json", *plots])
+    out.say(f"{summary.finished} of {summary.planned} cells finished; {output}: {names}")
+    return summary

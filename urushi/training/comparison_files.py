@@ -1,0 +1,126 @@
+"""The files of a task: what is learned from, and what is measured on."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urushi.data.pairs import PairedFolder, find_pictures
+from urushi.errors import DataError
+from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.training.comparison import TaskSettings
+
+__all__ = ["Digests", "Example", "TaskFiles", "nested_subset", "read_task"]
+
+# Name, input and target of a pair; of a clean picture the last is None.
+Example = tuple[str, Path, Path | None]
+
+
+class Digests:
+    """Hashes of files' contents, each file read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """The hash of a file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if path not in self._known:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read ({error.strerror or error}): name a file that can"
+                ) from error
+            self._known[path] = hashlib.sha256(content).hexdigest()
+        return self._known[path]
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A task with its files.
+
+    Attributes:
+        settings: the task.
+        examples: all there are to learn from, by name.
+        validation: what is measured on.
+        facts: what a measurement depends on, as JSON values.
+    """
+
+    settings: TaskSettings
+    examples: dict[str, Example]
+    validation: Benchmark
+    facts: dict[str, Any]
+
+
+def nested_subset(names: list[str], count: int, seed: int) -> list[str]:
+    """Some of the names, sorted; those of a smaller `count` are among them.
+
+    Args:
+        names: to choose from; their order does not matter.
+        count: how many, at most as many as there are.
+        seed: another one chooses others.
+    """
+    ordered = sorted(names)
+    order = np.random.default_rng(seed).permutation(len(ordered))
+    return sorted(ordered[index] for index in order[:count])
+
+
+def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> TaskFiles:
+    """Finds the files of a task.
+
+    Args:
+        task: its folders.
+        root: what they are relative to.
+        digest: hash of a file's content.
+
+    Raises:
+        DataError: a folder is missing or empty, its pairs do not match, or a picture is learned
+            from and measured by.
+        DegradationError: the degradation does not exist or does not take these values.
+    """
+    held_folder = root / task.validation
+    examples: dict[str, Example]
+    if task.pairs is not None:
+        held = _paired(held_folder)
+        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root / task.pairs)}
+        measured = [path for pair in held for path in (pair.input, pair.target)]
+        validation = paired_benchmark(held.input_folder, held.target_folder)
+    else:
+        assert task.clean is not None
+        folder = root / task.clean
+        names = {path: path.relative_to(folder).as_posix() for path in find_pictures(folder)}
+        examples = {name: (name, path, None) for path, name in names.items()}
+        measured = find_pictures(held_folder)
+        validation = clean_benchmark(held_folder, task.degradation)
+    samples = validation.samples()
+    held_digests = {digest(path) for path in measured}
+    for name, *paths in examples.values():
+        if any(path and digest(path) in held_digests for path in paths):
+            raise DataError(
+                f"task {task.name}: {name} is learned from and measured by: take it out of "
+                f"{held_folder}"
+            )
+    facts = {
+        "protocol": validation.protocol,
+        "degradation": task.degradation,
+        "names": [sample.name for sample in samples],
+        "files": sorted(held_digests),
+    }
+    return TaskFiles(task, examples, validation, facts)
+
+
+def _paired(folder: Path) -> PairedFolder:
+    found = PairedFolder(folder)
+    if found.problems or not found.pairs:
+        reason = found.problems[0] if found.problems else "there are none"
+        raise DataError(
+            f"the pairs of {folder} do not match: {reason}; find all such with  urushi data check"
+        )
+    return found
