@@ -6,39 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from darken_engine import DarkenEngine
 from permissions import as_nobody
 
 from urushi.errors import EngineError, PictureError, TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.inference.batch import plan_batch, run_batch
-from urushi.inference.engines.base import Precision
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
-
-BROKEN = EngineError("broken")
-
-
-class DarkenEngine:
-    """Halves every value, after `healthy` tiles it fails."""
-
-    name = "darken"
-    device = "cpu"
-    precision: Precision = "float32"
-    size_multiple = 8
-    bytes_per_pixel = 1000.0
-
-    def __init__(self, healthy=1_000_000, failure: BaseException = BROKEN):
-        self.healthy = healthy
-        self.failure = failure
-
-    def run(self, batch):
-        if self.healthy == 0:
-            raise self.failure
-        self.healthy -= 1
-        return batch / 2
-
-    def in_float32(self):
-        return self
 
 
 def restorer(**options):

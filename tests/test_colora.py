@@ -132,7 +132,7 @@ def test_a_base_stored_in_half_precision_knows_its_profile(tmp_path):
     network = tiny_network().half().float()
     model = write_base(tmp_path / "base.safetensors", network, "float16")
     write_profile(tmp_path / "p.json", made_up(network, model))
-    make(network, profile=str(tmp_path / "p.json"))
+    assert make(network, profile=str(tmp_path / "p.json")).config.ranks
 
 
 def test_a_profile_of_another_base_is_refused(profile, network):

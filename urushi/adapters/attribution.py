@@ -101,10 +101,10 @@ def attribute(
             del loss, gradients  # before the next pass needs the memory
             if on_step is not None:
                 on_step()
-        with torch.no_grad():
-            losses = []
-            for end in (0.0, 1.0):
-                _move(point, start, line, end)
+        losses = []
+        for end in (0.0, 1.0):
+            _move(point, start, line, end)
+            with torch.no_grad():
                 losses.append(float(_loss(network, point, picture, reference)))
     finally:
         network.train(was_training)

@@ -88,12 +88,30 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
         tensors[f"{_START}{layer.name}.lora_B.weight"] = np.ascontiguousarray(second)
         ranks[layer.name] = rank
         alphas[layer.name] = scale_of(adapter.config, rank) * rank
+    targets = _targets(backbone, ranks)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileFormatError(
+            f"{folder}: cannot be made ({error.strerror or error}): choose another folder"
+        ) from error
+    write_whole(folder / TENSORS_NAME, save(tensors, metadata={"format": "pt"}))
+    write_whole(
+        folder / CONFIG_NAME,
+        json.dumps(_config(base.name, ranks, alphas, targets), indent=2).encode(),
+    )
+
+
+def _config(
+    base: str, ranks: dict[str, int], alphas: dict[str, float], targets: Any
+) -> dict[str, Any]:
+    """What `adapter_config.json` holds."""
     rank, rank_pattern = _with_pattern(ranks)
     alpha, alpha_pattern = _with_pattern(alphas)
-    config = {
+    return {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": base.name,
+        "base_model_name_or_path": base,
         "inference_mode": True,
         "r": rank,
         "lora_alpha": alpha,
@@ -105,16 +123,8 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
         "fan_in_fan_out": False,
         "modules_to_save": None,
         "init_lora_weights": True,
-        "target_modules": _targets(backbone, ranks),
+        "target_modules": targets,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileFormatError(
-            f"{folder}: cannot be made ({error.strerror or error}): choose another folder"
-        ) from error
-    write_whole(folder / TENSORS_NAME, save(tensors, metadata={"format": "pt"}))
-    write_whole(folder / CONFIG_NAME, json.dumps(config, indent=2).encode())
 
 
 def read_peft(

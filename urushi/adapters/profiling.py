@@ -92,8 +92,7 @@ def measure_profile(
     for task in tasks:
         scores, found = _measure_task(network, task, steps, rule, normalise != "sum", tell)
         if normalise == "task":
-            whole = sum(scores[name] * counts[name] for name in order) / sum(counts.values())
-            scores = {name: score / whole for name, score in scores.items()}
+            scores = _relative(scores, counts)
         for name, score in scores.items():
             means[name] += score / len(tasks)
         facts.append(found)
@@ -109,6 +108,12 @@ def measure_profile(
             for name in order
         },
     )
+
+
+def _relative(scores: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
+    """Mean scores relative to that over all numbers of the network."""
+    whole = sum(score * counts[name] for name, score in scores.items()) / sum(counts.values())
+    return {name: score / whole for name, score in scores.items()}
 
 
 def _check_tasks(network: nn.Module, tasks: Sequence[ProfileTask]) -> None:
