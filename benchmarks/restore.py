@@ -16,15 +16,14 @@ and had run one tile of 64x64 pixels: interpreter, libraries and compiled networ
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+from measuring import in_own_process, resident, write_report
+
 SIZES = {"12 MP": (4000, 3000), "100 MP": (11600, 8700)}
 TILE = 512
 
@@ -42,18 +41,13 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         rows = list(all_rows(arguments, Path(folder)))
-    report = {
+    facts = {
         "what": "restoring a JPEG file into a JPEG file",
         "model": arguments.model,
         "threads": arguments.threads,
         "rounds": arguments.rounds,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "versions": versions(),
-        "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(report, indent=1)
-    (RESULTS / "restore.json").write_text(text + "\n", encoding="utf-8")
+    write_report("restore", facts, ("torch", "openvino", "pyvips-binary"), rows)
     print(table(rows))
 
 
@@ -115,15 +109,7 @@ def has_int8(model: str) -> bool:
 
 
 def one_row(plan: dict) -> dict:
-    done = subprocess.run(
-        [sys.executable, __file__, "--row", json.dumps(plan)],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        # Without this even a plain `eager` might inherit a kept allocator.
-        env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")},
-    )
-    row = json.loads(done.stdout)
+    row = in_own_process(__file__, plan)
     print(f"{plan['name']}: {row['pixels_per_second'] / 1e6:.3f} MP/s", file=sys.stderr)
     return row
 
@@ -185,14 +171,6 @@ def measure_picture(plan: dict) -> dict:
     }
 
 
-def resident(field: str) -> int:
-    """Bytes of resident memory, now (VmRSS) or at most (VmHWM); Linux only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise SystemExit("memory is measured on Linux only")
-
-
 def make_picture(path: Path, width: int, height: int) -> None:
     """Something like a photograph: smooth shapes of many sizes with noise."""
     import pyvips
@@ -206,20 +184,6 @@ def make_picture(path: Path, width: int, height: int) -> None:
     ]
     picture = bands[0].bandjoin(bands[1:]).cast("uchar").copy(interpretation="srgb")
     picture.jpegsave(str(path), Q=92)
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("urushi", "torch", "openvino", "pyvips-binary")}
 
 
 def table(rows: list[dict]) -> str:

@@ -13,10 +13,17 @@ from profile_support import made_up, moved, tiny_network, write_base
 from urushi.adapters import create_adapter
 from urushi.adapters.attribution import RULES
 from urushi.adapters.colora import CoLoRA, CoLoRASettings
-from urushi.adapters.profile import Normalise, read_profile, write_profile
+from urushi.adapters.profile import (
+    Normalise,
+    locate_profile,
+    profile_path,
+    read_profile,
+    write_profile,
+)
 from urushi.app import profile as command
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.files.adapter import AdapterHeader, base_facts, write_adapter
+from urushi.errors import AdapterError
+from urushi.files.adapter import AdapterHeader, base_facts, read_adapter, write_adapter
 from urushi.files.model import ModelHeader, read_model, write_model
 from urushi.image import write_picture
 
@@ -189,3 +196,33 @@ def test_a_drawing_of_any_profile(folder, network, tmp_path):
     result = run("profile", "--read", tmp_path / "p.json", "--log", "--plot", tmp_path / "p.pdf")
     assert result.exit_code == EXIT_WELL
     assert (tmp_path / "p.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_profile_beside_the_base_is_taken_by_adapt_and_shown_by_inspect(
+    network, folder, tmp_path
+):
+    base = write_base(tmp_path / "base.safetensors", network)
+    profile = made_up(network, base, lambda name: float("ending" in name))
+    write_profile(profile_path(base), profile)
+    words = ("adapt", "--model", base, "--pairs", folder / "pairs", "--device", "cpu")
+    words = (*words, "--steps", 30, "--budget", "70%")
+    ranks = {}
+    for name, more in {"beside": (), "flat": ("--method-set", "profile=null")}.items():
+        result = run(*words, "-o", tmp_path / f"{name}.safetensors", *more)
+        assert result.exit_code == EXIT_WELL, result.stderr
+        header = read_adapter(tmp_path / f"{name}.safetensors").header
+        assert header.recipe["adapter"].get("profile") == ("base" if name == "beside" else None)
+        ranks[name] = header.config["ranks"]
+    assert ranks["beside"] != ranks["flat"]
+    told = json.loads(run("inspect", profile_path(base), "--json").stdout)
+    assert told["kind"] == "profile"
+    assert told["tasks"][0]["name"] == "made up"
+    assert told["parameters"] == sum(p.numel() for p in network.parameters())
+    assert "stage" in run("inspect", profile_path(base)).stdout
+
+
+def test_without_a_profile_beside_the_base_a_recipe_cannot_ask_for_it(network, tmp_path):
+    base = write_base(tmp_path / "base.safetensors", network)
+    with pytest.raises(AdapterError, match=r"no base\.profile\.json stands beside"):
+        locate_profile({"method": "colora", "profile": "base"}, base)
+    assert locate_profile({"method": "colora"}, base) == {"method": "colora"}

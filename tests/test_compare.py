@@ -317,9 +317,9 @@ def test_clean_pictures_budgets_and_random_bases(world, tmp_path):
 def test_shipped_comparisons_are_whole(path):
     plan = load_comparison(path.stem)
     assert plan.name == path.stem
-    labels = [variant.label for variant in variants(plan)]
-    assert labels[0] == "frozen"
-    assert "full" in labels
+    methods = [variant.method for variant in variants(plan)]
+    assert methods[0] == "frozen"
+    assert "full" in methods
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ class CoLoRASettings(LowRankSettings):
     With `ranks` or `dense` given, as a finished adapter states them, nothing is decided any more.
 
     Attributes:
-        profile: file that `urushi profile` has written; null takes all layers as contributing
-            alike.
+        profile: file that `urushi profile` has written, in recipes also `base`: the one beside the
+            base's file; null takes all layers as contributing alike.
         other_weights: take a profile that was measured on other weights of the same architecture.
         budget: share of the backbone's parameters to train, biases, norms and scales included, as
             `7%` or `0.07`. Null is 7 %, CoLoRA's on NAFNet, or what is nearest to it where a small

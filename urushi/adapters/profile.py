@@ -7,7 +7,7 @@ measured on, and is stored beside it as a JSON file.
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,7 @@ from urushi.files.model import LoadedModel, architecture_hash
 from urushi.version import __version__
 
 __all__ = [
+    "BESIDE",
     "Normalise",
     "ParameterScore",
     "Profile",
@@ -27,12 +28,15 @@ __all__ = [
     "TaskFacts",
     "Unit",
     "check_profile",
+    "locate_profile",
     "profile_path",
     "read_profile",
     "write_profile",
 ]
 
 FORMAT = "urushi-profile"
+# In settings: the profile that stands beside the model file.
+BESIDE = "base"
 VERSION = 1
 # A hundred bytes for every parameter: the largest networks of this field stay far below.
 _LARGEST_FILE = 8_000_000
@@ -177,6 +181,28 @@ class Profile(_Part):
 def profile_path(model: Path) -> Path:
     """Return where the profile of the model file `model` stands, or would stand."""
     return model.with_suffix(".profile.json")
+
+
+def locate_profile(config: Mapping[str, Any], model: Path) -> dict[str, Any]:
+    """Return settings of a method with the place of the profile, where they say `base`.
+
+    Args:
+        config: `{"method": ..., ...}`; `profile: base` stands for the profile beside the model.
+        model: the file of the base.
+
+    Raises:
+        AdapterError: there is none.
+    """
+    located = dict(config)
+    if located.get("profile") != BESIDE:
+        return located
+    path = profile_path(model)
+    if not path.is_file():
+        raise AdapterError(
+            f"profile is {BESIDE!r}, but no {path.name} stands beside the base {model.name}: "
+            f"measure one with  urushi profile --base {model.name} -o {path.name}"
+        )
+    return {**located, "profile": str(path)}
 
 
 def check_profile(profile: Profile, model: LoadedModel) -> None:

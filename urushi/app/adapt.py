@@ -109,7 +109,7 @@ def adapt(
     recipe = adaptation_recipe(
         output.stem,
         model,
-        _adapter(method, budget, settings or []),
+        _adapter(method, budget, settings or [], model),
         found,
         minutes=_MINUTES if minutes is None and steps is None else minutes,
         steps=steps,
@@ -163,8 +163,10 @@ def _check_usage(
         raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
 
 
-def _adapter(method: str, budget: str | None, settings: list[str]) -> dict[str, Any]:
+def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
     from urushi.adapters import METHODS
+    from urushi.adapters.profile import BESIDE, profile_path
+    from urushi.inference.zoo import find_model
     from urushi.settings import nearest, set_values
 
     if method not in METHODS:
@@ -178,6 +180,10 @@ def _adapter(method: str, budget: str | None, settings: list[str]) -> dict[str, 
     if budget is not None:
         content["budget"] = budget
     set_values(content, settings, AdapterError)
+    if "profile" in METHODS[method].settings.model_fields:
+        decided = {"profile", "ranks", "dense"} & set(content)
+        if not decided and profile_path(find_model(model)).is_file():
+            content["profile"] = BESIDE
     return content
 
 

@@ -21,12 +21,13 @@ def inspect(
     file: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help="A model, by name or file; an adapter; a picture; a pack."
+            metavar="FILE",
+            help="A model, by name or file; an adapter; a profile; a picture; a pack.",
         ),
     ],
     json: Json = False,
 ) -> None:
-    """Show what a model, an adapter, a pack of pictures, a checkpoint or a picture holds."""
+    """Show what a model, an adapter, a profile, a pack, a checkpoint or a picture holds."""
     from urushi.inference.inspection import inspect_file
     from urushi.inference.zoo import find_model, zoo_names
 
@@ -39,6 +40,7 @@ def inspect(
     rows = {
         "model": _model,
         "adapter": _adapter,
+        "profile": _profile,
         "pack": _pack,
         "checkpoint": _checkpoint,
         "picture": _picture,
@@ -103,6 +105,31 @@ def _adapter(content: dict[str, Any]) -> Rows:
         ("written by", header["created_by"]),
         ("tensors hash", header["tensors_hash"]),
     ]
+
+
+def _profile(content: dict[str, Any]) -> Rows:
+    base = content["base"]
+    tasks = [
+        f"{task['name']}: {task['pictures']} pictures, {task['psnr_baseline']:.2f} dB with the "
+        f"base, {task['psnr_target']:.2f} dB tuned"
+        for task in content["tasks"]
+    ]
+    return [
+        ("base", f"{base['name']}, a {base['backbone']}, weights {base['weights_hash'][:12]}"),
+        ("tasks", "\n".join(tasks)),
+        ("integral", f"{content['steps']} steps, rule {content['rule']}"),
+        ("scores", f"of {content['parameters']:,} parameters, relative to {content['normalise']}"),
+        ("by kind", _relative(content["kinds"])),
+        ("by stage", _relative(content["stages"])),
+        ("written by", content["created_by"]),
+    ]
+
+
+def _relative(scores: dict[str, float]) -> str:
+    """Scores as parts of the greatest of them."""
+    greatest = max(scores.values(), default=0.0)
+    shares = {name: value / greatest if greatest else 0.0 for name, value in scores.items()}
+    return ", ".join(f"{name} {share:.2f}" for name, share in shares.items()) or "-"
 
 
 def _setting(value: object) -> str:

@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": ("torch", "accelerate", "tensorboard"),
     "export": ("torch", "onnx", "onnxscript", "openvino"),
     "quantize": ("torch", "onnx", "onnxscript", "openvino", "nncf"),
+    "plots": ("matplotlib",),
 }
 # Largest difference between two engines, of values in [0, 1].
 _PARITY = 1e-3

@@ -1,4 +1,4 @@
-"""What a file is and what it says: a model, an adapter, a pack, a checkpoint or a picture."""
+"""What a file is and what it says: a model, an adapter, a profile, a pack, a picture ..."""
 
 import json
 from dataclasses import asdict
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.data.pack import PackedPairs, PackedPictures
-from urushi.errors import FileFormatError
+from urushi.errors import FileFormatError, MissingExtraError
 from urushi.files.adapter import describe_adapter
 from urushi.files.fold import FOLDERS
 from urushi.files.int8 import int8_path, read_int8
@@ -22,13 +22,15 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """Describes a file as plain JSON values; its content decides what it is, not its name.
 
     Returns:
-        `kind`, one of `model`, `adapter`, `pack`, `checkpoint` and `picture`, and what such a file
-        holds.
+        `kind`, one of `model`, `adapter`, `profile`, `pack`, `checkpoint` and `picture`, and what
+        such a file holds.
 
     Raises:
         UrushiError: the file is none of these, damaged, or cannot be read.
     """
     metadata = _safetensors_metadata(path)
+    if metadata is None and path.suffix == ".json":
+        return {"kind": "profile", **_describe_profile(path)}
     if metadata is None:
         info = asdict(inspect_picture(path, max_pixels=None))
         channels = info.pop("kind")
@@ -76,6 +78,27 @@ def _describe_int8(path: Path) -> dict[str, Any] | None:
         "layers": len(layers),
         "calibration": header.calibration,
         "created_by": header.created_by,
+    }
+
+
+def _describe_profile(path: Path) -> dict[str, Any]:
+    try:
+        from urushi.adapters.profile import read_profile
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("torch, which reading a profile needs,", "torch") from error
+    profile = read_profile(path)
+    return {
+        "path": str(path),
+        "size": path.stat().st_size,
+        "base": profile.base.model_dump(mode="json"),
+        "tasks": [task.model_dump(mode="json") for task in profile.tasks],
+        "steps": profile.steps,
+        "rule": profile.rule,
+        "normalise": profile.normalise,
+        "parameters": sum(score.count for score in profile.parameters.values()),
+        "kinds": profile.of_kinds(),
+        "stages": profile.of_stages(),
+        "created_by": profile.created_by,
     }
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from urushi.adapters import attach, create_adapter
+from urushi.adapters.profile import locate_profile
 from urushi.backbones import create_backbone
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import create_degradation
@@ -51,9 +52,8 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     load_start(backbone, recipe.start)
     if recipe.adapter is None:
         return backbone
-    return attach(
-        backbone, create_adapter(backbone, recipe.adapter), save_memory=recipe.save_memory
-    )
+    adapter = create_adapter(backbone, locate_profile(recipe.adapter, model.path))
+    return attach(backbone, adapter, save_memory=recipe.save_memory)
 
 
 def backbone_of(recipe: Recipe) -> BackboneSettings:

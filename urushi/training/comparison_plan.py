@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
+from urushi.adapters.profile import locate_profile
 from urushi.errors import AdapterError, RecipeError
 from urushi.evaluation.catalog import Benchmark
 from urushi.files.model import LoadedModel, architecture_hash, read_model
@@ -218,7 +219,7 @@ class _Planner:
         identity = {
             "version": VERSION,
             "base": base.facts(seed),
-            "method": self._method_facts(variant),
+            "method": self._method_facts(variant, base),
             "validation": task.facts,
         }
         if count is not None:
@@ -264,9 +265,12 @@ class _Planner:
             validation=ValidationSettings(every=plan.steps),
         )
 
-    def _method_facts(self, variant: Variant) -> dict[str, Any]:
+    def _method_facts(self, variant: Variant, base: _Base) -> dict[str, Any]:
         """Method and settings, defaults included; of a profile its content, not its place."""
         facts = {"method": variant.method, **variant.resolved}
+        if isinstance(base.reports[variant.label], str):
+            return facts
+        facts = locate_profile(facts, base.model.path)
         if isinstance(facts.get("profile"), str):
             facts["profile"] = self._digest(Path(facts["profile"]))
         return facts
@@ -280,7 +284,8 @@ def _report(model: LoadedModel, variant: Variant) -> ParameterReport | str:
     """What a variant trains of a base, or why it cannot go onto it."""
     network = build_model(model)
     try:
-        return attach(network, create_adapter(network, variant.config)).report()
+        config = locate_profile(variant.config, model.path)
+        return attach(network, create_adapter(network, config)).report()
     except AdapterError as error:
         return str(error)
 

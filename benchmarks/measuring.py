@@ -1,0 +1,66 @@
+"""What the benchmarks share: memory, processor and versions, and rows in processes of their own."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def resident(field: str) -> int:
+    """Bytes of resident memory, now (VmRSS) or at most (VmHWM); Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise SystemExit("memory is measured on Linux only")
+
+
+def processor() -> str:
+    """Name of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Versions of installed packages."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in names}
+
+
+def in_own_process(script: str, plan: dict) -> dict:
+    """Runs `script --row PLAN` and returns the row that it prints."""
+    done = subprocess.run(
+        [sys.executable, script, "--row", json.dumps(plan)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        # Without this a row that is to run without a kept allocator might inherit one.
+        env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")},
+    )
+    return json.loads(done.stdout)
+
+
+def middle(values: list[float]) -> int:
+    """Index of the (lower) median."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    return order[(len(order) - 1) // 2]
+
+
+def write_report(name: str, facts: dict, packages: tuple[str, ...], rows: list[dict]) -> None:
+    """Writes `results/NAME.json`."""
+    report = {
+        **facts,
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "versions": versions("urushi", *packages),
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(report, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
