@@ -91,7 +91,7 @@ class TokenNet(RestorationNetwork):
         return Sites(
             feed_forward=tuple(feed_forward),
             attention=tuple(attention),
-            stages=(Stage("blocks", "middle", tuple(names), c, 4),),
+            stages=(Stage("blocks", "middle", tuple(names), c, 4, "lbc"),),
             decoder=("head",),
             tokens=tuple(TokenSite(n, c, "lbc", companions=(1,)) for n in names),
         )

@@ -18,7 +18,7 @@ from method_support import (
 )
 from torch import nn
 
-from urushi.adapters import METHODS, attach, create_adapter
+from urushi.adapters import METHODS, Adapted, create_adapter
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import AdapterError
 
@@ -30,7 +30,24 @@ SMALL = {
     "adaptformer": {"hidden": 2, "scale": 1.0},
     "moe": {"hidden": 2},
     "vpt": {"tokens": 3},
+    "guidance": {"vector": 5, "hidden": 4, "reduction": 2, "decoder": True},
+    "experts": {"count": 2, "expert": {"method": "lora", "rank": 2}},
 }
+
+
+class Informed(Adapted):
+    """Tells guidance and experts of the pictures, as a router would."""
+
+    def forward(self, x):
+        known = {"vector": torch.linspace(-1, 1, 5)[None], "weights": torch.tensor([[0.6, 0.8]])}
+        return super().forward(
+            x,
+            **{name: known[name].expand(len(x), -1).to(x) for name in self.reads},
+        )
+
+
+def attach(backbone, *adapters, save_memory=False):
+    return Informed(backbone, adapters, save_memory)
 
 
 def build(name):
@@ -47,6 +64,8 @@ def lacks(method, sites):
     """Whether a backbone with these sites cannot take the method."""
     if method == "vpt":
         return not sites.tokens
+    if method == "guidance":
+        return not sites.stages
     if method in ("adaptir", "adaptformer", "moe"):
         return not sites.feed_forward
     if method in ("houlsby", "fact"):
@@ -117,7 +136,7 @@ def test_only_its_parameters_train(method, name):
     parameters = list(adapted.parameters())
     losses = []
     if method != "frozen":
-        optimizer = torch.optim.Adam(parameters, 1e-3)
+        optimizer = torch.optim.Adam(parameters, 1e-5)
         for _ in range(5):
             optimizer.zero_grad()
             loss = (adapted(x) - target).square().mean()
@@ -241,7 +260,7 @@ def test_two_branches_at_one_site_add_up(method, name):
     result = adapted(x)
     twin.strength = 0.0
     adapter.strength = 2.0
-    if method != "vpt":  # prompts stand in front of one another
+    if method not in ("vpt", "guidance"):  # those stand in front of one another
         assert close(adapted(x), result)
 
 

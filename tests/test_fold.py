@@ -205,8 +205,10 @@ def test_a_file_says_all_settings_and_gives_the_adapter_back(base, tmp_path):
         np.testing.assert_array_equal(again.state_dict()[name].numpy(), tensor.numpy())
 
 
-def test_a_file_cannot_make_another_be_read(base, mine):
-    config = {**mine.header.config, "profile": "/etc/hostname"}
-    header = mine.header.model_copy(update={"method": "colora", "config": config})
+@pytest.mark.parametrize("method", ["colora", "experts"])
+def test_a_file_cannot_make_another_be_read(base, mine, method):
+    named = {"method": "colora", "profile": "/etc/hostname"}
+    inner = {"each": [named]} if method == "experts" else {"profile": named["profile"]}
+    header = mine.header.model_copy(update={"method": method, "config": inner})
     with pytest.raises(AdapterError, match="name the profile '/etc/hostname'"):
         load_adapter(network_of(base), replace(mine, header=header))

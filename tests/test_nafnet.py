@@ -91,6 +91,12 @@ def test_any_size_in_same_size_out(name, size):
     assert torch.isfinite(result).all()
 
 
+def channels(layer):
+    """Those that a convolution or a linear layer takes and gives."""
+    outputs, inputs = layer.weight.shape[:2]
+    return inputs, outputs
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_sites_name_what_exists(name):
     network = create_backbone(name, BACKBONES[name].example)
@@ -100,8 +106,8 @@ def test_sites_name_what_exists(name):
     for site in sites.feed_forward:
         assert network.get_submodule(site.norm) is not None
         assert site.output in site.modules
-        assert network.get_submodule(site.modules[0]).in_channels == site.width
-        assert network.get_submodule(site.output).out_channels == site.width
+        assert channels(network.get_submodule(site.modules[0]))[0] == site.width
+        assert channels(network.get_submodule(site.output))[1] == site.width
         assert site.scale is None or site.scale in parameters
     roles = [stage.role for stage in sites.stages]
     assert roles == sorted(roles, key=["encoder", "middle", "decoder"].index)
@@ -111,10 +117,15 @@ def test_sites_name_what_exists(name):
             network.get_submodule(block).register_forward_hook(
                 lambda _m, _i, out, key=block: seen.update({key: out.shape})
             )
-    network(torch.rand(1, 3, 32, 64))
+    height, width = 4 * network.size_multiple, 8 * network.size_multiple
+    network(torch.rand(1, 3, height, width))
     for stage in sites.stages:
+        rows, columns = height // stage.downscale, width // stage.downscale
+        shape = {"b": 1, "c": stage.width, "h": rows, "w": columns, "l": rows * columns}
+        if network.fixed_patch:
+            shape["b"], shape["l"] = 32, rows * columns // 32
         for block in stage.blocks:
-            assert seen[block] == (1, stage.width, 32 // stage.downscale, 64 // stage.downscale)
+            assert seen[block] == tuple(shape[axis] for axis in stage.layout)
     for module in sites.decoder:
         assert network.get_submodule(module) is not None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from urushi.adapters.adaptir import AdaptIR, AdaptIRSettings
-from urushi.adapters.attach import Adapted, ParameterReport, attach
+from urushi.adapters.attach import Adapted, FixedRoute, ParameterReport, attach
 from urushi.adapters.base import Adapter
 from urushi.adapters.bottleneck import (
     AdaptFormer,
@@ -20,7 +20,10 @@ from urushi.adapters.bottleneck import (
     HoulsbySettings,
 )
 from urushi.adapters.colora import CoLoRA, CoLoRASettings
+from urushi.adapters.experts import Experts, ExpertsSettings
 from urushi.adapters.factor import FactorTuning, FactorTuningSettings
+from urushi.adapters.guidance import Guidance, GuidanceSettings
+from urushi.adapters.host import Host
 from urushi.adapters.low_rank import LowRank, LowRankSettings
 from urushi.adapters.partial import (
     BitFit,
@@ -40,6 +43,8 @@ __all__ = [
     "METHODS",
     "Adapted",
     "Adapter",
+    "FixedRoute",
+    "Host",
     "Method",
     "ParameterReport",
     "attach",
@@ -64,6 +69,10 @@ class Method:
     paper: str
     mergeable: bool
     identity: bool = True
+
+
+def _experts(backbone: RestorationNetwork, settings: ExpertsSettings) -> Experts:
+    return Experts(backbone, settings, create_adapter)
 
 
 METHODS: Mapping[str, Method] = {
@@ -94,6 +103,12 @@ METHODS: Mapping[str, Method] = {
         mergeable=False,
         identity=False,
     ),
+    "guidance": Method(
+        Guidance, GuidanceSettings, "Ai et al., LoRA-IR, arXiv 2410.15385", mergeable=False
+    ),
+    "experts": Method(
+        _experts, ExpertsSettings, "Ai et al., LoRA-IR, arXiv 2410.15385", mergeable=False
+    ),
     "ssf": Method(ScaleShift, ScaleShiftSettings, "Lian et al., SSF, NeurIPS 2022", mergeable=True),
     "bitfit": Method(BitFit, PartialSettings, "Ben Zaken et al., BitFit, ACL 2022", mergeable=True),
     "norm": Method(NormOnly, PartialSettings, "normalisation layers alone", mergeable=True),
@@ -109,7 +124,7 @@ def create_adapter(backbone: RestorationNetwork, config: Mapping[str, Any]) -> A
     Attached, it changes nothing yet, but for the methods whose entry says otherwise.
 
     Args:
-        backbone: what it is made for; stays as it is.
+        backbone: what it is made for; stays as it is. A `Host` adapts adapters, too.
         config: `{"method": NAME, ...}` with the settings of that method.
 
     Raises:

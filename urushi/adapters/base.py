@@ -56,12 +56,14 @@ class Adapter(nn.Module):
 
     Attributes:
         method: its name in `METHODS`.
+        reads: what of the batch's side information it acts by: `vector`, `weights`.
         strength: factor of its effect; 1 is what it was trained for, 0 the plain backbone.
         context: the batch at hand; None when the backbone is called directly, and then an attached
             adapter does nothing.
     """
 
     method: ClassVar[str]
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Settings) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Adapters to files and from them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -56,11 +57,11 @@ def load_adapter(
         AdapterError: the method is unknown here, or settings and tensors do not belong together.
     """
     header = stored.header
-    if header.config.get("profile") is not None:
-        # Whoever wrote the file would choose what is read here.
+    # Whoever wrote the file would choose what is read here.
+    for profile in _profiles(header.config):
         raise AdapterError(
-            f"{stored.path}: its settings name the profile {header.config['profile']!r:.80}, but a "
-            "finished adapter states its ranks: write it again from the training"
+            f"{stored.path}: its settings name the profile {profile!r:.80}, but a finished adapter "
+            "states its ranks: write it again from the training"
         )
     try:
         adapter = create_adapter(backbone, {**header.config, "method": header.method})
@@ -78,3 +79,14 @@ def load_adapter(
         ) from error
     adapter.strength = float(strength)
     return adapter
+
+
+def _profiles(settings: Any) -> Iterator[Any]:
+    """Profiles that settings name, also those of methods within a method."""
+    if isinstance(settings, dict):
+        if settings.get("profile") is not None:
+            yield settings["profile"]
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for value in settings:
+            yield from _profiles(value)

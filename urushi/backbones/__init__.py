@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from urushi.backbones import nafnet
+from urushi.backbones import (
+    edt,
+    edt_released,
+    ipt,
+    ipt_released,
+    nafnet,
+    restormer,
+    swinir,
+    swinir_released,
+)
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage, TokenSite
 from urushi.errors import BackboneError
@@ -37,6 +46,8 @@ class Backbone:
         example: a tiny configuration, for tests and documentation.
         paper: reference.
         licence: licence of the authors' released code and weights.
+        from_released: translates a state dict of the released layout to our names, and leaves out
+            what is no parameter.
     """
 
     build: Callable[..., RestorationNetwork]
@@ -44,6 +55,7 @@ class Backbone:
     example: Mapping[str, object]
     paper: str
     licence: str
+    from_released: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -53,6 +65,60 @@ BACKBONES: Mapping[str, Backbone] = {
         example={"width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]},
         paper="Chen et al., Simple Baselines for Image Restoration, ECCV 2022",
         licence="MIT",
+    ),
+    "restormer": Backbone(
+        build=restormer.Restormer,
+        configuration_of=restormer.configuration_of,
+        example={
+            "dim": 4,
+            "num_blocks": [1, 1, 1, 1],
+            "num_refinement_blocks": 1,
+            "heads": [1, 1, 2, 2],
+            "bias": True,
+            "LayerNorm_type": "BiasFree",
+        },
+        paper="Zamir et al., Restormer, CVPR 2022",
+        licence="Academic Public License: not commercial",
+    ),
+    "swinir": Backbone(
+        build=swinir.SwinIR,
+        configuration_of=swinir_released.configuration_of,
+        example={"depths": [2], "embed_dim": 8, "num_heads": [2], "window_size": 4},
+        paper="Liang et al., SwinIR, ICCV workshops 2021",
+        licence="Apache-2.0",
+        from_released=swinir_released.from_released,
+    ),
+    "ipt": Backbone(
+        build=ipt.IPT,
+        configuration_of=ipt_released.configuration_of,
+        example={
+            "n_feats": 1,
+            "patch_size": 12,
+            "num_layers": 1,
+            "num_heads": 3,
+            "heads": ["denoise30"],
+            "rgb_range": 1.0,
+        },
+        paper="Chen et al., Pre-Trained Image Processing Transformer, CVPR 2021",
+        licence="Apache-2.0",
+        from_released=ipt_released.from_released,
+    ),
+    "edt": Backbone(
+        build=edt.EDT,
+        configuration_of=edt_released.configuration_of,
+        example={
+            "num_feat": 2,
+            "embed_dim": 8,
+            "depths": [2],
+            "num_heads": [2],
+            "heads": ["dn_g15"],
+            "window_size": [2, 4],
+            "head_depth": 1,
+        },
+        paper="Li et al., On Efficient Transformer-Based Image Pre-training for Low-Level Vision, "
+        "IJCAI 2023",
+        licence="none stated: all rights reserved",
+        from_released=edt_released.from_released,
     ),
 }
 

@@ -32,7 +32,7 @@ def load_released(path: Path | str, backbone: str, **options: object) -> Restora
     state = read_checkpoint(path)
     config = BACKBONES[backbone].configuration_of(state)
     network = create_backbone(backbone, {**config, **options})
-    load_strictly(network, state, Path(path).name)
+    load_strictly(network, BACKBONES[backbone].from_released(state), Path(path).name)
     return network
 
 

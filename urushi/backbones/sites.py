@@ -55,6 +55,12 @@ class AttentionSite:
     width: int
     layout: Layout
 
+    @classmethod
+    def packed(cls, module: str, output: str, width: int, layout: Layout) -> "AttentionSite":
+        """A site whose `module` projects query, key and value, in this order."""
+        query, key, value = ((module, i * width, (i + 1) * width) for i in range(3))
+        return cls(query, key, value, output, width, layout)
+
 
 @dataclass(frozen=True)
 class TokenSite:
@@ -79,7 +85,7 @@ class TokenSite:
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of blocks at one resolution; guidance modulates the output of each of its blocks.
+    """A run of blocks at one resolution; guidance modulates what enters it.
 
     Args:
         name: dotted path of the module that holds the blocks.
@@ -87,6 +93,8 @@ class Stage:
         blocks: dotted paths of the blocks, in the order of execution.
         width: channels of the feature map.
         downscale: side of the picture divided by the side of the feature map.
+        layout: order of the axes of the feature map. Tokens of a backbone with a `fixed_patch` are
+            those of one square, and squares stand on the batch's axis, picture by picture.
     """
 
     name: str
@@ -94,6 +102,7 @@ class Stage:
     blocks: tuple[str, ...]
     width: int
     downscale: int
+    layout: Layout = "bchw"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ _PICKLE_WAY_OUT = "it is never opened, because loading a pickle can run code"
 _KINDS = {
     "urushi-model": ("a model file", "give it with --model"),
     "urushi-adapter": ("an adapter file", "give it with --adapter"),
+    "urushi-router": ("a router file", "give a model or an adapter"),
     "urushi-int8": ("the int8 file of a model", "give the model itself"),
     "urushi-checkpoint": (
         "the checkpoint of a training",

@@ -16,7 +16,15 @@ from urushi.files.adapter import LoadedAdapter, check_base
 from urushi.files.folders import FOLDERS, Arrays, UnfitError
 from urushi.files.model import LoadedModel, ModelHeader, weights_hash
 
-__all__ = ["FOLDERS", "fold", "folded_deltas", "is_foldable", "told"]
+__all__ = [
+    "FOLDERS",
+    "fold",
+    "folded_deltas",
+    "folded_weights",
+    "is_foldable",
+    "told",
+    "with_weights",
+]
 
 
 def is_foldable(adapter: LoadedAdapter) -> bool:
@@ -47,28 +55,53 @@ def fold(model: LoadedModel, adapters: Sequence[tuple[LoadedAdapter, float | int
     """
     if not adapters:
         return model
+    for adapter, _ in adapters:
+        check_base(adapter, model)
+    return with_weights(model, folded_weights(adapters, model.tensors), adapters)
+
+
+def with_weights(
+    model: LoadedModel,
+    weights: Arrays,
+    adapters: Sequence[tuple[LoadedAdapter, float | int]],
+) -> LoadedModel:
+    """Return a model with some weights replaced by what adapters make of them, as `fold` does."""
+    tensors = {**model.tensors, **weights}
+    names = tuple(told(adapter, strength) for adapter, strength in adapters)
+    header = _folded_header(model.header, [adapter for adapter, _ in adapters], names)
+    header = header.model_copy(update={"weights_hash": weights_hash(tensors)})
+    return replace(model, header=header, tensors=tensors, folded=names)
+
+
+def folded_weights(
+    adapters: Sequence[tuple[LoadedAdapter, float | int]], base: Arrays
+) -> dict[str, np.ndarray]:
+    """Return the weights that adapters change, float32 by name, as they are with all of them.
+
+    Args:
+        adapters: each with its strength. That they belong to these weights is not checked.
+        base: the weights.
+
+    Raises:
+        AdapterError: as for `fold`.
+    """
     sums: dict[str, np.ndarray] = {}
     for adapter, strength in adapters:
-        check_base(adapter, model)
         if not math.isfinite(strength):
             raise AdapterError(
                 f"{adapter.path}: its strength is {strength}, expected a number such as 0.5"
             )
-        for name, delta in folded_deltas(adapter, model.tensors).items():
-            sums[name] = sums.get(name, model.tensors[name].astype(np.float64)) + strength * delta
-    tensors = dict(model.tensors)
+        for name, delta in folded_deltas(adapter, base).items():
+            sums[name] = sums.get(name, base[name].astype(np.float64)) + strength * delta
     with np.errstate(over="ignore"):
-        tensors.update({name: tensor.astype(np.float32) for name, tensor in sums.items()})
-    names = tuple(told(adapter, strength) for adapter, strength in adapters)
-    for name in sums:
-        if not np.isfinite(tensors[name]).all():
+        folded = {name: tensor.astype(np.float32) for name, tensor in sums.items()}
+    for name, tensor in folded.items():
+        if not np.isfinite(tensor).all():
+            names = " and ".join(told(adapter, strength) for adapter, strength in adapters)
             raise AdapterError(
-                f"{' and '.join(names)}: the weight {name!r} becomes too large: choose a smaller "
-                "strength"
+                f"{names}: the weight {name!r} becomes too large: choose a smaller strength"
             )
-    header = _folded_header(model.header, [adapter for adapter, _ in adapters], names)
-    header = header.model_copy(update={"weights_hash": weights_hash(tensors)})
-    return replace(model, header=header, tensors=tensors, folded=names)
+    return folded
 
 
 def folded_deltas(adapter: LoadedAdapter, base: Arrays) -> dict[str, np.ndarray]:

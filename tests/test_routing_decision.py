@@ -1,0 +1,169 @@
+"""From logits to a decision: calibration, top-k weights, and when the base works alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from urushi.errors import AdapterError, DataError
+from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
+from urushi.routing import (
+    decide,
+    expected_calibration_error,
+    expert_weights,
+    fit_temperature,
+    probabilities,
+)
+from urushi.routing.calibration import negative_log_likelihood
+
+
+def header(*classes, **changes):
+    encoder = CompactFacts(widths=[2], width=4)
+    views = ViewGeometry(layout="native", size=16)
+    return RouterHeader(classes=classes, views=views, encoder=encoder, **changes)
+
+
+def drawn(count, scale, mode, seed=0):
+    """Logits `scale` times those that the labels were drawn from."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(0, 2, (count, 4))
+    chances = probabilities(true, mode)
+    if mode == "multi":
+        labels = (rng.random(chances.shape) < chances).astype(np.float64)
+    else:
+        labels = (chances.cumsum(1) < rng.random((count, 1))).sum(1)
+    return scale * true, labels
+
+
+@pytest.mark.parametrize("mode", ["single", "multi"])
+@pytest.mark.parametrize("scale", [0.4, 1.0, 5.0])
+def test_the_temperature_undoes_too_much_or_too_little_confidence(mode, scale):
+    logits, labels = drawn(4000, scale, mode)
+    temperature = fit_temperature(logits, labels, mode)
+    assert temperature == pytest.approx(scale, rel=0.1)
+    calibrated = probabilities(logits, mode, temperature)
+    error = expected_calibration_error(calibrated, labels, mode)
+    assert error < 0.03
+    if scale != 1:
+        raw = probabilities(logits, mode)
+        assert error < expected_calibration_error(raw, labels, mode) / 2
+        likelihoods = [negative_log_likelihood(logits, labels, mode, t) for t in (1, temperature)]
+        assert likelihoods[1] < likelihoods[0]
+
+
+def test_a_flawless_validation_does_not_make_certain():
+    labels = np.arange(40) % 4
+    logits = 30 * np.eye(4)[labels]
+    chances = probabilities(logits, "single", fit_temperature(logits, labels))
+    assert 0.9 < chances.max() < 0.98  # 40 of 40 right: at most 41 of 44
+
+
+def test_likelihoods_are_those_of_torch():
+    logits, labels = drawn(50, 3, "single")
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits) / 2, torch.from_numpy(labels)
+    )
+    assert negative_log_likelihood(logits, labels, "single", 2.0) == pytest.approx(expected.item())
+    logits, labels = drawn(50, 3, "multi")
+    expected = 4 * torch.nn.functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(logits) / 2, torch.from_numpy(labels)
+    )
+    assert negative_log_likelihood(logits, labels, "multi", 2.0) == pytest.approx(expected.item())
+
+
+def test_calibration_error_by_hand():
+    chances = np.array([[0.9, 0.1], [0.9, 0.1], [0.45, 0.55]])
+    labels = np.array([0, 1, 1])
+    # Two at 0.9, of which half are right, and one at 0.55 that is right.
+    expected = (2 * 0.4 + 0.45) / 3
+    assert expected_calibration_error(chances, labels) == pytest.approx(expected)
+    assert expected_calibration_error(np.eye(2), np.array([0, 1])) == 0
+
+
+def test_large_logits_do_not_overflow():
+    logits = np.array([[2000.0, -2000.0, 0.0]])
+    np.testing.assert_array_equal(probabilities(logits), [[1, 0, 0]])
+    np.testing.assert_array_equal(probabilities(logits, "multi"), [[1, 0, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "mode", "words"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), "single", "at least one"),
+        (np.full((2, 3), np.nan), np.zeros(2, int), "single", "finite"),
+        (np.zeros((2, 3)), np.array([0, 3]), "single", "there are 3 classes"),
+        (np.zeros((2, 3)), np.zeros(2), "single", "whole number"),
+        (np.zeros((2, 3)), np.zeros(2, int), "multi", "a truth from 0 to 1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(logits, labels, mode, words):
+    with pytest.raises(DataError, match=words):
+        fit_temperature(logits, labels, mode)
+
+
+def test_weights_are_the_softmax_over_the_chosen():
+    logits = np.array([[2.0, 1.0, -1.0], [0.0, 3.0, 2.5]])
+    chances = probabilities(logits)
+    np.testing.assert_array_equal(expert_weights(chances, 1), [[1, 0, 0], [0, 1, 0]])
+    two = expert_weights(chances, 2)
+    np.testing.assert_allclose(two[0, :2], probabilities(logits[0, :2]))
+    np.testing.assert_allclose(two[1, 1:], probabilities(logits[1, 1:]))
+    np.testing.assert_allclose(expert_weights(chances, 3), chances)
+    with pytest.raises(AdapterError, match="k is 4: expected a number of experts from 1 to 3"):
+        expert_weights(chances, 4)
+
+
+def test_of_equals_the_first_is_chosen():
+    np.testing.assert_array_equal(expert_weights(np.full(3, 1 / 3), 1), [1, 0, 0])
+
+
+def test_a_sure_router_chooses_one_expert():
+    found = decide(np.array([0.0, 6.0, 1.0]), header("clean", "rain", "snow"))
+    assert found.weights == {"rain": 1.0, "snow": 0.0}
+    assert (found.abstained, found.seen) == (False, "rain")
+    assert found.reason == "rain (99 %)"
+    assert sum(found.probabilities.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("mode", ["single", "multi"])
+def test_the_base_works_alone_where_the_picture_is_clean(mode):
+    found = decide(np.array([6.0, 0.0, -1.0]), header("clean", "rain", "snow", mode=mode), k=2)
+    assert found.abstained
+    assert set(found.weights.values()) == {0.0}
+    assert found.reason == "looks clean (99 %), so the base works alone"
+
+
+def test_the_base_works_alone_where_the_router_is_unsure():
+    logits = np.array([0.1, 0.0, 0.0])
+    found = decide(logits, header("rain", "snow", "haze", threshold=0.6))
+    assert found.abstained
+    assert set(found.weights.values()) == {0.0}
+    assert found.reason.startswith("unsure: rain is the likeliest and only 35 % sure, less than 60")
+    assert not decide(logits, header("rain", "snow", "haze"), threshold=0.3).abstained
+
+
+def test_a_high_temperature_makes_a_router_unsure():
+    logits = np.array([0.0, 3.0])
+    assert not decide(logits, header("rain", "snow", threshold=0.8)).abstained
+    assert decide(logits, header("rain", "snow", threshold=0.8, temperature=4.0)).abstained
+
+
+def test_what_is_clean_by_half_keeps_half_of_the_base():
+    found = decide(np.array([2.0, 2.1, -5.0]), header("clean", "rain", "snow"), k=2)
+    assert not found.abstained
+    assert found.weights["rain"] == pytest.approx(1 / (1 + np.exp(-0.1)))
+    assert found.weights["snow"] == 0
+
+
+def test_several_degradations_at_once():
+    several = header("clean", "rain", "noise", "haze", mode="multi")
+    found = decide(np.array([-5.0, 4.0, 3.0, -4.0]), several, k=3)
+    assert found.weights["haze"] == 0
+    assert found.weights["rain"] + found.weights["noise"] == pytest.approx(1)
+    assert found.weights["rain"] == pytest.approx(0.5, abs=0.02)
+    assert found.reason == "rain (98 %) and noise (95 %)"
+    assert decide(np.array([-3.0, -1.0, -2.0, -4.0]), several, k=2).abstained
+
+
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(AdapterError, match="not finite"):
+        decide(np.array([np.nan, 0.0]), header("rain", "snow"))

@@ -1,0 +1,252 @@
+"""Training a router: balanced batches, resuming to the bit, and what the file says afterwards."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from routing_support import tiny_clip
+from training_support import newest
+
+from urushi.data.pack import PackedPictures, pack_pictures
+from urushi.errors import DataError, RecipeError, UrushiError
+from urushi.evaluation.confusion import (
+    accuracy,
+    class_accuracies,
+    confusion_matrix,
+    draw_confusion,
+)
+from urushi.files.router import read_router
+from urushi.image import write_picture
+from urushi.inference.router import open_router
+from urushi.settings import parse_settings
+from urushi.training.router import RouterData, train_router
+from urushi.training.router_batches import router_batches
+from urushi.training.router_recipe import RouterRecipe, load_router_recipe
+
+TINY = {
+    "name": "tiny",
+    "classes": {
+        "clean": {},
+        "low_light": {"degradation": {"name": "low_light"}},
+        "noise": {"degradation": {"name": "gaussian_noise", "sigma_255": [50, 60]}},
+    },
+    "encoder": {"kind": "compact", "widths": [4, 6], "width": 8, "blocks": 0},
+    "views": {"layout": "native", "size": 16, "most": 2},
+    "pictures": {"clean": ["clean"], "sides": [24, 32], "per_class": 2},
+    "steps": 6,
+    "validation": {"per_class": 4, "every": 3},
+}
+
+
+def recipe(**changes):
+    return parse_settings({**TINY, **changes}, RouterRecipe, RecipeError, "test")
+
+
+def make_pack(folder, seed=0, level=1.0):
+    """Three small smooth pictures, packed."""
+    rng = np.random.default_rng(seed)
+    for index, (height, width) in enumerate([(48, 56), (44, 60), (64, 64)]):
+        coarse = 0.3 + 0.6 * rng.random((4, 4, 3), dtype=np.float32)
+        picture = level * np.kron(coarse, np.ones((16, 16, 1), np.float32))[:height, :width]
+        write_picture(folder / f"{index}.png", picture)
+    return PackedPictures(pack_pictures([folder], folder / "pack.safetensors").path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folders = []
+    for name in ("train", "validation"):
+        folders.append(tmp_path_factory.mktemp(name))
+    return RouterData(*(make_pack(folder, seed) for seed, folder in enumerate(folders)))
+
+
+def batches(data, real=None, **changes):
+    own, device = recipe(**changes), torch.device("cpu")
+    return router_batches(own, data.clean, real or {}, device, seed=0, augment=True)
+
+
+# --- batches ---
+
+
+def test_batches_are_balanced_and_a_function_of_the_step(data):
+    draw = batches(data)
+    sides = set()
+    for step in range(8):
+        first, again = draw(step), batches(data)(step)
+        assert torch.equal(first.degraded, again.degraded)
+        assert first.applied.sum(0).tolist() == [2, 2, 2]
+        assert first.applied.sum(1).tolist() == [1] * 6
+        sides.add(first.degraded.shape[-1])
+    assert sides == {24, 32}
+    assert not torch.equal(draw(0).degraded[0, 0, :8, :8], draw(1).degraded[0, 0, :8, :8])
+
+
+def test_pictures_are_what_their_class_says(data):
+    batch = batches(data)(0)
+    clean, dark, noisy = ((batch.applied[:, k]) for k in range(3))
+    change = batch.degraded - batch.clean
+    assert change[clean].abs().max() <= 0.51 / 255
+    assert change[dark].mean() < -0.05
+    assert change[noisy].std() > 0.1
+
+
+def test_pictures_of_a_class_replace_its_degradation(data, tmp_path):
+    black = make_pack(tmp_path, level=0.0)
+    changes = {"pictures": {**TINY["pictures"], "real": 1.0}}
+    batch = batches(data, {"noise": black, "clean": black}, **changes)(0)
+    assert not batch.degraded[batch.applied[:, 2] | batch.applied[:, 0]].any()
+    assert batch.degraded[batch.applied[:, 1]].any()
+    none = {"pictures": {**TINY["pictures"], "real": 0.0}}
+    batch = batches(data, {"noise": black}, **none)(0)
+    assert batch.degraded[batch.applied[:, 2]].any()
+
+
+def test_several_degradations_of_one_picture(data):
+    draw = batches(data, mode="multi", most=2)
+    labels = torch.cat([draw(step).applied for step in range(10)])
+    assert set(labels.sum(1).tolist()) == {1, 2}
+    assert not (labels[:, 0] & labels[:, 1:].any(1)).any()
+    assert (labels[:, 1] & labels[:, 2]).any()
+
+
+def test_classes_without_pictures_are_refused(data):
+    with pytest.raises(DataError, match="class snow has no degradation"):
+        batches(data, classes={**TINY["classes"], "snow": {"pictures": ["snow"]}})
+    with pytest.raises(RecipeError, match="given for 'fog'"):
+        batches(data, {"fog": data.clean})
+    draw = batches(data, classes={"clean": {}, "small": {"degradation": {"name": "downsample"}}})
+    with pytest.raises(RecipeError, match="changes a picture's size"):
+        draw(0)
+
+
+# --- training ---
+
+
+def test_a_router_learns_and_its_file_says_how_well(data, tmp_path):
+    own = recipe(
+        steps=60,
+        validation={"per_class": 20, "every": 80},
+        optimizer={"learning_rate": 1e-2},
+    )
+    told = []
+    result = train_router(own, data, tmp_path, device="cpu", on_progress=told.append)
+    assert result.finished
+    assert told[-1].step == 60
+    assert told[-1].accuracy == accuracy(result.confusion) > 0.75
+    stored = read_router(result.path)
+    scores = stored.header.scores["validation"]
+    assert scores["pictures"] == result.confusion.sum() == 60
+    assert scores["accuracy"] == told[-1].accuracy
+    assert scores["ece"] < 0.3
+    assert stored.header.recipe == own.model_dump(mode="json")
+    opened = open_router(result.path, device="cpu")
+    dark = opened.decide(opened.read(0.02 * np.ones((40, 40, 3), np.float32)), threshold=0)
+    assert dark.seen == "low_light"
+
+
+@pytest.mark.parametrize("mode", ["single", "multi"])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(data, tmp_path, mode):
+    own = recipe(mode=mode)
+    whole = train_router(own, data, tmp_path / "whole", device="cpu")
+
+    def interrupt(progress):
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    run = tmp_path / "parts"
+    part = train_router(own, data, run, device="cpu", on_progress=interrupt)
+    assert (part.finished, part.stopped_by, part.path) == (False, signal.SIGINT, None)
+    assert newest(run).step == part.step == 3
+    again = train_router(own, data, run, device="cpu", resume=True)
+    assert [(r["step"], r["accuracy"]) for r in again.log] == [
+        (r["step"], r["accuracy"]) for r in whole.log
+    ]
+    assert again.header.tensors_hash == whole.header.tensors_hash
+
+
+def test_a_training_is_deterministic(data, tmp_path):
+    one, two = (train_router(recipe(steps=3), data, tmp_path / name, device="cpu") for name in "ab")
+    assert one.header.tensors_hash == two.header.tensors_hash
+
+
+def test_a_router_on_clip_trains_the_head_alone(data, tmp_path):
+    tiny_clip().save_pretrained(tmp_path / "clip")
+    encoder = {"kind": "clip", "name": str(tmp_path / "clip")}
+    own = recipe(encoder=encoder, views=None, steps=2)
+    result = train_router(own, data, tmp_path / "run", device="cpu", download=False)
+    assert result.header.encoder.kind == "clip"
+    assert result.header.views.layout == "squashed"
+    assert all(name.startswith("head.") for name in read_router(result.path).tensors)
+    moments = newest(tmp_path / "run").group("moment1")
+    assert set(moments) == {f"{k}.{p}" for k in
+        ("extractor.0", "extractor.2", "classifier") for p in ("weight", "bias")}  # fmt: skip
+
+
+def test_another_training_is_not_continued(data, tmp_path):
+    train_router(recipe(steps=1), data, tmp_path, device="cpu")
+    with pytest.raises(RecipeError, match="holds a training at step 1"):
+        train_router(recipe(steps=2), data, tmp_path, device="cpu")
+    with pytest.raises(RecipeError, match="was started with seed 0"):
+        train_router(recipe(steps=2, seed=1), data, tmp_path, device="cpu", resume=True)
+    others = RouterData(data.validation, data.clean)
+    with pytest.raises(RecipeError, match="trained on other pictures"):
+        train_router(recipe(steps=2), others, tmp_path, device="cpu", resume=True)
+
+
+def test_a_training_that_diverges_says_so(data, tmp_path):
+    wild = {"learning_rate": 1e30, "clip": None}
+    with pytest.raises(UrushiError, match="learning_rate"):
+        train_router(recipe(optimizer=wild, steps=8), data, tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": {"clean": {"degradation": {"name": "jpeg"}}, "a": {"pictures": ["a"]}}},
+         "clean has a degradation"),
+        ({"classes": {"clean": {}, "a": {}}}, "class a has neither"),
+        ({"classes": {"clean": {}}}, "classes"),
+        ({"classes": {"clean": {}, "a/b": {"pictures": ["a"]}}}, "classes.a/b"),
+        ({"most": 3}, "most has no effect"),
+        ({"encoder": {"kind": "compact", "widths": [2], "width": 3}}, "multiple of 2"),
+        ({"stepz": 3}, "did you mean 'steps'"),
+    ],
+)  # fmt: skip
+def test_recipes_without_meaning_are_refused(changes, words):
+    with pytest.raises(RecipeError, match=words):
+        recipe(**changes)
+
+
+def test_a_recipe_is_read_from_a_file(tmp_path):
+    import yaml
+
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
+    assert load_router_recipe(tmp_path / "r.yaml", ["steps=9"]) == recipe(steps=9)
+
+
+# --- the confusion matrix ---
+
+
+def test_confusion_by_hand():
+    matrix = confusion_matrix(np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 0]), 3)
+    np.testing.assert_array_equal(matrix, [[1, 1, 0], [1, 2, 0], [0, 0, 0]])
+    assert accuracy(matrix) == 0.6
+    assert class_accuracies(matrix)[:2] == [0.5, 2 / 3]
+    assert np.isnan(class_accuracies(matrix)[2])
+
+
+def test_confusions_that_do_not_fit_are_refused(tmp_path):
+    with pytest.raises(DataError, match="counted from 0"):
+        confusion_matrix(np.array([0, 3]), np.array([0, 1]), 3)
+    with pytest.raises(DataError, match="expected as many"):
+        confusion_matrix(np.array([0]), np.array([0, 1]), 3)
+    with pytest.raises(DataError, match="1 names for 2 classes"):
+        draw_confusion(np.eye(2, dtype=int), ["a"], tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_confusion_matrix_is_drawn(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    draw_confusion(np.array([[5, 0], [1, 0]]), ["clean", "low_light"], path, title="tiny")
+    assert path.stat().st_size > 1000

@@ -1,0 +1,314 @@
+"""Router files: what reads a picture's degradation, in one file, read without torch.
+
+A file of a router with a compact encoder holds everything. With CLIP it holds the head alone and
+names the encoder, whose weights are a gigabyte and belong to others. The container is that of
+`urushi.files.container`; tensors are `head.*` and, of a compact encoder, `encoder.*`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from urushi.errors import FileFormatError
+from urushi.files.container import (
+    Header,
+    Kind,
+    Storage,
+    open_checked,
+    read_tensors,
+    to_storage,
+    weights_hash,
+    write_container,
+)
+from urushi.settings import Settings
+from urushi.version import __version__
+
+__all__ = [
+    "CLEAN",
+    "ClipFacts",
+    "CompactFacts",
+    "EncoderFacts",
+    "LoadedRouter",
+    "Mode",
+    "RouterHeader",
+    "ViewGeometry",
+    "head_shapes",
+    "read_router",
+    "read_router_header",
+    "router_graph_path",
+    "write_router",
+]
+
+FORMAT = "urushi-router"
+VERSION = 1
+CLEAN = "clean"
+"""The class of pictures that need no expert."""
+
+Mode = Literal["single", "multi"]
+_COUNTERS = ".num_batches_tracked"  # of batch normalisation; of no use once trained
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class ViewGeometry(Settings):
+    """Which parts of a picture a router looks at, and at what scale; see `urushi.routing.views`.
+
+    Attributes:
+        layout: `squashed`, LoRA-IR's: the picture resized to a square, its aspect ratio lost, and
+            local windows of a larger square. `aspect`: the same with the aspect ratio kept.
+            `native`: the same with local windows of the picture itself, at its own resolution.
+        size: side of a view in pixels.
+        grid: side of the picture (its shorter one with `aspect`) of which local windows are cut,
+            as a multiple of `size`; null with `native`.
+        overlap: share of a window that the next one repeats.
+        most: local windows at most, spread evenly where more would fit; null with `squashed`,
+            whose `grid` and `overlap` say how many there are.
+    """
+
+    layout: Literal["squashed", "aspect", "native"] = "squashed"
+    size: Annotated[int, Field(ge=16, le=1024)] = 336
+    grid: Annotated[int, Field(ge=1, le=8)] | None = None
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    most: Annotated[int, Field(ge=1, le=64)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: object) -> object:
+        """Defaults that depend on the layout, written out so that files state them."""
+        if not isinstance(given, dict):
+            return given
+        layout = given.get("layout", "squashed")
+        filled = dict(given)
+        if layout in ("squashed", "aspect") and filled.get("grid") is None:
+            filled["grid"] = 2
+        if layout in ("aspect", "native") and filled.get("most") is None:
+            filled["most"] = 9
+        return filled
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> "ViewGeometry":
+        if self.layout == "native" and self.grid is not None:
+            raise ValueError("grid has no effect with layout native: leave it out")
+        if self.layout == "squashed" and self.most is not None:
+            raise ValueError("most has no effect with layout squashed: leave it out")
+        return self
+
+
+class CompactFacts(Settings):
+    """A compact encoder; see `urushi.routing.encoders.CompactEncoder`.
+
+    Attributes:
+        kind: always `compact`.
+        widths: channels of its stages, from full resolution down; each halves the resolution.
+        blocks: residual blocks of each stage but the first.
+        width: numbers of an embedding.
+    """
+
+    kind: Literal["compact"] = "compact"
+    widths: Annotated[list[Annotated[int, Field(ge=1, le=512)]], Field(min_length=1, max_length=6)]
+    blocks: Annotated[int, Field(ge=0, le=8)] = 1
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+
+
+class ClipFacts(Settings):
+    """The vision tower of a CLIP, which the file names and does not hold.
+
+    Attributes:
+        kind: always `clip`.
+        name: of the checkpoint, as `transformers` knows it: a name on the hub or a folder.
+        width: numbers of an embedding, after the projection.
+        projection_hash: SHA-256 of the projection's weights: tells checkpoints apart.
+    """
+
+    kind: Literal["clip"] = "clip"
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+    projection_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+EncoderFacts = Annotated[CompactFacts | ClipFacts, Field(discriminator="kind")]
+
+
+class RouterHeader(Header):
+    """What a router file says about itself.
+
+    Attributes:
+        format: always `urushi-router`.
+        version: version of the file format.
+        classes: degradations it tells apart, in the order of its logits; `clean` needs no expert.
+        mode: `single`: exactly one class is true (softmax); `multi`: any number (sigmoid).
+        views: what it looks at.
+        encoder: what turns views into embeddings.
+        temperature: logits are divided by it, fitted on validation pictures.
+        threshold: it abstains where the largest probability is below.
+        tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
+        name: what people call it; empty for the name of the file.
+        description: one or two sentences for people.
+        recipe: the resolved recipe of the training.
+        scores: measured scores, such as accuracy and calibration error.
+        licence: licence of the weights, preferably an SPDX identifier.
+        data: statement about the training data and its terms.
+        created_by: program and version that wrote the file.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    format: Literal["urushi-router"] = FORMAT
+    version: Literal[1] = VERSION
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=1000)]
+    mode: Mode = "single"
+    views: ViewGeometry
+    encoder: EncoderFacts
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    tensors_hash: str = ""
+    name: str = ""
+    description: str = ""
+    recipe: dict[str, JsonValue] | None = None
+    scores: dict[str, JsonValue] = {}
+    licence: str = ""
+    data: str = ""
+    created_by: str = f"urushi {__version__}"
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> "RouterHeader":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is named twice")
+        return self
+
+
+_KIND = Kind(FORMAT, VERSION, "a router file", RouterHeader)
+
+
+@dataclass(frozen=True)
+class LoadedRouter:
+    """A checked router file.
+
+    Attributes:
+        header: what the file says about itself.
+        tensors: float32, by name under `head.` and `encoder.`.
+        path: the file they came from.
+        graph: the encoder's exported graph beside the file, or None.
+    """
+
+    header: RouterHeader
+    tensors: Mapping[str, np.ndarray]
+    path: Path
+    graph: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.header.name or self.path.stem
+
+    def part(self, name: str) -> dict[str, np.ndarray]:
+        """Return the tensors of `head` or `encoder`, by the names they have there."""
+        start = f"{name}."
+        found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
+        return {key.removeprefix(start): tensor for key, tensor in found.items()}
+
+
+def router_graph_path(path: Path) -> Path:
+    """Return where the exported graph of a router's encoder stands (or would stand)."""
+    return path.with_suffix(".onnx")
+
+
+def head_shapes(width: int, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor of a head, for embeddings of `width` numbers."""
+    return {
+        "extractor.0.weight": (width, 2 * width),
+        "extractor.0.bias": (width,),
+        "extractor.2.weight": (width // 2, width),
+        "extractor.2.bias": (width // 2,),
+        "classifier.weight": (len(classes), width // 2),
+        "classifier.bias": (len(classes),),
+    }
+
+
+def write_router(
+    path: Path,
+    tensors: Mapping[str, np.ndarray],
+    header: RouterHeader,
+    storage: Storage = "float32",
+) -> RouterHeader:
+    """Write a router file whole or not at all; a file that is there is replaced.
+
+    Args:
+        path: target, `NAME.safetensors`.
+        tensors: by name under `head.` and, of a compact encoder, `encoder.`.
+        header: description; its `tensors_hash` is replaced by that of the stored tensors.
+        storage: dtype on disk.
+
+    Returns:
+        The header as written.
+
+    Raises:
+        FileFormatError: the name, a tensor or the header cannot be stored, or the disk refuses.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise FileFormatError(f"{path}: the name of a router file must end in .safetensors")
+    stored = {
+        name: to_storage(path, name, array, storage)
+        for name, array in tensors.items()
+        if not name.endswith(_COUNTERS)
+    }
+    shapes = {name: array.shape for name, array in stored.items()}
+    _check_tensors(path, header, shapes)
+    header = header.model_copy(update={"tensors_hash": weights_hash(stored)})
+    write_container(path, stored, header)
+    return header
+
+
+def read_router_header(path: Path) -> RouterHeader:
+    """Read and check what a router file says about itself, without reading its tensors.
+
+    Raises:
+        FileFormatError: the file is not a complete router file of a version known here.
+    """
+    path = Path(path)
+    header, layout = open_checked(path, _KIND)
+    _check_tensors(path, header, {name: shape for name, (_, shape) in layout.items()})
+    return header
+
+
+def read_router(path: Path) -> LoadedRouter:
+    """Read a router file and check all of it, the tensors' hash and finiteness included.
+
+    That the tensors of a compact encoder are those its configuration asks for is checked when it
+    is built, or its graph is read.
+
+    Raises:
+        FileFormatError: the file is not a sound router file of a version known here.
+    """
+    path = Path(path)
+    header = read_router_header(path)
+    stored = read_tensors(path, header.tensors_hash)
+    tensors = {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
+    graph = router_graph_path(path)
+    return LoadedRouter(header, tensors, path, graph if graph.is_file() else None)
+
+
+def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare names and shapes of the head's tensors with those the header asks for."""
+    wanted = {
+        f"head.{key}": shape
+        for key, shape in head_shapes(header.encoder.width, header.classes).items()
+    }
+    for name, shape in wanted.items():
+        if found.get(name) != shape:
+            what = f"has shape {found[name]}" if name in found else "is missing"
+            raise FileFormatError(
+                f"{path}: the tensor {name!r} {what}, a router of {len(header.classes)} classes "
+                f"with embeddings of {header.encoder.width} numbers has {shape}: get it again"
+            )
+    own = "encoder." if header.encoder.kind == "compact" else None
+    for name in sorted(found):
+        if name not in wanted and (own is None or not name.startswith(own)):
+            raise FileFormatError(
+                f"{path}: the tensor {name!r} is none of a router with a {header.encoder.kind} "
+                "encoder: get it again"
+            )

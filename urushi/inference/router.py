@@ -1,0 +1,266 @@
+"""Opens a router file on an engine, and exports its encoder's graph for that.
+
+The head is a few hundred numbers and runs on arrays; the encoder runs on torch, or, where it is a
+compact one whose graph stands beside the file, on OpenVINO without torch.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from urushi.errors import AdapterError, EngineError, FileFormatError, MissingExtraError
+from urushi.files.model import LoadedModel, ModelHeader, architecture_hash
+from urushi.files.router import LoadedRouter, read_router, router_graph_path
+from urushi.inference.devices import choose_device, is_installed
+from urushi.inference.engines import ENGINES
+from urushi.routing.running import EmbeddingEngine, PictureRouter
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["OpenVINOEncoder", "TorchEncoder", "export_router", "open_router"]
+
+# Largest difference between graph and torch, relative to the largest number of the embeddings.
+_TOLERANCE = 1e-4
+# So many views at once: an activation of a thousand views would take gigabytes.
+_AT_ONCE = 16
+
+
+def open_router(
+    router: Path | LoadedRouter,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    clip: str | None = None,
+    download: bool = False,
+) -> PictureRouter:
+    """Makes a router file ready to read pictures.
+
+    Args:
+        router: a router file, or one that was read.
+        engine: `openvino`, `torch`, or `auto`: OpenVINO on a CPU where it is installed and the
+            encoder has its graph, else torch.
+        device: as `urushi.inference.engines.create_engine` takes it.
+        threads: of the CPU, for OpenVINO; None leaves it to the engine.
+        clip, download: see `urushi.routing.encoders.create_encoder`; for routers with CLIP.
+
+    Raises:
+        FileFormatError: the file, or its graph, is not sound.
+        EngineError: an option is unknown, unavailable, or can have no effect.
+        MissingExtraError: the engine, or transformers, is not installed.
+        AdapterError: the CLIP is not there, or another.
+    """
+    stored = router if isinstance(router, LoadedRouter) else read_router(router)
+    if engine not in ("auto", *ENGINES):
+        raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+    compact = stored.header.encoder.kind == "compact"
+    if engine == "openvino" and not compact:
+        raise EngineError(f"openvino cannot run the CLIP of {stored.name}: use engine torch")
+    if engine == "auto":
+        able = compact and stored.graph is not None and is_installed("openvino")
+        engine = "openvino" if able and device in ("auto", "cpu") else "torch"
+    if not is_installed(ENGINES[engine].package):
+        raise MissingExtraError(f"the engine {engine!r}", ENGINES[engine].extra)
+    made: EmbeddingEngine
+    if engine == "openvino":
+        if device not in ("auto", "cpu"):
+            raise EngineError(f"openvino runs on the cpu alone, not on {device!r}: use torch")
+        made = OpenVINOEncoder(stored, threads=threads)
+    else:
+        chosen = choose_device(device)
+        made = TorchEncoder(stored, device=chosen, clip=clip, download=download)
+    return PictureRouter(stored, made)
+
+
+class OpenVINOEncoder:
+    """Executes a compact encoder's graph on the CPU; see `EmbeddingEngine`.
+
+    Args:
+        stored: a checked router file with a graph.
+        threads: CPU threads, or None for OpenVINO's choice.
+
+    Raises:
+        EngineError: there is no graph.
+        FileFormatError: the graph is damaged or of another encoder.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
+        from urushi.inference.engines.openvino_engine import import_openvino, read_graph
+
+        core = import_openvino().Core()
+        graph, _ = read_graph(core, _as_model(stored))
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",  # probabilities should not depend on the CPU
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+
+    def embed(self, views: Float[np.ndarray, "n 3 s s"]) -> Float[np.ndarray, "n d"]:
+        """Embeddings of single views; see `EmbeddingEngine.embed`."""
+        try:
+            return np.concatenate([self._run(part) for part in _parts(views)])
+        except RuntimeError as error:
+            message = " ".join(str(error).split())[:300]
+            raise EngineError(f"openvino failed on the router: {message}") from error
+
+    def _run(self, views: np.ndarray) -> np.ndarray:
+        from urushi.inference.engines.openvino_engine import IMAGE_INPUT
+
+        self._request.infer({IMAGE_INPUT: np.ascontiguousarray(views)})
+        return self._request.get_output_tensor(0).data.copy()
+
+
+class TorchEncoder:
+    """Executes any encoder with torch; see `EmbeddingEngine`.
+
+    Args:
+        stored: a checked router file.
+        device: by torch's name.
+        clip, download: see `urushi.routing.encoders.create_encoder`.
+
+    Raises:
+        AdapterError, MissingExtraError: see `urushi.routing.router.load_router`.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        stored: LoadedRouter,
+        *,
+        device: str = "cpu",
+        clip: str | None = None,
+        download: bool = False,
+    ) -> None:
+        from urushi.routing.router import load_router
+
+        self.device = device
+        self.encoder = load_router(stored, clip=clip, download=download).encoder.to(device)
+
+    def embed(self, views: Float[np.ndarray, "n 3 s s"]) -> Float[np.ndarray, "n d"]:
+        """Embeddings of single views; see `EmbeddingEngine.embed`."""
+        import torch
+
+        try:
+            with torch.inference_mode():
+                parts = [torch.tensor(part, device=self.device) for part in _parts(views)]
+                return torch.cat([self.encoder.embed(part) for part in parts]).cpu().numpy()
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"torch failed on the router on {self.device}: {reason}") from error
+
+
+def export_router(path: Path) -> Path:
+    """Exports the encoder of a router file to `NAME.onnx` beside it; one that is there is replaced.
+
+    Weights are inputs of the graph, as in `urushi.inference.export`; the number of views is open.
+
+    Returns:
+        The graph's path.
+
+    Raises:
+        FileFormatError: the router file is not sound, or the target cannot be written.
+        EngineError: its encoder is a CLIP, or graph and torch differ.
+        MissingExtraError: torch, onnx, onnxscript or openvino is not installed.
+    """
+    for package in ("torch", "onnx", "onnxscript", "openvino"):
+        if not is_installed(package):
+            raise MissingExtraError(f"{package}, which exporting needs,", "export")
+    stored = read_router(path)
+    if stored.header.encoder.kind != "compact":
+        raise EngineError(f"{path}: the encoder is a CLIP, which runs on torch alone: use it there")
+    reference = TorchEncoder(stored)
+    size = stored.header.views.size
+    graph = _trace(reference.encoder, size, _as_model(stored))
+    target = router_graph_path(stored.path)
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
+    try:
+        part.write_bytes(graph.SerializeToString(deterministic=True))
+        views = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
+        expected = reference.embed(views)
+        found = OpenVINOEncoder(replace(stored, graph=part)).embed(views)
+        if not np.abs(found - expected).max() <= _TOLERANCE * max(1.0, np.abs(expected).max()):
+            raise EngineError(f"{path}: its exported graph differs from torch: use engine torch")
+        part.replace(target)
+    except OSError as error:
+        raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _as_model(stored: LoadedRouter) -> LoadedModel:
+    """The encoder as what the engine of networks reads: tensors, configuration, graph."""
+    config: dict[str, Any] = stored.header.encoder.model_dump(mode="json")
+    header = ModelHeader(backbone="router-encoder", config=config)
+    return LoadedModel(header, stored.part("encoder"), stored.path, stored.graph)
+
+
+def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.ModelProto":
+    """Export `encoder` as a function of views and of its weights."""
+    import torch
+    from torch.export import Dim
+    from torch.func import functional_call
+
+    from urushi.inference.engines.openvino_engine import (
+        ARCHITECTURE_KEY,
+        IMAGE_INPUT,
+        SIZE_MULTIPLE_KEY,
+    )
+    from urushi.inference.export import _quiet, _trim
+
+    names = list(model.tensors)
+    state = encoder.state_dict()
+    values = [state[name].detach().clone() for name in names]
+
+    class Embed(torch.nn.Module):
+        def __init__(self, inner: "torch.nn.Module") -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, views: torch.Tensor) -> torch.Tensor:
+            return self.inner.embed(views)  # pyright: ignore[reportCallIssue]
+
+    network = Embed(encoder).eval()
+
+    class Function(torch.nn.Module):
+        def forward(self, image: torch.Tensor, values: list[torch.Tensor]) -> torch.Tensor:
+            named = {f"inner.{name}": value for name, value in zip(names, values, strict=True)}
+            return functional_call(network, named, (image,))
+
+    with _quiet():
+        program = torch.export.export(
+            Function().eval(),
+            (torch.zeros(2, 3, size, size), values),
+            dynamic_shapes=({0: Dim("views")}, [None for _ in values]),
+        )
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=[IMAGE_INPUT, *names],
+            output_names=["embeddings"],
+            external_data=False,
+            verbose=False,
+        )
+    if exported is None:
+        raise AdapterError("the encoder cannot be exported: use engine torch")
+    graph = exported.model_proto
+    _trim(graph)
+    graph.metadata_props.add(key=ARCHITECTURE_KEY, value=architecture_hash(model.header))
+    graph.metadata_props.add(key=SIZE_MULTIPLE_KEY, value="1")
+    return graph
+
+
+def _parts(views: np.ndarray) -> list[np.ndarray]:
+    return [views[start : start + _AT_ONCE] for start in range(0, len(views), _AT_ONCE)]

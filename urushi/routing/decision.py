@@ -1,0 +1,134 @@
+"""From logits to a decision: which experts, how much of each, or none, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from urushi.errors import AdapterError
+from urushi.files.router import CLEAN, Mode, RouterHeader
+from urushi.routing.calibration import probabilities
+
+__all__ = ["Decision", "decide", "expert_weights"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done with one picture.
+
+    Attributes:
+        weights: of every expert, by class; all zero where the base is to work alone. They add up
+            to 1, less the share of `clean` where that is among the chosen.
+        probabilities: calibrated, of every class.
+        abstained: whether the base works alone.
+        reason: one clause for people, such as `noise (97 %)`.
+    """
+
+    weights: Mapping[str, float]
+    probabilities: Mapping[str, float]
+    abstained: bool
+    reason: str
+
+    @property
+    def seen(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+
+def expert_weights(
+    chances: Float[np.ndarray, "*b n"], k: int = 1, floor: float | int = 0
+) -> Float[np.ndarray, "*b n"]:
+    """Weights of the experts: the `k` most probable classes, in proportion to one another.
+
+    In proportion to softmax probabilities is the softmax over the chosen logits, LoRA-IR's rule:
+    with `k = 1` a hard switch. Of sigmoid probabilities two that are certain share equally.
+
+    Args:
+        chances: probabilities of the classes.
+        k: how many experts at most.
+        floor: classes less probable than this are not chosen.
+
+    Raises:
+        AdapterError: `k` is not from 1 to the number of classes.
+    """
+    classes = chances.shape[-1]
+    if not 1 <= k <= classes:
+        raise AdapterError(f"k is {k}: expected a number of experts from 1 to {classes}")
+    # Stable: of equals the first is chosen, on every machine.
+    order = np.argsort(-chances, axis=-1, kind="stable")
+    chosen = np.zeros(chances.shape, bool)
+    np.put_along_axis(chosen, order[..., :k], True, axis=-1)
+    kept = np.where(chosen & (chances >= floor), chances, 0.0)
+    total = kept.sum(-1, keepdims=True)
+    return kept / np.where(total > 0, total, 1.0)
+
+
+def decide(
+    logits: Float[np.ndarray, " n"],
+    header: RouterHeader,
+    *,
+    k: int = 1,
+    threshold: float | int | None = None,
+) -> Decision:
+    """Decides from a router's logits for one picture.
+
+    The base works alone where the router is unsure (no class reaches the threshold) and where the
+    picture looks clean.
+
+    Args:
+        logits: one for each class of the router.
+        header: its classes, mode, temperature and threshold.
+        k: experts at most.
+        threshold: instead of the header's.
+
+    Raises:
+        AdapterError: `k` is out of range.
+    """
+    least = header.threshold if threshold is None else threshold
+    chances = probabilities(logits, header.mode, header.temperature)
+    if not np.isfinite(chances).all():
+        raise AdapterError(
+            "the router's logits are not finite: its file or its engine is unsound, choose the "
+            "expert yourself"
+        )
+    weights = expert_weights(chances, k, least if header.mode == "multi" else 0.0)
+    named = dict(zip(header.classes, map(float, chances), strict=True))
+    seen = max(named, key=lambda name: named[name])
+    reason, abstained = _judged(named, seen, least, header.mode)
+    shares = dict(zip(header.classes, map(float, weights), strict=True))
+    shares.pop(CLEAN, None)
+    if abstained:
+        shares = dict.fromkeys(shares, 0.0)
+    elif sum(share > 0 for share in shares.values()) > 1:
+        reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
+    return Decision(shares, named, abstained, reason)
+
+
+def _judged(
+    chances: Mapping[str, float], seen: str, threshold: float | int, mode: Mode
+) -> tuple[str, bool]:
+    """The reason, and whether the base works alone."""
+    best = chances[seen]
+    if best < threshold:
+        return (
+            f"unsure: {seen} is the likeliest and only {_percent(best)} sure, less than "
+            f"{_percent(threshold)}, so the base works alone",
+            True,
+        )
+    if seen == CLEAN:
+        return f"looks clean ({_percent(best)}), so the base works alone", True
+    return f"{seen} ({_percent(best)})", False
+
+
+def _descending(values: Mapping[str, float]) -> list[str]:
+    return sorted(values, key=lambda name: -values[name])
+
+
+def _listed(rows: Sequence[tuple[str, float]]) -> str:
+    return " and ".join(f"{name} ({_percent(chance)})" for name, chance in rows)
+
+
+def _percent(chance: float) -> str:
+    """Rounded down, so that 99.9 % is not called certain."""
+    return f"{int(chance * 100)} %"

@@ -1,0 +1,200 @@
+"""The router: views to logits and a degradation vector.
+
+LoRA-IR (Ai, Huang, He, arXiv 2410.15385), its degradation-guided router: the embeddings of the
+whole picture and of its windows, averaged, fused by two linear layers with GELUs into the
+degradation vector; a linear head on it classifies the degradation.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from urushi.errors import AdapterError, FileFormatError
+from urushi.files.container import Storage
+from urushi.files.router import LoadedRouter, RouterHeader, ViewGeometry, write_router
+from urushi.routing.batch_views import batch_views
+from urushi.routing.encoders import Encoder, create_encoder
+
+__all__ = [
+    "Router",
+    "RouterHead",
+    "RouterOutput",
+    "extended_head",
+    "load_router",
+    "router_tensors",
+    "save_router",
+]
+
+
+class RouterOutput(NamedTuple):
+    """What a router says about a batch.
+
+    Attributes:
+        logits: one for each class.
+        vector: the degradation vector, half as long as an embedding.
+    """
+
+    logits: Float[Tensor, "b n"]
+    vector: Float[Tensor, "b half"]
+
+
+class RouterHead(nn.Module):
+    """Fusion of embeddings, 2d -> d -> d / 2, and a classifier.
+
+    Args:
+        width: numbers of an embedding, d.
+        classes: how many.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.width = width
+        self.extractor = nn.Sequential(
+            nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, width // 2), nn.GELU()
+        )
+        self.classifier = nn.Linear(width // 2, classes)
+
+    def forward(self, embeddings: Float[Tensor, "b v d"]) -> RouterOutput:
+        """Logits and degradation vectors of pictures, from the embeddings of their views.
+
+        Args:
+            embeddings: at least two for each picture, that of the whole one first.
+        """
+        assert embeddings.shape[1] >= 2, embeddings.shape
+        fused = torch.cat([embeddings[:, 0], embeddings[:, 1:].mean(1)], 1)
+        vector = self.extractor(fused)
+        return RouterOutput(self.classifier(vector), vector)
+
+
+class Router(nn.Module):
+    """Encoder and head, with the views they look at.
+
+    Args:
+        encoder: turns views into embeddings.
+        head: classifies them.
+        views: geometry of the views.
+
+    Raises:
+        AdapterError: the encoder takes views of another side.
+    """
+
+    def __init__(self, encoder: Encoder, head: RouterHead, views: ViewGeometry) -> None:
+        super().__init__()
+        if encoder.view_size not in (None, views.size):
+            raise AdapterError(
+                f"views have size {views.size}, but the encoder takes {encoder.view_size}: set "
+                "the views' size to that"
+            )
+        self.encoder = encoder
+        self.head = head
+        self.views = views
+
+    def forward(self, views: Float[Tensor, "b v 3 s s"]) -> RouterOutput:
+        """Logits and degradation vectors of pictures, from their views in [0, 1]."""
+        return self.head(self.encoder(views))
+
+    def read(self, images: Float[Tensor, "b 3 h w"]) -> RouterOutput:
+        """Logits and degradation vectors of whole pictures of one size, in [0, 1]."""
+        return self(batch_views(images, self.views))
+
+
+def router_tensors(router: Router) -> dict[str, np.ndarray]:
+    """What the file of a router holds; of one with CLIP, the head alone."""
+    own = "encoder." if router.encoder.facts.kind == "compact" else "head."
+    return {
+        name: tensor.detach().cpu().float().numpy()
+        for name, tensor in router.state_dict().items()
+        if name.startswith(("head.", own)) and tensor.is_floating_point()
+    }
+
+
+def save_router(
+    path: Path,
+    router: Router,
+    classes: Sequence[str],
+    storage: Storage = "float32",
+    **facts: Any,
+) -> RouterHeader:
+    """Writes a router to a file.
+
+    Args:
+        path: target, `NAME.safetensors`.
+        router: as trained.
+        classes: names of the classes, in the order of its logits.
+        storage: dtype on disk.
+        facts: other fields of `RouterHeader`: mode, temperature, threshold, scores, ...
+
+    Raises:
+        FileFormatError: a tensor or a fact cannot be stored, or the disk refuses.
+    """
+    from pydantic import ValidationError
+
+    try:
+        header = RouterHeader(
+            classes=tuple(classes), views=router.views, encoder=router.encoder.facts, **facts
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the header"
+        raise FileFormatError(f"{path}: {where} cannot be written: {first['msg']}") from error
+    return write_router(path, router_tensors(router), header, storage)
+
+
+def load_router(stored: LoadedRouter, *, clip: str | None = None, download: bool = False) -> Router:
+    """Builds the router of a file, frozen and in evaluation mode.
+
+    Args:
+        stored: a checked router file.
+        clip, download: see `create_encoder`.
+
+    Raises:
+        AdapterError: its tensors do not fit its configuration, or its CLIP is not there.
+        MissingExtraError: its encoder is a CLIP, and transformers is not installed.
+    """
+    header = stored.header
+    head = RouterHead(header.encoder.width, len(header.classes))
+    _fill(head, stored.part("head"), stored.path)
+    encoder = create_encoder(header.encoder, clip=clip, download=download)
+    if header.encoder.kind == "compact":
+        _fill(encoder, stored.part("encoder"), stored.path)
+    return Router(encoder, head, header.views).eval().requires_grad_(False)
+
+
+def extended_head(head: RouterHead, classes: int = 1) -> RouterHead:
+    """A head with further classes; the logits of those it had stay what they were.
+
+    New classes begin with the mean of the old rows, and a bias that keeps them from winning before
+    they are trained.
+    """
+    before = head.classifier
+    after = RouterHead(head.width, before.out_features + classes)
+    after.extractor.load_state_dict(head.extractor.state_dict())
+    with torch.no_grad():
+        mean = before.weight.mean(0, keepdim=True).expand(classes, -1)
+        after.classifier.weight.copy_(torch.cat([before.weight, mean]))
+        low = (before.bias.min() - 10).expand(classes)
+        after.classifier.bias.copy_(torch.cat([before.bias, low]))
+    return after
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Loads every tensor a module has, counters of batch normalisation excepted."""
+    wanted = module.state_dict()
+    # Copies: the network must not share memory with the arrays of the file.
+    state = {name: torch.tensor(array) for name, array in tensors.items()}
+    for name, tensor in wanted.items():
+        if not tensor.is_floating_point():
+            state.setdefault(name, tensor)
+    for name in sorted(wanted.keys() | state.keys()):
+        if name in wanted and name in state and wanted[name].shape == state[name].shape:
+            continue
+        what = "missing" if name not in state else "unknown" if name not in wanted else "misshapen"
+        raise AdapterError(
+            f"{path}: not a sound router, its tensor {name!r} is {what}: get it again"
+        )
+    module.load_state_dict(state)

@@ -1,0 +1,379 @@
+"""Training of a router: cross-entropy on the kinds of damage, then a fitted temperature.
+
+LoRA-IR (arXiv 2410.15385) trains a head on a frozen CLIP with balanced batches; so it is here. A
+compact encoder is trained together with the head, and both are frozen when a network trains.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from urushi.data.pack import PackedPictures
+from urushi.errors import RecipeError, UrushiError
+from urushi.evaluation.confusion import accuracy
+from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
+from urushi.inference.devices import choose_device
+from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
+from urushi.routing.router import Router, RouterHead, save_router
+from urushi.training.batches import Batch
+from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from urushi.training.router_batches import RouterBatches, router_batches
+from urushi.training.router_recipe import COMPACT_VIEWS, RouterRecipe
+from urushi.training.router_scores import confusion_of, scores_of
+from urushi.training.signals import StopRequest, stop_signals
+from urushi.training.state import State
+
+__all__ = ["RouterData", "RouterProgress", "RouterTrainingResult", "build_router", "train_router"]
+
+REPORT_SECONDS = 10.0
+# What a resumed training may change: how it goes on, not what it is made of.
+_CHANGEABLE = {
+    "checkpoint_minutes", "description", "data_statement", "licence", "name", "optimizer", "steps",
+    "storage", "threshold", "validation",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RouterData:
+    """Pictures a router learns from, and others by which it is measured.
+
+    Attributes:
+        clean: clean pictures to degrade.
+        validation: clean pictures, none of them in `clean`.
+        real: pictures of classes, by name.
+        real_validation: the same to measure by; of other places.
+    """
+
+    clean: PackedPictures
+    validation: PackedPictures
+    real: Mapping[str, PackedPictures] = field(default_factory=dict)
+    real_validation: Mapping[str, PackedPictures] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """What was trained on."""
+        parts = [self.clean.sha256, *(f"{n}:{p.sha256}" for n, p in sorted(self.real.items()))]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class RouterProgress:
+    """Where a training stands.
+
+    Attributes:
+        step, steps: optimizer steps done, and in all.
+        loss: mean since the last report.
+        seconds_per_step: since the last report.
+        seconds_left: at that speed.
+        accuracy: on validation pictures, where this report is a validation; else None.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds_per_step: float
+    seconds_left: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class RouterTrainingResult:
+    """What `train_router` leaves.
+
+    Attributes:
+        finished: False when it was stopped by a signal; resume it.
+        stopped_by: number of that signal.
+        step: optimizer steps done.
+        seconds: spent training, over all resumptions.
+        path: the router's file; None unless finished.
+        header: what it says; None unless finished.
+        confusion: of validation pictures with one class: rows are classes, columns what was seen.
+        log: rows of step, loss and accuracy.
+    """
+
+    finished: bool
+    stopped_by: int | None
+    step: int
+    seconds: float
+    path: Path | None
+    header: RouterHeader | None
+    confusion: np.ndarray | None
+    log: list[dict[str, Any]]
+
+
+def build_router(recipe: RouterRecipe, *, download: bool = True) -> Router:
+    """The router a recipe describes, with fresh weights from torch's global generator.
+
+    Raises:
+        AdapterError: the CLIP cannot be loaded, or the views do not suit the encoder.
+        MissingExtraError: transformers is not installed.
+    """
+    encoder: Encoder
+    if isinstance(recipe.encoder, CompactFacts):
+        facts = recipe.encoder
+        encoder = CompactEncoder(facts.widths, facts.width, facts.blocks)
+        views = recipe.views or COMPACT_VIEWS
+    else:
+        encoder = ClipEncoder(recipe.encoder.name, download=download)
+        assert encoder.view_size is not None
+        views = recipe.views or ViewGeometry(size=encoder.view_size)
+    return Router(encoder, RouterHead(encoder.width, len(recipe.classes)), views)
+
+
+def train_router(
+    recipe: RouterRecipe,
+    data: RouterData,
+    run: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    download: bool = True,
+    on_progress: Callable[[RouterProgress], None] | None = None,
+) -> RouterTrainingResult:
+    """Trains as `recipe` says, and writes the router to `run/NAME.safetensors`.
+
+    SIGINT and SIGTERM end the training after the step at hand, with a checkpoint.
+
+    Args:
+        recipe: what to do.
+        data: pictures, of the folders the recipe names.
+        run: folder of this training; holds checkpoints, the resolved recipe and the router.
+        resume: go on from the newest checkpoint, if there is one.
+        device: `auto` (the best there is), or a device by name.
+        download: fetch a CLIP from the hub where it is not there yet.
+        on_progress: called about every ten seconds and at validations.
+
+    Raises:
+        RecipeError: the run exists already, or was made by another recipe or from other data.
+        DataError: the pictures do not fit the recipe.
+        AdapterError, MissingExtraError: see `build_router`.
+        UrushiError: the loss is no longer finite.
+    """
+    session = _Session(recipe, data, run, resume, choose_device(device), download)
+    session.on_progress = on_progress
+    with stop_signals() as request:
+        return session.run_steps(request)
+
+
+class _Session:
+    """The objects of one call of `train_router`."""
+
+    on_progress: Callable[[RouterProgress], None] | None = None
+
+    def __init__(
+        self,
+        recipe: RouterRecipe,
+        data: RouterData,
+        run: Path,
+        resume: bool,
+        device: str,
+        download: bool,
+    ) -> None:
+        self.recipe, self.data, self.run = recipe, data, run
+        self.device = torch.device(device)
+        checkpoint = self._checkpoint(resume)
+        torch.manual_seed(recipe.seed)
+        self.router = build_router(recipe, download=download).to(self.device)
+        compact = isinstance(self.router.encoder, CompactEncoder)
+        # A frozen CLIP is neither optimized nor stored.
+        self.state = State(self.router if compact else self.router.head, None, None)
+        own = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            [parameter for _, parameter in self.state.trained()],
+            lr=own.learning_rate,
+            weight_decay=own.weight_decay,
+        )
+        self.draw = self._batches(data.clean, data.real, recipe.seed, recipe.pictures.augment)
+        self.draw_validation = self._batches(
+            data.validation, data.real_validation, recipe.seed + 1, False
+        )
+        self.step, self.seconds, self.log = 0, 0.0, []
+        if checkpoint is not None:
+            self.state.restore(checkpoint, self.optimizer)
+            self.step, self.seconds = checkpoint.step, checkpoint.seconds
+            self.log = list(checkpoint.log)
+        run.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        (run / "recipe.yaml").write_text(text, encoding="utf-8")
+
+    def _batches(
+        self, clean: PackedPictures, real: Mapping[str, PackedPictures], seed: int, augment: bool
+    ) -> RouterBatches:
+        return router_batches(self.recipe, clean, real, self.device, seed=seed, augment=augment)
+
+    # --- steps ---
+
+    def run_steps(self, request: StopRequest) -> RouterTrainingResult:
+        steps, every = self.recipe.steps, self.recipe.validation.every
+        losses: list[Tensor] = []
+        reported = saved = marked = time.monotonic()
+        while self.step < steps:
+            if request.number is not None:
+                self._save()
+                return self._result(request.number)
+            losses.append(self._one_step())
+            now = time.monotonic()
+            self.seconds, marked = self.seconds + now - marked, now
+            due = self.step == steps or self.step % every == 0
+            if due or now - reported >= REPORT_SECONDS:
+                loss = self._mean(losses)
+                self._report(loss, (now - reported) / len(losses), due)
+                losses.clear()
+                reported = time.monotonic()
+            if self.step == steps or now - saved >= 60 * self.recipe.checkpoint_minutes:
+                self._mean(losses[-1:])  # never keep a state that has already gone wrong
+                self._save()
+                saved = time.monotonic()
+            marked = time.monotonic()
+        return self._finish()
+
+    def _one_step(self) -> Tensor:
+        own = self.recipe.optimizer
+        self.router.train()
+        batch = self.draw(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = _learning_rate(self.recipe, self.step)
+        loss = self._loss(self._logits(batch), batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if own.clip is not None:
+            nn.utils.clip_grad_norm_([p for _, p in self.state.trained()], own.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def _logits(self, batch: Batch) -> Tensor:
+        bf16 = self.recipe.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return self.router.read(batch.degraded).logits.float()
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        if self.recipe.mode == "multi":
+            return F.binary_cross_entropy_with_logits(logits, batch.applied.float())
+        return F.cross_entropy(logits, batch.applied.to(torch.uint8).argmax(1))
+
+    def _mean(self, losses: list[Tensor]) -> float:
+        mean = float(torch.stack(losses).mean()) if losses else 0.0
+        if not math.isfinite(mean):
+            raise UrushiError(
+                f"the loss is {mean} before step {self.step}: resume from the last checkpoint with "
+                "a smaller optimizer.learning_rate or optimizer.clip"
+            )
+        return mean
+
+    # --- validation ---
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits of validation pictures, and their classes as `(B, n)` truths."""
+        self.router.eval()
+        own = self.recipe
+        logits, labels = [], []
+        for step in range(math.ceil(own.validation.per_class / own.pictures.per_class)):
+            batch = self.draw_validation(step)
+            logits.append(self._logits(batch).cpu())
+            labels.append(batch.applied.cpu())
+        return torch.cat(logits).numpy(), torch.cat(labels).numpy()
+
+    def _report(self, loss: float, pace: float, validate: bool) -> None:
+        right = None
+        if validate:
+            logits, truths = self._validate()
+            right = accuracy(confusion_of(logits, truths))
+            self.log.append({"step": self.step, "loss": loss, "accuracy": right})
+        if self.on_progress is not None:
+            steps = self.recipe.steps
+            left = (steps - self.step) * pace
+            self.on_progress(RouterProgress(self.step, steps, loss, pace, left, right))
+
+    # --- the end ---
+
+    def _finish(self) -> RouterTrainingResult:
+        recipe = self.recipe
+        logits, truths = self._validate()
+        scores, temperature = scores_of(recipe, logits, truths)
+        path = self.run / f"{recipe.name}.safetensors"
+        header = save_router(
+            path,
+            self.router,
+            list(recipe.classes),
+            recipe.storage,
+            mode=recipe.mode,
+            temperature=temperature,
+            threshold=recipe.threshold,
+            name=recipe.name,
+            description=recipe.description,
+            recipe=recipe.model_dump(mode="json"),
+            scores=scores,
+            licence=recipe.licence,
+            data=recipe.data_statement,
+        )
+        return RouterTrainingResult(
+            True,
+            None,
+            self.step,
+            self.seconds,
+            path,
+            header,
+            confusion_of(logits, truths),
+            self.log,
+        )
+
+    def _result(self, stopped_by: int | None) -> RouterTrainingResult:
+        return RouterTrainingResult(
+            False, stopped_by, self.step, self.seconds, None, None, None, self.log
+        )
+
+    # --- checkpoints ---
+
+    @property
+    def _folder(self) -> Path:
+        return self.run / "checkpoints"
+
+    def _checkpoint(self, resume: bool) -> Checkpoint | None:
+        checkpoint = newest_checkpoint(self._folder)
+        if checkpoint is None:
+            return None
+        if not resume:
+            raise RecipeError(
+                f"{self.run} holds a training at step {checkpoint.step}: resume it (--resume), "
+                "or choose another folder"
+            )
+        if checkpoint.data != self.data.sha256:
+            raise RecipeError(
+                f"{self.run} was trained on other pictures: give the same, or choose another folder"
+            )
+        for key, value in self.recipe.model_dump(mode="json").items():
+            if key not in _CHANGEABLE and value != checkpoint.recipe.get(key):
+                raise RecipeError(
+                    f"{self.run} was started with {key} {checkpoint.recipe.get(key)!r:.200}, the "
+                    f"recipe now says {value!r:.200}: a resumed training may only change "
+                    f"{', '.join(sorted(_CHANGEABLE))}"
+                )
+        return checkpoint
+
+    def _save(self) -> None:
+        tensors = self.state.tensors(self.optimizer)
+        recipe = self.recipe.model_dump(mode="json")
+        write_checkpoint(
+            self._folder,
+            Checkpoint(self.step, self.seconds, recipe, self.data.sha256, tensors, self.log),
+        )
+
+
+def _learning_rate(recipe: RouterRecipe, step: int) -> float:
+    own = recipe.optimizer
+    if step < own.warmup:
+        return own.learning_rate * (step + 1) / own.warmup
+    share = min(1.0, (step - own.warmup) / max(1, recipe.steps - own.warmup - 1))
+    least = min(own.final_learning_rate, own.learning_rate)
+    return least + (own.learning_rate - least) * (1 + math.cos(math.pi * share)) / 2

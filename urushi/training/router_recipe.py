@@ -1,0 +1,169 @@
+"""The recipe of a router: the complete, validated description of its training."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from urushi.errors import RecipeError
+from urushi.files.router import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
+from urushi.settings import Settings, read_settings
+
+__all__ = [
+    "COMPACT",
+    "COMPACT_VIEWS",
+    "ClassSettings",
+    "ClipSettings",
+    "RouterRecipe",
+    "load_router_recipe",
+]
+
+COMPACT = CompactFacts(widths=[16, 32, 64, 128, 192], width=256, blocks=1)
+"""The compact encoder that is trained where a recipe names none: 1.6 million parameters."""
+
+COMPACT_VIEWS = ViewGeometry(layout="native", size=96, most=8)
+"""What it looks at: windows of the picture itself, since noise is gone once that is reduced."""
+
+
+class ClipSettings(Settings):
+    """A frozen CLIP as encoder.
+
+    Attributes:
+        kind: always `clip`.
+        name: of the checkpoint on the hub, or its folder.
+    """
+
+    kind: Literal["clip"] = "clip"
+    name: Annotated[str, Field(min_length=1)] = "openai/clip-vit-large-patch14-336"
+
+
+class ClassSettings(Settings):
+    """Where pictures of one class come from.
+
+    Attributes:
+        degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it,
+            applied to clean pictures; null has none.
+        pictures: folders of pictures that are degraded so already, relative to the place of the
+            data.
+    """
+
+    degradation: dict[str, Any] | None = None
+    pictures: list[str] = []
+
+
+class PictureSettings(Settings):
+    """Pictures, and what is cut from them to be looked at whole.
+
+    Attributes:
+        clean: folders of clean pictures, relative to the place of the data.
+        sides: of a training picture in pixels; every step draws one of them.
+        per_class: pictures of each class in one optimizer step.
+        real: share of the pictures of a class that come from its own folders, where it has both
+            these and a degradation.
+        augment: turn and mirror (the eight symmetries of the square).
+    """
+
+    clean: Annotated[list[str], Field(min_length=1)]
+    sides: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)] = [128, 192, 256]
+    per_class: Annotated[int, Field(ge=1)] = 4
+    real: Annotated[float, Field(ge=0, le=1)] = 0.5
+    augment: bool = True
+
+
+class RouterOptimizerSettings(Settings):
+    """AdamW, linear warm-up and half a cosine.
+
+    Attributes:
+        learning_rate: the greatest.
+        final_learning_rate: reached at the last step.
+        weight_decay: decoupled.
+        warmup: steps.
+        clip: greatest norm of the gradient; null does not clip.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Annotated[int, Field(ge=0)] = 0
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+
+
+class RouterValidationSettings(Settings):
+    """Accuracy on pictures that were not trained on.
+
+    Attributes:
+        per_class: pictures of each class.
+        every: optimizer steps between two validations; the last step always validates.
+    """
+
+    per_class: Annotated[int, Field(ge=1)] = 32
+    every: Annotated[int, Field(ge=1)] = 500
+
+
+class RouterRecipe(Settings):
+    """The training of one router, complete.
+
+    Attributes:
+        name: names the router file; letters, digits, dot, dash and underscore.
+        description: a sentence for the file.
+        licence: licence of the weights (SPDX).
+        data_statement: where the training pictures come from and under which terms.
+        seed: the only source of randomness.
+        classes: by name, in the order of the logits. `clean` is what needs no expert; it has no
+            degradation. Where a picture goes through several (mode `multi`), it goes through them
+            in this order: name what happens before the lens first, what the file does last.
+        mode: `single`: one class is true of a picture; `multi`: any number.
+        most: mode `multi`: degradations that one picture has at most.
+        encoder: compact, trained with the head; or a frozen CLIP.
+        views: what is looked at; null takes what suits the encoder.
+        pictures: clean ones, and how many of each class.
+        steps: optimizer steps in all.
+        optimizer: and learning rate.
+        validation: during training and at its end, where the temperature is fitted.
+        threshold: the router abstains where its largest probability is below.
+        precision: arithmetic of the forward pass; the weights stay float32.
+        checkpoint_minutes: time between two checkpoints.
+        storage: number format of the weights in the file.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    licence: str = "Apache-2.0"
+    data_statement: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    classes: Annotated[dict[ClassName, ClassSettings], Field(min_length=2)]
+    mode: Mode = "single"
+    most: Annotated[int, Field(ge=1)] = 2
+    encoder: Annotated[CompactFacts | ClipSettings, Field(discriminator="kind")] = COMPACT
+    views: ViewGeometry | None = None
+    pictures: PictureSettings
+    steps: Annotated[int, Field(ge=1)]
+    optimizer: RouterOptimizerSettings = RouterOptimizerSettings()
+    validation: RouterValidationSettings = RouterValidationSettings()
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    precision: Literal["float32", "bf16"] = "float32"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    storage: Literal["float32", "float16"] = "float16"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RouterRecipe":
+        for name, settings in self.classes.items():
+            if name == CLEAN and settings.degradation is not None:
+                raise ValueError(
+                    f"{CLEAN} has a degradation: pictures that need no expert have none"
+                )
+            if name != CLEAN and settings.degradation is None and not settings.pictures:
+                raise ValueError(f"class {name} has neither a degradation nor pictures: give one")
+        if self.mode == "single" and "most" in self.model_fields_set and self.most != 1:
+            raise ValueError("most has no effect with mode single: leave it out")
+        return self
+
+
+def load_router_recipe(path: Path | str, overrides: Iterable[str] = ()) -> RouterRecipe:
+    """Reads and validates the recipe of a router; `overrides` are `a.b=value` texts.
+
+    Raises:
+        RecipeError: the file cannot be read, or a key or value is wrong; names the key.
+    """
+    return read_settings(path, RouterRecipe, RecipeError, overrides)

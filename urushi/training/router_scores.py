@@ -1,0 +1,49 @@
+"""How good a router is on validation pictures, and the temperature that its confidence needs."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from urushi.evaluation.confusion import accuracy, class_accuracies, confusion_matrix
+from urushi.routing.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    probabilities,
+)
+from urushi.training.router_recipe import RouterRecipe
+
+__all__ = ["confusion_of", "scores_of"]
+
+
+def confusion_of(logits: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Of pictures with one class."""
+    alone = truths.sum(1) == 1
+    seen, truth = logits[alone].argmax(1), truths[alone].argmax(1)
+    return confusion_matrix(truth, seen, truths.shape[1])
+
+
+def scores_of(
+    recipe: RouterRecipe, logits: np.ndarray, truths: np.ndarray
+) -> tuple[dict[str, Any], float]:
+    """What the file says it can do, and the fitted temperature."""
+    mode = recipe.mode
+    labels = truths.astype(np.float64) if mode == "multi" else truths.argmax(1)
+    temperature = fit_temperature(logits, labels, mode)
+    matrix = confusion_of(logits, truths)
+    calibrated = probabilities(logits, mode, temperature)
+    # JSON has no NaN, which a class without pictures of its own gives.
+    rates = [rate if math.isfinite(rate) else None for rate in class_accuracies(matrix)]
+    scores: dict[str, Any] = {
+        "pictures": len(logits),
+        "accuracy": accuracy(matrix) if matrix.any() else None,
+        "class_accuracy": dict(zip(recipe.classes, rates, strict=True)),
+        "confusion": matrix.tolist(),
+        "nll": negative_log_likelihood(logits, labels, mode, temperature),
+        "ece": expected_calibration_error(calibrated, labels, mode),
+        "ece_uncalibrated": expected_calibration_error(probabilities(logits, mode), labels, mode),
+    }
+    if mode == "multi":
+        scores["all_right"] = float(((calibrated >= recipe.threshold) == truths).all(1).mean())
+    return {"validation": scores}, temperature
