@@ -6,6 +6,7 @@ from method_support import TokenNet, picture, random_adapter, shaken
 from torch.nn import functional as F
 
 from urushi.adapters import attach
+from urushi.backbones import BACKBONES, create_backbone
 
 
 @pytest.fixture
@@ -125,3 +126,21 @@ def test_prompts_stand_in_front_of_a_blocks_tokens(backbone):
     longer = torch.cat([prompts, tokens])
     whole = block(longer, torch.cat([nothing, positions]))[3:]
     torch.testing.assert_close(mixed, 0.75 * block(tokens, positions) + 0.25 * whole)
+
+
+@torch.no_grad()
+def test_ssf_shifts_layers_without_a_bias_where_it_is_asked_to():
+    torch.manual_seed(0)
+    network = shaken(create_backbone("nafnet", BACKBONES["nafnet"].example), 0).eval()
+    x = picture(1, 16, 24)
+    adapter = random_adapter(network, method="ssf", offsets="all", layers=["ups.0.0"])
+    adapter.strength = 0.5
+    adapted = attach(network, adapter).eval()
+    layer = network.get_submodule("ups.0.0")
+    assert layer.bias is None
+    given, result = outputs(layer, lambda: adapted(x))
+    gain, shift = adapter.gain["ups/0/0"], adapter.shift["ups/0/0"]
+    weight = layer.weight * (1 + 0.5 * gain).view(-1, 1, 1, 1)
+    torch.testing.assert_close(result, F.conv2d(given, weight) + 0.5 * shift.view(-1, 1, 1))
+    assert not adapter.mergeable
+    assert random_adapter(network, method="ssf", layers=["ups.0.0"]).mergeable

@@ -234,12 +234,7 @@ NORMS, LINEAR = ["body.*.norm?"], ["body.*.in_proj", "body.*.out_proj", "body.*.
         ({"method": "lora", "rank": 12, "layers": ["*.in_proj"]}, 36, 995_328),
         ({"method": "lora", "rank": 18, "layers": ["*.self_attn.in_proj"]}, 24, 995_328),
         ({"method": "adaptformer", "hidden": 24}, 24, 677_952),
-        # The tables have 373,248: with offsets behind the 36 pairs of layers without a bias.
-        (
-            {"method": "ssf", "layers": NORMS + LINEAR},
-            60 + 120,
-            373_248 - 36 * (3 * 576 + 576),
-        ),
+        ({"method": "ssf", "layers": NORMS + LINEAR, "offsets": "all"}, 60 + 120, 373_248),
         ({"method": "full"}, 376, 118_892_370),
     ],
     ids=lambda value: value["method"] if isinstance(value, dict) else None,

@@ -2,17 +2,19 @@
 
 Lian et al., "Scaling & Shifting Your Features", NeurIPS 2022, arXiv 2210.08823. A gain and an
 offset of a layer's output are a gain of its weight and bias and an offset of its bias; here they
-are trained as that, and cost no pass over the feature map. Layers without a bias get no offset.
+are trained as that, and cost no pass over the feature map. Layers without a bias get no offset by
+default, since weights could not hold it.
 """
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, key_of, parameter_of
-from urushi.adapters.layers import choose, parameter_kinds
+from urushi.adapters.base import Adapter, OutputChange, key_of, parameter_of
+from urushi.adapters.layers import choose, parameter_kinds, weight_layers
 from urushi.backbones.network import RestorationNetwork
 from urushi.settings import Settings
 
@@ -24,9 +26,13 @@ class ScaleShiftSettings(Settings):
 
     Attributes:
         layers: patterns of the names of modules: convolutions, linear and normalisation layers.
+        offsets: `bias`: for layers that have a bias. `all`: for convolutions and linear layers
+            without one as well, as the paper has it; these are added to feature maps, and such an
+            adapter cannot be merged.
     """
 
     layers: list[str] = ["*"]
+    offsets: Literal["bias", "all"] = "bias"
 
 
 class ScaleShift(Adapter):
@@ -44,12 +50,19 @@ class ScaleShift(Adapter):
             if kind in ("weight", "norm")
         }
         self.gain, self.shift = nn.ParameterDict(), nn.ParameterDict()
+        self._added: dict[str, Callable[[Tensor], Tensor]] = {}
         own = dict(backbone.named_parameters())
+        mixing = {layer.name for layer in weight_layers(backbone)}
         for name in choose(modules, config.layers, "layers"):
             weight = own[f"{name}.weight"]
             self.gain[key_of(name)] = nn.Parameter(torch.zeros(len(weight)))
-            if f"{name}.bias" in own:
+            biased = f"{name}.bias" in own
+            if biased or (config.offsets == "all" and name in mixing):
                 self.shift[key_of(name)] = nn.Parameter(torch.zeros(len(weight)))
+            if not biased and name in mixing and config.offsets == "all":
+                # Of a convolution the channels are the third axis from the end, else the last.
+                axes = (-1, *[1] * (weight.ndim - 2))
+                self._added[name] = partial(self._offset, key_of(name), axes)
 
     def deltas(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         deltas = {}
@@ -57,6 +70,12 @@ class ScaleShift(Adapter):
             name = parameter_of(key)
             weight = base[f"{name}.weight"]
             deltas[f"{name}.weight"] = weight * gain.view(-1, *[1] * (weight.ndim - 1))
-            if key in self.shift:
+            if key in self.shift and name not in self._added:
                 deltas[f"{name}.bias"] = base[f"{name}.bias"] * gain + self.shift[key]
         return deltas
+
+    def output_changes(self) -> list[OutputChange]:
+        return [OutputChange(name, change) for name, change in self._added.items()]
+
+    def _offset(self, key: str, axes: tuple[int, ...], output: Tensor) -> Tensor:
+        return self.shift[key].view(axes).expand_as(output)

@@ -13,7 +13,7 @@ import numpy as np
 
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, check_base
-from urushi.files.folders import FOLDERS, Arrays, UnfitError
+from urushi.files.folders import FOLDERS, Arrays, UnfitError, can_hold
 from urushi.files.model import LoadedModel, ModelHeader, weights_hash
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 def is_foldable(adapter: LoadedAdapter) -> bool:
     """Tell whether weights can hold what an adapter does."""
-    return adapter.header.method in FOLDERS
+    return can_hold(adapter.header.method, adapter.header.config)
 
 
 def told(adapter: LoadedAdapter, strength: float | int) -> str:

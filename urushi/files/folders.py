@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from urushi.files.low_rank import Layout, Scaling, product_scale
 
-__all__ = ["FOLDERS", "Arrays", "Settings", "UnfitError"]
+__all__ = ["FOLDERS", "Arrays", "Settings", "UnfitError", "can_hold"]
 
 Arrays = Mapping[str, np.ndarray]
 Settings = Mapping[str, JsonValue]
@@ -156,3 +156,9 @@ FOLDERS: Mapping[str, Callable[[Arrays, Settings, Arrays], dict[str, np.ndarray]
     "full": _whole,
     "frozen": _whole,
 }
+
+
+def can_hold(method: str, settings: Settings) -> bool:
+    """Tell whether weights can hold what an adapter of that method and those settings does."""
+    # Offsets of layers without a bias are added to feature maps.
+    return method in FOLDERS and not (method == "ssf" and settings.get("offsets") == "all")
