@@ -8,7 +8,7 @@ from typing import Any
 from urushi.data.pack import PackedPairs, PackedPictures
 from urushi.errors import FileFormatError, MissingExtraError
 from urushi.files.adapter import describe_adapter
-from urushi.files.fold import FOLDERS
+from urushi.files.folders import can_hold
 from urushi.files.int8 import int8_path, read_int8
 from urushi.files.model import describe_model, read_model
 from urushi.image import inspect_picture
@@ -44,9 +44,9 @@ def inspect_file(path: Path) -> dict[str, Any]:
         return {**facts, "kind": "checkpoint", "path": str(path), "size": path.stat().st_size}
     if facts.get("format") == "urushi-adapter":
         content = describe_adapter(path)
-        return {
-            "kind": "adapter", **content, "foldable": content["header"]["method"] in FOLDERS,
-        }  # fmt: skip
+        header = content["header"]
+        foldable = can_hold(header["method"], header["config"])
+        return {"kind": "adapter", **content, "foldable": foldable}
     return {"kind": "model", **describe_model(path), "int8": _describe_int8(path)}
 
 
