@@ -13,6 +13,8 @@ class DarkenEngine:
     device = "cpu"
     precision: Precision = "float32"
     size_multiple = 8
+    scale = 1
+    fixed_patch = None
     bytes_per_pixel = 1000.0
 
     def __init__(self, healthy=1_000_000, failure: BaseException = BROKEN):

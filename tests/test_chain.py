@@ -37,7 +37,7 @@ def test_every_entry_keeps_the_contract(name):
     if result.shape == images.shape:
         assert not torch.equal(result, images)
     else:
-        assert name == "downsample"
+        assert name.startswith("downsample")
     again = degradation.apply(images, degradation.sample((3, 3, 24, 32), generator()))
     assert torch.equal(result, again)
     for row in range(3):

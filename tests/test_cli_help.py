@@ -14,7 +14,8 @@ from urushi.version import __version__
 
 COMMANDS = (
     ["restore"], ["evaluate"], ["train"], ["degrade"], ["data", "pack"], ["data", "check"],
-    ["inspect"], ["export"], ["import-peft"], ["doctor"], ["adapt"], ["profile"], ["compare"],
+    ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["doctor"], ["adapt"],
+    ["profile"], ["compare"],
 )  # fmt: skip
 
 

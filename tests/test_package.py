@@ -8,9 +8,12 @@ import pytest
 import urushi
 
 PUBLIC = {
+    "AutoRestorer",
     "Restorer",
     "UrushiError",
     "__version__",
+    "attach",
+    "create_adapter",
     "create_backbone",
     "create_degradation",
     "evaluate",

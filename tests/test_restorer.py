@@ -23,6 +23,8 @@ class LocalEngine:
     name = "local"
     device = "cpu"
     precision: Precision = "float32"
+    scale = 1
+    fixed_patch = None
 
     def __init__(self, *, size_multiple=1, most_pixels=None, bytes_per_pixel=1000.0):
         self.size_multiple = size_multiple

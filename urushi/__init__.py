@@ -11,18 +11,23 @@ from urushi.errors import UrushiError
 from urushi.version import __version__
 
 if TYPE_CHECKING:
+    from urushi.adapters import attach, create_adapter
     from urushi.backbones import create_backbone
     from urushi.degradations import create_degradation
     from urushi.evaluation.benchmark import evaluate
     from urushi.files.model import read_model, write_model
     from urushi.image import read_picture, write_picture
+    from urushi.inference.auto import AutoRestorer
     from urushi.inference.picture_files import restore_picture
     from urushi.inference.restorer import Restorer
     from urushi.training.loop import train
     from urushi.training.recipe import load_recipe
 
 _HOMES = {
+    "AutoRestorer": "urushi.inference.auto",
     "Restorer": "urushi.inference.restorer",
+    "attach": "urushi.adapters",
+    "create_adapter": "urushi.adapters",
     "create_backbone": "urushi.backbones",
     "create_degradation": "urushi.degradations",
     "evaluate": "urushi.evaluation.benchmark",
@@ -36,9 +41,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoRestorer",
     "Restorer",
     "UrushiError",
     "__version__",
+    "attach",
+    "create_adapter",
     "create_backbone",
     "create_degradation",
     "evaluate",

@@ -120,6 +120,16 @@ class Adapted(nn.Module):
         return self.backbone.size_multiple
 
     @property
+    def scale(self) -> int:
+        """As the backbone's."""
+        return self.backbone.scale
+
+    @property
+    def fixed_patch(self) -> int | None:
+        """As the backbone's."""
+        return self.backbone.fixed_patch
+
+    @property
     def reads(self) -> frozenset[str]:
         """The side information that the adapters act by: `vector`, `weights`."""
         return frozenset().union(*(adapter.reads for adapter in self._every()))

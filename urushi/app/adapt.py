@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import Json, Model, Seed, degradation_options, require
+from urushi.app.options import DataRoot, Json, MaybeModel, Seed, degradation_options, require
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
@@ -22,6 +22,7 @@ __all__ = ["EPILOG", "adapt"]
 EPILOG = examples(
     "urushi adapt --pairs mine/ -o mine.safetensors",
     "urushi adapt --pairs mine/ -o mine.safetensors --minutes 30 --budget 3%",
+    "urushi adapt --pairs mine/ --into all-in-one.safetensors --name mine",
     "urushi adapt --clean photos/ --degrade haze -o haze.safetensors",
     "urushi restore more/ -o mended/ --adapter mine.safetensors",
 )
@@ -31,8 +32,24 @@ _SHEET_ROWS = 6
 
 def adapt(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")
-    ],
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write."),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="FILE",
+            help="Instead of -o: add the adapter to this all-in-one file, as --name.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", metavar="NAME", help="With --into: what its router calls such pictures."
+        ),
+    ] = None,
+    data: DataRoot = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
@@ -51,7 +68,7 @@ def adapt(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Option of the degradation; repeatable."),
     ] = None,
-    model: Model = "base",
+    model: MaybeModel = None,
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help="How to adapt: colora, lora, ssf, ...")
     ] = "colora",
@@ -94,7 +111,15 @@ def adapt(
 ) -> None:
     """Teach a model your own kind of bad pictures, from pairs, in minutes."""
     _check_usage(pairs, clean, degrade, values, minutes, steps, align, device)
+    _check_target(output, into, name, data)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
+    facts: dict[str, Any] = {}
+    if into is not None:
+        assert name is not None
+        model, facts = _base_of(into, name, model), {"degradations": [name]}
+        output = into.with_name(f"{name}.safetensors")
+    assert output is not None
+    model = model or "base"
     if output.exists() and not (overwrite or resume):
         raise TargetError(f"{output} exists already: choose another name, or --overwrite it")
     if output.suffix != ".safetensors":
@@ -116,7 +141,7 @@ def adapt(
         seed=seed,
         bf16=prefers_bf16(device),
     )
-    adaptation = Adaptation(recipe, found, output, run)
+    adaptation = Adaptation(recipe, found, output, run, facts)
     out.say(_introduction(recipe, found, adaptation))
     before = adaptation.measure_base("cpu" if device == "cpu" else "auto").means
     out.say(f"the base alone: {before.psnr:.2f} dB on the validation pictures")
@@ -129,6 +154,8 @@ def adapt(
     document = _tell(out, result, output)
     if result.after is not None:
         document["sheet"] = str(_write_sheet(out, adaptation, output))
+        if into is not None and name is not None:
+            document["router"] = _extend(out, into, name, output, found, data, seed, device)
     shutil.rmtree(run, ignore_errors=True)
     if json:
         out.document(document)
@@ -163,6 +190,58 @@ def _check_usage(
         raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
 
 
+def _check_target(
+    output: Path | None, into: Path | None, name: str | None, data: str | None
+) -> None:
+    if (output is None) == (into is None):
+        raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
+    if (into is None) != (name is None):
+        raise typer.BadParameter("--into FILE and --name NAME need each other.")
+    if data is not None and into is None:
+        raise typer.BadParameter("--data is for --into: where its router's pictures are.")
+
+
+def _base_of(into: Path, name: str, model: str | None) -> str:
+    """The base of an all-in-one file that a class can be added to."""
+    from urushi.files.all_in_one import read_all_in_one
+    from urushi.inference.auto import find_base
+    from urushi.training.new_expert import check_new_class
+
+    members = read_all_in_one(into)
+    base = find_base(members, model)
+    check_new_class(members, name, base)
+    return model or str(base.path)
+
+
+def _extend(
+    out: Output,
+    into: Path,
+    name: str,
+    expert: Path,
+    found: "Examples",
+    data: str | None,
+    seed: int,
+    device: str,
+) -> dict[str, Any]:
+    """Adds the class to the router, and tells what that did to the others."""
+    from urushi.evaluation.catalog import data_root
+    from urushi.training.new_expert import extend_with
+
+    root = None if data is None else data_root(data)
+    result = extend_with(into, name, expert, found, data=root, seed=seed, device=device)
+    out.say(
+        f"router: {100 * result.recognised:.0f} % of {result.pictures} new pictures are seen as "
+        f"{name}; so are {100 * result.moved:.0f} % of {result.old_pictures} old ones, which are "
+        f"{result.note}"
+    )
+    drawn = {label: share for label, share in result.moved_by_class.items() if share > 0}
+    if drawn:
+        told = ", ".join(f"{label} {100 * share:.0f} %" for label, share in drawn.items())
+        out.say(f"drawn away from: {told}; all others go where they went, with the same result")
+    out.say(f"all in one: {into} tells {len(result.header.classes)} classes apart")
+    return {"file": str(into), **result.describe()}
+
+
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
     from urushi.adapters import METHODS
     from urushi.adapters.profile import BESIDE, profile_path
@@ -173,6 +252,13 @@ def _adapter(method: str, budget: str | None, settings: list[str], model: str) -
         raise AdapterError(
             f"method {method!r} is unknown{nearest(method, METHODS)}: known are "
             f"{', '.join(METHODS)}"
+        )
+    if method == "frozen":
+        raise AdapterError("method frozen trains nothing: choose another one")
+    if method in ("guidance", "experts"):
+        raise AdapterError(
+            f"method {method} does nothing without a router, which adapting has not: choose "
+            "another one, or train all of it with  urushi train all-in-one-cpu"
         )
     if budget is not None and "budget" not in METHODS[method].settings.model_fields:
         raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")

@@ -14,6 +14,8 @@ from urushi.app import (
     doctor,
     evaluate,
     export,
+    fetch,
+    import_model,
     import_peft,
     inspect,
     profile,
@@ -68,6 +70,8 @@ app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
 app.add_typer(data.app, name="data")
 app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
 app.command("export", epilog=export.EPILOG)(export.export)
+app.command("import", epilog=import_model.EPILOG)(import_model.import_model)
+app.command("fetch", epilog=fetch.EPILOG)(fetch.fetch)
 app.command("import-peft", epilog=import_peft.EPILOG)(import_peft.import_peft)
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 

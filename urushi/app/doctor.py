@@ -43,8 +43,17 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
         ("devices", ", ".join(report["devices"])),
         ("engines", ", ".join(report["engines"]) or "none"),
         ("models", ", ".join(report["models"]) or "none"),
+        ("adapters", ", ".join(report["experts"]) or "none"),
+        ("chooses", _all_in_one(report["all_in_one"])),
         ("test", _test(report["test"])),
     ]
+
+
+def _all_in_one(found: dict[str, Any] | None) -> str:
+    """What tells the kinds of damage apart, for people."""
+    if found is None:
+        return "no all-in-one file ships: the base restores all pictures alike"
+    return f"by itself, among {', '.join(found['classes'])}" if found["classes"] else "failed"
 
 
 def _packages(found: dict[str, str | None]) -> str:

@@ -1,6 +1,7 @@
 """`urushi evaluate`: how well pictures are restored."""
 
 from collections.abc import Sequence
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,14 +14,16 @@ from urushi.app.options import (
     DataRoot,
     Device,
     EngineName,
-    Model,
+    MaybeModel,
     Overlap,
     Precision,
+    Router,
     Seed,
+    Task,
     Threads,
     Tile,
+    choose_restorer,
     degradation_options,
-    make_restorer,
     require,
 )
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable
@@ -29,6 +32,8 @@ from urushi.errors import DataError, TargetError, UrushiError
 if TYPE_CHECKING:
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
     from urushi.evaluation.report import Gallery
+    from urushi.evaluation.routes import Routes, RoutesResult
+    from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
 
 __all__ = ["EPILOG", "evaluate"]
@@ -37,6 +42,7 @@ EPILOG = examples(
     "urushi evaluate --list",
     "urushi evaluate --benchmark cbsd68-noise25 --data datasets/ --sheet sheet.png",
     "urushi evaluate --pairs mine/ --adapter mine.safetensors --json scores.json",
+    "urushi evaluate --all --data datasets/ --router all-in-one.safetensors --confusion c.png",
     r"urushi evaluate --clean photos/ --degrade jpeg --set quality=\[10,10]",
     "urushi evaluate --all --data datasets/ --as-is --json -",
 )
@@ -99,8 +105,24 @@ def evaluate(
     list_all: Annotated[
         bool, typer.Option("--list", help="Show the benchmarks that are known.")
     ] = False,
-    model: Model = "base",
+    model: MaybeModel = None,
     adapter: Adapters = None,
+    task: Task = None,
+    router: Router = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            metavar="CLASS",
+            help="With a router: what is wrong with the pictures, where their name does not tell.",
+        ),
+    ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(
+            "--confusion", metavar="FILE", help="With a router: draw what was taken for what."
+        ),
+    ] = None,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -117,8 +139,17 @@ def evaluate(
         raise typer.BadParameter("--set goes with --degrade.")
     if clean is None and degrade is not None:
         raise typer.BadParameter("--degrade goes with --clean FOLDER.")
-    if as_is and adapter:
-        raise typer.BadParameter("--adapter has no effect with --as-is: leave one out.")
+    if as_is and (adapter or task or router):
+        given = "--adapter" if adapter else "--task" if task else "--router"
+        raise typer.BadParameter(f"{given} has no effect with --as-is: leave one out.")
+    chooses = task == "auto" or (router is not None and task is None)
+    if (kind or confusion) and not chooses:
+        given = "--kind" if kind else "--confusion"
+        raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
+    if confusion is not None:
+        from urushi.evaluation.plots import check_plot_target
+
+        check_plot_target(confusion)
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
     names = _all_present(out, data) if everything else benchmarks or []
@@ -127,11 +158,16 @@ def evaluate(
         raise typer.BadParameter("name what to measure on: --benchmark, --all, --pairs or --clean.")
     restorer = None
     if not as_is:
-        restorer = make_restorer(model, engine, device, precision, tile, overlap, threads, adapter)
-    run = _Run(out, restorer, data, limit, protocol)
+        restorer = choose_restorer(
+            model, router, task, engine, device, precision, tile, overlap, threads, adapter,
+            default=False,
+        )  # fmt: skip
+    run = _Run(out, restorer, data, limit, protocol, kind)
     for benchmark in chosen:
         run.measure(benchmark, None if sheet is None else _sheet_path(sheet, benchmark, chosen))
-    _tell(out, run.results, json, per_picture)
+    _tell(out, run.results, run.routes, json, per_picture)
+    if confusion is not None and run.routes:
+        _draw_confusion(out, run, confusion)
     for sentence in run.failed:
         complain(sentence)
     if run.failed:
@@ -181,6 +217,8 @@ def _choose(
     if pairs is not None:
         found = PairedFolder(pairs)
         chosen.append(paired_benchmark(found.input_folder, found.target_folder))
+    if degrade is not None:
+        require(("torch",), "degrading clean pictures", "torch")
     if clean is not None:
         options = None if degrade is None else degradation_options(degrade, values)
         chosen.append(clean_benchmark(clean, options, seed=seed))
@@ -201,14 +239,23 @@ class _Run:
     def __init__(
         self,
         out: Output,
-        restorer: "Restorer | None",
+        restorer: "AutoRestorer | Restorer | None",
         root: str | None,
         limit: int | None,
         protocol: str | None,
+        kind: str | None = None,
     ) -> None:
+        from urushi.inference.auto import AUTO, AutoRestorer
+
         self._out, self._restorer = out, restorer
         self._root, self._limit, self._protocol = root, limit, protocol
+        self._kind = kind
+        self.chooser: AutoRestorer | None = None
+        if isinstance(restorer, AutoRestorer) and restorer.task == AUTO:
+            self.chooser = restorer
+            restorer.kept = len(restorer.tasks) + 2  # every route is taken again and again
         self.results: list[BenchmarkResult] = []
+        self.routes: list[RoutesResult] = []
         self.failed: list[str] = []
 
     def measure(self, benchmark: "Benchmark", sheet: Path | None) -> None:
@@ -216,6 +263,7 @@ class _Run:
         from urushi.evaluation.report import Gallery
 
         gallery = None if sheet is None else Gallery()
+        routes = None
         with self._out.progress() as progress:
             task = progress.add_task(printable(benchmark.name), total=None)
 
@@ -223,8 +271,11 @@ class _Run:
                 progress.update(task, completed=done, total=total)
                 if gallery is not None:
                     gallery.add(done, total, row, pictures)
+                if routes is not None:
+                    routes(done, total, row, pictures)
 
             try:
+                routes = self._routes(benchmark)
                 result = measure(
                     self._restorer,
                     benchmark,
@@ -240,10 +291,27 @@ class _Run:
                 self.failed.append(str(error) if named else f"{benchmark.name}: {error}")
                 return
         self.results.append(result)
+        if routes is not None:
+            self.routes.append(routes.result())
         if not self._out.live:
             self._out.say(f"measured {benchmark.name}: {len(result.pictures)} pictures")
         if sheet is not None:
             self._out.say(f"contact sheet: {sheet}")
+
+    def _routes(self, benchmark: "Benchmark") -> "Routes | None":
+        """What looks at the other routes, where the restorer chooses."""
+        if self.chooser is None:
+            return None
+        from urushi.evaluation.routes import Routes, class_of
+
+        try:
+            kind = class_of(benchmark, self.chooser.classes, self._kind)
+        except DataError as reason:
+            if self._kind is not None:
+                raise
+            self._out.say(f"the automatic route alone: {reason} (--kind)")
+            return None
+        return Routes(self.chooser, benchmark, kind, self._protocol)
 
     def _write_sheet(self, gallery: "Gallery", result: "BenchmarkResult", sheet: Path) -> None:
         from urushi.image import write_picture
@@ -251,8 +319,23 @@ class _Run:
         write_picture(sheet, gallery.sheet(result.title), overwrite=True)
 
 
+def _draw_confusion(out: Output, run: _Run, path: Path) -> None:
+    from urushi.evaluation.confusion import draw_confusion
+    from urushi.evaluation.routes import routes_confusion
+
+    assert run.chooser is not None
+    classes = run.chooser.classes
+    name = run.chooser.members.router.name
+    draw_confusion(routes_confusion(run.routes, classes), classes, path, title=name)
+    out.say(f"what was taken for what: {path}")
+
+
 def _tell(
-    out: Output, results: "Sequence[BenchmarkResult]", json: str | None, per_picture: bool
+    out: Output,
+    results: "Sequence[BenchmarkResult]",
+    routes: "Sequence[RoutesResult]",
+    json: str | None,
+    per_picture: bool,
 ) -> None:
     from urushi.evaluation.report import Report, picture_table, score_table
 
@@ -265,9 +348,17 @@ def _tell(
                 out.say(f"{result.benchmark}: {other.method} {other.psnr:.2f} dB ({other.source})")
             if result.note:
                 out.say(f"{result.benchmark}: {result.note}")
+    if routes:
+        from urushi.evaluation.routes import routes_table
+
+        out.show(routes_table(routes))
     if json is None:
         return
     document = Report(results=tuple(results)).to_json()
+    if routes:
+        content = loads(document)
+        content["routes"] = [loads(result.model_dump_json()) for result in routes]
+        document = dumps(content, indent=2)
     if json == "-":
         typer.echo(document)
         return

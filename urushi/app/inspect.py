@@ -22,16 +22,17 @@ def inspect(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A model, by name or file; an adapter; a profile; a picture; a pack.",
+            help="A model, by name or file; an adapter; a router; a profile; a picture; a pack.",
         ),
     ],
     json: Json = False,
 ) -> None:
-    """Show what a model, an adapter, a profile, a pack, a checkpoint or a picture holds."""
+    """Show what a model, an adapter, a router, a profile, a pack or a picture holds."""
     from urushi.inference.inspection import inspect_file
-    from urushi.inference.zoo import find_model, zoo_names
+    from urushi.inference.zoo import ZOO
 
-    path = find_model(file) if file in zoo_names() else Path(file)
+    shipped = ZOO / f"{file}.safetensors"
+    path = shipped if file == Path(file).name and shipped.is_file() else Path(file)
     content = inspect_file(path)
     out = Output(json=json)
     if json:
@@ -40,6 +41,7 @@ def inspect(
     rows = {
         "model": _model,
         "adapter": _adapter,
+        "router": _router,
         "profile": _profile,
         "pack": _pack,
         "checkpoint": _checkpoint,
@@ -105,6 +107,56 @@ def _adapter(content: dict[str, Any]) -> Rows:
         ("written by", header["created_by"]),
         ("tensors hash", header["tensors_hash"]),
     ]
+
+
+def _router(content: dict[str, Any]) -> Rows:
+    header = content["header"]
+    recipe = header["recipe"] or {}
+    encoder, base = header["encoder"], header["base"]
+    views = [f"{key} {value}" for key, value in header["views"].items() if value is not None]
+    of_base = "none: a router alone"
+    if base is not None:
+        of_base = f"{base['name']}, a {base['backbone']}, weights {base['weights_hash'][:12]}"
+    return [
+        ("name", content["name"]),
+        ("description", header["description"] or "-"),
+        ("tells apart", f"{', '.join(header['classes'])} ({_MODES[header['mode']]})"),
+        ("abstains", f"below {100 * header['threshold']:g} %"),
+        ("base", of_base),
+        ("experts", content["problem"] or "\n".join(map(_member, content["members"])) or "none"),
+        ("encoder", f"{encoder['kind']}, {encoder['width']} numbers"),
+        ("looks at", ", ".join(views)),
+        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("scores", _router_scores(header["scores"])),
+        ("recipe", recipe.get("name", "-")),
+        ("licence", header["licence"] or "-"),
+        ("data", header["data"] or "-"),
+        ("graph", content["graph"] or "none: only the engine torch can run it"),
+        ("written by", header["created_by"]),
+        ("tensors hash", header["tensors_hash"]),
+    ]
+
+
+_MODES = {"single": "one at a time", "multi": "several at once"}
+
+
+def _member(row: dict[str, Any]) -> str:
+    strength = "" if row["strength"] == 1 else f", strength {row['strength']:g}"
+    said = f"{row['method']}, {row['parameters']:,} parameters, {size_text(row['size'])}"
+    return f"{row['for']}: {row['file']} ({said}{strength})"
+
+
+def _router_scores(scores: dict[str, Any]) -> str:
+    """Accuracies and the error of its confidence; --json has the confusion matrix."""
+    lines = []
+    for name, found in scores.items():
+        if not isinstance(found, dict) or not isinstance(found.get("accuracy"), float):
+            continue
+        said = f"{name}: {100 * found['accuracy']:.1f} % of {found.get('pictures')} pictures right"
+        if isinstance(found.get("ece"), float):
+            said += f", sure by {100 * found['ece']:.1f} points too much or too little"
+        lines.append(said)
+    return "\n".join(lines) or "-"
 
 
 def _profile(content: dict[str, Any]) -> Rows:

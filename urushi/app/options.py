@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
+    from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
 
 __all__ = [
@@ -17,12 +18,16 @@ __all__ = [
     "Device",
     "EngineName",
     "Json",
+    "MaybeModel",
     "Model",
     "Overlap",
     "Precision",
+    "Router",
     "Seed",
+    "Task",
     "Threads",
     "Tile",
+    "choose_restorer",
     "degradation_options",
     "make_degradation",
     "make_restorer",
@@ -49,6 +54,33 @@ Model = Annotated[
     str,
     typer.Option(
         "--model", "-m", metavar="MODEL", help="Name of a shipped model, or a model file."
+    ),
+]
+MaybeModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Name of a shipped model, or a model file; base if not given.",
+    ),
+]
+Router = Annotated[
+    str | None,
+    typer.Option(
+        "--router",
+        metavar="FILE",
+        help="An all-in-one file, which sees by itself what a picture needs; the one that ships "
+        "if not given.",
+    ),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="auto: see what each picture needs; none: the base alone; or a task of the "
+        "all-in-one file, such as haze, for all pictures.",
     ),
 ]
 Adapters = Annotated[
@@ -133,6 +165,59 @@ def make_restorer(
     return Restorer(
         model,
         adapters=[parse_adapter(text) for text in adapters or ()],
+        engine=engine,
+        device=device,
+        precision=precision,
+        tile=tile,
+        overlap=overlap,
+        threads=threads,
+    )
+
+
+def choose_restorer(
+    model: str | None,
+    router: str | None,
+    task: str | None,
+    engine: str,
+    device: str,
+    precision: str,
+    tile: int | None,
+    overlap: int | None,
+    threads: int | None,
+    adapters: Sequence[str] | None = None,
+    *,
+    default: bool = True,
+    kept: int | None = None,
+) -> "AutoRestorer | Restorer":
+    """The restorer these options ask for; one that chooses where that is asked for.
+
+    Args:
+        default: choose where an all-in-one file ships and nothing else is asked for.
+        kept: engines that one that chooses keeps ready.
+    """
+    from urushi.inference.auto import AUTO, NONE, AutoRestorer
+    from urushi.inference.zoo import find_all_in_one
+
+    if adapters and (router is not None or task not in (None, NONE)):
+        raise typer.BadParameter(
+            "--adapter says what mends the pictures, and so do --router and --task: leave one out."
+        )
+    shipped = find_all_in_one()
+    asked = router is not None or task not in (None, NONE)
+    # What ships has no int8 weights for its experts: whoever asks for int8 means the base.
+    by_itself = default and shipped is not None and model is None and task is None
+    by_itself = by_itself and not adapters and precision != "int8"
+    if not asked and not by_itself:
+        return make_restorer(
+            model or "base", engine, device, precision, tile, overlap, threads, adapters
+        )
+    if overlap is None:
+        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
+    return AutoRestorer(
+        router,
+        model=model,
+        task=task or AUTO,
+        **({} if kept is None else {"kept": kept}),
         engine=engine,
         device=device,
         precision=precision,

@@ -11,12 +11,14 @@ from urushi.app.options import (
     Device,
     EngineName,
     Json,
-    Model,
+    MaybeModel,
     Overlap,
     Precision,
+    Router,
+    Task,
     Threads,
     Tile,
-    make_restorer,
+    choose_restorer,
 )
 from urushi.app.output import (
     EXIT_FAILED,
@@ -30,6 +32,7 @@ from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, Job
     from urushi.inference.restorer import Restorer
 
@@ -39,6 +42,7 @@ EPILOG = examples(
     "urushi restore photo.jpg",
     "urushi restore photo.jpg -o mended.png",
     "urushi restore photos/ -o mended/ --compare",
+    "urushi restore photos/ -o mended/ --task haze",
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ -o mended/ --dry-run",
@@ -59,8 +63,10 @@ def restore(
             "NAME_restored beside its source.",
         ),
     ] = None,
-    model: Model = "base",
+    model: MaybeModel = None,
     adapter: Adapters = None,
+    task: Task = None,
+    router: Router = None,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -110,7 +116,9 @@ def restore(
         _tell_plan(out, jobs)
         return
     limit = _limit(max_pixels)
-    restorer = make_restorer(model, engine, device, precision, tile, overlap, threads, adapter)
+    restorer = choose_restorer(
+        model, router, task, engine, device, precision, tile, overlap, threads, adapter
+    )
     with out.progress() as progress:
         report = run_batch(
             restorer,
@@ -187,8 +195,10 @@ class _Teller:
         if result.status == "restored":
             line += f" -> {result.target} ({result.pixels / 1e6:.1f} megapixels, "
             line += f"{time_text(result.seconds)})"
-        # On a terminal the bars tell of what went well.
-        if result.status == "failed" or not self._out.live:
+        if result.choice is not None:
+            line += f": {result.choice.reason}"
+        # On a terminal the bars tell of what went well, but not of what was seen.
+        if result.choice is not None or result.status == "failed" or not self._out.live:
             self._out.say(line)
 
 
@@ -220,7 +230,7 @@ def _write_sheets(
 def _tell_summary(
     out: Output,
     report: "BatchReport",
-    restorer: "Restorer",
+    restorer: "AutoRestorer | Restorer",
     older: list[Path],
     sheets: dict[Path, str],
 ) -> None:
@@ -232,7 +242,9 @@ def _tell_summary(
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     used = restorer.describe()
     how = f"{used['engine']} on {used['device']}, {used['precision']}"
-    if restorer.adapters:
+    if "router" in used:
+        how += f", {used['router']} with task {used['task']}"
+    elif restorer.adapters:
         how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
     if counts["skipped"]:

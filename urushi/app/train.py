@@ -1,4 +1,4 @@
-"""`urushi train`: from a recipe and clean pictures to a model file."""
+"""`urushi train`: from a recipe and pictures to a model, an adapter or an all-in-one model."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
+from urushi.app.train_all_in_one import train_all_in_one
 from urushi.errors import BackboneError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ __all__ = ["EPILOG", "train"]
 EPILOG = examples(
     "urushi train base-cpu --data datasets/ -o runs/base",
     "urushi train base-cpu --data datasets/ -o runs/base --resume",
+    "urushi train all-in-one-cpu --data datasets/ -o runs/all-in-one",
     "urushi train mine.yaml --pack clean.safetensors --set schedule.steps=20000 --set seed=1",
     "python -m torch.distributed.run --nproc-per-node 2 -m urushi train base-cpu --data datasets/",
 )
@@ -68,10 +70,17 @@ def train(
     ] = True,
     json: Json = False,
 ) -> None:
-    """Train a network; stop at any moment, and --resume goes on where it was."""
+    """Train what a recipe says; stop at any moment, and --resume goes on where it was."""
     if device not in ("auto", "cpu"):
         raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
     require(("torch", "accelerate", "tensorboard"), "training", "train")
+    from urushi.training.all_in_one_recipe import is_all_in_one
+
+    if is_all_in_one(recipe):
+        if pack is not None:
+            raise typer.BadParameter("--pack holds one kind of pictures, an all-in-one needs more.")
+        train_all_in_one(recipe, data, output, resume, device, values or [], graph, json)
+        return
     from accelerate import PartialState
 
     from urushi.training.loop import train as run_training
@@ -195,13 +204,17 @@ def _facts(recipe: "Recipe", result: "TrainingResult", run: Path) -> dict[str, A
 def _leave(
     out: Output, recipe: "Recipe", result: "TrainingResult", run: Path, with_graph: bool
 ) -> dict[str, str | None]:
-    """Writes the model file, and its graph where that is wanted and can be done."""
+    """Writes the model or adapter file, and a model's graph where it is wanted and can be done."""
     from urushi.inference.export import export_graph
-    from urushi.training.outcome import model_path, write_trained_model
+    from urushi.training.outcome import model_path, write_trained_adapter, write_trained_model
 
     path = model_path(recipe, run)
-    write_trained_model(recipe, result, path)
     out.say(f"trained in {time_text(result.seconds)}")
+    if recipe.adapter is not None:
+        write_trained_adapter(recipe, result, path)
+        out.say(f"adapter: {path} ({size_text(path.stat().st_size)})")
+        return {"adapter": str(path)}
+    write_trained_model(recipe, result, path)
     out.say(f"model: {path} ({size_text(path.stat().st_size)})")
     if not with_graph:
         return {"model": str(path), "graph": None}

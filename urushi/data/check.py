@@ -15,7 +15,13 @@ from pydantic import BaseModel, ConfigDict, computed_field
 
 from urushi.data.likeness import Fingerprint, equal_groups, fingerprint, near_pairs
 from urushi.data.pack import read_8bit
-from urushi.data.pairs import INPUT_FOLDERS, TARGET_FOLDERS, PairedFolder, find_pictures
+from urushi.data.pairs import (
+    INPUT_FOLDERS,
+    TARGET_FOLDERS,
+    PairedFolder,
+    find_pictures,
+    whole_factor,
+)
 from urushi.errors import DataError, PictureError
 
 __all__ = ["CheckReport", "check_folder"]
@@ -38,7 +44,8 @@ class CheckReport(BaseModel):
         duplicates: groups of pictures with equal pixels.
         near_duplicates: (name, an earlier one that looks the same).
         unmatched: one sentence for every picture without a partner.
-        mismatched: (name, size of the input, size of the target) where these differ.
+        mismatched: (name, size of the input, size of the target) where the target's is neither that
+            of the input nor a whole multiple of it.
         leaked: (name, the picture of the other folder that is or looks the same).
     """
 
@@ -208,9 +215,9 @@ def _mismatched(
     found = []
     for pair in paired:
         looks = [good.get(p.relative_to(folder).as_posix()) for p in (pair.input, pair.target)]
-        sizes = ["{}x{}".format(*look.size) for look in looks if look is not None]
-        if len(set(sizes)) == 2:
-            found.append((pair.name, sizes[0], sizes[1]))
+        sizes = [look.size for look in looks if look is not None]
+        if len(sizes) == 2 and whole_factor(sizes[0], sizes[1]) is None:
+            found.append((pair.name, *("{}x{}".format(*size) for size in sizes)))
     return tuple(found)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from urushi.data.packed import PAIRS, PICTURES, VERSION, PackedPairs, PackedPictures, Pixels
+from urushi.data.pairs import whole_factor
 from urushi.errors import DataError, PictureError, TargetError
 
 __all__ = [
@@ -93,7 +94,8 @@ def pack_pairs(
 ) -> PackSummary:
     """Packs (name, input, target) pictures; see :func:`pack_pictures` for the rest.
 
-    A pair of which one half is unreadable, or whose halves differ in size, is left out and listed.
+    A pair of which one half is unreadable, or whose target has neither the size of the input nor a
+    whole multiple of it, is left out and listed.
     """
     groups = [(name, (degraded, clean)) for name, degraded, clean in pairs]
     return _pack(groups, target, PAIRS, min_side, overwrite, on_progress)
@@ -183,7 +185,7 @@ def _decoded(
         sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
         if min(pictures[0].shape[:2]) < min_side:
             return name, f"{name} is {sizes[0]} pixels, less than {min_side} on its shorter side"
-        if kind == PAIRS and sizes[0] != sizes[1]:
+        if kind == PAIRS and whole_factor(pictures[0].shape[:2], pictures[1].shape[:2]) is None:
             return name, f"{name} is {sizes[0]} as input and {sizes[1]} as target"
         return name, pictures
 

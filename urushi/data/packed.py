@@ -12,10 +12,12 @@ Layout (safetensors, format version 1):
 * metadata: ``urushi`` (the kind), ``version``, ``sha256`` of the three tensors in this order.
 
 A pack of pairs is the same with the input of pair k as picture 2k and its target as picture 2k + 1.
+The target has the size of the input, or the same whole multiple of it in all pairs.
 """
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +82,7 @@ class PackedPictures:
 
     @property
     def sizes(self) -> Int[np.ndarray, "n 2"]:
-        """Height and width of every picture in pixels (of a pair, once)."""
+        """Height and width of every picture in pixels (of a pair, those of the input)."""
         return self.index[:: len(self.index) // len(self.names), 1:]
 
     def picture(self, i: int | np.integer) -> Pixels:
@@ -159,7 +161,27 @@ class PackedPairs(PackedPictures):
 
     kind = PAIRS
 
-    def pair(self, i: int | np.integer) -> tuple[Pixels, Pixels]:
+    @cached_property
+    def scale(self) -> int:
+        """Sides of the targets divided by those of their inputs.
+
+        Raises:
+            FileFormatError: it is not the same whole number for all pairs.
+        """
+        inputs, targets = self.index[::2, 1:], self.index[1::2, 1:]
+        scale = max(int(targets[0, 0]) // max(int(inputs[0, 0]), 1), 1)
+        wrong = np.flatnonzero((scale * inputs != targets).any(1))
+        if len(wrong):
+            name = self.names[wrong[0]]
+            raise FileFormatError(
+                f"{self.path}: the target of {name!r} is not {scale} times as large as its input, "
+                "as the first pair's is: pack pairs of each scale apart"
+            )
+        return scale
+
+    def pair(
+        self, i: int | np.integer
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h2 w2 3"]]:
         """Input and target of pair ``i`` as read-only uint8 views."""
         i = range(len(self))[i]
         return self.picture(2 * i), self.picture(2 * i + 1)
@@ -170,10 +192,15 @@ class PackedPairs(PackedPictures):
         tops: Int[np.ndarray, " b"],
         lefts: Int[np.ndarray, " b"],
         size: int,
-    ) -> tuple[UInt8[np.ndarray, "b size size 3"], UInt8[np.ndarray, "b size size 3"]]:
-        """The same crops of the inputs and of the targets; ``indices`` count pairs."""
+    ) -> tuple[UInt8[np.ndarray, "b size size 3"], UInt8[np.ndarray, "b larger larger 3"]]:
+        """The same parts of the inputs and of the targets; ``indices`` count pairs.
+
+        Positions and size are in pixels of the inputs.
+        """
         inputs = self.crops(2 * indices, tops, lefts, size)
-        return inputs, self.crops(2 * indices + 1, tops, lefts, size)
+        scale = self.scale
+        targets = self.crops(2 * indices + 1, scale * tops, scale * lefts, scale * size)
+        return inputs, targets
 
 
 def _map(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

@@ -12,7 +12,17 @@ from pathlib import Path
 
 from urushi.errors import DataError
 
-__all__ = ["INPUT_FOLDERS", "TARGET_FOLDERS", "Pair", "PairedFolder", "find_pictures"]
+__all__ = [
+    "INPUT_FOLDERS",
+    "TARGET_FOLDERS",
+    "Pair",
+    "PairedFolder",
+    "find_pictures",
+    "whole_factor",
+]
+
+# No network enlarges more.
+_LARGEST_FACTOR = 16
 
 INPUT_FOLDERS = (
     "input", "inputs", "lq", "lr", "noisy", "rain", "rainy", "hazy", "snow", "snowy", "low",
@@ -54,6 +64,13 @@ def find_pictures(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
+
+
+def whole_factor(input_size: tuple[int, int], target_size: tuple[int, int]) -> int | None:
+    """How many times longer both sides of a target are than its input's; None for other sizes."""
+    factor = target_size[0] // max(input_size[0], 1)
+    fits = (factor * input_size[0], factor * input_size[1]) == tuple(target_size)
+    return factor if fits and 1 <= factor <= _LARGEST_FACTOR else None
 
 
 class PairedFolder:

@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.chain import Chain
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
+from urushi.degradations.hybrid import DownsampleJPEG, DownsampleNoise
 from urushi.degradations.jpeg import JPEGCompression
 from urushi.degradations.light import LowLight
 from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
@@ -40,6 +41,8 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "motion_blur": MotionBlur,
     "jpeg": JPEGCompression,
     "downsample": Downsample,
+    "downsample_noise": DownsampleNoise,
+    "downsample_jpeg": DownsampleJPEG,
     "rain_streaks": RainStreaks,
     "rain_veil": RainVeil,
     "haze": Haze,

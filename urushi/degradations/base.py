@@ -35,6 +35,15 @@ class Degradation(ABC):
     name: ClassVar[str]
     reference: ClassVar[str]
 
+    @property
+    def scale(self) -> int:
+        """Sides of the images divided by those of the worse ones; 1 for those that keep the size.
+
+        Raises:
+            DegradationError: it is not the same for all images.
+        """
+        return 1
+
     @abstractmethod
     def sample(
         self, batch_shape: tuple[int, int, int, int], generator: torch.Generator

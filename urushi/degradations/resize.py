@@ -45,6 +45,18 @@ class Downsample(Degradation):
                 f" numbers from 2 to {_LARGEST_SCALE}"
             )
 
+    @property
+    def scale(self) -> int:
+        """See `Degradation.scale`."""
+        if self.restore_size:
+            return 1
+        if len(set(self.scales)) > 1:
+            raise DegradationError(
+                f"Downsample: with scales {list(self.scales)} pictures become of several sizes;"
+                " give one, or restore_size"
+            )
+        return int(self.scales[0])
+
     def sample(
         self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
     ) -> Parameters:

@@ -26,6 +26,7 @@ from urushi.evaluation.catalog import (
 )
 from urushi.evaluation.metrics import Protocol as ScoreProtocol
 from urushi.evaluation.metrics import mean_psnr, named_protocol, score
+from urushi.image.enlarge import enlarge
 
 __all__ = [
     "BENCHMARKS",
@@ -46,7 +47,7 @@ Picture = Float32[np.ndarray, "_ _ 3"]
 
 @runtime_checkable
 class Restores(Protocol):
-    """Anything that restores a picture, RGB float32 ``(H, W, 3)`` in [0, 1], to the same size."""
+    """Anything that restores a picture, RGB float32 ``(H, W, 3)`` in [0, 1], or enlarges it."""
 
     def restore(self, image: np.ndarray, /) -> np.ndarray: ...
 
@@ -59,6 +60,12 @@ class Triplet:
     restored: Picture | None
     reference: Picture
 
+    @property
+    def interpolated(self) -> Picture:
+        """The input, enlarged bicubically to the reference's size where that is larger."""
+        scale = len(self.reference) // len(self.input)
+        return self.input if scale == 1 else enlarge(self.input, scale).clip(0.0, 1.0)
+
 
 class _Document(BaseModel):
     # An infinite PSNR is written as the text "Infinity", since JSON has no such number.
@@ -68,6 +75,7 @@ class _Document(BaseModel):
 class PictureScore(_Document):
     """One picture: dB and SSIM of the input and, if something was restored, of the result.
 
+    The size is that of the reference; a smaller input is enlarged bicubically for its score.
     ``seconds`` is the wall-clock time of ``restore``, without reading the file and scoring.
     """
 
@@ -198,7 +206,7 @@ def _measure(
     restorer: Restores | None, sample: Sample, protocol: ScoreProtocol
 ) -> tuple[PictureScore, Triplet]:
     degraded, reference = sample.load()
-    before = score(degraded, reference, protocol)
+    before = score(Triplet(degraded, None, reference).interpolated, reference, protocol)
     height, width = reference.shape[:2]
     row = PictureScore(
         name=sample.name,
@@ -212,10 +220,12 @@ def _measure(
     start = time.perf_counter()
     restored = restorer.restore(degraded)
     seconds = time.perf_counter() - start
-    if restored.shape != degraded.shape:
+    if restored.shape != reference.shape:
+        scale = height // degraded.shape[0]
+        wanted = "keep the size" if scale == 1 else f"enlarge by {scale}"
         raise DataError(
-            f"{sample.name} of {width}x{height} pixels was restored to "
-            f"{restored.shape[1]}x{restored.shape[0]}: only networks that keep the size can be "
+            f"{sample.name} of {degraded.shape[1]}x{degraded.shape[0]} pixels was restored to "
+            f"{restored.shape[1]}x{restored.shape[0]}: only networks that {wanted} can be "
             "measured on this benchmark"
         )
     after = score(restored, reference, protocol)

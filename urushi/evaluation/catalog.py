@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, model_validator
 
-from urushi.data.pairs import PairedFolder, find_pictures
+from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.errors import DataError
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
 from urushi.settings import Settings, nearest, read_settings
@@ -64,9 +64,12 @@ class Sample:
     def load(self) -> tuple[Picture, Picture]:
         """Reads, and degrades, the picture: input and reference, RGB ``(H, W, 3)`` in [0, 1].
 
+        The reference may be a whole multiple of the input. Where it is made smaller here, what does
+        not fill up a pixel of the input is cut off at its right and lower edge first.
+
         Raises:
             PictureError: a file cannot be read.
-            DataError: input and reference differ in size.
+            DataError: the reference is neither of the input's size nor of a multiple of it.
         """
         from urushi.image import read_picture
 
@@ -77,16 +80,19 @@ class Sample:
             from urushi.degradations.files import degrade_pixels, picture_seed
 
             seed = picture_seed(self.seed, self.name)
+            scale = self.degradation.scale
+            target = target[: len(target) // scale * scale, : target.shape[1] // scale * scale]
             degraded = degrade_pixels(target, self.degradation, seed)
             if self.input_8bit:
                 degraded = np.rint(degraded * np.float32(255)) / np.float32(255)
         else:
             degraded = target
-        if degraded.shape != target.shape:
-            (h, w), (th, tw) = degraded.shape[:2], target.shape[:2]
+        (h, w), (th, tw) = degraded.shape[:2], target.shape[:2]
+        if whole_factor((h, w), (th, tw)) is None:
             raise DataError(
-                f"the input of {self.name} is {w}x{h} pixels and its reference {tw}x{th}: "
-                "both must have the same size; find such pairs with  urushi data check"
+                f"the input of {self.name} is {w}x{h} pixels and its reference {tw}x{th}: both "
+                "must have the same size, or the reference a whole multiple of it; find such pairs "
+                "with  urushi data check"
             )
         return degraded, target
 
@@ -280,9 +286,21 @@ def clean_benchmark(
     protocol: str = "rgb-8bit",
     only: Sequence[str] = (),
 ) -> Benchmark:
-    """A benchmark of one's own clean pictures and a degradation, ``{"name": ..., ...}``."""
+    """A benchmark of one's own clean pictures and a degradation, ``{"name": ..., ...}``.
+
+    Of pictures that it makes smaller, a border as wide as the factor is not scored, as is usual.
+
+    Raises:
+        DegradationError: the degradation does not exist or does not take these values.
+    """
     clean = Path(folder).resolve()
     kind = str(degradation.get("name")) if degradation else "clean"
+    scale = 1
+    if degradation:
+        from urushi.degradations import create_degradation
+
+        options = dict(degradation)
+        scale = create_degradation(str(options.pop("name", "")), **options).scale
     return Benchmark(
         name=f"{clean.name}-{kind}",
         title=f"{clean.name}, {kind}",
@@ -292,6 +310,7 @@ def clean_benchmark(
         only=list(only),
         input_8bit=input_8bit,
         protocol=named_protocol(protocol).name,
+        crop_border=scale if scale > 1 else 0,
     )
 
 

@@ -137,8 +137,9 @@ class Gallery:
         if len(self._cells) >= self._rows:
             return
         width, height = self._cell_size
-        part = _most_different(pictures.input, pictures.reference, height, width)
-        cells = [(pictures.input[part].copy(), f"{row.name}: input {row.psnr_input:.2f} dB")]
+        given = pictures.interpolated
+        part = _most_different(given, pictures.reference, height, width)
+        cells = [(given[part].copy(), f"{row.name}: input {row.psnr_input:.2f} dB")]
         if pictures.restored is not None:
             restored = np.clip(pictures.restored[part], 0.0, 1.0)
             cells.append((restored, f"restored {row.psnr:.2f} dB"))

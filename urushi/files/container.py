@@ -31,6 +31,7 @@ __all__ = [
     "open_checked",
     "read_tensors",
     "refuse_json_constant",
+    "stated_format",
     "to_storage",
     "weights_hash",
     "write_container",
@@ -50,7 +51,7 @@ _PICKLE_WAY_OUT = "it is never opened, because loading a pickle can run code"
 _KINDS = {
     "urushi-model": ("a model file", "give it with --model"),
     "urushi-adapter": ("an adapter file", "give it with --adapter"),
-    "urushi-router": ("a router file", "give a model or an adapter"),
+    "urushi-router": ("a router file", "give it with --router"),
     "urushi-int8": ("the int8 file of a model", "give the model itself"),
     "urushi-checkpoint": (
         "the checkpoint of a training",
@@ -218,6 +219,24 @@ def read_tensors(path: Path, expected_hash: str) -> dict[str, np.ndarray]:
                 "weights: the training that wrote it went wrong"
             )
     return stored
+
+
+def stated_format(path: Path) -> str | None:
+    """Return the format that a file of ours says it has, such as `urushi-model`.
+
+    It is looked at quickly and not checked; None where a file says nothing.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= 2 * _LARGEST_METADATA or file.read(1) != b"{":
+                return None
+            head = json.loads(b"{" + file.read(length - 1))
+        said = json.loads(head["__metadata__"][METADATA_KEY])
+        found = said.get("format", said.get("kind"))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def refuse_json_constant(name: str) -> NoReturn:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from urushi.errors import FileFormatError
+from urushi.files.adapter import BaseFacts
 from urushi.files.container import (
     Header,
     Kind,
@@ -33,6 +34,7 @@ __all__ = [
     "CompactFacts",
     "EncoderFacts",
     "LoadedRouter",
+    "Member",
     "Mode",
     "RouterHeader",
     "ViewGeometry",
@@ -132,6 +134,31 @@ class ClipFacts(Settings):
 EncoderFacts = Annotated[CompactFacts | ClipFacts, Field(discriminator="kind")]
 
 
+class Member(Settings):
+    """An adapter file that stands beside the file of a router that names it.
+
+    Attributes:
+        file: its name, without a folder.
+        tensors_hash: what its header says of its tensors; tells whether it is the one meant.
+        strength: factor of its effect at the whole weight.
+    """
+
+    file: Annotated[
+        str,
+        Field(
+            min_length=13, max_length=200, pattern=r"^[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*$"
+        ),
+    ]
+    tensors_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    strength: float = 1.0
+
+    @model_validator(mode="after")
+    def _of_safetensors(self) -> "Member":
+        if not self.file.endswith(".safetensors"):
+            raise ValueError("the name of a member must end in .safetensors")
+        return self
+
+
 class RouterHeader(Header):
     """What a router file says about itself.
 
@@ -144,6 +171,10 @@ class RouterHeader(Header):
         encoder: what turns views into embeddings.
         temperature: logits are divided by it, fitted on validation pictures.
         threshold: it abstains where the largest probability is below.
+        base: of an all-in-one file, the model that its members are for; else null.
+        guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
+        experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
+            with the router they choose by themselves: see `urushi.files.all_in_one`.
         tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
         name: what people call it; empty for the name of the file.
         description: one or two sentences for people.
@@ -164,6 +195,9 @@ class RouterHeader(Header):
     encoder: EncoderFacts
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    base: BaseFacts | None = None
+    guidance: Member | None = None
+    experts: dict[ClassName, Member] = {}
     tensors_hash: str = ""
     name: str = ""
     description: str = ""
@@ -179,6 +213,20 @@ class RouterHeader(Header):
             raise ValueError("a class is named twice")
         return self
 
+    @model_validator(mode="after")
+    def _members_belong(self) -> "RouterHeader":
+        for name in self.experts:
+            if name not in self.classes or name == CLEAN:
+                raise ValueError(f"an expert is named for {name}, which no class needs one for")
+        if (self.base is None) != (self.guidance is None and not self.experts):
+            raise ValueError("a base goes with members, and members with a base")
+        return self
+
+    @property
+    def is_all_in_one(self) -> bool:
+        """Whether it names members."""
+        return self.base is not None
+
 
 _KIND = Kind(FORMAT, VERSION, "a router file", RouterHeader)
 
@@ -192,12 +240,14 @@ class LoadedRouter:
         tensors: float32, by name under `head.` and `encoder.`.
         path: the file they came from.
         graph: the encoder's exported graph beside the file, or None.
+        storage: dtype of its tensors on disk.
     """
 
     header: RouterHeader
     tensors: Mapping[str, np.ndarray]
     path: Path
     graph: Path | None = None
+    storage: Storage = "float32"
 
     @property
     def name(self) -> str:
@@ -289,7 +339,14 @@ def read_router(path: Path) -> LoadedRouter:
     stored = read_tensors(path, header.tensors_hash)
     tensors = {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
     graph = router_graph_path(path)
-    return LoadedRouter(header, tensors, path, graph if graph.is_file() else None)
+    half = all(tensor.dtype == np.float16 for tensor in stored.values())
+    return LoadedRouter(
+        header,
+        tensors,
+        path,
+        graph if graph.is_file() else None,
+        "float16" if half else "float32",
+    )
 
 
 def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[int, ...]]) -> None:

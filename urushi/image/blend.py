@@ -1,9 +1,12 @@
 """Putting restored colours back into a source's own samples."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of, scaled
+from urushi.image.enlarge import enlarge_rows
 from urushi.image.info import PictureInfo, read_header
 from urushi.image.source import NativeRows
 from urushi.image.target import Layout
@@ -17,29 +20,38 @@ class Blend:
     Going through a profile and back is not always exact: 16 bits of Lab, curves that are flat or
     steep near black, and in CMYK the many inks that look the same. Then only the *change* is taken
     through the profile: `native + back(restored) - back(source)`. Either way, what was not changed
-    comes out bit for bit, and a CMYK picture keeps its separation.
+    comes out bit for bit, and a CMYK picture keeps its separation. An enlarged picture has no
+    pixels of its source left, and is taken through the profile as it is.
 
     Args:
         like: the source.
         layout: of the samples to make.
+        scale: by which both sides of the source were enlarged.
     """
 
-    def __init__(self, like: PictureInfo, layout: Layout) -> None:
+    def __init__(self, like: PictureInfo, layout: Layout, scale: int = 1) -> None:
         header = read_header(like.path, None)
         self._info, self._layout = header.info, layout
         same = layout.kind == header.info.kind
         self._own = colours_of(header)
         self._colours = self._own if same else layout.plain()
-        self._by_change = not self._colours.exact_at(layout.bits)
+        self._by_change = scale == 1 and not self._colours.exact_at(layout.bits)
         self._transparency = survey(header.info)
         needed = layout.alpha or self._by_change
         self._source = NativeRows(header) if needed else None
+        self._alpha = None
+        if self._source is not None and scale > 1:
+            self._alpha = _Queue(enlarge_rows(self._read_alpha, scale))
         self._row = 0
 
     def apply(self, restored: np.ndarray) -> np.ndarray:
         """`(n, W, 3)` in the working space -> `(n, W, bands)` samples of the target."""
         if self._source is None:
             return self._layout.quantise(self._colours.from_working(restored))
+        if self._alpha is not None:
+            samples = self._layout.quantise(self._colours.from_working(restored))
+            alpha = self._layout.quantise(np.clip(self._alpha.take(len(restored)), 0.0, 1.0))
+            return np.concatenate([samples, alpha], axis=2)
         native = self._source.read(restored.shape[0])
         channels = self._info.channels
         if self._by_change:
@@ -56,6 +68,12 @@ class Blend:
             return samples
         alpha = self._layout.convert(native[..., channels:])
         return np.concatenate([samples, alpha], axis=2)
+
+    def _read_alpha(self, rows: int) -> np.ndarray:
+        """The next rows of the source's transparency, full intensity 1."""
+        assert self._source is not None
+        alpha = scaled(self._source.read(rows)[..., self._info.channels :])
+        return alpha.astype(np.float32, copy=False)
 
     def _change(self, native: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """The source's samples plus the change, full intensity 1."""
@@ -76,3 +94,19 @@ class Blend:
         if self._source is not None:
             self._source.close()
             self._source = None
+
+
+class _Queue:
+    """Rows that come in pieces of any size, taken in others."""
+
+    def __init__(self, pieces: Iterator[np.ndarray]) -> None:
+        self._pieces = pieces
+        self._held: list[np.ndarray] = []
+
+    def take(self, count: int) -> np.ndarray:
+        """The next rows, exactly so many; there must be that many."""
+        while sum(map(len, self._held)) < count:
+            self._held.append(next(self._pieces))
+        rows = np.concatenate(self._held)
+        self._held = [rows[count:]]
+        return rows[:count]

@@ -14,14 +14,20 @@ __all__ = ["carry_over", "carry_over_to_tiff"]
 
 # libvips' VipsForeignKeep.
 _EXIF, _XMP, _IPTC, _ICC, _OTHER = 1, 2, 4, 8, 16
-# Pixels per millimetre; libvips gives it to pictures without any.
+# Pixels per millimetre; libvips gives it to pictures without any, or 1, by format.
 _USUAL_RESOLUTION = 72 / 25.4
+_NO_RESOLUTION = 1.0
+_EXIF_RESOLUTION = {f"exif-ifd0-{name}Resolution" for name in "XY"}
 _BLOBS = {"exif-data": _EXIF, "xmp-data": _XMP, "iptc-data": _IPTC}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]")
+_XMP_SIZES = re.compile(
+    rb"((?:tiff:Image(?:Width|Length)|tiff:[XY]Resolution|exif:Pixel[XY]Dimension)"
+    rb"(?:=[\"']|>)\s*)(\d{1,12})\b"
+)
 
 
 def carry_over(
-    image: Any, header: Header, *, format: str, profile: bool, strip: bool
+    image: Any, header: Header, *, format: str, profile: bool, strip: bool, scale: int = 1
 ) -> tuple[Any, int]:
     """Gives an image its source's resolution, profile and metadata.
 
@@ -34,6 +40,7 @@ def carry_over(
         format: of the target.
         profile: whether the source's ICC profile describes this image.
         strip: leave EXIF, XMP, IPTC and comments behind.
+        scale: by which both sides were enlarged; the resolution grows with them.
 
     Returns:
         The image, and the flags of what libvips is to write. Without EXIF in the source, libvips
@@ -41,7 +48,8 @@ def carry_over(
     """
     source = header.image
     fields = set(source.get_fields())
-    image = image.copy(xres=source.xres, yres=source.yres)
+    grown = scale if _states_resolution(source, fields) else 1
+    image = image.copy(xres=grown * source.xres, yres=grown * source.yres)
     text, number = vips().GValue.gstr_type, vips().GValue.gint_type
     blob = vips().GValue.blob_type
     if "resolution-unit" in fields:
@@ -51,7 +59,7 @@ def carry_over(
         image.set_type(blob, "icc-profile-data", header.profile)
         keep |= _ICC
     # Without EXIF, libvips writes no resolution into a JPEG; with it, little besides that.
-    if format == "jpeg" and abs(source.xres - _USUAL_RESOLUTION) > 0.01:
+    if format == "jpeg" and abs(image.xres - _USUAL_RESOLUTION) > 0.01:
         keep |= _EXIF
     if strip:
         return image, keep
@@ -65,6 +73,10 @@ def carry_over(
                 continue
         elif field == "xmp-data":
             data = _XMP_ORIENTATION.sub(rb"\g<1>1", data)
+            if scale > 1:
+                data = _XMP_SIZES.sub(
+                    lambda found: found[1] + str(scale * int(found[2])).encode(), data
+                )
         image.set_type(blob, field, data)
         keep |= _BLOBS[field]
     for field in fields:
@@ -78,10 +90,22 @@ def carry_over(
             image.set_type(blob, "exif-data", exif)
             keep |= _EXIF
     image.set_type(number, "orientation", 1)
+    if grown > 1:
+        # Taking EXIF over has taken over what it says of the resolution, too.
+        image = image.copy(xres=grown * source.xres, yres=grown * source.yres)
+        for field in _EXIF_RESOLUTION & set(image.get_fields()):
+            image.remove(field)
     return image, keep
 
 
-def carry_over_to_tiff(path: Path, header: Header) -> None:
+def _states_resolution(source: Any, fields: set[str]) -> bool:
+    """Whether the source says how large it is to be printed."""
+    if abs(source.xres - _NO_RESOLUTION) < 1e-6:
+        return False
+    return "resolution-unit" in fields or abs(source.xres - _USUAL_RESOLUTION) > 0.01
+
+
+def carry_over_to_tiff(path: Path, header: Header, scale: int = 1) -> None:
     """Gives a finished TIFF its source's EXIF, which libvips does not write there."""
     info = header.info
     if info.format == "tiff":
@@ -89,7 +113,7 @@ def carry_over_to_tiff(path: Path, header: Header) -> None:
     else:
         exif = header.image.get("exif-data") if "exif-data" in header.image.get_fields() else None
     if exif is not None:
-        append_exif(path, exif, info.width, info.height)
+        append_exif(path, exif, scale * info.width, scale * info.height)
 
 
 def _without_thumbnail(exif: bytes) -> bytes:

@@ -31,13 +31,16 @@ class PictureWriter:
     With `like`, the picture becomes what its source was: grey, RGB or CMYK in the source's profile,
     of the same depth where the format has it, with the same transparency bit for bit, resolution
     and metadata. Pixels that were not changed come out exactly as they were, up to what a lossy
-    format does. Where the source does not fit the format: CMYK becomes RGB, floating point 16 bit,
-    16 bit 8 bit, and a picture with transparency is refused by JPEG.
+    format does. A picture enlarged by a whole factor keeps all that, too: its transparency is
+    enlarged with it, and its resolution, so that it is printed as large as before. Where the source
+    does not fit the format: CMYK becomes RGB, floating point 16 bit, 16 bit 8 bit, and a picture
+    with transparency is refused by JPEG.
 
     Args:
         target: the file; its suffix decides the format.
         like: the source whose nature and metadata to keep, or None for plain 8-bit sRGB.
-        width, height: of what will be written; those of `like` if there is one.
+        width, height: of what will be written; those of `like` if there is one, or the same whole
+            multiple of both.
         bits: 8, 16 or 32 (floating point) instead of the source's.
         overwrite: whether an existing target may be replaced.
         strip_metadata: drop EXIF, XMP, IPTC and comments; the colour profile stays.
@@ -63,7 +66,8 @@ class PictureWriter:
         quality: int | None = None,
     ) -> None:
         assert min(width, height) >= 1, (width, height)
-        if like is not None and (like.width, like.height) != (width, height):
+        scale = 1 if like is None else max(width // like.width, 1)
+        if like is not None and (scale * like.width, scale * like.height) != (width, height):
             raise TargetError(
                 f"'{target}' cannot be {width} x {height} like '{like.path}', which is"
                 f" {like.width} x {like.height}: leave out the likeness or write the same size."
@@ -75,7 +79,8 @@ class PictureWriter:
         self._layout: Layout = lay_out(self._target, like, width, height, bits)
         self._like, self._strip, self._quality = like, strip_metadata, quality
         self._row = 0
-        self._blend = Blend(like, self._layout) if like is not None else None
+        self._scale = scale
+        self._blend = Blend(like, self._layout, scale) if like is not None else None
         self._spool: BinaryIO | None = None
         try:
             layout = self._layout
@@ -157,11 +162,12 @@ class PictureWriter:
                 format=layout.format,
                 profile=layout.keeps_profile,
                 strip=self._strip,
+                scale=self._scale,
             )
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         save(str(path), keep=keep, **self._options())
         if layout.format == "tiff" and header is not None and not self._strip:
-            carry_over_to_tiff(path, header)
+            carry_over_to_tiff(path, header, self._scale)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""

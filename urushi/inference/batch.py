@@ -11,6 +11,7 @@ from typing import Literal
 
 from urushi.errors import TargetError, UrushiError
 from urushi.image import DEFAULT_MAX_PIXELS
+from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
@@ -33,6 +34,7 @@ class FileResult:
         message: one sentence; empty for restored.
         seconds: time it took.
         pixels: pixels restored.
+        choice: what the picture was seen to need; None where nothing looked at it.
     """
 
     source: Path
@@ -41,6 +43,7 @@ class FileResult:
     message: str = ""
     seconds: float = 0.0
     pixels: int = 0
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class BatchReport:
                     "message": result.message,
                     "seconds": round(result.seconds, 3),
                     "pixels": result.pixels,
+                    **({} if result.choice is None else {"router": result.choice.describe()}),
                 }
                 for result in self.results
             ],
@@ -111,7 +115,7 @@ class BatchReport:
 
 
 def run_batch(
-    restorer: Restorer,
+    restorer: Restorer | AutoRestorer,
     jobs: Sequence[Job],
     *,
     on_event: Callable[[Event], None] | None = None,
@@ -125,7 +129,7 @@ def run_batch(
     the report. Run again, the same jobs go on where they were stopped.
 
     Args:
-        restorer: what restores.
+        restorer: what restores; one that chooses is asked anew for each picture.
         jobs: from `plan_batch`.
         on_event: told of each job's begin, progress and end.
         strip_metadata: leave out EXIF and XMP.
@@ -144,10 +148,17 @@ def run_batch(
                 tell(Event(index, len(jobs), job, done, pixels))
 
             start = time.perf_counter()
+            choice: Choice | None = None
             try:
-                status, message, pixels = _run_job(
-                    restorer, job, progress, strip_metadata, quality, max_pixels
-                )
+                status, message = _before(job)
+                pixels = 0
+                if status == "restored":
+                    if isinstance(restorer, AutoRestorer):
+                        choice = restorer.choose_file(job.source, max_pixels=max_pixels)
+                        ready = restorer.restorer(choice)
+                    else:
+                        ready = restorer
+                    pixels = _run_job(ready, job, progress, strip_metadata, quality, max_pixels)
             except (UrushiError, OSError) as error:
                 status, message, pixels = "failed", str(error), 0
             except Exception as error:
@@ -156,7 +167,7 @@ def run_batch(
                 name = type(error).__name__
                 status, message, pixels = "failed", f"{job.source}: unexpected {name}: {error}", 0
             seconds = time.perf_counter() - start
-            result = FileResult(job.source, job.target, status, message, seconds, pixels)
+            result = FileResult(job.source, job.target, status, message, seconds, pixels, choice)
             report.append(result)
             tell(Event(index, len(jobs), job, pixels, pixels, result))
     except KeyboardInterrupt:
@@ -164,7 +175,7 @@ def run_batch(
     return BatchReport(report, time.perf_counter() - begin, interrupted)
 
 
-def outdated(restorer: Restorer, report: BatchReport) -> list[Path]:
+def outdated(restorer: Restorer | AutoRestorer, report: BatchReport) -> list[Path]:
     """Targets that were skipped although an adapter in use is younger, so did not make them.
 
     What made a target is not written into it, so more than this cannot be told.
@@ -182,6 +193,15 @@ def outdated(restorer: Restorer, report: BatchReport) -> list[Path]:
     return found
 
 
+def _before(job: Job) -> tuple[Status, str]:
+    """What becomes of a job that need not be run; `restored` for one that has to be."""
+    if job.problem:
+        return "failed", job.problem
+    if not job.overwrite and os.path.lexists(job.target):
+        return "skipped", f"{job.target}: exists already, --overwrite restores it again"
+    return "restored", ""
+
+
 def _run_job(
     restorer: Restorer,
     job: Job,
@@ -189,11 +209,8 @@ def _run_job(
     strip_metadata: bool,
     quality: int | None,
     max_pixels: int | None,
-) -> tuple[Status, str, int]:
-    if job.problem:
-        return "failed", job.problem, 0
-    if not job.overwrite and os.path.lexists(job.target):
-        return "skipped", f"{job.target}: exists already, --overwrite restores it again", 0
+) -> int:
+    """Restores one picture, and says how many pixels it has."""
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,4 +228,4 @@ def _run_job(
         max_pixels=max_pixels,
         on_progress=on_progress,
     )
-    return "restored", "", outcome.pixels
+    return outcome.pixels

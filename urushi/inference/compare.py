@@ -1,5 +1,6 @@
 """Before/after sheets: a picture file and the one restored from it, side by side."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from jaxtyping import Float32
 
 from urushi.errors import PictureError, TargetError
 from urushi.image import open_picture, write_picture
+from urushi.image.enlarge import enlarge
 from urushi.image.preview import preview_factor, read_part, read_rows, shrink
 from urushi.inference.jobs import Job
 from urushi.sheet import contact_sheet
@@ -29,13 +31,15 @@ class _Look:
     """What one pass over both files gives.
 
     Attributes:
-        width, height: in pixels.
+        width, height: in pixels, of the restored picture.
+        scale: how much that was enlarged.
         before, after: both files, reduced to at most twice the size of a cell.
         change: squared difference, summed over squares of `_GRID` pixels.
     """
 
     width: int
     height: int
+    scale: int
     before: Picture
     after: Picture
     change: Float32[np.ndarray, "rows columns"]
@@ -89,11 +93,12 @@ def before_after(
 ) -> Picture:
     """Draws both pictures whole, and below them the part that changed most, pixel for pixel.
 
-    Both files are read in bands, so memory does not grow with their size.
+    Both files are read in bands, so memory does not grow with their size. What was enlarged is
+    shown beside what plain interpolation makes of the original.
 
     Args:
         before: a picture file.
-        after: one of the same size.
+        after: one of the same size, or enlarged by a whole factor.
         cell_size: width and height in pixels in which a picture is fitted.
         max_pixels: refuse pictures with more; None for no limit.
 
@@ -103,47 +108,66 @@ def before_after(
     look = _look(before, after, cell_size, max_pixels)
     name = before.name
     size = f"{look.width} x {look.height}"
-    rows = [[(look.before, f"before, {size}"), (look.after, f"after, {size}")]]
+    original = f"{look.width // look.scale} x {look.height // look.scale}"
+    rows = [[(look.before, f"before, {original}"), (look.after, f"after, {size}")]]
     if look.width > cell_size[0] or look.height > cell_size[1]:
         top, left, height, width = _most_changed(look, cell_size)
         where = f"pixel for pixel, at {left}, {top}"
-        parts = [
-            read_part(path, top, left, height, width, max_pixels=max_pixels)
-            for path in (before, after)
-        ]
-        rows.append([(parts[0], f"before, {where}"), (parts[1], f"after, {where}")])
+        window = (top, left, height, width)
+        part = _read_enlarged(before, look, window, max_pixels)
+        how = where if look.scale == 1 else f"interpolated, {where}"
+        other = read_part(after, *window, max_pixels=None)
+        rows.append([(part, f"before, {how}"), (other, f"after, {where}")])
     return contact_sheet(rows, cell_size, title=name)
 
 
 def _look(before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int | None) -> _Look:
     with (
         open_picture(before, max_pixels=max_pixels) as first,
-        open_picture(after, max_pixels=max_pixels) as second,
+        # Made from the first, and allowed as that is.
+        open_picture(after, max_pixels=None) as second,
     ):
         width, height = first.info.width, first.info.height
         other = (second.info.width, second.info.height)
-        if (width, height) != other:
+        scale = max(other[0] // width, 1)
+        if (scale * width, scale * height) != other:
             raise PictureError(
                 f"'{after}' has {other[0]} x {other[1]} pixels and '{before}' {width} x {height}: "
-                "pictures of one size were expected"
+                "pictures of one size, or one a whole multiple of the other, were expected"
             )
+        width, height = other
         # Twice a cell, so that the sheet reduces the rest smoothly.
         factor = preview_factor(width, height, (2 * cell_size[0], 2 * cell_size[1]))
         factor = min(factor, width, height)
         small: tuple[list[Picture], list[Picture]] = ([], [])
         change = []
-        for rows in read_rows(first, factor * _GRID):
-            others = second.read(len(rows))
+        for others in read_rows(second, math.lcm(factor * _GRID, scale)):
+            rows = first.read(len(others) // scale)
+            rows = rows.repeat(scale, axis=0).repeat(scale, axis=1)
             change.append(_squares(np.square(rows - others).sum(axis=2)))
             small[0].append(shrink(rows, factor))
             small[1].append(shrink(others, factor))
     return _Look(
         width,
         height,
+        scale,
         np.concatenate(small[0]),
         np.concatenate(small[1]),
         np.concatenate(change),
     )
+
+
+def _read_enlarged(
+    path: Path, look: _Look, window: tuple[int, int, int, int], max_pixels: int | None
+) -> Picture:
+    """Top, left, height and width of the enlarged picture, from a file that is not enlarged."""
+    scale = look.scale
+    top, left, height, width = window
+    first = (top // scale, left // scale)
+    last = (-(-(top + height) // scale), -(-(left + width) // scale))
+    part = read_part(path, *first, last[0] - first[0], last[1] - first[1], max_pixels=max_pixels)
+    top, left = top - scale * first[0], left - scale * first[1]
+    return enlarge(part, scale)[top : top + height, left : left + width].clip(0.0, 1.0)
 
 
 def _squares(values: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "rows columns"]:

@@ -18,9 +18,12 @@ import numpy as np
 from urushi.errors import BackboneError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.model import LoadedModel, architecture_hash, graph_path, read_model
 from urushi.inference.devices import is_installed
+from urushi.inference.engines.base import picture_channels
 from urushi.inference.engines.openvino_engine import (
     ARCHITECTURE_KEY,
+    FIXED_PATCH_KEY,
     IMAGE_INPUT,
+    SCALE_KEY,
     SIZE_MULTIPLE_KEY,
     OpenVINOEngine,
 )
@@ -68,11 +71,20 @@ def export_graph(model_path: Path) -> Path:
     from urushi.inference.engines.torch_engine import TorchEngine, build_network
     from urushi.inference.export_forms import in_export_form
 
+    if picture_channels(model) != 3:
+        raise BackboneError(
+            f"{model.path}: this {model.header.backbone} is for grey pictures, and only networks "
+            "for colour are exported: use engine torch"
+        )
     reference = TorchEngine(model, device="cpu")
     graph = _trace(in_export_form(build_network(model)), reference.size_multiple, model)
     _trim(graph)
     graph.metadata_props.add(key=ARCHITECTURE_KEY, value=architecture_hash(model.header))
     graph.metadata_props.add(key=SIZE_MULTIPLE_KEY, value=str(reference.size_multiple))
+    if reference.scale != 1:
+        graph.metadata_props.add(key=SCALE_KEY, value=str(reference.scale))
+    if reference.fixed_patch is not None:
+        graph.metadata_props.add(key=FIXED_PATCH_KEY, value=str(reference.fixed_patch))
     graph.producer_name, graph.producer_version = "urushi", __version__
     target = graph_path(model.path)
     part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")

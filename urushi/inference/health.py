@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import UrushiError
+from urushi.files.all_in_one import read_all_in_one
 from urushi.files.fold import is_foldable
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import FORMATS
+from urushi.image.enlarge import enlarge
 from urushi.image.libvips import can_write, vips
 from urushi.inference.adapters import AdapterLike
 from urushi.inference.devices import available_devices, is_installed
 from urushi.inference.engines import ENGINES
 from urushi.inference.memory import host_memory
 from urushi.inference.restorer import Restorer
-from urushi.inference.zoo import find_model, zoo_names
+from urushi.inference.zoo import find_all_in_one, find_model, zoo_experts, zoo_names
 from urushi.version import __version__
 
 __all__ = ["DEPENDENCIES", "EXTRAS", "examine"]
@@ -34,6 +36,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "openvino"),
     "quantize": ("torch", "onnx", "onnxscript", "openvino", "nncf"),
     "plots": ("matplotlib",),
+    "clip": ("torch", "transformers"),
+    "hub": ("huggingface_hub",),
 }
 # Largest difference between two engines, of values in [0, 1].
 _PARITY = 1e-3
@@ -72,9 +76,25 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
         "devices": list(available_devices()),
         "engines": [name for name, entry in ENGINES.items() if is_installed(entry.package)],
         "models": zoo_names(),
+        "experts": zoo_experts(),
+        "all_in_one": _all_in_one(problems),
         "test": _self_test(model, adapters, problems),
     }
     return {"ok": not problems, "problems": problems, **report}
+
+
+def _all_in_one(problems: list[str]) -> dict[str, Any] | None:
+    """The file that chooses by itself, and what it tells apart; None where none ships."""
+    path = find_all_in_one()
+    if path is None:
+        return None
+    try:
+        found = read_all_in_one(path)
+    except UrushiError as error:
+        problems.append(str(error))
+        return {"path": str(path), "classes": [], "experts": []}
+    header = found.router.header
+    return {"path": str(path), "classes": list(header.classes), "experts": list(found.experts)}
 
 
 def _version(distribution: str) -> str | None:
@@ -127,6 +147,7 @@ def _self_test(model: str, adapters: Sequence[AdapterLike], problems: list[str])
         problems.append(str(error))
         return test
     restored = results[restorer.engine.name]
+    clean, noisy = (enlarge(picture, restorer.scale) for picture in (clean, noisy))
     test |= {"psnr_noisy": _psnr(noisy, clean), "psnr_restored": _psnr(restored, clean)}
     # An adapter may well change all of a picture: one for low light does.
     if not adapters and _psnr(restored, noisy) < _LEAST_LIKENESS:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from urushi.data.pack import PackedPairs, PackedPictures
-from urushi.errors import FileFormatError, MissingExtraError
+from urushi.errors import FileFormatError, MissingExtraError, UrushiError
 from urushi.files.adapter import describe_adapter
+from urushi.files.all_in_one import read_all_in_one
+from urushi.files.container import stated_format
 from urushi.files.folders import can_hold
 from urushi.files.int8 import int8_path, read_int8
 from urushi.files.model import describe_model, read_model
+from urushi.files.router import read_router
 from urushi.image import inspect_picture
 
 __all__ = ["inspect_file", "is_adapter"]
@@ -22,8 +25,8 @@ def inspect_file(path: Path) -> dict[str, Any]:
     """Describes a file as plain JSON values; its content decides what it is, not its name.
 
     Returns:
-        `kind`, one of `model`, `adapter`, `profile`, `pack`, `checkpoint` and `picture`, and what
-        such a file holds.
+        `kind`, one of `model`, `adapter`, `router`, `profile`, `pack`, `checkpoint` and `picture`,
+        and what such a file holds.
 
     Raises:
         UrushiError: the file is none of these, damaged, or cannot be read.
@@ -47,16 +50,48 @@ def inspect_file(path: Path) -> dict[str, Any]:
         header = content["header"]
         foldable = can_hold(header["method"], header["config"])
         return {"kind": "adapter", **content, "foldable": foldable}
+    if facts.get("format") == "urushi-router":
+        return {"kind": "router", **_describe_router(path)}
     return {"kind": "model", **describe_model(path), "int8": _describe_int8(path)}
 
 
 def is_adapter(path: Path) -> bool:
     """Tell whether a file says that it is an adapter file; it may be damaged nevertheless."""
+    return stated_format(path) == "urushi-adapter"
+
+
+def _describe_router(path: Path) -> dict[str, Any]:
+    """A router file; `problem` says why the members of an all-in-one cannot be used, or is None."""
+    stored = read_router(path)
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "size": path.stat().st_size,
+        "name": stored.name,
+        "parameters": sum(tensor.size for tensor in stored.tensors.values()),
+        "tensors": len(stored.tensors),
+        "graph": None if stored.graph is None else str(stored.graph),
+        "header": stored.header.model_dump(mode="json"),
+    }
+    if not stored.header.is_all_in_one:
+        return {**facts, "members": [], "problem": None}
     try:
-        metadata = _safetensors_metadata(path) or {}
-    except FileFormatError:
-        return False
-    return _json_object(metadata.get("urushi", "")).get("format") == "urushi-adapter"
+        found = read_all_in_one(path)
+    except UrushiError as error:
+        return {**facts, "members": [], "problem": str(error)}
+    members = [*found.experts.items()]
+    members += [("guidance", found.guidance)] if found.guidance is not None else []
+    rows = [
+        {
+            "for": name,
+            "file": member.adapter.path.name,
+            "method": member.adapter.header.method,
+            "strength": member.strength,
+            "parameters": member.adapter.parameters,
+            "size": member.adapter.path.stat().st_size,
+        }
+        for name, member in members
+    ]
+    return {**facts, "members": rows, "problem": None}
 
 
 def _describe_int8(path: Path) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ class Outcome:
     Attributes:
         source: the file that was read.
         target: the file that was written.
-        width: its columns, in pixels, after the orientation was applied.
+        width: the source's columns, in pixels, after the orientation was applied.
         height: its rows, in pixels.
         seconds: time from opening the source to the finished target.
     """
@@ -71,8 +71,8 @@ def restore_picture(
         with PictureWriter(
             target,
             like=reader.info,
-            width=width,
-            height=height,
+            width=restorer.scale * width,
+            height=restorer.scale * height,
             overwrite=overwrite,
             strip_metadata=strip_metadata,
             quality=quality,

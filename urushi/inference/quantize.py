@@ -89,6 +89,11 @@ def export_int8(
         export_graph(model.path)
         model = read_model(model_path)
     exact = OpenVINOEngine(model)
+    if exact.scale != 1:
+        raise EngineError(
+            f"{model.path} enlarges {exact.scale} times, and int8 is for networks that keep the "
+            "size: use float32 or bf16"
+        )
     side = -(-side // exact.size_multiple) * exact.size_multiple
     examples = calibration_crops(clean, count=crops, side=side, seed=seed)
     nncf = _import_nncf()

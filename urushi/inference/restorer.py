@@ -11,6 +11,7 @@ import numpy as np
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.arrays import WHITE, as_layers, enlarged_alpha
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.memory import available_memory
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
@@ -23,6 +24,8 @@ OnProgress = Callable[[int, int], None]
 logger = logging.getLogger(__name__)
 
 SMALLEST_TILE = 64
+# Of what has been calculated and waits for the tiles below, where a network enlarges.
+MOST_WAITING = 1 << 28
 
 
 class Limits(NamedTuple):
@@ -42,9 +45,6 @@ class Limits(NamedTuple):
 # Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
 ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
-# Noise may leave [0, 1]; values beyond this are of another range, most likely 0..255.
-PLAUSIBLE = 8.0
-WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0, "float64": 1.0}
 
 
 class Restorer:
@@ -123,11 +123,13 @@ class Restorer:
         self, engine: Engine, tile: int | None, overlap: int, memory_limit: int | None
     ) -> None:
         multiple = engine.size_multiple
+        if engine.fixed_patch is not None:
+            tile = _fixed_tile(engine.fixed_patch, tile, overlap)
         self.engine = engine
         self.overlap = overlap
         self._active = engine
         self._float32: Engine | None = None
-        self._smallest = math.ceil(SMALLEST_TILE / multiple) * multiple
+        self._smallest = engine.fixed_patch or math.ceil(SMALLEST_TILE / multiple) * multiple
         # Pictures of at most so many pixels are not cut at all.
         self._whole = 0
         if tile is None:
@@ -145,8 +147,17 @@ class Restorer:
         # Set when memory ran out: no tile may be longer from then on.
         self._shrunk: int | None = None
 
+    @property
+    def scale(self) -> int:
+        """Sides of a restored picture divided by those of what it was; 1 keeps the size."""
+        return self.engine.scale
+
     def describe(self) -> dict[str, Any]:
-        """What restores: engine, device, precision, the tiles in pixels, and the adapters."""
+        """What restores: engine, device, precision, the tiles in pixels, and the adapters.
+
+        Where the network enlarges, `scale` says how much.
+        """
+        facts = {} if self.scale == 1 else {"scale": self.scale}
         return {
             "engine": self.engine.name,
             "device": self.engine.device,
@@ -154,6 +165,7 @@ class Restorer:
             "tile": self.tile if self._shrunk is None else min(self.tile, self._shrunk),
             "overlap": self.overlap,
             "adapters": [adapter.describe() for adapter in self.adapters],
+            **facts,
         }
 
     def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
@@ -162,19 +174,19 @@ class Restorer:
         Args:
             image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`; uint8, uint16, or float32
                 or float64 in [0, 1] (noise may reach beyond). RGB; a fourth channel is alpha
-                and comes back untouched.
+                and comes back untouched, or enlarged where the network enlarges.
             on_progress: called with finished and total pixels as the work goes on.
 
         Returns:
-            The restored picture in [0, 1] or the full range of its integers, with the shape
-            and dtype of `image`.
+            The restored picture in [0, 1] or the full range of its integers, with the dtype of
+            `image` and its shape, both sides `scale` times as long.
 
         Raises:
             PictureError: another shape, dtype or range, or values that are not finite.
             EngineError: the engine gives no usable result, even in float32.
             OutOfMemoryError: even the smallest tile does not fit.
         """
-        layers = _as_layers(image)
+        layers = as_layers(image)
         height, width = layers.shape[:2]
         white = np.float32(WHITE[image.dtype.name])
         position = 0
@@ -185,9 +197,11 @@ class Restorer:
             position += len(rows)
             return np.broadcast_to(rows, (*rows.shape[:2], 3))
 
-        result = np.empty_like(layers, order="C")
-        result[:, :, 3:] = layers[:, :, 3:]
         colours = min(layers.shape[2], 3)
+        scale = self.scale
+        result = np.empty((scale * height, scale * width, layers.shape[2]), layers.dtype)
+        if layers.shape[2] > colours:
+            result[:, :, colours:] = enlarged_alpha(layers[:, :, colours:], scale)
         top = 0
         for rows in self.restore_rows(read, width, height, on_progress):
             if colours == 1:
@@ -196,7 +210,7 @@ class Restorer:
                 rows = np.rint(rows * white)
             result[top : top + len(rows), :, :colours] = rows
             top += len(rows)
-        return result.reshape(image.shape)
+        return result.reshape(*result.shape[:2], *image.shape[2:])
 
     def restore_rows(
         self, read: ReadRows, width: int, height: int, on_progress: OnProgress | None = None
@@ -211,7 +225,8 @@ class Restorer:
             on_progress: called with finished and total pixels as the work goes on.
 
         Yields:
-            Restored rows in order: `(n, W, 3)` float32 in [0, 1], `height` of them in all.
+            Restored rows in order: `(n, scale W, 3)` float32 in [0, 1], `scale` times `height` of
+            them in all.
 
         Raises:
             UrushiError: as `restore`, and whatever `read` raises.
@@ -225,7 +240,7 @@ class Restorer:
                 on_progress(total * finished // plan.count, total)
 
         try:
-            for rows in stream_tiles(read, plan, self._restore_tile, on_tile):
+            for rows in stream_tiles(read, plan, self._restore_tile, on_tile, self.scale):
                 yield np.clip(rows, 0.0, 1.0, out=rows)
         except MemoryError as error:
             raise OutOfMemoryError(
@@ -247,10 +262,16 @@ class Restorer:
     def _plan(self, height: int, width: int, tile: int) -> TilePlan:
         multiple = self.engine.size_multiple
         overlap = min(self.overlap, tile // 2)
-        return plan_tiles(height, width, tile=tile, overlap=overlap, multiple=multiple)
+        tallest = None
+        if self.scale > 1:
+            # Rows of the result are many times as long as those of the picture.
+            tallest = max(MOST_WAITING // (12 * self.scale**2 * width), 2 * overlap, self._smallest)
+        return plan_tiles(
+            height, width, tile=tile, overlap=overlap, multiple=multiple, tallest=tallest
+        )
 
     def _restore_tile(self, tile: np.ndarray) -> np.ndarray:
-        """`(3, h, w)` -> the same, in smaller pieces where memory does not suffice."""
+        """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
         longest = max(tile.shape[1:])
         if self._shrunk is None or longest <= self._shrunk:
             try:
@@ -268,7 +289,7 @@ class Restorer:
             return rows[position - count : position]
 
         plan = self._plan(tile.shape[1], tile.shape[2], self._shrunk)
-        pieces = list(stream_tiles(read, plan, self._restore_tile))
+        pieces = list(stream_tiles(read, plan, self._restore_tile, scale=self.scale))
         return np.concatenate(pieces).transpose(2, 0, 1)
 
     def _shrink(self, longest: int, error: Exception) -> None:
@@ -328,33 +349,16 @@ def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> 
         raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
 
 
-def _as_layers(image: np.ndarray) -> np.ndarray:
-    """A picture that can be restored, as `(H, W, 1 | 3 | 4)`."""
-    if not isinstance(image, np.ndarray):
-        raise PictureError(f"a picture must be a numpy array, not {type(image).__name__}")
-    if image.dtype.name not in WHITE:
-        raise PictureError(
-            f"the picture's values are {image.dtype.name}, expected {', '.join(WHITE)}: "
-            "convert it first"
+def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
+    """The tile of a network that restores squares of one side alone."""
+    if tile not in (None, patch):
+        raise EngineError(
+            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
+            "itself: leave tile out"
         )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise PictureError(
-            f"the picture has the shape {image.shape}, expected (height, width) or "
-            "(height, width, channels) with 1, 3 or 4 channels: reorder its axes"
+    if overlap > patch // 2:
+        raise EngineError(
+            f"overlap is {overlap} pixels, expected 0 to {patch // 2}, half of the squares that "
+            "this network restores"
         )
-    if image.size == 0:
-        raise PictureError(f"the picture is empty, its shape is {image.shape}")
-    layers = image[:, :, None] if image.ndim == 2 else image
-    if image.dtype.kind == "f":
-        low, high = float(layers[:, :, :3].min()), float(layers[:, :, :3].max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise PictureError(
-                "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
-                "replace them first"
-            )
-        if max(-low, high) > PLAUSIBLE:
-            raise PictureError(
-                f"the picture's values go from {low:g} to {high:g}, expected [0, 1]: "
-                "divide them by their white, such as 255"
-            )
-    return layers
+    return patch

@@ -41,6 +41,13 @@ class Side:
     starts: tuple[int, ...]
     guard: int = 0
 
+    def enlarged(self, scale: int) -> "Side":
+        """What becomes of the tiles of a network that makes every side `scale` times as long."""
+        if scale == 1:
+            return self
+        starts = tuple(scale * start for start in self.starts)
+        return Side(scale * self.length, scale * self.size, starts, scale * self.guard)
+
     @cached_property
     def weights(self) -> tuple[np.ndarray, ...]:
         """What each tile counts at each of its pixels: `(size,)` float32, summing to one.
@@ -83,7 +90,15 @@ class TilePlan:
         return computed / (self.rows.length * self.columns.length)
 
 
-def plan_tiles(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1) -> TilePlan:
+def plan_tiles(
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    overlap: int,
+    multiple: int = 1,
+    tallest: int | None = None,
+) -> TilePlan:
     """Cover a picture with as few tiles of at most `tile` pixels a side as can be.
 
     The tiles are then made as small as that number of them allows, instead of pushing a last
@@ -96,9 +111,14 @@ def plan_tiles(height: int, width: int, *, tile: int, overlap: int, multiple: in
         tile: the longest side a tile may have, in pixels, at least `multiple`.
         overlap: pixels that neighbours share at least, at most half of `tile`.
         multiple: both sides of a tile are multiples of it.
+        tallest: the most rows a tile may have, where those of a whole width have to be held.
     """
+    rows, shared = tile, overlap
+    if tallest is not None and tallest < tile:
+        rows = max(tallest // multiple, 1) * multiple
+        shared = min(overlap, rows // 2)
     return TilePlan(
-        rows=_plan_side(height, tile, overlap, multiple),
+        rows=_plan_side(height, rows, shared, multiple),
         columns=_plan_side(width, tile, overlap, multiple),
     )
 
@@ -108,6 +128,7 @@ def stream_tiles(
     plan: TilePlan,
     run: RunTile,
     on_tile: Callable[[int], None] | None = None,
+    scale: int = 1,
 ) -> Iterator[np.ndarray]:
     """Put a picture through `run` tile by tile, rows in and rows out.
 
@@ -115,26 +136,31 @@ def stream_tiles(
         read: gives the next rows, at most as many as asked for: `(n, W, 3)` float32, n 0 at
             the end of the picture.
         plan: from `plan_tiles`, for the very size of that picture.
-        run: `(3, h, w)` float32 of the plan's tile shape -> the same shape.
+        run: `(3, h, w)` float32 of the plan's tile shape -> the same, both sides `scale` times as
+            long.
         on_tile: called with the number of finished tiles after each one.
+        scale: how much `run` enlarges.
 
     Yields:
-        Finished rows in order, `(n, W, 3)` float32; `H` of them in all.
+        Finished rows in order, `(n, scale W, 3)` float32; `scale H` of them in all.
 
     Raises:
         UnreadableError: `read` ended before the picture did.
     """
-    rows, columns = plan.rows, plan.columns
-    source = _Window(read, rows, columns.length)
+    source = _Window(read, plan.rows, plan.columns.length)
+    # From here on in pixels of the result.
+    rows, columns = plan.rows.enlarged(scale), plan.columns.enlarged(scale)
     covered = max(columns.length, columns.size)
     blended = np.zeros((3, rows.size, covered), np.float32)
     finished = 0
     for index, top in enumerate(rows.starts):
-        band = source.move_to(top)
-        for left, weight in zip(columns.starts, columns.weights, strict=True):
-            tile = pad_tile(band[:, left : left + columns.size], rows.size, columns.size)
+        band = source.move_to(plan.rows.starts[index])
+        for at, left, weight in zip(
+            plan.columns.starts, columns.starts, columns.weights, strict=True
+        ):
+            tile = pad_tile(band[:, at : at + plan.columns.size], plan.rows.size, plan.columns.size)
             restored = run(tile)
-            assert restored.shape == tile.shape, (restored.shape, tile.shape)
+            assert restored.shape == (3, rows.size, columns.size), (restored.shape, tile.shape)
             spot = blended[:, :, left : left + columns.size]
             spot += restored * (rows.weights[index][:, None] * weight)
             finished += 1

@@ -4,15 +4,55 @@ import os
 from pathlib import Path
 
 from urushi.errors import FileFormatError
+from urushi.files.container import stated_format
 
-__all__ = ["ZOO", "find_model", "zoo_names"]
+__all__ = ["ALL_IN_ONE", "ZOO", "find_all_in_one", "find_model", "zoo_experts", "zoo_names"]
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
+ALL_IN_ONE = "all-in-one"
+"""Name of the file that chooses by itself, if one ships."""
 
 
 def zoo_names() -> list[str]:
     """Names of the models that ship with this installation, sorted."""
-    return sorted(path.stem for path in ZOO.glob("*.safetensors"))
+    return _names("urushi-model")
+
+
+def zoo_experts() -> list[str]:
+    """Names of the adapters that ship with this installation, sorted."""
+    return _names("urushi-adapter")
+
+
+def _names(kind: str) -> list[str]:
+    paths = sorted(ZOO.glob("*.safetensors"))
+    return [path.stem for path in paths if stated_format(path) == kind]
+
+
+def find_all_in_one(name: str | Path | None = None) -> Path | None:
+    """Where an all-in-one file lies.
+
+    Args:
+        name: a path, or a name in the zoo; None asks for the one that ships.
+
+    Returns:
+        None where none was named and none ships.
+
+    Raises:
+        FileFormatError: what was named is neither a file nor in the zoo.
+    """
+    if name is None:
+        shipped = ZOO / f"{ALL_IN_ONE}.safetensors"
+        return shipped if shipped.is_file() else None
+    text = os.fspath(name)
+    shipped = ZOO / f"{text}.safetensors"
+    if isinstance(name, str) and text == Path(text).name and shipped.is_file():
+        return shipped
+    if text and Path(text).exists():
+        return Path(text)
+    raise FileFormatError(
+        f"{text!r}: neither a file nor a name of the zoo: give an all-in-one file, such as "
+        f"{ALL_IN_ONE}.safetensors"
+    )
 
 
 def find_model(model: str | Path) -> Path:

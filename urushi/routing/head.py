@@ -39,7 +39,8 @@ def read_embeddings(
     fused = np.concatenate([embeddings[0], embeddings[1:].mean(0)])
     for layer in ("extractor.0", "extractor.2"):
         fused = _gelu(tensors[f"{layer}.weight"] @ fused + tensors[f"{layer}.bias"])
-    logits = tensors["classifier.weight"] @ fused + tensors["classifier.bias"]
+    # Row by row, not by a matrix product: a class must not change by a bit when one is added.
+    logits = (tensors["classifier.weight"] * fused).sum(1) + tensors["classifier.bias"]
     return Reading(logits.astype(np.float32), fused.astype(np.float32))
 
 

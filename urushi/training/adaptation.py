@@ -106,7 +106,9 @@ def prefers_bf16(device: str) -> bool:
 
 def _fitting_patch(examples: Examples) -> int:
     """Side of a patch: 128 pixels, or what fits into most pictures."""
-    sides = np.sort(examples.pack.sizes.min(1))
+    # Clean pictures are still to be made smaller.
+    shrinks = examples.scale if examples.degradation is not None else 1
+    sides = np.sort(examples.pack.sizes.min(1)) // shrinks
     side = int(sides[len(sides) // 10])
     patch = min(_PATCH, side // 8 * 8)
     if patch < 16:
@@ -175,6 +177,15 @@ class Adaptation:
     def measure_base(self, device: str = "auto") -> BenchmarkResult:
         """Validation scores of the frozen base."""
         restorer = Restorer(self.base, engine="torch", device=device)
+        if restorer.scale != self.examples.scale:
+            does, wanted = (
+                "keeps the size" if scale == 1 else f"enlarges {scale} times"
+                for scale in (restorer.scale, self.examples.scale)
+            )
+            raise DataError(
+                f"{self.recipe.start} {does}, and the targets are for a network that {wanted}: "
+                "choose another model, or pictures made for this one"
+            )
         self.before = evaluate(restorer, self.examples.validation)
         return self.before
 

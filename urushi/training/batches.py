@@ -7,14 +7,14 @@ on exactly where it stopped, and several processes draw the same global batch an
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from urushi.data.pack import PackedPictures
+from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import Degradation
 from urushi.degradations.base import Parameters
 from urushi.degradations.chain import Chain
@@ -23,8 +23,11 @@ from urushi.errors import DataError
 __all__ = [
     "Batch",
     "Batches",
+    "CleanBatches",
     "DegradedBatches",
+    "Draws",
     "PairBatches",
+    "Rows",
     "step_generator",
     "turn_and_mirror",
 ]
@@ -42,17 +45,57 @@ class Batch(NamedTuple):
 
     Attributes:
         degraded: what the network gets.
-        clean: what it should give.
+        clean: what it should give; larger where the network enlarges.
         applied: which steps of a chain each patch went through; one column where there is none.
+        vector: side information for a guided network: degradation vectors.
+        weights: side information for a mixture: those of its experts for each patch.
     """
 
     degraded: Float[Tensor, "b 3 p p"]
-    clean: Float[Tensor, "b 3 p p"]
+    clean: Float[Tensor, "b 3 q q"]
     applied: Bool[Tensor, "b kinds"]
+    vector: Float[Tensor, "b d"] | None = None
+    weights: Float[Tensor, "b n"] | None = None
+
+    @property
+    def side(self) -> dict[str, Any]:
+        """What the network is given beside the patches, by the names of its arguments."""
+        known = {"vector": self.vector, "weights": self.weights}
+        return {name: value for name, value in known.items() if value is not None}
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """What draws the batch of any step.
+
+    Attributes:
+        patch: side of a patch in pixels.
+        batch: patches of the global batch.
+        scale: side of a clean patch divided by that of a degraded one.
+        rows: which patches of the global batch are this process's.
+    """
+
+    @property
+    def patch(self) -> int: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    @property
+    def scale(self) -> int: ...
+
+    @property
+    def rows(self) -> slice: ...
+
+    def __call__(self, step: int) -> Batch:
+        """The patches of this process for step `step`."""
+        ...
 
 
 # Indices of pictures, tops and lefts of crops in pixels.
 _Crops = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Some patches of a global batch.
+Rows = slice | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,7 +104,7 @@ class Batches:
 
     Args:
         pack: pictures, or pairs of them.
-        patch: side of a patch in pixels.
+        patch: side in pixels of the patches that the network gets.
         batch: patches of the global batch.
         augment: apply the eight symmetries of the square.
         seed: of the training.
@@ -82,12 +125,22 @@ class Batches:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        usable = int((self.pack.sizes.min(1) >= self.patch).sum())
+        usable = int((self.pack.sizes.min(1) >= self._side).sum())
         if usable == 0:
             raise DataError(
-                f"no picture of {self.pack.path} is {self.patch} pixels on its shorter side: "
+                f"no picture of {self.pack.path} is {self._side} pixels on its shorter side: "
                 "choose a smaller patch or larger pictures"
             )
+
+    @property
+    def scale(self) -> int:
+        """Side of a clean patch divided by that of a degraded one."""
+        return 1
+
+    @property
+    def _side(self) -> int:
+        """Side of what is cut out of the pack's pictures, of pairs out of the inputs."""
+        return self.patch
 
     @property
     def rows(self) -> slice:
@@ -97,23 +150,30 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         """The patches of this process for step `step`."""
-        generator = step_generator(self.seed, step)
+        return self.some(step_generator(self.seed, step), self.rows)
+
+    def some(self, generator: torch.Generator, rows: Rows) -> Batch:
+        """Some patches of the global batch that `generator` draws."""
         crops = self._draw_crops(generator)
-        symmetry = torch.randint(8, (self.batch,), generator=generator)[self.rows]
-        indices, tops, lefts = (values[self.rows] for values in crops)
-        return self._make((indices, tops, lefts), symmetry, generator)
+        symmetry = torch.randint(8, (self.batch,), generator=generator)[rows]
+        indices, tops, lefts = (values[rows] for values in crops)
+        return self._make((indices, tops, lefts), symmetry, generator, rows)
 
     @abstractmethod
-    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+    def _make(
+        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
         """The batch of these crops; `generator` is that of the step, as far as it was used."""
 
-    def _patches(self, crops: _Crops, symmetry: Tensor) -> Float[Tensor, "b 3 p p"]:
-        patches = self._cut(*crops)
+    def _patches(
+        self, crops: _Crops, symmetry: Tensor, side: int | None = None
+    ) -> Float[Tensor, "b 3 side side"]:
+        patches = self._cut(*crops, side or self._side)
         return turn_and_mirror(patches, symmetry) if self.augment else patches
 
     def _draw_crops(self, generator: torch.Generator) -> _Crops:
         """Indices, tops and lefts, every position in every picture equally likely."""
-        room = self.pack.sizes - self.patch + 1
+        room = self.pack.sizes - self._side + 1
         positions = np.where((room > 0).all(1), room.prod(1), 0)
         ends = positions.cumsum()
         drawn = torch.rand(self.batch, dtype=torch.float64, generator=generator).numpy()
@@ -123,16 +183,16 @@ class Batches:
         return indices, within // room[indices, 1], within % room[indices, 1]
 
     def _cut(
-        self, indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray
-    ) -> Float[Tensor, "b 3 p p"]:
+        self, indices: np.ndarray, tops: np.ndarray, lefts: np.ndarray, side: int
+    ) -> Float[Tensor, "b 3 side side"]:
         if self.resident is None:
-            crops = torch.from_numpy(self.pack.crops(indices, tops, lefts, self.patch))
+            crops = torch.from_numpy(self.pack.crops(indices, tops, lefts, side))
             crops = crops.to(self.device, non_blocking=True)
         else:
-            starts = torch.from_numpy(self.pack.row_starts(indices, tops, lefts, self.patch))
-            row = torch.arange(self.patch * 3, device=self.device)
+            starts = torch.from_numpy(self.pack.row_starts(indices, tops, lefts, side))
+            row = torch.arange(side * 3, device=self.device)
             crops = self.resident[starts.to(self.device)[:, :, None] + row]
-            crops = crops.view(len(indices), self.patch, self.patch, 3)
+            crops = crops.view(len(indices), side, side, 3)
         return crops.permute(0, 3, 1, 2).float() / 255
 
 
@@ -141,16 +201,28 @@ class DegradedBatches(Batches):
     """Clean patches, and the same degraded.
 
     Args:
-        degradation: what spoils them; keeps the size.
+        degradation: what spoils them. Where it makes pictures smaller, clean patches are so much
+            larger that degraded ones have `patch` pixels.
     """
 
     degradation: Degradation = field(kw_only=True)
 
-    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+    @property
+    def scale(self) -> int:
+        """See `Batches.scale`."""
+        return self.degradation.scale
+
+    @property
+    def _side(self) -> int:
+        return self.patch * self.scale
+
+    def _make(
+        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
         # Drawn for the whole batch, so that it does not depend on how many processes share it.
-        shape = (self.batch, 3, self.patch, self.patch)
+        shape = (self.batch, 3, self._side, self._side)
         parameters = self.degradation.sample(shape, generator)
-        own = {name: values[self.rows] for name, values in parameters.items()}
+        own = {name: values[rows] for name, values in parameters.items()}
         clean = self._patches(crops, symmetry)
         return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
 
@@ -164,13 +236,34 @@ class DegradedBatches(Batches):
 class PairBatches(Batches):
     """Patches of degraded pictures, and the same parts of their targets; `pack` holds pairs."""
 
-    def _make(self, crops: _Crops, symmetry: Tensor, generator: torch.Generator) -> Batch:
+    @property
+    def scale(self) -> int:
+        """See `Batches.scale`."""
+        assert isinstance(self.pack, PackedPairs)
+        return self.pack.scale
+
+    def _make(
+        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
         indices, tops, lefts = crops
         # In a pack of pairs the input of pair k is picture 2 k, its target the next.
+        scale = self.scale
         degraded = self._patches((2 * indices, tops, lefts), symmetry)
-        clean = self._patches((2 * indices + 1, tops, lefts), symmetry)
+        larger = (2 * indices + 1, scale * tops, scale * lefts)
+        clean = self._patches(larger, symmetry, scale * self.patch)
         applied = torch.ones(len(clean), 1, dtype=torch.bool, device=self.device)
         return Batch(degraded, clean, applied)
+
+
+@dataclass(frozen=True)
+class CleanBatches(Batches):
+    """Clean patches, which should stay as they are."""
+
+    def _make(
+        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
+        clean = self._patches(crops, symmetry)
+        return Batch(clean, clean, torch.ones(len(clean), 1, dtype=torch.bool, device=self.device))
 
 
 def turn_and_mirror(images: Float[Tensor, "b 3 p p"], symmetry: Tensor) -> Float[Tensor, "b 3 p p"]:

@@ -1,26 +1,70 @@
 """What a recipe asks for, made: the network to train, and the batches to train it on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from urushi.adapters import attach, create_adapter
+from urushi.adapters import Adapted, attach, create_adapter
 from urushi.adapters.profile import locate_profile
-from urushi.backbones import create_backbone
+from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import create_degradation
 from urushi.errors import RecipeError
 from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_model
-from urushi.training.batches import Batches, DegradedBatches, PairBatches
+from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, Recipe
 from urushi.training.start import load_start
 
-__all__ = ["Stages", "backbone_of", "build_network", "build_stages"]
+__all__ = [
+    "Material",
+    "Stages",
+    "backbone_of",
+    "build_network",
+    "build_stages",
+    "check_scale",
+    "material_of",
+    "stage_sizes",
+]
 
 # Batches by the step with which their stage begins, in order.
-Stages = list[tuple[int, Batches]]
+Stages = list[tuple[int, Draws]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training works with, beside its recipe.
+
+    Attributes:
+        sha256: what the batches are drawn from.
+        network: builds what is trained; given whether its own weights will be loaded into it (see
+            `build_network`). Random weights come from torch's global generator.
+        stages: makes the batches, for a device, the rank of a process and the number of processes.
+    """
+
+    sha256: str
+    network: Callable[[bool], nn.Module]
+    stages: Callable[[torch.device, int, int], Stages]
+
+
+def material_of(recipe: Recipe, pack: PackedPictures) -> Material:
+    """What a recipe asks for, with the pictures of one pack.
+
+    Raises:
+        RecipeError: it asks for classes, whose pictures no single pack holds.
+    """
+    if recipe.classes:
+        raise RecipeError(
+            f"{recipe.name} has classes, whose pictures no single pack holds: train it as part of "
+            "an all-in-one recipe"
+        )
+    return Material(
+        pack.sha256,
+        lambda begun: build_network(recipe, begun=begun),
+        lambda device, rank, processes: build_stages(recipe, pack, device, rank, processes),
+    )
 
 
 def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
@@ -79,6 +123,22 @@ def _check_backbone(recipe: Recipe, model: LoadedModel) -> None:
         )
 
 
+def check_scale(network: nn.Module, stages: Stages) -> None:
+    """Looks whether a network makes of degraded patches what has the size of the clean ones.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    backbone = network.backbone if isinstance(network, Adapted) else network
+    assert isinstance(backbone, RestorationNetwork)
+    wanted = stages[0][1].scale
+    if backbone.scale != wanted:
+        raise RecipeError(
+            f"the network makes sides {backbone.scale} times as long, and the clean pictures are "
+            f"{wanted} times as large as the degraded ones: choose another backbone or other data"
+        )
+
+
 def build_stages(
     recipe: Recipe,
     pack: PackedPictures,
@@ -103,22 +163,27 @@ def build_stages(
     options = dict(recipe.degradation or {})
     degradation = None if paired else create_degradation(options.pop("name", ""), **options)
     stages: Stages = []
-    for start, patch, batch in _sizes(recipe):
-        if batch % processes:
-            raise RecipeError(
-                f"a batch of {batch} is shared by {processes} processes: choose a multiple"
-            )
+    for start, patch, batch in stage_sizes(recipe, processes):
         shared = (pack, patch, batch, recipe.data.augment, recipe.seed, device)
         if degradation is None:
-            made: Batches = PairBatches(*shared, resident, rank, processes)
+            made: Draws = PairBatches(*shared, resident, rank, processes)
         else:
             made = DegradedBatches(*shared, resident, rank, processes, degradation=degradation)
         stages.append((start, made))
     return stages
 
 
-def _sizes(recipe: Recipe) -> Iterator[tuple[int, int, int]]:
-    """First step, patch and batch of every stage."""
-    yield 0, recipe.data.patch, recipe.data.batch
-    for stage in recipe.schedule.patches:
-        yield stage.from_step, stage.patch, stage.batch
+def stage_sizes(recipe: Recipe, processes: int = 1) -> Iterator[tuple[int, int, int]]:
+    """First step, patch and batch of every stage.
+
+    Raises:
+        RecipeError: a batch cannot be shared by that many processes.
+    """
+    sizes = [(0, recipe.data.patch, recipe.data.batch)]
+    sizes += [(stage.from_step, stage.patch, stage.batch) for stage in recipe.schedule.patches]
+    for start, patch, batch in sizes:
+        if batch % processes:
+            raise RecipeError(
+                f"a batch of {batch} is shared by {processes} processes: choose a multiple"
+            )
+        yield start, patch, batch

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urushi.data.align import aligned, estimate_shift
+import numpy as np
+from jaxtyping import UInt8
+
+from urushi.data.align import Shift, aligned, estimate_shift
 from urushi.data.pack import pack_pairs, pack_pictures, read_8bit
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.data.pairs import Pair, PairedFolder, find_pictures
+from urushi.data.pairs import Pair, PairedFolder, find_pictures, whole_factor
+from urushi.degradations import create_degradation
 from urushi.errors import DataError, PictureError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
 
@@ -37,12 +41,14 @@ class Examples:
         validation: what is measured; no picture of it is in `pack`.
         degradation: of clean pictures; None where there are pairs.
         notes: what the user should know, a sentence each.
+        scale: sides of the targets divided by those of the inputs.
     """
 
     pack: PackedPictures
     validation: Benchmark
     degradation: dict[str, Any] | None
     notes: tuple[str, ...]
+    scale: int = 1
 
 
 def set_aside(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -97,7 +103,8 @@ def pair_examples(
         root / "target" if root else found.target_folder,
         only=held,
     )
-    return Examples(PackedPairs(summary.path), benchmark, None, tuple(notes))
+    pack = PackedPairs(summary.path)
+    return Examples(pack, benchmark, None, tuple(notes), pack.scale)
 
 
 def _looked_at(
@@ -105,26 +112,58 @@ def _looked_at(
 ) -> tuple[list[Pair], list[tuple[str, int, int]]]:
     """The pairs, copied into `target` aligned where that is given; and those that are shifted."""
     kept, shifted = [], []
+    scale = 0
     for done, pair in enumerate(pairs, start=1):
         try:
             degraded, clean = read_8bit(pair.input), read_8bit(pair.target)
         except PictureError as error:
             raise DataError(f"the pair {pair.name} cannot be read: {error}") from error
-        if degraded.shape != clean.shape:
-            (h, w), (th, tw) = degraded.shape[:2], clean.shape[:2]
+        (h, w), (th, tw) = degraded.shape[:2], clean.shape[:2]
+        own = whole_factor((h, w), (th, tw))
+        if own is None:
             raise DataError(
                 f"the input of {pair.name} is {w}x{h} pixels and its target {tw}x{th}: both must "
-                "have the same size; find all such pairs with  urushi data check"
+                "have the same size, or the target a whole multiple of it; find all such pairs "
+                "with  urushi data check"
             )
-        shift = estimate_shift(degraded, clean)
+        scale = scale or own
+        if own != scale:
+            raise DataError(
+                f"the target of {pair.name} is {own} times as large as its input, that of "
+                f"{pairs[0].name} {scale} times: put pairs of each scale into a folder of their own"
+            )
+        shift = estimate_shift(degraded, _blocks(clean, scale).mean(2).astype(np.uint8))
         if shift.clear and shift.size >= (1 if target else _WORTH_TELLING):
             shifted.append((pair.name, shift.down, shift.right))
             if target is not None:
-                degraded, clean = aligned(degraded, clean, shift)
+                degraded, clean = _aligned(degraded, clean, shift, scale)
         kept.append(pair if target is None else _copied(pair, target, degraded, clean))
         if tell is not None:
             tell(done, len(pairs), pair.name)
     return kept, shifted
+
+
+def _blocks(clean: UInt8[np.ndarray, "h2 w2 3"], scale: int) -> UInt8[np.ndarray, "h w pixels 3"]:
+    """A target with the pixels that belong to one of the input's beside one another."""
+    height, width = clean.shape[0] // scale, clean.shape[1] // scale
+    blocks = clean.reshape(height, scale, width, scale, 3).swapaxes(1, 2)
+    return blocks.reshape(height, width, scale**2, 3)
+
+
+def _aligned(
+    degraded: UInt8[np.ndarray, "h w 3"],
+    clean: UInt8[np.ndarray, "h2 w2 3"],
+    shift: Shift,
+    scale: int,
+) -> tuple[UInt8[np.ndarray, "h3 w3 3"], UInt8[np.ndarray, "h4 w4 3"]]:
+    """As `aligned`, for a target that is larger; the shift is in pixels of the input."""
+    # Places cut in their stead tell what is left of either.
+    grid = np.indices(degraded.shape[:2]).transpose(1, 2, 0)
+    mine, theirs = aligned(grid, grid, shift)
+    (top, left), (bottom, right) = mine[0, 0], mine[-1, -1] + 1
+    cut = degraded[top:bottom, left:right]
+    (top, left), (bottom, right) = scale * theirs[0, 0], scale * (theirs[-1, -1] + 1)
+    return cut, clean[top:bottom, left:right]
 
 
 def _copied(pair: Pair, target: Path, degraded: Any, clean: Any) -> Pair:
@@ -154,7 +193,8 @@ def clean_examples(
         folder: clean pictures, at any depth.
         degradation: `{"name": ..., ...}`.
         run: where the pack goes.
-        patch: pictures smaller than this many pixels are left out.
+        patch: pictures smaller than this many pixels are left out, as many times more as the
+            degradation makes pictures smaller.
         seed: of the degradation of those that are measured.
         on_progress: called after every picture with (done, total, name).
 
@@ -169,13 +209,16 @@ def clean_examples(
             f"{LEAST_PAIRS} are needed, one to learn from and one to measure by"
         )
     train, held = set_aside(list(paths))
+    options = {key: value for key, value in degradation.items() if key != "name"}
+    scale = create_degradation(str(degradation.get("name", "")), **options).scale
     benchmark = clean_benchmark(folder, degradation, seed=seed, only=held)
     summary = pack_pictures(
         [paths[name] for name in train],
         run / "pictures.safetensors",
-        min_side=patch,
+        min_side=patch * scale,
         overwrite=True,
         on_progress=on_progress,
     )
     notes = [f"left out: {reason}" for _, reason in summary.skipped[:3]]
-    return Examples(PackedPictures(summary.path), benchmark, dict(degradation), tuple(notes))
+    pack = PackedPictures(summary.path)
+    return Examples(pack, benchmark, dict(degradation), tuple(notes), scale)

@@ -18,7 +18,7 @@ from urushi.errors import RecipeError, UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
 from urushi.training.batches import Batch, DegradedBatches, step_generator
-from urushi.training.build import build_network, build_stages
+from urushi.training.build import Material, check_scale, material_of
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
@@ -35,7 +35,7 @@ LOG_SECONDS = 10.0
 
 def train(
     recipe: Recipe,
-    pack: PackedPictures,
+    pack: PackedPictures | Material,
     run: Path,
     *,
     resume: bool = False,
@@ -51,7 +51,8 @@ def train(
 
     Args:
         recipe: what to do.
-        pack: clean pictures, or pairs where the recipe wants them.
+        pack: clean pictures, or pairs where the recipe wants them; or all that the training works
+            with, where that is more.
         run: folder of this training; holds checkpoints, logs and the resolved recipe.
         resume: go on from the newest checkpoint, if there is one.
         device: `auto` (the best there is) or `cpu`.
@@ -82,9 +83,15 @@ class _Session:
     watch: Callable[[dict[str, float], dict[str, Tensor]], bool] | None = None
 
     def __init__(
-        self, recipe: Recipe, pack: PackedPictures, run: Path, resume: bool, device: str
+        self,
+        recipe: Recipe,
+        pack: PackedPictures | Material,
+        run: Path,
+        resume: bool,
+        device: str,
     ) -> None:
-        self.recipe, self.pack, self.run = recipe, pack, run
+        self.recipe, self.run = recipe, run
+        self.material = pack if isinstance(pack, Material) else material_of(recipe, pack)
         self.accelerator = Accelerator(
             cpu=device == "cpu",
             # Autocast is ours: accelerate fixes the precision once for the whole process.
@@ -96,15 +103,14 @@ class _Session:
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
-        self.network = build_network(recipe, begun=checkpoint is not None)
+        self.network = self.material.network(checkpoint is not None)
         self.network.to(self.accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.stages = build_stages(
-            recipe,
-            pack,
+        self.stages = self.material.stages(
             self.accelerator.device,
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
+        check_scale(self.network, self.stages)
         self.pretext = self._make_pretext()
         average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         self.average, self.state = average, State(self.network, self.pretext, average)
@@ -202,7 +208,7 @@ class _Session:
             group["lr"] = self._learning_rate()
         kind, bf16 = self.accelerator.device.type, recipe.precision == "bf16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            restored = self.model(batch.degraded)
+            restored = self.model(batch.degraded, **batch.side)
         loss = self.loss(restored, batch.clean)
         total = loss
         if self.pretext_loss is not None and self._in_pretext():
@@ -266,7 +272,7 @@ class _Session:
     def _scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
         if self.validate is not None and self.accelerator.is_main_process:
-            network = build_network(self.recipe, begun=True)
+            network = self.material.network(True)
             network.load_state_dict(self.state.averaged())
             network = network.to(self.accelerator.device).eval().requires_grad_(False)
             scores = self.validate(network)
@@ -318,15 +324,16 @@ class _Session:
                 f"{self.run} holds a training at step {checkpoint.step}: resume it (--resume), "
                 "or choose another folder"
             )
-        check_same_training(self.recipe, self.pack.sha256, checkpoint, self.run)
+        check_same_training(self.recipe, self.material.sha256, checkpoint, self.run)
         return checkpoint
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
             tensors = self.state.tensors(self.optimizer)
             recipe = self.recipe.model_dump(mode="json")
+            data = self.material.sha256
             write_checkpoint(
                 self._folder,
-                Checkpoint(self.step, self.seconds, recipe, self.pack.sha256, tensors, self.log),
+                Checkpoint(self.step, self.seconds, recipe, data, tensors, self.log),
             )
         self.accelerator.wait_for_everyone()

@@ -6,15 +6,22 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from urushi.adapters import Adapter
+from urushi.adapters import Adapted, Adapter
 from urushi.adapters.stored import header_of, tensors_of
-from urushi.files.adapter import AdapterHeader
-from urushi.files.model import LoadedModel, ModelHeader, write_model
-from urushi.training.build import backbone_of
+from urushi.files.adapter import AdapterHeader, write_adapter
+from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
+from urushi.inference.zoo import find_model
+from urushi.training.build import backbone_of, build_network
 from urushi.training.loop import TrainingResult
 from urushi.training.recipe import Recipe
 
-__all__ = ["adapter_header", "adapter_tensors", "model_path", "write_trained_model"]
+__all__ = [
+    "adapter_header",
+    "adapter_tensors",
+    "model_path",
+    "write_trained_adapter",
+    "write_trained_model",
+]
 
 
 def model_path(recipe: Recipe, run: Path) -> Path:
@@ -46,6 +53,28 @@ def write_trained_model(recipe: Recipe, result: TrainingResult, path: Path) -> M
     )
     tensors = {name: tensor.numpy() for name, tensor in result.weights.items()}
     return write_model(path, tensors, header, recipe.storage)
+
+
+def write_trained_adapter(recipe: Recipe, result: TrainingResult, path: Path) -> AdapterHeader:
+    """Writes the averaged adapter of a training with its recipe and its last scores.
+
+    Args:
+        recipe: as it was trained, with an adapter.
+        result: of the training.
+        path: target; one that is there is replaced.
+
+    Raises:
+        FileFormatError: the weights are not finite, or the disk refuses.
+    """
+    assert recipe.start is not None
+    network = build_network(recipe, begun=True)
+    assert isinstance(network, Adapted)
+    network.load_state_dict(result.weights)
+    adapter = network.adapters[-1]
+    assert isinstance(adapter, Adapter)
+    base = read_model(find_model(recipe.start))
+    header = adapter_header(recipe, adapter, base, scores=_last_scores(recipe, result))
+    return write_adapter(path, adapter_tensors(adapter), header, recipe.storage)
 
 
 def adapter_header(

@@ -11,9 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from urushi.errors import RecipeError
+from urushi.files.router import ClassName
 from urushi.settings import Settings, read_settings
 
-__all__ = ["RECIPES", "BackboneSettings", "PretextSettings", "Recipe", "find_recipe", "load_recipe"]
+__all__ = [
+    "RECIPES",
+    "BackboneSettings",
+    "ClassSource",
+    "PretextSettings",
+    "Recipe",
+    "find_recipe",
+    "load_recipe",
+]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -36,7 +45,8 @@ class DataSettings(Settings):
     Attributes:
         pictures: folders of clean pictures, relative to the place of the data.
         pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
-        patch: side of a training patch in pixels.
+        patch: side in pixels of the patches that the network gets; targets are larger where it
+            enlarges.
         batch: patches of one optimizer step, over all processes.
         augment: turn and mirror patches (the eight symmetries of the square).
     """
@@ -51,6 +61,28 @@ class DataSettings(Settings):
     def _one_kind(self) -> "DataSettings":
         if bool(self.pictures) == bool(self.pairs):
             raise ValueError("expected folders in pictures or in pairs, one of the two")
+        return self
+
+
+class ClassSource(Settings):
+    """Where patches of one kind of damage come from.
+
+    Attributes:
+        degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it, of
+            clean pictures; null has none.
+        pairs: folders that hold a folder of inputs and one of targets each.
+        real: share of the patches that are from pairs, where there are both.
+    """
+
+    degradation: dict[str, Any] | None = None
+    pairs: list[str] = []
+    real: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _share_has_effect(self) -> "ClassSource":
+        both = self.degradation is not None and bool(self.pairs)
+        if self.real != type(self).model_fields["real"].default and not both:
+            raise ValueError("real has no effect without both degradation and pairs")
         return self
 
 
@@ -187,7 +219,9 @@ class Recipe(Settings):
             network.
         save_memory: keep less for the way back and calculate it again; with an adapter only.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
-            where the data are pairs.
+            where the data are pairs, or where there are classes.
+        classes: kinds of damage by name, in place of one degradation; a patch is of each of them
+            with the same probability. `clean` stays as it is. Part of all-in-one trainings.
         degradations: kinds of damage the trained network is for, named in its model file.
         pretext: tasks beside restoring, for the first steps; null has none.
         ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
@@ -208,6 +242,7 @@ class Recipe(Settings):
     save_memory: bool = False
     data: DataSettings
     degradation: dict[str, Any] | None = None
+    classes: dict[ClassName, ClassSource] = {}
     degradations: list[str] = []
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -225,7 +260,9 @@ class Recipe(Settings):
         if self.start is None and (self.backbone is None or self.adapter is not None):
             missing = "adapter" if self.adapter is not None else "no backbone"
             raise ValueError(f"start is missing: with {missing} it names the model to begin with")
-        if (self.degradation is None) != bool(self.data.pairs):
+        if self.classes and (self.degradation is not None or self.data.pairs):
+            raise ValueError("classes state degradations and pairs: leave those out elsewhere")
+        if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
         if self.adapter is None and self.save_memory:
             raise ValueError("save_memory has no effect without an adapter: leave it out")

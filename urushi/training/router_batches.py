@@ -11,7 +11,7 @@ from urushi.data.pack import PackedPictures
 from urushi.degradations import Degradation, create_degradation
 from urushi.errors import DataError, RecipeError
 from urushi.files.router import CLEAN
-from urushi.training.batches import Batch, Batches, step_generator
+from urushi.training.batches import Batch, Batches, Rows, step_generator
 from urushi.training.router_recipe import RouterRecipe
 
 __all__ = ["RouterBatches", "router_batches"]
@@ -24,7 +24,9 @@ _GRID = 8
 class _Drawn(Batches):
     """Pictures as they are in a pack."""
 
-    def _make(self, crops: object, symmetry: Tensor, generator: torch.Generator) -> Batch:
+    def _make(
+        self, crops: object, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
         raise AssertionError("only its crops are used")
 
 
@@ -48,7 +50,9 @@ class _Labelled(Batches):
     most: int = field(kw_only=True)
     real_share: float = field(kw_only=True)
 
-    def _make(self, crops: object, symmetry: Tensor, generator: torch.Generator) -> Batch:
+    def _make(
+        self, crops: object, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
         images = self._patches(crops, symmetry)  # pyright: ignore[reportArgumentType]
         labels, synthetic = self._labels(generator)
         # One after another in the order of the classes: the scene, the lens, the sensor, the file.
@@ -56,19 +60,19 @@ class _Labelled(Batches):
         for index, degradation in enumerate(self.degradations):
             if degradation is None:
                 continue
-            rows = (labels[:, index] & synthetic).nonzero()[:, 0]
-            if len(rows) == 0:
+            spoil = (labels[:, index] & synthetic).nonzero()[:, 0]
+            if len(spoil) == 0:
                 continue
-            shape = (len(rows), 3, self.patch, self.patch)
+            shape = (len(spoil), 3, self.patch, self.patch)
             parameters = degradation.sample(shape, generator)
-            rows = rows.to(images.device)
-            changed = degradation.apply(spoilt[rows], parameters)
+            spoil = spoil.to(images.device)
+            changed = degradation.apply(spoilt[spoil], parameters)
             if changed.shape[-2:] != spoilt.shape[-2:]:
                 raise RecipeError(
                     f"the degradation {degradation.name} changes a picture's size: a router's "
                     "keeps it, leave that class out"
                 )
-            spoilt[rows] = changed
+            spoilt[spoil] = changed
         row, column = torch.randint(_GRID, (2,), generator=generator).tolist()
         side = self.patch - _GRID
         spoilt = spoilt[..., row : row + side, column : column + side]

@@ -6,10 +6,14 @@ from pathlib import Path
 
 from torch import nn
 
+from urushi.adapters import Adapted, Adapter
 from urushi.evaluation.benchmark import evaluate, find_benchmark
-from urushi.files.model import LoadedModel, ModelHeader
+from urushi.files.adapter import LoadedAdapter
+from urushi.files.model import LoadedModel, ModelHeader, read_model
 from urushi.inference.restorer import Restorer
+from urushi.inference.zoo import find_model
 from urushi.training.build import backbone_of
+from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.recipe import Recipe
 
 __all__ = ["check_benchmarks", "score_network"]
@@ -47,14 +51,7 @@ def score_network(
     Raises:
         UrushiError: data is missing, or the network gives no usable picture.
     """
-    weights = {
-        name: tensor.detach().float().cpu().numpy() for name, tensor in network.state_dict().items()
-    }
-    backbone = backbone_of(recipe)
-    header = ModelHeader(backbone=backbone.name, config=backbone.config)
-    model = LoadedModel(header, weights, Path(f"{recipe.name}, in training"), None)
-    device = next(network.parameters()).device
-    restorer = Restorer(model, engine="torch", device=str(device))
+    restorer = _restorer_of(network, recipe)
     scores = {}
     for name in benchmarks:
         means = evaluate(restorer, name, root=root, limit=limit).means
@@ -62,3 +59,21 @@ def score_network(
         assert math.isfinite(means.psnr)
         scores[name] = means.psnr
     return scores
+
+
+def _restorer_of(network: nn.Module, recipe: Recipe) -> Restorer:
+    device = str(next(network.parameters()).device)
+    name = Path(f"{recipe.name}, in training")
+    if isinstance(network, Adapted):
+        assert recipe.start is not None
+        base = read_model(find_model(recipe.start))
+        adapter = network.adapters[-1]
+        assert isinstance(adapter, Adapter)
+        loaded = LoadedAdapter(
+            adapter_header(recipe, adapter, base), adapter_tensors(adapter), name
+        )
+        return Restorer(base, adapters=[loaded], engine="torch", device=device)
+    weights = {n: t.detach().float().cpu().numpy() for n, t in network.state_dict().items()}
+    backbone = backbone_of(recipe)
+    header = ModelHeader(backbone=backbone.name, config=backbone.config)
+    return Restorer(LoadedModel(header, weights, name, None), engine="torch", device=device)

@@ -4,9 +4,10 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from urushi.files.model import ModelHeader
+from urushi.errors import EngineError
+from urushi.files.model import LoadedModel, ModelHeader
 
-__all__ = ["Engine", "Precision", "working_memory"]
+__all__ = ["Engine", "Precision", "picture_channels", "working_memory"]
 
 Precision = Literal["float32", "bf16", "int8"]
 
@@ -20,8 +21,22 @@ _BYTES_PER_WIDTH = {
     ("openvino", "bf16"): 22.0,
     ("openvino", "int8"): 31.0,  # where the rest is float32; 22 where it is bf16
 }
-# For a backbone whose configuration names no width: that of a network of width 64.
-_DEFAULT_WIDTH = 64
+# By backbone, the entry of its configuration that its memory is proportional to, and how much more
+# each channel of that costs than one of a NAFNet: from networks of the released widths with tiles
+# of 144 to 288 pixels, in torch. Attention in windows is what costs.
+_WIDTHS = {
+    "nafnet": ("width", 1.0),
+    "restormer": ("dim", 2.6),
+    "swinir": ("embed_dim", 1.5),
+    "edt": ("embed_dim", 1.5),
+    "ipt": ("n_feats", 2.3),
+}
+# An EDT that keeps the size works at a fraction of it, and its memory is that of its ends.
+_EDT_ENDS = ("num_feat", 1.4)
+# The default width where a configuration names none.
+_DEFAULT_WIDTHS = {"dim": 48, "embed_dim": 180, "n_feats": 64, "num_feat": 32}
+_UNKNOWN_WIDTH = 64
+_CHANNELS = ("img_channel", "inp_channels", "in_chans")
 
 
 @runtime_checkable
@@ -34,6 +49,8 @@ class Engine(Protocol):
         precision: `float32`; `bf16` for bfloat16 arithmetic inside the network; `int8` for 8-bit
             convolutions.
         size_multiple: height and width of a batch must be multiples of this.
+        scale: sides of the result divided by those of the batch; 1 but for super-resolution.
+        fixed_patch: side in pixels of the only tiles that make sense, or None.
         bytes_per_pixel: approximate peak working memory per input pixel, in bytes; the tile size
             is chosen by it.
     """
@@ -42,6 +59,8 @@ class Engine(Protocol):
     device: str
     precision: Precision
     size_multiple: int
+    scale: int
+    fixed_patch: int | None
     bytes_per_pixel: float
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -51,7 +70,7 @@ class Engine(Protocol):
             batch: `(B, 3, H, W)` float32 in `[0, 1]`, H and W multiples of `size_multiple`.
 
         Returns:
-            `(B, 3, H, W)` float32, not clipped; an array of its own.
+            `(B, 3, scale H, scale W)` float32, not clipped; an array of its own.
 
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
@@ -67,9 +86,35 @@ class Engine(Protocol):
 def working_memory(header: ModelHeader, engine: str, precision: Precision) -> float:
     """Return the approximate peak working memory per input pixel, in bytes.
 
-    In a U-shaped network the peak is at full resolution, where a handful of feature maps of
-    `width` channels are alive at once; so it is proportional to `width`.
+    The peak is at full resolution, where a handful of feature maps of so many channels as the
+    configuration says are alive at once; so it is proportional to their number.
     """
-    width = header.config.get("width")
-    channels = width if isinstance(width, int) else _DEFAULT_WIDTH
-    return channels * _BYTES_PER_WIDTH[engine, precision]
+    key, cost = _WIDTHS.get(header.backbone, ("width", 1.0))
+    if header.backbone == "edt" and not _enlarges(header) and header.config.get("downsample", True):
+        key, cost = _EDT_ENDS
+    width = header.config.get(key)
+    channels = width if isinstance(width, int) else _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    return channels * cost * _BYTES_PER_WIDTH[engine, precision]
+
+
+def _enlarges(header: ModelHeader) -> bool:
+    """Whether the head of an EDT that is in use is one for super-resolution."""
+    heads = header.config.get("heads")
+    first = heads[0] if isinstance(heads, list) and heads else "sr_x2"
+    return str(header.config.get("head") or first).startswith("sr_")
+
+
+def picture_channels(model: LoadedModel) -> int:
+    """Return what a network takes: 3 for colour, or 1 for grey, which is given each colour alone.
+
+    Raises:
+        EngineError: it takes something else, such as both pictures of a dual-pixel sensor.
+    """
+    config = model.header.config
+    channels = next((config[key] for key in _CHANNELS if key in config), 3)
+    if channels in (1, 3):
+        return int(channels)
+    raise EngineError(
+        f"{model.path}: this network takes pictures of {channels} channels, and those that are "
+        "restored have 3: use a network for plain pictures"
+    )

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARCHITECTURE_KEY",
+    "FIXED_PATCH_KEY",
     "IMAGE_INPUT",
+    "SCALE_KEY",
     "SIZE_MULTIPLE_KEY",
     "OpenVINOEngine",
     "import_openvino",
@@ -29,6 +31,9 @@ IMAGE_INPUT = "image"
 # Entries of the graph's metadata.
 ARCHITECTURE_KEY = "urushi_architecture_hash"
 SIZE_MULTIPLE_KEY = "urushi_size_multiple"
+# Where they are missing, the network keeps the size, and takes tiles of any.
+SCALE_KEY = "urushi_scale"
+FIXED_PATCH_KEY = "urushi_fixed_patch"
 
 # A network compiled for one size is faster, but compiling takes about as long as this many pixels.
 _WORTH_COMPILING = 256 * 256
@@ -67,11 +72,15 @@ class OpenVINOEngine:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
         self._hint = "bf16" if has_bf16 and precision != "float32" else "f32"
         self._graph, self.size_multiple = read_graph(self._core, model)
+        metadata = _metadata(self._graph)
+        self.scale = int(metadata.get(SCALE_KEY, 1))
+        patch = metadata.get(FIXED_PATCH_KEY)
+        self.fixed_patch = None if patch is None else int(patch)
         if precision == "int8":
             _to_int8(self._graph, model)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
-    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
+    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
@@ -201,5 +210,5 @@ def _metadata(graph: "openvino.Model") -> dict[str, str]:
 
 
 def _known(graph: "openvino.Model") -> list[str]:
-    keys = (ARCHITECTURE_KEY, SIZE_MULTIPLE_KEY)
+    keys = (ARCHITECTURE_KEY, SIZE_MULTIPLE_KEY, SCALE_KEY, FIXED_PATCH_KEY)
     return [key for key in keys if graph.has_rt_info(["framework", key])]

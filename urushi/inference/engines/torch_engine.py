@@ -13,7 +13,7 @@ from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemo
 from urushi.files.model import LoadedModel
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.allocator import keep_freed_memory
-from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.engines.base import Engine, Precision, picture_channels, working_memory
 
 __all__ = ["TorchEngine", "build_network"]
 
@@ -68,6 +68,8 @@ class TorchEngine:
         self.device = str(target)
         self.precision: Precision = precision
         self.size_multiple = backbone.size_multiple
+        self.scale, self.fixed_patch = backbone.scale, backbone.fixed_patch
+        self._channels = picture_channels(model)
         self.bytes_per_pixel = working_memory(model.header, self.name, precision)
         network = network.to(target)
         # torch's own annotations do not know this form of the call.
@@ -79,7 +81,7 @@ class TorchEngine:
         }  # fmt: skip
         self._float32: TorchEngine | None = None
 
-    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h w"]:
+    def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
@@ -91,8 +93,13 @@ class TorchEngine:
             ):
                 # A read-only array is copied: torch would warn of it.
                 image = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
-                image = image.to(self.device).contiguous(memory_format=torch.channels_last)
+                image = image.to(self.device)
+                if self._channels == 1:
+                    image = image.flatten(0, 1)[:, None]
+                image = image.contiguous(memory_format=torch.channels_last)
                 restored = self._forward(image).float()
+                if self._channels == 1:
+                    restored = restored.unflatten(0, batch.shape[:2])[:, :, 0]
                 return np.ascontiguousarray(restored.cpu().numpy())
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):

@@ -1,0 +1,304 @@
+"""Training an all-in-one model: three stages, resumed to the bit; what is wrong is told."""
+
+import json
+import signal
+
+import pytest
+import torch
+import yaml
+from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
+from cli_support import run, write_tiny_model
+
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
+from urushi.errors import RecipeError
+from urushi.files.adapter import read_adapter, read_adapter_header
+from urushi.files.all_in_one import read_all_in_one
+from urushi.files.model import read_model
+from urushi.inference.auto import AutoRestorer
+from urushi.training.all_in_one import AllInOneTraining
+from urushi.training.all_in_one_data import class_stages
+from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.all_in_one_stages import StagePlans
+from urushi.training.recipe import RECIPES
+
+GATES = {"reduction": 2, "hidden": 4}
+GUIDED = {"steps": 3, "warmup": 0, "settings": GATES}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = make_data(tmp_path_factory.mktemp("data"))
+    write_tiny_model(root / "tiny.safetensors")
+    return root
+
+
+@pytest.fixture
+def files(world):
+    return tiny_files(tiny_recipe(world / "tiny.safetensors"), world, world / "packs")
+
+
+def train(world, files, run, changes=None, **options):
+    own = tiny_recipe(world / "tiny.safetensors", **(changes or {}))
+    return AllInOneTraining(own, files, run, root=world, device="cpu", **options)
+
+
+def experts(**changes):
+    return {"experts": {**TINY["experts"], **changes}}
+
+
+def hashes(folder):
+    return {
+        path.name: read_adapter_header(path).tensors_hash
+        for path in sorted(folder.glob("*.safetensors"))
+        if path.name not in ("all.safetensors", "tiny.safetensors", "all-base.safetensors")
+    }
+
+
+# --- batches ---
+
+
+def test_batches_are_of_all_classes_and_a_function_of_the_step(world, files):
+    own = tiny_recipe(world / "tiny.safetensors")
+    plan = StagePlans(own, files, _router(), "cpu")
+    recipe = plan.guided(read_model(world / "tiny.safetensors")).recipe
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"batch": 60})})
+    ((_, draw),) = class_stages(recipe, files, torch.device("cpu"), 0, 1)
+    batch, again = draw(7), draw(7)
+    assert torch.equal(batch.degraded, again.degraded)
+    counts = batch.applied.sum(0)
+    assert (counts > 8).all()
+    assert batch.applied.sum(1).tolist() == [1] * 60
+    clean, noisy, dark = (batch.applied[:, k] for k in range(3))
+    change = batch.degraded - batch.clean
+    assert not change[clean].any()
+    assert change[noisy].std() > 0.1
+    # Half of the dark patches are from the pairs, which are exactly 0.3 times as bright.
+    real = [(c * 0.3 - d).abs().max() < 0.01 for c, d in
+            zip(batch.clean[dark], batch.degraded[dark], strict=True)]  # fmt: skip
+    assert 0.2 < sum(real) / len(real) < 0.8
+    # Two processes draw one batch.
+    halves = [class_stages(recipe, files, torch.device("cpu"), r, 2)[0][1](7) for r in range(2)]
+    assert torch.equal(torch.cat([half.degraded for half in halves]), batch.degraded)
+
+
+def _router():
+    from dataclasses import replace
+    from pathlib import Path
+
+    from routing_support import CLASSES, tiny_router
+
+    from urushi.files.router import LoadedRouter, RouterHeader
+    from urushi.routing.router import router_tensors
+
+    router = tiny_router()
+    header = RouterHeader(
+        classes=CLASSES, views=router.views, encoder=router.encoder.facts, tensors_hash="0"
+    )
+    return replace(LoadedRouter(header, router_tensors(router), Path("router")))
+
+
+# --- the stages ---
+
+
+def test_experts_trained_apart_each_work_alone(world, files, tmp_path):
+    result = train(world, files, tmp_path / "run").train()
+    assert result.finished
+    assert result.trained == ("router", "noise", "dark")
+    members = read_all_in_one(result.path)
+    assert list(members.experts) == ["noise", "dark"]
+    recipe = read_adapter(tmp_path / "run" / "dark.safetensors").header.recipe
+    assert recipe["classes"]["dark"]["pairs"] == ["pairs"]
+    assert recipe["degradations"] == ["dark"]
+    # A base that does not ship stands beside.
+    assert AutoRestorer(result.path, engine="torch").base.path.parent == tmp_path / "run"
+    again = train(world, files, tmp_path / "run", resume=True).train()
+    assert again.finished
+    assert again.trained == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        experts(),
+        {**experts(mode="joint", k=2), "guided": {**GUIDED, "mode": "full"}},
+        {
+            **experts(adapter={"method": "adaptir"}),
+            "guided": {**GUIDED, "mode": "adapter"},
+        },
+    ],
+    ids=["separate", "joint-guided-full", "adaptir-guided-adapter"],
+)
+def test_a_resumed_training_ends_where_an_unbroken_one_does(world, files, tmp_path, changes):
+    whole = train(world, files, tmp_path / "whole", changes).train()
+    assert whole.finished
+    part = tmp_path / "parts"
+
+    def interrupt(progress):
+        if progress.step == 1:  # of every stage, reported first
+            signal.raise_signal(signal.SIGINT)
+
+    results = []
+    for _ in range(3):
+        results.append(
+            train(
+                world, files, part, changes,
+                resume=bool(results), on_progress=interrupt,
+            ).train()
+        )  # fmt: skip
+    results.append(train(world, files, part, changes, resume=True).train())
+    assert not results[0].finished
+    assert results[0].stopped_by == signal.SIGINT
+    assert results[-1].finished
+    assert hashes(part) == hashes(tmp_path / "whole")
+    assert results[-1].header.tensors_hash == whole.header.tensors_hash
+
+
+def test_experts_that_are_worse_can_be_left_out(world, files, tmp_path):
+    for name, side in (("right", "input"), ("wrong", "target")):
+        target = world / "pairs" / ("target" if side == "input" else "input")
+        text = f"{{name: {name}, title: t, input: {world}/pairs/{side}, target: {target}}}"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["noise"] = {**classes["dark"], "benchmarks": [str(tmp_path / "wrong.yaml")]}
+    classes["dark"]["benchmarks"] = [str(tmp_path / "right.yaml")]
+    fast = {"optimizer": {"learning_rate": 0.01}, "leave_out_worse": True, "steps": 8}
+    changes = {"classes": classes, **experts(adapter={"method": "full"}, **fast)}
+    own = tiny_recipe(world / "tiny.safetensors", **changes)
+    packs = tiny_files(own, world, tmp_path / "packs")
+    header = train(world, packs, tmp_path / "run", changes).train().header
+    rows = header.scores["experts"]
+    gains = {name: [r["psnr"] - r["psnr_base"] for r in rows[name].values()] for name in rows}
+    assert gains["noise"][0] < 0 < gains["dark"][0]
+    assert list(header.experts) == ["dark"]
+
+
+def test_guidance_keeps_the_base_or_makes_one(world, files, tmp_path):
+    base = read_model(world / "tiny.safetensors")
+    kept = train(world, files, tmp_path / "a", {"guided": {**GUIDED, "mode": "adapter"}}).train()
+    assert read_all_in_one(kept.path).base.weights_hash == base.header.weights_hash
+    own = train(world, files, tmp_path / "b", {"guided": {**GUIDED, "mode": "full"}}).train()
+    members = read_all_in_one(own.path)
+    assert members.base.weights_hash != base.header.weights_hash
+    assert members.base.name == "all-base"
+    assert members.guidance.adapter.header.config["vector"] == 4
+    assert AutoRestorer(own.path).base.path == tmp_path / "b" / "all-base.safetensors"
+
+
+def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
+    first = train(world, files, tmp_path / "a").train()
+    changes = {"router": {"file": str(first.path)}}
+    result = train(world, files, tmp_path / "b", changes).train()
+    assert "router" not in result.trained
+    assert result.header.tensors_hash == first.header.tensors_hash
+
+
+# --- what is wrong ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": {"clean": {}, "noise": {}}}, "noise has neither"),
+        ({"classes": {"clean": {"pairs": ["x"]}, "a": {"pairs": ["x"]}}}, "clean needs no"),
+        ({"classes": {"all": {"pairs": ["x"]}, "a": {"pairs": ["x"]}}}, "class is named all"),
+        (experts(adapter={"method": "experts"}), "mode joint"),
+        (experts(k=2), "k has no effect"),
+        ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),
+        ({"nmae": "x"}, "did you mean 'name'"),
+        ({"classes": {"a": {"pairs": ["x"], "real": 0.2}, "b": {"pairs": ["x"]}}}, "real has no"),
+    ],
+)
+def test_wrong_recipes_are_told(world, changes, words):
+    with pytest.raises(RecipeError, match=words):
+        tiny_recipe(world / "tiny.safetensors", **changes)
+
+
+def test_another_training_is_not_continued(world, files, tmp_path):
+    assert train(world, files, tmp_path, {"classes": {**TINY["classes"]}}).train().finished
+    with pytest.raises(RecipeError, match="holds an all-in-one training"):
+        train(world, files, tmp_path)
+    changed = experts(adapter={"method": "lora", "rank": 2})
+    with pytest.raises(RecipeError, match="was started with adapter"):
+        train(world, files, tmp_path, changed, resume=True).train()
+    guided = {"guided": {**GUIDED, "mode": "adapter", "settings": {"tune": ["bias"]}}}
+    with pytest.raises(RecipeError, match=r"guided\.settings has tune"):
+        train(world, files, tmp_path, guided, resume=True).train()
+
+
+# --- the command and the recipes that ship ---
+
+
+def test_the_command_trains_all_and_says_so(world, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    plan = {**TINY, "start": str(world / "tiny.safetensors")}
+    plan["classes"] = {n: dict(c) for n, c in TINY["classes"].items()}
+    bench = f"name: dark\ntitle: t\ninput: {world}/pairs/input\ntarget: {world}/pairs/target\n"
+    (tmp_path / "dark.yaml").write_text(bench)
+    plan["classes"]["dark"]["benchmarks"] = [str(tmp_path / "dark.yaml")]
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    words = ("train", path, "--data", world, "-o", tmp_path / "run", "--device", "cpu")
+    result = run(*words, "--json", "--no-graph")
+    assert result.exit_code == EXIT_WELL, result.stderr
+    told = json.loads(result.stdout)
+    assert told["finished"]
+    assert told["trained"] == ["router", "noise", "dark"]
+    (score,) = told["scores"]["experts"]["dark"].values()
+    assert set(score) == {"psnr_base", "psnr"}
+    assert "router: 3 steps" in result.stderr
+    assert "dark.safetensors" in result.stderr
+    again = run(*words)
+    assert again.exit_code == EXIT_FAILED
+    assert "--resume" in again.stderr
+    assert run(*words, "--pack", path).exit_code == EXIT_USAGE
+    shown = run("inspect", tmp_path / "run" / "all.safetensors")
+    assert "noise: noise.safetensors (lora" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in sorted(RECIPES.glob("*.yaml")) if is_all_in_one(p)], ids=lambda p: p.stem
+)
+def test_shipped_recipes_are_whole(path):
+    from urushi.adapters import METHODS
+    from urushi.degradations import create_degradation
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    plan = load_all_in_one_recipe(path.stem)
+    assert {"noise", "jpeg", "blur", "rain", "haze", "snow", "raindrop", "low-light"} == set(
+        plan.expert_classes
+    )
+    settings = dict(plan.experts.adapter)
+    METHODS[settings.pop("method")].settings.model_validate(settings)
+    for name, one in plan.classes.items():
+        assert set(one.benchmarks) <= set(BENCHMARKS)
+        assert not any("val" in folder for folder in one.pairs)
+        options = dict(one.degradation or {})
+        if name != "clean":
+            create_degradation(options.pop("name"), **options)
+
+
+def test_a_recipe_with_an_adapter_trains_one_expert(world, tmp_path):
+    bench = f"name: noisy\ntitle: t\ninput: {world}/pairs/input\ntarget: {world}/pairs/target\n"
+    (tmp_path / "own.yaml").write_text(bench)
+    recipe = {
+        "name": "noise",
+        "start": str(world / "tiny.safetensors"),
+        "adapter": {"method": "lora", "rank": 1},
+        "data": {"pictures": ["clean"], "patch": 16, "batch": 2},
+        "degradation": {"name": "gaussian_noise"},
+        "schedule": {"steps": 2},
+        "validation": {"benchmarks": [str(tmp_path / "own.yaml")]},
+    }
+    (tmp_path / "noise.yaml").write_text(yaml.safe_dump(recipe))
+    words = ("--data", world, "-o", tmp_path / "run", "--device", "cpu", "--json")
+    result = run("train", tmp_path / "noise.yaml", *words)
+    assert result.exit_code == EXIT_WELL, result.stderr
+    expert = read_adapter(tmp_path / "run" / "noise.safetensors")
+    assert json.loads(result.stdout)["adapter"] == str(expert.path)
+    assert expert.header.method == "lora"
+    (score,) = expert.header.scores.values()
+    told = run(
+        *("evaluate", "--benchmark", tmp_path / "own.yaml", "--model", world / "tiny.safetensors"),
+        *("--adapter", expert.path, "--engine", "torch", "--json", "-"),
+    )
+    means = json.loads(told.stdout)["results"][0]["means"]
+    assert means["psnr"] == pytest.approx(score["psnr"], abs=1e-3)

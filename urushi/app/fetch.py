@@ -1,0 +1,102 @@
+"""`urushi fetch`: released weights by name."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from urushi.app.options import Json, require
+from urushi.app.output import Output, examples, size_text
+
+if TYPE_CHECKING:
+    from urushi.inference.fetch import Release
+
+__all__ = ["EPILOG", "fetch"]
+
+EPILOG = examples(
+    "urushi fetch --list",
+    "urushi fetch lora-ir",
+    "urushi fetch lora-ir -o lora-ir.safetensors",
+)
+
+
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of --list.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Make a model file of it at once."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Take what was fetched before, ask no network.")
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Fetch weights that authors released; their licence is shown before, and is theirs."""
+    from urushi.inference.fetch import RELEASES, fetch_release
+
+    out = Output(json=json)
+    if (name is None) != listing:
+        raise typer.BadParameter("give the NAME of released weights, or --list.")
+    if name is None:
+        _tell_releases(out)
+        return
+    if output is not None:
+        require(("torch",), "reading checkpoints", "torch")
+        if output.suffix != ".safetensors" or (output.exists() and not overwrite):
+            raise typer.BadParameter(
+                f"--output {output} must end in .safetensors and not exist, or --overwrite it."
+            )
+
+    def tell(release: "Release") -> None:
+        out.say(f"{release.title}, from {release.page}")
+        out.say(f"licence: {release.licence}")
+
+    if name in RELEASES and offline:
+        tell(RELEASES[name])
+    found = fetch_release(name, offline=offline, on_download=tell)
+    how = "fetched" if found.downloaded else "fetched before"
+    trust = "as known" if found.known else "recorded, to be compared from now on"
+    out.say(f"{how}: {found.path} ({size_text(found.path.stat().st_size)})")
+    out.say(f"SHA-256: {found.sha256} ({trust})")
+    facts = {
+        "name": name,
+        "path": str(found.path),
+        "sha256": found.sha256,
+        "downloaded": found.downloaded,
+        "licence": RELEASES[name].licence,
+        "files": [],
+    }
+    if output is not None:
+        from urushi.app.import_model import tell_imported
+        from urushi.inference.importing import import_released
+
+        licence = RELEASES[name].licence
+        made = import_released(found.path, output, licence=licence, overwrite=overwrite)
+        tell_imported(Output(json=False, quiet=json), made)
+        facts["files"] = [str(path) for path in made.files]
+    if json:
+        out.document(facts)
+
+
+def _tell_releases(out: Output) -> None:
+    from urushi.inference.fetch import RELEASES
+
+    table = Table("name", "what", "licence", "from")
+    for name, release in RELEASES.items():
+        by_hand = "" if release.repository else " (by hand)"
+        table.add_row(name, release.title, release.licence, release.page + by_hand)
+    out.show(table)
+    if out.json:
+        out.document(
+            {
+                name: {"title": r.title, "licence": r.licence, "page": r.page, "hub": r.repository}
+                for name, r in RELEASES.items()
+            }
+        )

@@ -1,0 +1,89 @@
+"""`urushi import`: a model file from a checkpoint as its authors released it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from urushi.app.options import Json, require
+from urushi.app.output import Output, examples, size_text
+
+if TYPE_CHECKING:
+    from urushi.inference.importing import Imported
+
+__all__ = ["EPILOG", "import_model", "tell_imported"]
+
+EPILOG = examples(
+    "urushi import NAFNet-SIDD-width64.pth -o nafnet.safetensors",
+    "urushi import IPT_pretrain.pt -o ipt-x4.safetensors --set head=x4",
+    "urushi restore photo.jpg --model nafnet.safetensors",
+)
+
+
+def import_model(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .pth, .pt, .ckpt or .safetensors file.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The model file to write.")
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="What tensors cannot tell, such as head=x4 or pooling_window=384; repeatable.",
+        ),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store in 16 bits: half the size, weights rounded.")
+    ] = False,
+    description: Annotated[
+        str, typer.Option("--description", metavar="TEXT", help="A sentence about it.")
+    ] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="NAME", help="Its licence, as SPDX names it.")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make a model file of a released checkpoint: NAFNet, Restormer, SwinIR, IPT, EDT, LoRA-IR."""
+    require(("torch",), "reading checkpoints", "torch")
+    from urushi.errors import BackboneError
+    from urushi.inference.importing import import_released
+    from urushi.settings import set_values
+
+    options: dict[str, object] = {}
+    set_values(options, values or [], BackboneError)
+    found = import_released(
+        file,
+        output,
+        options=options,
+        storage="float16" if half else "float32",
+        description=description,
+        licence=licence,
+        overwrite=overwrite,
+    )
+    tell_imported(Output(json=json), found)
+
+
+def tell_imported(out: Output, found: "Imported") -> None:
+    """Says what was made of a checkpoint."""
+    config = ", ".join(f"{key} {value}" for key, value in found.config.items())
+    out.say(f"{found.backbone}, {found.parameters:,} parameters: {config}")
+    for note in found.notes:
+        out.say(f"note: {note}")
+    for path in found.files:
+        out.say(f"written: {path} ({size_text(path.stat().st_size)})")
+    if out.json:
+        out.document(
+            {
+                "backbone": found.backbone,
+                "config": found.config,
+                "parameters": found.parameters,
+                "files": [str(path) for path in found.files],
+                "notes": list(found.notes),
+            }
+        )

@@ -1,0 +1,294 @@
+"""Restoring by itself: what a picture needs is read from it, and the experts for that are taken.
+
+After LoRA-IR (arXiv 2410.15385): the router looks at the whole picture once, never at tiles; the
+experts it names are folded into the weights of the base, which then runs at its plain speed.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from urushi.errors import AdapterError
+from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
+from urushi.files.model import LoadedModel, read_model
+from urushi.image import DEFAULT_MAX_PIXELS, open_picture
+from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.guided import GuidedEngine, guided_restorer
+from urushi.inference.restorer import OnProgress, Restorer
+from urushi.inference.router import open_router
+from urushi.inference.tiling import ReadRows
+from urushi.inference.zoo import ZOO, find_all_in_one, find_model
+from urushi.routing.decision import Decision
+from urushi.routing.head import Reading
+from urushi.routing.views import make_views
+from urushi.settings import nearest
+
+__all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
+
+AUTO, NONE = "auto", "none"
+_KEPT = 3
+
+Route = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done with one picture, and why.
+
+    Attributes:
+        route: class and weight of the experts that act; empty where the base works alone.
+        reason: one clause for people, such as `noise (97 %)`.
+        decision: the router's; None where the task was given and the picture not looked at.
+        vector: the degradation vector, where there is guidance, which is part of the base and so
+            acts on every picture; else None.
+    """
+
+    route: Route
+    reason: str
+    decision: Decision | None = None
+    vector: np.ndarray | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values: `seen`, `sure`, `route`, `abstained`, `reason`, `probabilities`."""
+        seen = self.decision
+        return {
+            "seen": None if seen is None else seen.seen,
+            "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
+            "route": {name: round(weight, 4) for name, weight in self.route},
+            "abstained": seen is not None and seen.abstained,
+            "reason": self.reason,
+            "probabilities": {}
+            if seen is None
+            else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
+        }
+
+
+def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = None) -> LoadedModel:
+    """The base of an all-in-one file: the model given, or the one of its name beside it or shipped.
+
+    Raises:
+        FileFormatError: there is none, or it is not sound.
+        AdapterError: it is another one than the members were made for.
+    """
+    if model is None:
+        name = f"{all_in_one.base.name}.safetensors"
+        # The name is from a file of anybody: it never leads out of these two folders.
+        plain = name == Path(name).name and "\\" not in name
+        near = plain and (all_in_one.path.parent / name).is_file()
+        shipped = plain and (ZOO / name).is_file()
+        if near:
+            model = beside(all_in_one.path, name)
+        elif shipped:
+            model = ZOO / name
+        else:
+            raise AdapterError(
+                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither beside it "
+                "nor in the zoo: give it with --model"
+            )
+    loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
+    all_in_one.check_model(loaded)
+    return loaded
+
+
+class AutoRestorer:
+    """Mends pictures of any size with the experts that each of them needs.
+
+    Engines of the last routes are kept, so that pictures of one route, one after another, have one
+    made ready once. Not for use by several threads at once.
+
+    Args:
+        source: an all-in-one file: its path, its name in the zoo, or one that is read already; None
+            takes the one that ships.
+        model: its base, where that is neither beside the file nor in the zoo.
+        task: `auto`, a class of the router, whose expert then mends every picture, or `none`: the
+            base alone.
+        k: experts of one picture at most.
+        threshold: the router abstains where it is less sure; None takes the file's.
+        kept: engines that are kept ready, at least 1.
+        options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
+            compile, memory_limit.
+
+    Raises:
+        UrushiError: a file or an option cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | AllInOne | None = None,
+        *,
+        model: str | Path | LoadedModel | None = None,
+        task: str = AUTO,
+        k: int = 1,
+        threshold: float | None = None,
+        kept: int = _KEPT,
+        **options: Any,
+    ) -> None:
+        assert kept >= 1, kept
+        self.members = source if isinstance(source, AllInOne) else _read(source)
+        header = self.members.router.header
+        self.base = find_base(self.members, model)
+        if not 1 <= k <= len(header.classes):
+            raise AdapterError(
+                f"k is {k}: expected a number of experts from 1 to {len(header.classes)}"
+            )
+        self.k, self.threshold, self.kept, self._options = k, threshold, kept, options
+        self._check_task(task)
+        self.task = task
+        self._router = None
+        if task == AUTO or self.members.guidance is not None:
+            own = {name: options[name] for name in ("device", "threads") if name in options}
+            self._router = open_router(self.members.router, **own)
+        self._ready: OrderedDict[Route, Restorer] = OrderedDict()
+        self.last: Choice | None = None
+        """What was done with the picture that was restored last."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the router tells apart."""
+        return self.members.router.header.classes
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The classes that have an expert."""
+        return tuple(self.members.experts)
+
+    # --- choosing ---
+
+    def choose(self, image: np.ndarray) -> Choice:
+        """What a picture needs.
+
+        Args:
+            image: as `Restorer.restore` takes it.
+
+        Raises:
+            PictureError, EngineError: see `urushi.routing.running.PictureRouter`.
+        """
+        if self._router is None:
+            return self._told()
+        return self._chosen(self._router.read_views(make_views(_floats(image), self._geometry)))
+
+    def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
+        """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
+        if self._router is None:
+            return self._told()
+        return self._chosen(self._router.read_rows(read, height, width))
+
+    def choose_file(self, path: Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Choice:
+        """The same for a file, in memory independent of the picture's height.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        if self._router is None:
+            return self._told()
+        with open_picture(path, max_pixels=max_pixels) as reader:
+            return self.choose_rows(reader.read, reader.info.width, reader.info.height)
+
+    @property
+    def _geometry(self) -> Any:
+        return self.members.router.header.views
+
+    def _chosen(self, reading: Reading) -> Choice:
+        vector = reading.vector if self.members.guidance is not None else None
+        if self.task != AUTO:
+            return replace(self._told(), vector=vector)
+        assert self._router is not None
+        decision = self._router.decide(reading, k=self.k, threshold=self.threshold)
+        named = [(name, weight) for name, weight in decision.weights.items() if weight > 0]
+        route = tuple((n, w) for n, w in named if n in self.members.experts)
+        reason = decision.reason
+        if missing := [name for name, _ in named if name not in self.members.experts]:
+            reason += f", but there is no expert for {' and '.join(missing)}"
+            reason += "" if route else ", so the base works alone"
+        return Choice(route, reason, decision, vector)
+
+    def _told(self) -> Choice:
+        if self.task == NONE:
+            return Choice((), "the base alone, as told")
+        return Choice(((self.task, 1.0),), f"{self.task}, as told")
+
+    def _check_task(self, task: str) -> None:
+        if task in (AUTO, NONE, *self.members.experts):
+            return
+        known = ", ".join((AUTO, NONE, *self.members.experts))
+        hint = nearest(task, self.members.experts)
+        raise AdapterError(f"task is {task!r}{hint}: {self.members.path.name} has {known}")
+
+    # --- restoring ---
+
+    def restorer(self, choice: Choice) -> Restorer:
+        """What restores pictures of a route; made ready anew only where it is not kept.
+
+        With guidance it is for the picture of this choice alone, until the next is asked for.
+        """
+        ready = self._ready.pop(choice.route, None)
+        if ready is None:
+            ready = self._made(choice.route)
+        self._ready[choice.route] = ready
+        while len(self._ready) > self.kept:
+            self._ready.popitem(last=False)
+        if isinstance(ready.engine, GuidedEngine):
+            ready.engine.guide(choice.vector)
+        return ready
+
+    def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
+        """Restore a picture held in memory; see `Restorer.restore`. `last` tells what was seen."""
+        self.last = self.choose(image)
+        return self.restorer(self.last).restore(image, on_progress)
+
+    def describe(self) -> dict[str, Any]:
+        """What restores: as `Restorer.describe` for the base, and `router`, `task`, `k`."""
+        # Whichever is ready: none is made ready for this alone.
+        ready = next(reversed(self._ready.values()), None) or self.restorer(Choice((), ""))
+        return {
+            **ready.describe(),
+            "adapters": [adapter.describe() for adapter in self.adapters],
+            "router": self.members.router.name,
+            "classes": list(self.classes),
+            "task": self.task,
+            "k": self.k,
+        }
+
+    @property
+    def adapters(self) -> tuple[AppliedAdapter, ...]:
+        """All that may be used: the experts, and the guidance."""
+        members = [*self.members.experts.values(), *filter(None, [self.members.guidance])]
+        if self.task not in (AUTO, NONE):
+            members = [self.members.experts[self.task], *filter(None, [self.members.guidance])]
+        return tuple(AppliedAdapter(member.adapter, member.strength) for member in members)
+
+    def _made(self, route: Route) -> Restorer:
+        found = [(self.members.experts[name], weight) for name, weight in route]
+        adapters = [(member.adapter, member.strength * weight) for member, weight in found]
+        if self.members.guidance is None:
+            return Restorer(self.base, adapters=adapters, **self._options)
+        guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
+        return guided_restorer(self.base, guidance, adapters, **self._options)
+
+
+def _read(source: str | Path | None) -> AllInOne:
+    path = find_all_in_one(source)
+    if path is None:
+        raise AdapterError(
+            "no all-in-one file ships with this installation: give one, or train one with  "
+            "urushi train all-in-one-cpu"
+        )
+    return read_all_in_one(path)
+
+
+_WHITES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "uint8": lambda image: image.astype(np.float32) / 255,
+    "uint16": lambda image: image.astype(np.float32) / 65535,
+}
+
+
+def _floats(image: np.ndarray) -> np.ndarray:
+    """The colours of a picture as the router takes them; what is none, `make_views` refuses."""
+    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+        return image
+    colours = image[..., :3] if image.ndim == 3 and image.shape[2] == 4 else image
+    return _WHITES.get(colours.dtype.name, lambda picture: picture)(colours)

@@ -1,0 +1,120 @@
+"""Restoring with guidance: an engine whose network reads a degradation vector beside each tile.
+
+A gate stands beside a normalisation, where weights cannot hold it, and the vector changes from
+picture to picture: so this runs on torch alone, and one engine serves all pictures of a route.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from urushi.errors import EngineError, MissingExtraError
+from urushi.files.model import LoadedModel
+from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.devices import choose_device, is_installed
+from urushi.inference.engines.base import Engine, Precision
+from urushi.inference.restorer import Restorer
+
+if TYPE_CHECKING:
+    import torch
+
+    from urushi.inference.engines.torch_engine import TorchEngine
+
+__all__ = ["GuidedEngine", "guided_restorer"]
+
+_TILES = ("tile", "overlap", "memory_limit")
+
+
+class GuidedEngine:
+    """An engine of torch that is told a picture's vector before the picture's tiles.
+
+    Args:
+        engine: of a network with guidance attached.
+    """
+
+    def __init__(self, engine: "TorchEngine") -> None:
+        self._engine = engine
+        self.name, self.device = engine.name, engine.device
+        self.precision: Precision = engine.precision
+        self.size_multiple = engine.size_multiple
+        self.bytes_per_pixel = engine.bytes_per_pixel
+        self.scale, self.fixed_patch = engine.scale, engine.fixed_patch
+        self._network, self._vector = engine._forward, None
+        engine._forward = self._forward
+        self._float32: GuidedEngine | None = None
+
+    def guide(self, vector: np.ndarray | None) -> None:
+        """The degradation vector of the picture that comes next; None leaves guidance out."""
+        import torch
+
+        self._vector = None
+        if vector is not None:
+            self._vector = torch.tensor(vector[None], dtype=torch.float32, device=self.device)
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Restore a batch; see `Engine.run`."""
+        return self._engine.run(batch)
+
+    def in_float32(self) -> Engine:
+        """Return this network in plain float32; itself if it is that."""
+        if self.precision == "float32":
+            return self
+        if self._float32 is None:
+            plain: Any = self._engine.in_float32()
+            self._float32 = GuidedEngine(plain)
+        self._float32._vector = self._vector
+        return self._float32
+
+    def _forward(self, image: "torch.Tensor") -> "torch.Tensor":
+        network: Any = self._network
+        return network(image, vector=self._vector)
+
+
+def guided_restorer(
+    model: LoadedModel,
+    guidance: AppliedAdapter,
+    adapters: Sequence[AdapterLike],
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int | None = None,
+    compile: bool = False,
+    **tiles: Any,
+) -> Restorer:
+    """A restorer with guidance, whose engine is a `GuidedEngine`.
+
+    Args:
+        model: the base.
+        guidance: of method `guidance`.
+        adapters: besides, with their strengths.
+        engine, device, precision, threads, compile, tiles: as `Restorer` takes them.
+
+    Raises:
+        EngineError: something else than torch is asked for.
+        MissingExtraError: torch is not installed.
+        AdapterError: an adapter belongs to another base.
+    """
+    assert set(tiles) <= set(_TILES), tiles
+    if engine == "openvino" or precision == "int8":
+        raise EngineError(
+            f"{'openvino' if engine == 'openvino' else precision} cannot run guidance, which this "
+            "all-in-one file has: use engine torch with precision float32 or bf16"
+        )
+    if not is_installed("torch"):
+        raise MissingExtraError("torch, which guidance needs,", "torch")
+    from urushi.inference.engines.torch_engine import TorchEngine
+
+    ready, applied, attached = apply_adapters(model, adapters)
+    made = TorchEngine(
+        ready,
+        device=choose_device(device),
+        precision=precision,  # pyright: ignore[reportArgumentType]
+        threads=threads,
+        compile=compile,
+        adapters=(guidance, *attached),
+    )
+    restorer = Restorer.from_engine(GuidedEngine(made), **tiles)
+    restorer.adapters = (guidance, *applied)
+    return restorer

@@ -1,0 +1,337 @@
+"""Training an all-in-one model: a router, guidance, experts; each stage can be resumed.
+
+The three stages of LoRA-IR (arXiv 2410.15385). First the router learns to tell kinds of damage
+apart. Then, where that is wanted, the base learns to be guided by the router's vector. Last the
+experts are trained, and the third stage writes nothing but them and the file that names them.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from urushi.adapters import Adapted, Adapter
+from urushi.adapters.experts import Experts
+from urushi.adapters.joining import split
+from urushi.backbones.network import RestorationNetwork
+from urushi.errors import RecipeError
+from urushi.evaluation.benchmark import evaluate
+from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
+from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
+from urushi.files.model import LoadedModel, graph_path, read_model
+from urushi.files.router import RouterHeader, read_router, router_graph_path, write_router
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.zoo import ZOO, find_model
+from urushi.training.all_in_one_data import AllInOneFiles, router_recipe_of
+from urushi.training.all_in_one_recipe import AllInOneRecipe
+from urushi.training.all_in_one_stages import Stage, StagePlans, finished, settled_base
+from urushi.training.loop import train
+from urushi.training.outcome import adapter_header, adapter_tensors
+from urushi.training.progress import Progress, TrainingResult
+from urushi.training.router import RouterProgress, train_router
+
+__all__ = ["AllInOneResult", "AllInOneTraining"]
+
+
+@dataclass(frozen=True)
+class AllInOneResult:
+    """What a training leaves.
+
+    Attributes:
+        finished: False when it was stopped by a signal; resume it.
+        stopped_by: number of that signal.
+        stage: the last one that was worked on.
+        path: the all-in-one file; None unless finished.
+        header: what it says; None unless finished.
+        trained: stages that were trained now and not before.
+    """
+
+    finished: bool
+    stopped_by: int | None
+    stage: str
+    path: Path | None = None
+    header: RouterHeader | None = None
+    trained: tuple[str, ...] = ()
+
+
+class _StoppedError(Exception):
+    """A signal ended a stage."""
+
+    def __init__(self, stage: str, by: int | None) -> None:
+        super().__init__(stage)
+        self.stage, self.by = stage, by
+
+
+@dataclass
+class AllInOneTraining:
+    """One all-in-one training.
+
+    Args:
+        recipe: what to do.
+        files: packed pictures of the recipe's folders.
+        run: folder of this training; in the end it holds the all-in-one file with its members.
+        root: the place of the data, for benchmarks.
+        resume: go on where it was stopped; stages that are finished are passed over.
+        device: `auto` (the best there is) or `cpu`.
+        download: fetch a CLIP from the hub where it is not there yet.
+        on_stage: told what begins or is passed over, a clause each.
+        on_progress, on_router_progress: called about every ten seconds and at validations.
+
+    Raises:
+        RecipeError: the run exists already, or was made by another recipe or from other data.
+    """
+
+    recipe: AllInOneRecipe
+    files: AllInOneFiles
+    run: Path
+    root: Path | str | None = None
+    resume: bool = False
+    device: str = "auto"
+    download: bool = True
+    on_stage: Callable[[str], None] = field(default=lambda _text: None)
+    on_progress: Callable[[Progress], None] | None = None
+    on_router_progress: Callable[[RouterProgress], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._trained: list[str] = []
+        stated = self.run / "recipe.yaml"
+        if stated.exists() and not self.resume:
+            raise RecipeError(
+                f"{self.run} holds an all-in-one training: resume it (--resume), or choose another "
+                "folder"
+            )
+
+    def train(self) -> AllInOneResult:
+        """Trains what is not trained yet, to the end or until a signal.
+
+        Raises:
+            UrushiError: see `urushi.training.loop.train` and `urushi.training.router.train_router`.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False)
+        (self.run / "recipe.yaml").write_text(text, encoding="utf-8")
+        try:
+            self._router = read_router(self._train_router())
+            self._check_router()
+            self._plans = StagePlans(self.recipe, self.files, self._router, self.device)
+            self._model, self._guidance = self._train_guided()
+            if self.recipe.experts.mode == "joint":
+                self._train_joint()
+            else:
+                for name in self.recipe.expert_classes:
+                    self._train_expert(name)
+        except _StoppedError as stop:
+            return AllInOneResult(False, stop.by, stop.stage, trained=tuple(self._trained))
+        path, header = self._assemble()
+        return AllInOneResult(True, None, "the end", path, header, tuple(self._trained))
+
+    # --- first stage ---
+
+    def _train_router(self) -> Path:
+        if self.recipe.router.file is not None:
+            return Path(self.recipe.router.file)
+        own = router_recipe_of(self.recipe, self.files)
+        folder = self.run / "router"
+        path = folder / f"{own.name}.safetensors"
+        if path.is_file() and read_router(path).header.recipe == own.model_dump(mode="json"):
+            self.on_stage("router: trained before")
+            return path
+        self.on_stage(f"router: {own.steps} steps")
+        result = train_router(
+            own,
+            self.files.router,
+            folder,
+            resume=self.resume,
+            device=self.device,
+            download=self.download,
+            on_progress=self.on_router_progress,
+        )
+        if result.path is None:
+            raise _StoppedError("router", result.stopped_by)
+        self._trained.append("router")
+        return result.path
+
+    def _check_router(self) -> None:
+        """A router of one's own must know the classes."""
+        known = self._router.header.classes
+        if missing := [name for name in self.recipe.classes if name not in known]:
+            raise RecipeError(
+                f"{self._router.path} knows the classes {', '.join(known)}, but not "
+                f"{missing[0]!r}: leave that out, or train a router"
+            )
+
+    # --- second stage ---
+
+    def _train_guided(self) -> tuple[LoadedModel, LoadedAdapter | None]:
+        base = read_model(find_model(self.recipe.start))
+        mode = self.recipe.guided.mode
+        if mode == "none":
+            return self._own_base(base), None
+        stage = self._plans.guided(base)
+        target = self.run / "guidance.safetensors"
+        own = self.run / f"{self.recipe.name}-base.safetensors"
+        if finished(target, stage.recipe):
+            self.on_stage("guidance: trained before")
+        else:
+            network = self._run_stage("guidance", stage, self.run / "guided")
+            if mode == "full":
+                model, guidance = settled_base(network, base, own, self.recipe, stage.recipe)
+            else:
+                model, guidance = base, _last_adapter(network)
+            self._write(guidance, target, stage, model)
+        model = read_model(own) if mode == "full" else self._own_base(base)
+        return model, read_adapter(target)
+
+    def _own_base(self, base: LoadedModel) -> LoadedModel:
+        """The base, with a copy beside the all-in-one file where it does not ship."""
+        if base.path.resolve().parent == ZOO:
+            return base
+        copy = self.run / base.path.name
+        if copy.resolve() != base.path.resolve() and not copy.exists():
+            shutil.copyfile(base.path, copy)
+            if base.graph is not None:
+                shutil.copyfile(base.graph, graph_path(copy))
+        return base
+
+    # --- third stage ---
+
+    def _train_expert(self, name: str) -> None:
+        stage = self._plans.expert(name, self._model, self._guidance)
+        target = self.run / f"{name}.safetensors"
+        if finished(target, stage.recipe):
+            self.on_stage(f"{name}: trained before")
+            return
+        benchmarks = self.recipe.classes[name].benchmarks
+
+        def validate(network: nn.Module) -> dict[str, float]:
+            loaded = self._loaded(_last_adapter(network), stage)
+            return self._scores(name, loaded, benchmarks)
+
+        network = self._run_stage(
+            name, stage, self.run / "experts" / name, validate if benchmarks else None
+        )
+        expert = _last_adapter(network)
+        scores: dict[str, Any] = {}
+        if benchmarks:
+            before = self._scores(name, None, benchmarks)
+            after = self._scores(name, self._loaded(expert, stage), benchmarks)
+            scores = {b: {"psnr_base": before[b], "psnr": after[b]} for b in benchmarks}
+        self._write(expert, target, stage, self._model, scores=scores)
+
+    def _train_joint(self) -> None:
+        stage = self._plans.joint(self._model, self._guidance)
+        names = self.recipe.expert_classes
+        targets = {name: self.run / f"{name}.safetensors" for name in names}
+        if all(finished(path, stage.recipe) for path in targets.values()):
+            self.on_stage("experts: trained before")
+            return
+        network = self._run_stage("experts", stage, self.run / "experts" / "joint")
+        assert isinstance(network, Adapted)
+        joint = _last_adapter(network)
+        assert isinstance(joint, Experts)
+        for name, expert in zip(names, split(joint, network.backbone), strict=True):
+            self._write(expert, targets[name], stage, self._model, name=name, degradations=[name])
+
+    # --- what the stages share ---
+
+    def _run_stage(
+        self,
+        name: str,
+        stage: Stage,
+        folder: Path,
+        validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    ) -> nn.Module:
+        """The network of a stage as it is in the end."""
+        self.on_stage(f"{name}: {stage.recipe.schedule.steps} steps")
+        result: TrainingResult = train(
+            stage.recipe,
+            stage.material,
+            folder,
+            resume=self.resume,
+            device=self.device,
+            validate=validate,
+            on_progress=self.on_progress,
+        )
+        if not result.finished:
+            raise _StoppedError(name, result.stopped_by)
+        self._trained.append(name)
+        network = stage.material.network(True)
+        network.load_state_dict(result.weights)
+        return network.eval()
+
+    def _loaded(self, adapter: Adapter, stage: Stage) -> LoadedAdapter:
+        header = adapter_header(stage.recipe, adapter, self._model)
+        name = Path(f"{stage.recipe.name}, in training")
+        return LoadedAdapter(header, adapter_tensors(adapter), name)
+
+    def _scores(
+        self, name: str, expert: LoadedAdapter | None, benchmarks: list[str]
+    ) -> dict[str, float]:
+        """PSNR of the right route, or of the base alone without an expert."""
+        guidance = None if self._guidance is None else Expert(self._guidance, 1.0)
+        experts = {} if expert is None else {name: Expert(expert, 1.0)}
+        members = AllInOne(self._router, base_facts(self._model), experts, guidance)
+        restorer = AutoRestorer(
+            members,
+            model=self._model,
+            task="none" if expert is None else name,
+            engine="torch",
+            device=self.device,
+        )
+        found = {}
+        for benchmark in benchmarks:
+            means = evaluate(restorer, benchmark, root=self.root, limit=self.recipe.limit).means
+            assert means.psnr is not None
+            found[benchmark] = means.psnr
+        return found
+
+    def _write(
+        self, adapter: Adapter, target: Path, stage: Stage, model: LoadedModel, **facts: Any
+    ) -> None:
+        header = adapter_header(stage.recipe, adapter, model, **facts)
+        write_adapter(target, adapter_tensors(adapter), header, self.recipe.experts.storage)
+
+    def _assemble(self) -> tuple[Path, RouterHeader]:
+        """Writes the file that names all members, and reads it as users will."""
+        recipe, stored = self.recipe, self._router
+        files = {name: self.run / f"{name}.safetensors" for name in recipe.expert_classes}
+        members = {name: read_adapter(path) for name, path in files.items()}
+        scores = {n: member.header.scores for n, member in members.items() if member.header.scores}
+        if recipe.experts.leave_out_worse:
+            better = {n: m for n, m in members.items() if _gain(m.header.scores) >= 0}
+            members = better or members  # a file without any would be no all-in-one
+        header = stored.header.model_copy(
+            update={
+                "name": recipe.name,
+                "description": recipe.description or stored.header.description,
+                "base": base_facts(self._model),
+                "experts": {name: member_of(member) for name, member in members.items()},
+                "guidance": None if self._guidance is None else member_of(self._guidance),
+                "scores": {**stored.header.scores, **({"experts": scores} if scores else {})},
+                "licence": recipe.licence,
+                "data": recipe.data_statement,
+            }
+        )
+        path = self.run / f"{recipe.name}.safetensors"
+        if stored.graph is not None and stored.path != path:
+            shutil.copyfile(stored.graph, router_graph_path(path))
+        write_router(path, stored.tensors, header, stored.storage)
+        return path, read_all_in_one(path).router.header
+
+
+def _gain(scores: Mapping[str, Any]) -> float:
+    """How much better than the base, in dB; 0 where it was not measured."""
+    gains = [row["psnr"] - row["psnr_base"] for row in scores.values()]
+    return sum(gains) / max(1, len(gains))
+
+
+def _last_adapter(network: nn.Module) -> Adapter:
+    assert isinstance(network, Adapted)
+    assert isinstance(network.backbone, RestorationNetwork)
+    adapter = network.adapters[-1]
+    assert isinstance(adapter, Adapter)
+    return adapter

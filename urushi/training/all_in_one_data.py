@@ -1,0 +1,211 @@
+"""What an all-in-one training learns from: the folders of its recipe, packed for all stages."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from urushi.data.pack import pack_pairs, pack_pictures
+from urushi.data.packed import PackedPairs, PackedPictures
+from urushi.data.pairs import PairedFolder
+from urushi.degradations import create_degradation
+from urushi.errors import DataError
+from urushi.evaluation.catalog import data_root
+from urushi.files.router import CLEAN
+from urushi.training.all_in_one_recipe import AllInOneRecipe
+from urushi.training.batches import Batches, CleanBatches, DegradedBatches, PairBatches
+from urushi.training.build import Stages, stage_sizes
+from urushi.training.class_batches import ClassBatches, ClassDraws
+from urushi.training.recipe import Recipe
+from urushi.training.router import RouterData
+from urushi.training.router_recipe import ClassSettings, PictureSettings, RouterRecipe
+
+__all__ = ["AllInOneFiles", "class_stages", "pack_all_in_one", "router_recipe_of"]
+
+Tell = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class AllInOneFiles:
+    """The packs of an all-in-one training.
+
+    Attributes:
+        clean: clean pictures that experts learn from.
+        pairs: pairs of classes, by name.
+        router: what the router learns from, and is measured by.
+        folders: of the pictures of classes that the router learns from, relative to the data.
+        notes: what was left out, a sentence each.
+    """
+
+    clean: PackedPictures
+    pairs: Mapping[str, PackedPairs]
+    router: RouterData
+    folders: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+
+    def sha256(self, classes: Iterable[str]) -> str:
+        """What some classes are trained on."""
+        own = [f"{name}:{self.pairs[name].sha256}" for name in classes if name in self.pairs]
+        return " ".join([self.clean.sha256, *own])
+
+
+def pack_all_in_one(
+    recipe: AllInOneRecipe,
+    folder: Path,
+    root: Path | str | None = None,
+    on_progress: Tell | None = None,
+) -> AllInOneFiles:
+    """Packs all that a recipe names into a folder; what is packed there already stays.
+
+    Args:
+        recipe: names the folders.
+        folder: where the packs go.
+        root: the place of the data; `$URUSHI_DATA` if not given.
+        on_progress: called after every picture with (done, total, name), pack by pack.
+
+    Raises:
+        DataError: a folder is missing, or has no pairs.
+    """
+    data = data_root(root)
+    packer = _Packer(folder, on_progress)
+    patch = recipe.data.patch
+    clean = packer.pictures("clean", [data / name for name in recipe.data.clean], patch)
+    held = packer.pictures("clean-validation", [data / name for name in recipe.data.validation], 16)
+    pairs: dict[str, PackedPairs] = {}
+    inputs: dict[str, list[Path]] = {}
+    measured: dict[str, list[Path]] = {}
+    targets: list[Path] = []
+    for name, plan in recipe.classes.items():
+        found = [PairedFolder(data / one) for one in plan.pairs]
+        if found:
+            pairs[name] = packer.pairs(f"pairs-{name}", found, patch)
+            inputs[name] = [one.input_folder for one in found]
+            targets += [one.target_folder for one in found]
+        if plan.validation:
+            measured[name] = [PairedFolder(data / one).input_folder for one in plan.validation]
+    if CLEAN in recipe.classes and targets and recipe.router.targets:
+        inputs[CLEAN] = targets
+    real, real_held = {}, {}
+    if recipe.router.file is None:
+        least = min(recipe.router.sides)
+        real = {n: packer.pictures(f"router-{n}", f, least) for n, f in inputs.items()}
+        real_held = {
+            n: packer.pictures(f"router-validation-{n}", f, least) for n, f in measured.items()
+        }
+    folders = {
+        name: tuple(path.relative_to(data).as_posix() for path in paths)
+        for name, paths in inputs.items()
+    }
+    router = RouterData(clean, held, real, real_held)
+    return AllInOneFiles(clean, pairs, router, folders, tuple(packer.notes))
+
+
+def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterRecipe:
+    """The recipe of the first stage."""
+    own = recipe.router
+    classes = {
+        name: ClassSettings(
+            degradation=plan.degradation, pictures=list(files.folders.get(name, ()))
+        )
+        for name, plan in recipe.classes.items()
+    }
+    return RouterRecipe(
+        name=recipe.name,
+        description=recipe.description,
+        licence=recipe.licence,
+        data_statement=recipe.data_statement,
+        seed=recipe.seed,
+        classes=classes,
+        encoder=own.encoder,
+        views=own.views,
+        pictures=PictureSettings(
+            clean=recipe.data.clean,
+            sides=own.sides,
+            per_class=own.per_class,
+            real=own.real,
+            augment=own.augment,
+        ),
+        steps=own.steps,
+        optimizer=own.optimizer,
+        validation=own.validation,
+        threshold=own.threshold,
+        precision=own.precision,
+        checkpoint_minutes=recipe.checkpoint_minutes,
+    )
+
+
+def class_stages(
+    recipe: Recipe, files: AllInOneFiles, device: torch.device, rank: int, processes: int
+) -> Stages:
+    """The batches of a recipe that has classes.
+
+    Raises:
+        RecipeError: a batch cannot be shared by that many processes.
+        DataError: no picture is large enough.
+        DegradationError: a degradation is not valid, or makes pictures smaller.
+    """
+    packs = [files.clean, *(files.pairs[name] for name in recipe.classes if name in files.pairs)]
+    # On an accelerator the pixels stay there; on a CPU the mapped files are as near.
+    resident = {
+        id(pack): None if device.type == "cpu" else pack.to_tensor(device) for pack in packs
+    }
+    stages: Stages = []
+    for start, patch, batch in stage_sizes(recipe, processes):
+        shared = (patch, batch, recipe.data.augment, recipe.seed, device)
+
+        def made(
+            name: str, shared: tuple[int, int, bool, int, torch.device] = shared
+        ) -> ClassDraws:
+            source, pack = recipe.classes[name], files.pairs.get(name)
+            synthetic: Batches | None = None
+            own = resident[id(files.clean)]
+            if source.degradation is not None:
+                options = dict(source.degradation)
+                degradation = create_degradation(str(options.pop("name", "")), **options)
+                if degradation.scale != 1:
+                    raise DataError(
+                        f"the class {name} makes pictures smaller, which experts of one base "
+                        "cannot undo: leave it out"
+                    )
+                synthetic = DegradedBatches(files.clean, *shared, own, degradation=degradation)
+            elif name == CLEAN:
+                synthetic = CleanBatches(files.clean, *shared, own)
+            real = None
+            if source.pairs:
+                assert pack is not None
+                real = PairBatches(pack, *shared, resident[id(pack)])
+            return ClassDraws(synthetic, real, source.real)
+
+        draws = [made(name) for name in recipe.classes]
+        stages.append((start, ClassBatches(draws, patch, batch, recipe.seed, rank, processes)))
+    return stages
+
+
+class _Packer:
+    """Packs into one folder, each pack once."""
+
+    def __init__(self, folder: Path, tell: Tell | None) -> None:
+        self._folder, self._tell = folder, tell
+        self.notes: list[str] = []
+
+    def pictures(self, name: str, folders: list[Path], least: int) -> PackedPictures:
+        target = self._folder / f"{name}.safetensors"
+        if not target.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            done = pack_pictures(folders, target, min_side=least, on_progress=self._tell)
+            self.notes += [f"left out of {name}: {reason}" for _, reason in done.skipped]
+        return PackedPictures(target)
+
+    def pairs(self, name: str, found: list[PairedFolder], least: int) -> PackedPairs:
+        target = self._folder / f"{name}.safetensors"
+        if not target.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            rows = [
+                (f"{number}/{pair.name}", pair.input, pair.target)
+                for number, folder in enumerate(found)
+                for pair in folder
+            ]
+            done = pack_pairs(rows, target, min_side=least, on_progress=self._tell)
+            self.notes += [f"left out of {name}: {reason}" for _, reason in done.skipped]
+        return PackedPairs(target)
