@@ -1,5 +1,6 @@
 """Low resolution together with what else spoils small pictures: AdaptIR's hybrids."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,8 +19,9 @@ class _AfterDownsampling(Degradation):
 
     factor: int
 
+    @abstractmethod
     def _second(self) -> Degradation:
-        raise NotImplementedError
+        """What comes after the down-sampling."""
 
     def __post_init__(self) -> None:
         # Both check their values.

@@ -64,19 +64,9 @@ def carry_over(
     if strip:
         return image, keep
     for field in fields & set(_BLOBS):
-        data = source.get(field)
-        if field == "exif-data":
-            data = _without_thumbnail(data)
-        elif field == "iptc-data":
-            data = converted_iptc(data, header.info.path, header.info.format, format)
-            if data is None:
-                continue
-        elif field == "xmp-data":
-            data = _XMP_ORIENTATION.sub(rb"\g<1>1", data)
-            if scale > 1:
-                data = _XMP_SIZES.sub(
-                    lambda found: found[1] + str(scale * int(found[2])).encode(), data
-                )
+        data = _carried(source.get(field), field, header, format, scale)
+        if data is None:
+            continue
         image.set_type(blob, field, data)
         keep |= _BLOBS[field]
     for field in fields:
@@ -96,6 +86,21 @@ def carry_over(
         for field in _EXIF_RESOLUTION & set(image.get_fields()):
             image.remove(field)
     return image, keep
+
+
+def _carried(data: Any, field: str, header: Header, format: str, scale: int) -> Any:
+    """A block of metadata as it is to be written; None where the target cannot have it."""
+    if field == "exif-data":
+        return _without_thumbnail(data)
+    if field == "iptc-data":
+        return converted_iptc(data, header.info.path, header.info.format, format)
+    if field == "xmp-data":
+        data = _XMP_ORIENTATION.sub(rb"\g<1>1", data)
+        if scale > 1:
+            data = _XMP_SIZES.sub(
+                lambda found: found[1] + str(scale * int(found[2])).encode(), data
+            )
+    return data
 
 
 def _states_resolution(source: Any, fields: set[str]) -> bool:
