@@ -31,7 +31,7 @@ def rewrite(path: Path, change, stored: dict[str, np.ndarray] | None = None) -> 
     return path
 
 
-def refuse(path: Path, words: str) -> None:
+def check_refused(path: Path, words: str) -> None:
     with pytest.raises(FileFormatError, match=words):
         read_router(path)
 
@@ -76,36 +76,40 @@ def test_half_precision_halves_the_file(tmp_path, path):
     ],
 )
 def test_wrong_metadata_is_refused(path, change, words):
-    refuse(rewrite(path, change), words)
+    check_refused(rewrite(path, change), words)
 
 
 def test_wrong_tensors_are_refused(path):
     tensors = load_file(path)
     bias = "head.classifier.bias"
-    refuse(rewrite(path, lambda c: None, {**tensors, "x": np.ones(1, np.float32)}), "'x' is none")
+    check_refused(
+        rewrite(path, lambda c: None, {**tensors, "x": np.ones(1, np.float32)}), "'x' is none"
+    )
     less = {name: tensor for name, tensor in tensors.items() if name != bias}
-    refuse(rewrite(path, lambda c: None, less), "'head.classifier.bias' is missing")
+    check_refused(rewrite(path, lambda c: None, less), "'head.classifier.bias' is missing")
     hot = {**tensors, bias: np.full_like(tensors[bias], np.nan)}
-    refuse(rewrite(path, lambda c: None, hot), "NaN")
+    check_refused(rewrite(path, lambda c: None, hot), "NaN")
     changed = {**tensors, bias: tensors[bias] + 1}
     rewrite(path, lambda c: c.update(tensors_hash="0" * 64), changed)
-    refuse(path, "it was changed or damaged")
+    check_refused(path, "it was changed or damaged")
 
 
 def test_a_router_with_clip_holds_no_encoder(path):
     facts = {"kind": "clip", "name": "a/b", "width": 8, "projection_hash": "0" * 64}
-    refuse(rewrite(path, lambda c: c.update(encoder=facts)), "none of a router with a clip encoder")
+    check_refused(
+        rewrite(path, lambda c: c.update(encoder=facts)), "none of a router with a clip encoder"
+    )
 
 
 def test_other_files_are_named(tmp_path, path):
     model = tmp_path / "model.safetensors"
     header = ModelHeader(backbone="x", config={})
     write_model(model, {"a": np.ones(2, np.float32)}, header)
-    refuse(model, "a model file, expected a router file")
+    check_refused(model, "a model file, expected a router file")
     with pytest.raises(FileFormatError, match="expected"):
         read_model(path)
     tiny_clip().save_pretrained(tmp_path)
-    refuse(tmp_path / "config.json", "not a complete safetensors file")
-    refuse(tmp_path / "absent.safetensors", "there is no such file")
+    check_refused(tmp_path / "config.json", "not a complete safetensors file")
+    check_refused(tmp_path / "absent.safetensors", "there is no such file")
     with pytest.raises(FileFormatError, match=r"must end in \.safetensors"):
         write_router(tmp_path / "x.pth", {}, read_router_header(path))

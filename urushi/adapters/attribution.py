@@ -93,24 +93,27 @@ def attribute(
     try:
         for step in range(steps):
             _move(point, start, line, (step + _FIRST[rule]) / steps)
-            loss = _loss(network, point, picture, reference)
-            gradients = torch.autograd.grad(loss, list(point.values()), allow_unused=True)
-            for total, gradient in zip(sums.values(), gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-            del loss, gradients  # before the next pass needs the memory
+            _add_gradient(sums, point, _loss(network, point, picture, reference))
             if on_step is not None:
                 on_step()
         losses = []
-        for end in (0.0, 1.0):
-            _move(point, start, line, end)
-            with torch.no_grad():
+        with torch.no_grad():
+            for end in (0.0, 1.0):
+                _move(point, start, line, end)
                 losses.append(float(_loss(network, point, picture, reference)))
     finally:
         network.train(was_training)
     for name, total in sums.items():
         total.mul_(line[name]).div_(steps)
     return Attribution(sums, *losses)
+
+
+def _add_gradient(sums: dict[str, Tensor], point: dict[str, Tensor], loss: Tensor) -> None:
+    # In a function of its own, so that loss and gradients are gone before the next pass.
+    gradients = torch.autograd.grad(loss, list(point.values()), allow_unused=True)
+    for total, gradient in zip(sums.values(), gradients, strict=True):
+        if gradient is not None:
+            total += gradient
 
 
 def kernel_scores(score: Float[Tensor, "..."]) -> Float[Tensor, "out in"]:

@@ -15,9 +15,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from urushi.errors import FileFormatError
+from urushi.errors import FileFormatError, RecipeError
 
-__all__ = ["Checkpoint", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoint_to_resume",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 KIND = "urushi-checkpoint"
 VERSION = 1
@@ -75,6 +81,21 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     for old in _checkpoints(folder)[KEPT:]:
         old.unlink()
     return path
+
+
+def checkpoint_to_resume(run: Path, *, resume: bool) -> Checkpoint | None:
+    """The newest checkpoint of a training in the folder `run`; None where it holds none.
+
+    Raises:
+        RecipeError: it holds one, and the training is not to be resumed.
+    """
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    if checkpoint is not None and not resume:
+        raise RecipeError(
+            f"{run} holds a training at step {checkpoint.step}: resume it (--resume), "
+            "or choose another folder"
+        )
+    return checkpoint
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

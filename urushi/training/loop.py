@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
 from urushi.degradations.chain import Chain
-from urushi.errors import RecipeError, UrushiError
+from urushi.errors import UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
 from urushi.training.batches import Batch, DegradedBatches, step_generator
 from urushi.training.build import Material, check_scale, material_of
-from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
@@ -316,14 +316,9 @@ class _Session:
         return self.run / "checkpoints"
 
     def _checkpoint_to_resume(self, resume: bool) -> Checkpoint | None:
-        checkpoint = newest_checkpoint(self._folder)
+        checkpoint = checkpoint_to_resume(self.run, resume=resume)
         if checkpoint is None:
             return None
-        if not resume:
-            raise RecipeError(
-                f"{self.run} holds a training at step {checkpoint.step}: resume it (--resume), "
-                "or choose another folder"
-            )
         check_same_training(self.recipe, self.material.sha256, checkpoint, self.run)
         return checkpoint
 

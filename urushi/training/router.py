@@ -25,7 +25,7 @@ from urushi.inference.devices import choose_device
 from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
 from urushi.routing.router import Router, RouterHead, save_router
 from urushi.training.batches import Batch
-from urushi.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.router_batches import RouterBatches, router_batches
 from urushi.training.router_recipe import COMPACT_VIEWS, RouterRecipe
 from urushi.training.router_scores import confusion_of, scores_of
@@ -340,14 +340,9 @@ class _Session:
         return self.run / "checkpoints"
 
     def _checkpoint(self, resume: bool) -> Checkpoint | None:
-        checkpoint = newest_checkpoint(self._folder)
+        checkpoint = checkpoint_to_resume(self.run, resume=resume)
         if checkpoint is None:
             return None
-        if not resume:
-            raise RecipeError(
-                f"{self.run} holds a training at step {checkpoint.step}: resume it (--resume), "
-                "or choose another folder"
-            )
         if checkpoint.data != self.data.sha256:
             raise RecipeError(
                 f"{self.run} was trained on other pictures: give the same, or choose another folder"
