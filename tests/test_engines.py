@@ -80,6 +80,22 @@ def test_contract_of_run(model, engine):
     assert np.abs(ready.run(batch(40, 48)[..., ::2][..., :24]).mean()) < 10
 
 
+def test_a_signal_is_survived_after_engines_have_gone(model, tmp_path):
+    run_watched(
+        "import gc, signal\n"
+        "model = read_model(Path(sys.argv[1]))\n"
+        "one, other = (create_engine(model, engine='openvino') for _ in range(2))\n"
+        "del one; gc.collect()\n"  # in the order in which they came
+        "del other; gc.collect()\n"
+        "arrived = []\n"
+        "signal.signal(signal.SIGINT, lambda number, frame: arrived.append(number))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "assert arrived == [signal.SIGINT]",
+        tmp_path / "home",
+        model.path,
+    )
+
+
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bf16_is_close_and_falls_back_to_float32(model, engine):
     full = create_engine(model, engine=engine)

@@ -31,7 +31,12 @@ from urushi.inference.engines.int8 import (
     convolutions,
     fold_constants,
 )
-from urushi.inference.engines.openvino_engine import OpenVINOEngine, import_openvino, read_graph
+from urushi.inference.engines.openvino_engine import (
+    OpenVINOEngine,
+    import_openvino,
+    openvino_core,
+    read_graph,
+)
 
 if TYPE_CHECKING:
     import openvino
@@ -117,7 +122,7 @@ def export_int8(
 
 def _measured(nncf: Any, model: LoadedModel, inputs: np.ndarray) -> dict[str, LayerRanges]:
     """Let NNCF quantise the network, and read the ranges it chose off the result."""
-    graph, _ = read_graph(import_openvino().Core(), model)
+    graph, _ = read_graph(openvino_core(), model)
     fold_constants(graph)
     chosen = convolutions(graph)
     if not chosen:

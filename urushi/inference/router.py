@@ -94,9 +94,9 @@ class OpenVINOEncoder:
     device = "cpu"
 
     def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
-        from urushi.inference.engines.openvino_engine import import_openvino, read_graph
+        from urushi.inference.engines.openvino_engine import openvino_core, read_graph
 
-        core = import_openvino().Core()
+        core = openvino_core()
         graph, _ = read_graph(core, _as_model(stored))
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",  # probabilities should not depend on the CPU

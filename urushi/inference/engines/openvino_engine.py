@@ -1,6 +1,7 @@
 """The OpenVINO engine: runs the exported graph with the weights of a model file, without torch."""
 
 import sys
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "SIZE_MULTIPLE_KEY",
     "OpenVINOEngine",
     "import_openvino",
+    "openvino_core",
     "read_graph",
 ]
 
@@ -38,6 +40,8 @@ FIXED_PATCH_KEY = "urushi_fixed_patch"
 # A network compiled for one size is faster, but compiling takes about as long as this many pixels.
 _WORTH_COMPILING = 256 * 256
 _KEPT_SIZES = 2
+_core_lock = threading.Lock()
+_the_core: Any = None
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "failed to allocate")
 
 
@@ -66,7 +70,7 @@ class OpenVINOEngine:
         self._model = model
         self._threads = threads
         self._float32: OpenVINOEngine | None = None
-        self._core = import_openvino().Core()
+        self._core = openvino_core()
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "bf16" and not has_bf16:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
@@ -128,6 +132,19 @@ class OpenVINOEngine:
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
+
+
+def openvino_core() -> Any:
+    """The one `openvino.Core` of this process, which is never given up.
+
+    A Core gives its thread another stack for signal handlers and on leaving puts back the one it
+    found, which may be that of a Core that left before: the next Ctrl-C would end the process.
+    """
+    global _the_core
+    with _core_lock:
+        if _the_core is None:
+            _the_core = import_openvino().Core()
+        return _the_core
 
 
 def import_openvino() -> Any:
