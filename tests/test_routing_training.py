@@ -208,7 +208,7 @@ def test_a_training_that_diverges_says_so(data, tmp_path):
         ({"classes": {"clean": {}, "a": {}}}, "class a has neither"),
         ({"classes": {"clean": {}}}, "classes"),
         ({"classes": {"clean": {}, "a/b": {"pictures": ["a"]}}}, "classes.a/b"),
-        ({"most": 3}, "most has no effect"),
+        ({"most": 3}, "test: most has no effect"),
         ({"encoder": {"kind": "compact", "widths": [2], "width": 3}}, "multiple of 2"),
         ({"stepz": 3}, "did you mean 'steps'"),
     ],
@@ -223,6 +223,9 @@ def test_a_recipe_is_read_from_a_file(tmp_path):
 
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(TINY))
     assert load_router_recipe(tmp_path / "r.yaml", ["steps=9"]) == recipe(steps=9)
+    written = yaml.safe_dump(recipe().model_dump(mode="json"))  # as it lies beside a router
+    (tmp_path / "written.yaml").write_text(written)
+    assert load_router_recipe(tmp_path / "written.yaml", []) == recipe()
 
 
 # --- the confusion matrix ---

@@ -115,7 +115,7 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
 def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as one sentence: where, what, and the nearest known key."""
     first = reason.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    where = ".".join(str(part) for part in first["loc"])
     more = f" (and {reason.error_count() - 1} more)" if reason.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         group: Any = model
@@ -129,4 +129,5 @@ def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"{where} is missing{more}"
     said = first["msg"].removeprefix("Value error, ")
-    return f"{where} is {first['input']!r}: {said[0].lower()}{said[1:]}{more}"
+    said = f"{said[0].lower()}{said[1:]}{more}"
+    return f"{where} is {first['input']!r}: {said}" if where else said

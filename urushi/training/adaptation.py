@@ -35,8 +35,8 @@ __all__ = [
 
 VALIDATION = "validation"
 # Greatest learning rate by method; docs/log.md has the trials. Others take that of low rank.
-LEARNING_RATES = {"full": 2e-4, "decoder": 3e-4, "ssf": 5e-3, "bitfit": 3e-3, "norm": 3e-3}
-DEFAULT_LEARNING_RATE = 2e-3
+LEARNING_RATES = {"full": 6e-4, "ssf": 1e-2, "adaptformer": 1e-2}
+DEFAULT_LEARNING_RATE = 3e-3
 _PATCH, _BATCH = 128, 8
 _UNLIMITED = 1_000_000
 _EVERY = 25

@@ -155,7 +155,8 @@ class RouterRecipe(Settings):
                 )
             if name != CLEAN and settings.degradation is None and not settings.pictures:
                 raise ValueError(f"class {name} has neither a degradation nor pictures: give one")
-        if self.mode == "single" and "most" in self.model_fields_set and self.most != 1:
+        default = type(self).model_fields["most"].default  # stands in every recipe written out
+        if self.mode == "single" and self.most not in (1, default):
             raise ValueError("most has no effect with mode single: leave it out")
         return self
 
