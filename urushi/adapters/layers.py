@@ -17,19 +17,22 @@ KINDS: tuple[ParameterKind, ...] = ("weight", "bias", "norm", "scale")
 
 @dataclass(frozen=True)
 class WeightLayer:
-    """A convolution or linear layer.
+    """A convolution, a transposed one, or a linear layer.
 
     Attributes:
         name: dotted path of the module.
-        shape: of its weight, `(out, in / groups, kh, kw)` or `(out, in)`.
+        shape: of its weight, `(out, in / groups, kh, kw)` or `(out, in)`; of a transposed
+            convolution `(in, out / groups, kh, kw)`.
         groups: of a convolution; 1 for a linear layer.
         kernel: side of a convolution's kernel; 1 for a linear layer.
+        transposed: whether it is a transposed convolution.
     """
 
     name: str
     shape: tuple[int, ...]
     groups: int
     kernel: tuple[int, int]
+    transposed: bool = False
 
     @property
     def weight(self) -> str:
@@ -38,12 +41,12 @@ class WeightLayer:
 
     @property
     def rows(self) -> int:
-        """Rows d of the weight as a matrix: output channels."""
+        """Rows d of the weight as a matrix: output channels, of a transposed one input channels."""
         return self.shape[0]
 
     @property
     def columns(self) -> int:
-        """Columns k of the weight as a matrix: all that makes one output value."""
+        """Columns k of the weight as a matrix: what makes one output value, or one input makes."""
         count = 1
         for size in self.shape[1:]:
             count *= size
@@ -54,10 +57,10 @@ def weight_layers(network: nn.Module) -> list[WeightLayer]:
     """All convolutions and linear layers, in the order in which the network holds them."""
     layers = []
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             height, width = module.kernel_size
-            shape = tuple(module.weight.shape)
-            layers.append(WeightLayer(name, shape, module.groups, (height, width)))
+            shape, transposed = tuple(module.weight.shape), isinstance(module, nn.ConvTranspose2d)
+            layers.append(WeightLayer(name, shape, module.groups, (height, width), transposed))
         elif isinstance(module, nn.Linear):
             layers.append(WeightLayer(name, tuple(module.weight.shape), 1, (1, 1)))
     return layers
@@ -73,7 +76,7 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
     for prefix, module in network.named_modules():
         start = f"{prefix}." if prefix else ""
         for name, _ in module.named_parameters(recurse=False):
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 kinds[start + name] = "bias" if name == "bias" else "weight"
             else:
                 kinds[start + name] = "norm" if _normalises(module) else "scale"
@@ -93,6 +96,11 @@ def choose(names: Iterable[str], patterns: Sequence[str], what: str) -> list[str
     """
     known = list(names)
     for pattern in patterns:
+        if not known:
+            raise AdapterError(
+                f"{what} {pattern!r} matches nothing, for this backbone has no {what} that could "
+                "be chosen: use another method or another backbone"
+            )
         if not any(fnmatchcase(name, pattern) for name in known):
             raise AdapterError(
                 f"{what} {pattern!r} matches nothing in this backbone: names look like {known[0]!r}"

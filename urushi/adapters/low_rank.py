@@ -4,7 +4,8 @@ Hu et al., "LoRA", ICLR 2022, arXiv 2106.09685; for convolutions in two layouts.
 as a matrix of `out` rows and `in / groups * kh * kw` columns, with factors of rank r (as in CoLoRA,
 ECCV 2024, arXiv 2408.01099). `loralib`: that of the library of LoRA's authors, which LoRA-IR uses,
 with factors `(r k, in k)` and `(out / groups k, r k)` whose product is read as the weight row by
-row. Both work on grouped and depth-wise convolutions.
+row. Both work on grouped and depth-wise convolutions, and on transposed ones (ours), whose weights
+have the inputs first.
 """
 
 import math

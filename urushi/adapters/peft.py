@@ -191,6 +191,11 @@ def _check_layer(layer: WeightLayer, settings: LowRankSettings, source: Path) ->
             f"{source}: {layer.name} is a convolution in {layer.groups} groups, on which LoRA is "
             "another thing for PEFT: leave such layers out (rank 0 in  ranks)"
         )
+    if layer.transposed:
+        raise AdapterError(
+            f"{source}: {layer.name} is a transposed convolution, for which PEFT has no LoRA: "
+            "leave such layers out (rank 0 in  ranks)"
+        )
     if settings.layout != "flat" and layer.kernel != (1, 1):
         raise AdapterError(
             f"{source}: {layer.name} has factors of the layout {settings.layout}, PEFT's are flat: "

@@ -25,7 +25,8 @@ class ScaleShiftSettings(Settings):
     """Settings of `ScaleShift`.
 
     Attributes:
-        layers: patterns of the names of modules: convolutions, linear and normalisation layers.
+        layers: patterns of the names of modules: convolutions, linear and normalisation layers;
+            transposed convolutions are none of them.
         offsets: `bias`: for layers that have a bias. `all`: for convolutions and linear layers
             without one as well, as the paper has it; these are added to feature maps, and such an
             adapter cannot be merged.
@@ -44,15 +45,18 @@ class ScaleShift(Adapter):
     def __init__(self, backbone: RestorationNetwork, config: ScaleShiftSettings) -> None:
         super().__init__(config)
         kinds = parameter_kinds(backbone)
+        layers = weight_layers(backbone)
+        # Channels of their output are not the first axis of their weights: left alone.
+        transposed = {layer.name for layer in layers if layer.transposed}
         modules = {
             name.rpartition(".")[0]: None
             for name, kind in kinds.items()
-            if kind in ("weight", "norm")
+            if kind in ("weight", "norm") and name.rpartition(".")[0] not in transposed
         }
         self.gain, self.shift = nn.ParameterDict(), nn.ParameterDict()
         self._added: dict[str, Callable[[Tensor], Tensor]] = {}
         own = dict(backbone.named_parameters())
-        mixing = {layer.name for layer in weight_layers(backbone)}
+        mixing = {layer.name for layer in layers}
         for name in choose(modules, config.layers, "layers"):
             weight = own[f"{name}.weight"]
             self.gain[key_of(name)] = nn.Parameter(torch.zeros(len(weight)))

@@ -24,6 +24,7 @@ EPILOG = examples(
     "urushi adapt --pairs mine/ -o mine.safetensors --minutes 30 --budget 3%",
     "urushi adapt --pairs mine/ --into all-in-one.safetensors --name mine",
     "urushi adapt --clean photos/ --degrade haze -o haze.safetensors",
+    "urushi adapt --pairs mine/ --backbone restormer --method adaptir -o mine.safetensors",
     "urushi restore more/ -o mended/ --adapter mine.safetensors",
 )
 _MINUTES = 10.0
@@ -69,6 +70,15 @@ def adapt(
         typer.Option("--set", metavar="KEY=VALUE", help="Option of the degradation; repeatable."),
     ] = None,
     model: MaybeModel = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="A kind of network instead of --model: NAME.safetensors of this folder, where "
+            "`urushi import` puts released weights, or the one that ships.",
+        ),
+    ] = None,
     method: Annotated[
         str, typer.Option("--method", metavar="METHOD", help="How to adapt: colora, lora, ssf, ...")
     ] = "colora",
@@ -111,7 +121,7 @@ def adapt(
 ) -> None:
     """Teach a model your own kind of bad pictures, from pairs, in minutes."""
     _check_usage(pairs, clean, degrade, values, minutes, steps, align, device)
-    _check_target(output, into, name, data)
+    _check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     facts: dict[str, Any] = {}
     if into is not None:
@@ -119,7 +129,7 @@ def adapt(
         model, facts = _base_of(into, name, model), {"degradations": [name]}
         output = into.with_name(f"{name}.safetensors")
     assert output is not None
-    model = model or "base"
+    model = _model(model, backbone)
     if output.exists() and not (overwrite or resume):
         raise TargetError(f"{output} exists already: choose another name, or --overwrite it")
     if output.suffix != ".safetensors":
@@ -191,7 +201,11 @@ def _check_usage(
 
 
 def _check_target(
-    output: Path | None, into: Path | None, name: str | None, data: str | None
+    output: Path | None,
+    into: Path | None,
+    name: str | None,
+    data: str | None,
+    backbone: str | None,
 ) -> None:
     if (output is None) == (into is None):
         raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
@@ -199,6 +213,15 @@ def _check_target(
         raise typer.BadParameter("--into FILE and --name NAME need each other.")
     if data is not None and into is None:
         raise typer.BadParameter("--data is for --into: where its router's pictures are.")
+    if backbone is not None and into is not None:
+        raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
+
+
+def _model(model: str | None, backbone: str | None) -> str:
+    """What is adapted."""
+    from urushi.inference.backbone_models import model_of_backbone
+
+    return (model or "base") if backbone is None else model_of_backbone(backbone, model)
 
 
 def _base_of(into: Path, name: str, model: str | None) -> str:
@@ -313,8 +336,8 @@ def _introduction(recipe: "Recipe", found: "Examples", adaptation: "Adaptation")
     )
     return (
         f"{len(found.pack)} to learn from, {held} to measure by; {report.trainable:,} parameters "
-        f"({100 * report.share:.2g} % of the base's), {length} of {recipe.data.batch} patches of "
-        f"{recipe.data.patch} pixels"
+        f"({100 * report.share:.2g} % of those of {recipe.start}), {length} of "
+        f"{recipe.data.batch} patches of {recipe.data.patch} pixels"
     )
 
 

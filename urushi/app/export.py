@@ -1,17 +1,18 @@
-"""`urushi export`: what OpenVINO runs, beside a model's weights; and adapters in other forms."""
+"""`urushi export`: OpenVINO's graph, an ONNX file for other programs, adapters in other forms."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from urushi.app.options import Json, Model, require
+from urushi.app.options import Adapters, Json, Model, require
 from urushi.app.output import Output, examples, size_text
 
 __all__ = ["EPILOG", "export"]
 
 EPILOG = examples(
     "urushi export mine.safetensors",
+    "urushi export mine.safetensors -o mine.onnx --adapter rain.safetensors",
     "urushi export mine.safetensors --precision int8 --clean photos/",
     "urushi export adapter.safetensors --merged whole.safetensors",
     "urushi export adapter.safetensors --peft folder/",
@@ -19,49 +20,72 @@ EPILOG = examples(
 _CHOICES = ("float32", "int8")
 
 
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A model, NAME.onnx goes beside it; or, with --merged or --peft, an adapter.",
+    ),
+]
+Target = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT.onnx",
+        help="Write one ONNX file for other programs, with the weights inside and for pictures of "
+        "any size.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="PRECISION",
+        help="float32 writes the graph, which serves bf16 as well; int8 writes NAME.int8, what "
+        "8-bit arithmetic needs besides.",
+    ),
+]
+Clean = Annotated[
+    Path | None,
+    typer.Option(
+        "--clean", metavar="FOLDER", help="Good pictures, from which int8 takes its ranges."
+    ),
+]
+Crops = Annotated[
+    int | None,
+    typer.Option("--crops", min=2, metavar="N", help="Crops of them to look at; 64 otherwise."),
+]
+Merged = Annotated[
+    Path | None,
+    typer.Option(
+        "--merged", metavar="OUT", help="Write a model file with the adapter in its weights."
+    ),
+]
+Peft = Annotated[
+    Path | None,
+    typer.Option(
+        "--peft", metavar="FOLDER", help="Write the adapter in the format of Hugging Face PEFT."
+    ),
+]
+
+
 def export(
-    file: Annotated[
-        str,
-        typer.Argument(
-            metavar="FILE",
-            help="A model file, NAME.onnx goes beside it; or, with --merged or --peft, an adapter.",
-        ),
-    ],
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="PRECISION",
-            help="float32 writes the graph, which serves bf16 as well; int8 writes NAME.int8, "
-            "what 8-bit arithmetic needs besides.",
-        ),
-    ] = "float32",
-    clean: Annotated[
-        Path | None,
-        typer.Option(
-            "--clean", metavar="FOLDER", help="Good pictures, from which int8 takes its ranges."
-        ),
-    ] = None,
-    crops: Annotated[
-        int | None,
-        typer.Option("--crops", min=2, metavar="N", help="Crops of them to look at; 64 otherwise."),
-    ] = None,
-    merged: Annotated[
-        Path | None,
-        typer.Option(
-            "--merged", metavar="OUT", help="Write a model file with the adapter in its weights."
-        ),
-    ] = None,
+    file: File,
+    output: Target = None,
+    adapter: Adapters = None,
+    precision: Precision = "float32",
+    clean: Clean = None,
+    crops: Crops = None,
+    merged: Merged = None,
     model: Model = "base",
-    peft: Annotated[
-        Path | None,
-        typer.Option(
-            "--peft", metavar="FOLDER", help="Write the adapter in the format of Hugging Face PEFT."
-        ),
-    ] = None,
+    peft: Peft = None,
     json: Json = False,
 ) -> None:
-    """Export a model's graph, which runs fast without torch, or an adapter in another form."""
+    """Export a model: the graph that runs fast without torch, or an ONNX file for other programs.
+
+    Or an adapter in another form.
+    """
     if precision not in _CHOICES:
         raise typer.BadParameter(f"--precision {precision!r} is not one of {', '.join(_CHOICES)}.")
     if (precision == "int8") != (clean is not None):
@@ -74,8 +98,14 @@ def export(
         raise typer.BadParameter("--merged and --peft are for adapters, int8 is for models.")
     if merged is None and model != "base":
         raise typer.BadParameter("--model is the base for --merged.")
+    if output is not None and (merged or peft or clean):
+        raise typer.BadParameter("-o stands alone: leave out --precision int8, --merged, --peft.")
+    if adapter and output is None:
+        raise typer.BadParameter("--adapter is for -o OUT.onnx; to merge one, give --merged OUT.")
     out = Output(json=json)
-    if merged is not None:
+    if output is not None:
+        _export_standalone(out, file, output, adapter or [])
+    elif merged is not None:
         _export_merged(out, file, model, merged)
     elif peft is not None:
         _export_peft(out, file, peft)
@@ -83,6 +113,21 @@ def export(
         _export_graph(out, file)
     else:
         _export_int8(out, file, clean, crops)
+
+
+def _export_standalone(out: Output, model: str, target: Path, adapters: list[str]) -> None:
+    from urushi.files.model import read_model
+    from urushi.inference.adapters import parse_adapter
+    from urushi.inference.export_standalone import export_standalone
+    from urushi.inference.zoo import find_model
+
+    applied = [parse_adapter(text) for text in adapters]
+    made = export_standalone(read_model(find_model(model)), target, applied)
+    size = target.stat().st_size
+    out.say(f"ONNX: {target} ({size_text(size)})")
+    out.say(f"gives what torch gives at three odd sizes, run by {made.checked_with}")
+    if out.json:
+        out.document({**made._asdict(), "onnx": str(target), "path": model, "size": size})
 
 
 def _export_merged(out: Output, adapter: str, model: str, target: Path) -> None:

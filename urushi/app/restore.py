@@ -43,6 +43,7 @@ EPILOG = examples(
     "urushi restore photo.jpg -o mended.png",
     "urushi restore photos/ -o mended/ --compare",
     "urushi restore photos/ -o mended/ --task haze",
+    "urushi restore photos/ -o mended/ --router all-in-one.safetensors --top-k 2",
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ -o mended/ --dry-run",
@@ -67,6 +68,28 @@ def restore(
     adapter: Adapters = None,
     task: Task = None,
     router: Router = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            "--top-k",
+            "--k",
+            min=1,
+            metavar="N",
+            help="Mix up to N experts for a picture, the router's likeliest, in proportion to "
+            "their probabilities; 1 if not given.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=0.0,
+            max=1.0,
+            metavar="P",
+            help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
+            "what its file says if not given.",
+        ),
+    ] = None,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -119,6 +142,7 @@ def restore(
     restorer = choose_restorer(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter
     )
+    _choose_by(restorer, top_k, threshold)
     with out.progress() as progress:
         report = run_batch(
             restorer,
@@ -142,6 +166,22 @@ def restore(
         raise typer.Exit(exit_code())
     if not report.ok or any(sheets.values()):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _choose_by(
+    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None
+) -> None:
+    """Gives the router its rule; one that would have no effect is refused."""
+    from urushi.inference.auto import AUTO, AutoRestorer
+
+    given = "--top-k" if top_k is not None else "--threshold" if threshold is not None else None
+    if given is None:
+        return
+    if not isinstance(restorer, AutoRestorer):
+        raise typer.BadParameter(f"{given} is for a router: give --router FILE, too.")
+    if restorer.task != AUTO:
+        raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
+    restorer.choose_by(1 if top_k is None else top_k, threshold)
 
 
 def _limit(max_pixels: int | None) -> int | None:

@@ -17,6 +17,7 @@ from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import DEFAULT_MAX_PIXELS, open_picture
 from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.clip_folder import clip_beside
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.router import open_router
@@ -123,7 +124,7 @@ class AutoRestorer:
         model: str | Path | LoadedModel | None = None,
         task: str = AUTO,
         k: int = 1,
-        threshold: float | None = None,
+        threshold: float | int | None = None,
         kept: int = _KEPT,
         **options: Any,
     ) -> None:
@@ -131,17 +132,15 @@ class AutoRestorer:
         self.members = source if isinstance(source, AllInOne) else _read(source)
         header = self.members.router.header
         self.base = find_base(self.members, model)
-        if not 1 <= k <= len(header.classes):
-            raise AdapterError(
-                f"k is {k}: expected a number of experts from 1 to {len(header.classes)}"
-            )
-        self.k, self.threshold, self.kept, self._options = k, threshold, kept, options
+        self.kept, self._options = kept, options
+        self.choose_by(k, threshold)
         self._check_task(task)
         self.task = task
         self._router = None
         if task == AUTO or self.members.guidance is not None:
             own = {name: options[name] for name in ("device", "threads") if name in options}
-            self._router = open_router(self.members.router, **own)
+            clip = clip_beside(self.members.path, header.encoder)
+            self._router = open_router(self.members.router, clip=clip, **own)
         self._ready: OrderedDict[Route, Restorer] = OrderedDict()
         self.last: Choice | None = None
         """What was done with the picture that was restored last."""
@@ -157,6 +156,23 @@ class AutoRestorer:
         return tuple(self.members.experts)
 
     # --- choosing ---
+
+    def choose_by(self, k: int = 1, threshold: float | int | None = None) -> None:
+        """Sets the rule that makes a route of what the router reads.
+
+        Args:
+            k: experts of one picture at most: the k likeliest, weighted by their probabilities.
+            threshold: the router abstains where it is less sure; None takes the file's.
+
+        Raises:
+            AdapterError: one is out of range.
+        """
+        count = len(self.classes)
+        if not 1 <= k <= count:
+            raise AdapterError(f"k is {k}: expected a number of experts from 1 to {count}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise AdapterError(f"threshold is {threshold}: expected a probability from 0 to 1")
+        self.k, self.threshold = k, threshold
 
     def choose(self, image: np.ndarray) -> Choice:
         """What a picture needs.
@@ -241,7 +257,8 @@ class AutoRestorer:
         return self.restorer(self.last).restore(image, on_progress)
 
     def describe(self) -> dict[str, Any]:
-        """What restores: as `Restorer.describe` for the base, and `router`, `task`, `k`."""
+        """What restores: as `Restorer.describe` for the base, and the router with its rule."""
+        header = self.members.router.header
         # Whichever is ready: none is made ready for this alone.
         ready = next(reversed(self._ready.values()), None) or self.restorer(Choice((), ""))
         return {
@@ -251,6 +268,7 @@ class AutoRestorer:
             "classes": list(self.classes),
             "task": self.task,
             "k": self.k,
+            "threshold": header.threshold if self.threshold is None else self.threshold,
         }
 
     @property
@@ -267,7 +285,8 @@ class AutoRestorer:
         if self.members.guidance is None:
             return Restorer(self.base, adapters=adapters, **self._options)
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
-        return guided_restorer(self.base, guidance, adapters, **self._options)
+        beside = [AppliedAdapter(*adapter) for adapter in adapters]
+        return guided_restorer(self.base, guidance, beside, **self._options)
 
 
 def _read(source: str | Path | None) -> AllInOne:

@@ -5,13 +5,16 @@ picture to picture: so this runs on torch alone, and one engine serves all pictu
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from urushi.errors import EngineError, MissingExtraError
+from urushi.files.adapter import check_base
+from urushi.files.fold import folded_weights, is_foldable, with_weights
 from urushi.files.model import LoadedModel
-from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine, Precision
 from urushi.inference.restorer import Restorer
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
 
     from urushi.inference.engines.torch_engine import TorchEngine
 
-__all__ = ["GuidedEngine", "guided_restorer"]
+__all__ = ["GuidedEngine", "fold_guided", "guided_restorer"]
 
+_OF_GUIDANCE = "guidance."  # in front of the names of its layers, in adapters that change them
 _TILES = ("tile", "overlap", "memory_limit")
 
 
@@ -71,10 +75,38 @@ class GuidedEngine:
         return network(image, vector=self._vector)
 
 
+def fold_guided(
+    model: LoadedModel, guidance: AppliedAdapter, adapters: Sequence[AppliedAdapter]
+) -> tuple[LoadedModel, AppliedAdapter, list[AppliedAdapter]]:
+    """Put adapters into the weights of a model and of its guidance.
+
+    LoRA-IR's experts change both: every convolution has them, those of the gates as well.
+
+    Returns:
+        The model to run; the guidance to attach; those adapters that weights cannot hold, to be
+        attached as well.
+
+    Raises:
+        AdapterError: an adapter belongs to another base, or is not sound.
+    """
+    for item in (guidance, *adapters):
+        check_base(item.adapter, model)
+    attached = [item for item in adapters if not is_foldable(item.adapter)]
+    parts = [(item.adapter, item.strength) for item in adapters if is_foldable(item.adapter)]
+    if not parts:
+        return model, guidance, attached
+    own = {_OF_GUIDANCE + name: array for name, array in guidance.adapter.tensors.items()}
+    changed = folded_weights(parts, {**model.tensors, **own})
+    inside = {n.removeprefix(_OF_GUIDANCE): changed.pop(n) for n in own if n in changed}
+    tuned = replace(guidance.adapter, tensors={**guidance.adapter.tensors, **inside})
+    ready = with_weights(model, changed, parts)
+    return ready, replace(guidance, adapter=tuned), attached
+
+
 def guided_restorer(
     model: LoadedModel,
     guidance: AppliedAdapter,
-    adapters: Sequence[AdapterLike],
+    adapters: Sequence[AppliedAdapter],
     *,
     engine: str = "auto",
     device: str = "auto",
@@ -88,7 +120,7 @@ def guided_restorer(
     Args:
         model: the base.
         guidance: of method `guidance`.
-        adapters: besides, with their strengths.
+        adapters: besides; they may change the guidance's layers, too, as LoRA-IR's experts do.
         engine, device, precision, threads, compile, tiles: as `Restorer` takes them.
 
     Raises:
@@ -106,15 +138,15 @@ def guided_restorer(
         raise MissingExtraError("torch, which guidance needs,", "torch")
     from urushi.inference.engines.torch_engine import TorchEngine
 
-    ready, applied, attached = apply_adapters(model, adapters)
+    ready, tuned, attached = fold_guided(model, guidance, adapters)
     made = TorchEngine(
         ready,
         device=choose_device(device),
         precision=precision,  # pyright: ignore[reportArgumentType]
         threads=threads,
         compile=compile,
-        adapters=(guidance, *attached),
+        adapters=(tuned, *attached),
     )
     restorer = Restorer.from_engine(GuidedEngine(made), **tiles)
-    restorer.adapters = (guidance, *applied)
+    restorer.adapters = (guidance, *adapters)
     return restorer

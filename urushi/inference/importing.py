@@ -1,6 +1,7 @@
 """Released checkpoints become files of ours: recognised, checked, translated, written."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from urushi.files.container import stated_format
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from urushi.adapters import Adapter
+    from urushi.adapters.released_lora_ir import LoRAIR
     from urushi.files.container import Storage
 
 __all__ = ["Imported", "import_released"]
@@ -59,7 +62,9 @@ def import_released(
 
     Nothing in the checkpoint is executed, and nothing is written unless all of it fits. LoRA-IR's
     become a model, `NAME.guidance.safetensors` and `NAME.experts.safetensors`; its router becomes a
-    router file.
+    router file, with its CLIP in a folder beside it. With the option `router`, the router's file,
+    there is an expert for each of its classes instead, and `NAME.all-in-one.safetensors`, which
+    restores by itself.
 
     Args:
         source: a file written by `torch.save`, or safetensors.
@@ -147,26 +152,28 @@ def _import_lora_ir(
     facts: dict[str, str],
     overwrite: bool,
 ) -> Imported:
-    from urushi.adapters.released_lora_ir import lora_ir_from
     from urushi.adapters.stored import header_of, tensors_of
     from urushi.files.adapter import write_adapter
     from urushi.files.model import read_model
+    from urushi.inference.uniting import by_class, router_for, write_united
 
-    _refuse_options(source, options)
-    try:
-        found = lora_ir_from(state, source.name)
-    except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
-        raise BackboneError(
-            f"{source.name}: a tensor that tells the sizes of a LoRA-IR has not the number of axes "
-            "that it has in one: the file is damaged, get it again"
-        ) from error
-    parts = {"guidance": found.guidance, "experts": found.experts}
+    given = dict(options or {})
+    named = given.pop("router", None)
+    _refuse_options(source, given)
+    router = None if named is None else router_for(named, target)
+    found = _read_lora_ir(state, source)
+    parts: dict[str, Adapter | None] = {"guidance": found.guidance, "experts": found.experts}
+    if router is not None:
+        own = [] if found.experts is None else found.experts.members
+        parts = {"guidance": found.guidance, **by_class(router, own, source.name)}
     paths = {
         kind: target.with_name(f"{target.stem}.{kind}.safetensors")
         for kind, adapter in parts.items()
         if adapter is not None
     }
-    _refuse_taken(list(paths.values()), overwrite)
+    united = target.with_name(f"{target.stem}.all-in-one.safetensors")
+    written = [target, *paths.values(), *([] if router is None else [united])]
+    _refuse_taken(written[1:], overwrite)
     config = _nafnet_config(found.backbone)
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
     licence = facts["licence"] or "not stated"
@@ -179,13 +186,31 @@ def _import_lora_ir(
             assert adapter is not None
             header = header_of(adapter, model, description=said, licence=licence)
             write_adapter(path, tensors_of(adapter), header, storage)
+        if router is not None:
+            write_united(united, router, model, paths)
 
-    _all_or_nothing([target, *paths.values()], write)
+    _all_or_nothing(written, write)
     notes = ["the model alone is not what the paper measures: it is guided by a router's vector"]
-    if found.experts is not None:
-        notes.append("the experts change the guidance, too, and are attached together with it")
-    count = _count(found.backbone)
-    return Imported("nafnet", config, count, (target, *paths.values()), tuple(notes))
+    if router is None:
+        notes.append(
+            "import its router, and this again with --set router=ROUTER.safetensors, to have a "
+            "file for  urushi restore --router"
+        )
+    else:
+        notes.append(f"to restore with all of them:  urushi restore PICTURES --router {united}")
+    return Imported("nafnet", config, _count(found.backbone), tuple(written), tuple(notes))
+
+
+def _read_lora_ir(state: "dict[str, Tensor]", source: Path) -> "LoRAIR":
+    from urushi.adapters.released_lora_ir import lora_ir_from
+
+    try:
+        return lora_ir_from(state, source.name)
+    except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise BackboneError(
+            f"{source.name}: a tensor that tells the sizes of a LoRA-IR has not the number of axes "
+            "that it has in one: the file is damaged, get it again"
+        ) from error
 
 
 def _import_router(
@@ -195,6 +220,7 @@ def _import_router(
     storage: "Storage",
     facts: dict[str, str],
 ) -> Imported:
+    from urushi.inference.clip_folder import clip_folder, write_clip
     from urushi.routing.released import SETTING_1_CLASSES, load_released_router
     from urushi.routing.router import save_router
 
@@ -216,14 +242,24 @@ def _import_router(
             "them with --set classes=[...]"
         )
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
-    header = save_router(
-        target, router, classes, storage, description=said, licence=facts["licence"] or "not stated"
+    # As released: whatever is likeliest counts.
+    told = {"description": said, "licence": facts["licence"] or "not stated", "threshold": 0.0}
+    folder = clip_folder(target, router.encoder.facts)
+    if clip is not None and Path(clip).is_dir():
+        folder = None  # that is one already
+    tower = [] if folder is None else write_clip(router.encoder, folder)
+    try:
+        header = save_router(target, router, classes, storage, **told)
+    except FileFormatError:
+        if tower:
+            shutil.rmtree(tower[0].parent)
+        raise
+    notes.append(
+        "as released it always decides, however unsure it is:  urushi restore --threshold 0.5  "
+        "leaves what it is unsure of to the base"
     )
-    encoder = router.encoder.facts
-    if encoder.kind == "clip":
-        notes.append(f"the file names its CLIP, {encoder.name}, and does not hold it")
     config = header.model_dump(mode="json", include={"classes", "views", "encoder"})
-    return Imported("router", config, _count(router), (target,), tuple(notes))
+    return Imported("router", config, _count(router), (target, *tower), tuple(notes))
 
 
 def _by_spandrel(state: "dict[str, Tensor]", source: str) -> "tuple[str, dict[str, Tensor]] | None":

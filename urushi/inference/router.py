@@ -218,7 +218,7 @@ def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.M
         IMAGE_INPUT,
         SIZE_MULTIPLE_KEY,
     )
-    from urushi.inference.export import _quiet, _trim
+    from urushi.inference.export_checks import quiet, trim
 
     names = list(model.tensors)
     state = encoder.state_dict()
@@ -239,7 +239,7 @@ def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.M
             named = {f"inner.{name}": value for name, value in zip(names, values, strict=True)}
             return functional_call(network, named, (image,))
 
-    with _quiet():
+    with quiet():
         program = torch.export.export(
             Function().eval(),
             (torch.zeros(2, 3, size, size), values),
@@ -256,7 +256,7 @@ def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.M
     if exported is None:
         raise AdapterError("the encoder cannot be exported: use engine torch")
     graph = exported.model_proto
-    _trim(graph)
+    trim(graph)
     graph.metadata_props.add(key=ARCHITECTURE_KEY, value=architecture_hash(model.header))
     graph.metadata_props.add(key=SIZE_MULTIPLE_KEY, value="1")
     return graph

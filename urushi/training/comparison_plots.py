@@ -4,6 +4,7 @@ matplotlib is imported when something is drawn.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ PLOTS = ("psnr-by-pairs.png", "psnr-by-parameters.png")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#6a51a3")
 _MARKERS = "osD^vPX*"
 _COLUMNS = 3
+_BESIDE = 12  # series whose legend finds room at the right
 _Series = tuple[str, str]  # base and label
 
 
@@ -61,9 +63,13 @@ def _draw(
     tasks = summary.tasks
     columns = min(_COLUMNS, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    figure = Figure(figsize=(4.0 * columns + 1.6, 3.3 * lines + 0.6), layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False).flatten()
     looks = _looks(summary)
+    beside = len(looks) <= _BESIDE
+    width = 4.0 * columns + (1.6 if beside else 0.4)
+    legend_columns = 1 if beside else 2 * columns
+    height = 3.3 * lines + 0.6 + (0 if beside else 0.2 * math.ceil(len(looks) / legend_columns))
+    figure = Figure(figsize=(width, height), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axis, task in zip(grid, tasks, strict=False):
         axis.set_title(task, fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
@@ -80,9 +86,13 @@ def _draw(
         found |= dict(zip(labels, handles, strict=True))
     named = [str(look["label"]) for look in looks.values() if look["label"] in found]
     figure.legend(
-        [found[name] for name in named], named, loc="outside right upper", fontsize="small"
+        [found[name] for name in named],
+        named,
+        loc="outside right upper" if beside else "outside lower center",
+        ncols=legend_columns,
+        fontsize="small",
     )
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(textwrap.fill(title, int(13 * width)), fontsize="medium")
     save_figure(figure, path)
 
 
@@ -90,14 +100,17 @@ def _looks(summary: Summary) -> dict[_Series, dict]:
     """Colour, marker and name of each series, the same in all panels."""
     several = len({row.base for row in summary.rows}) > 1
     methods = {(row.base, row.label): row.method for row in summary.rows}
+    # Black and grey are for one series each.
+    alone = [m for m in ("frozen", "full") if list(methods.values()).count(m) == 1]
     looks, used = {}, 0
     for (base, label), method in methods.items():
         name = f"{base}: {label}" if several else label
-        if not several and method in ("frozen", "full"):
+        if method in alone:
             colour, marker = {"frozen": ("#7a7a7a", ""), "full": ("#000000", "s")}[method]
         else:
             colour = _COLOURS[used % len(_COLOURS)]
-            marker = "" if method == "frozen" else _MARKERS[used % len(_MARKERS)]
+            turn = used + used // len(_COLOURS)  # no colour has the same marker twice
+            marker = "" if method == "frozen" else _MARKERS[turn % len(_MARKERS)]
             used += 1
         looks[base, label] = {"color": colour, "marker": marker, "label": name}
     return looks

@@ -1,0 +1,80 @@
+"""`urushi restore --top-k --threshold`: the rule that makes a route of what a router reads."""
+
+import json
+
+import pytest
+from all_in_one_support import write_all_in_one
+from cli_support import run, write_pictures, write_tiny_model
+
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
+from urushi.errors import AdapterError
+from urushi.inference.auto import AutoRestorer
+
+SEEN = "haze"  # what the tiny router sees in the tests' pictures
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("rules")
+    write_tiny_model(root / "tiny.safetensors")
+    write_all_in_one(root, root / "tiny.safetensors")
+    write_pictures(root / "pictures", 2)
+    return root
+
+
+def file_of(folder):
+    return folder / "all-in-one.safetensors"
+
+
+def restore(world, out, *more):
+    options = ("--engine", "torch", "--device", "cpu")
+    return run("restore", world / "pictures", "-o", out, *options, *more)
+
+
+def test_several_experts_and_how_sure_the_router_has_to_be(world, tmp_path):
+    words = ("--router", file_of(world), "--json")
+
+    def told(out, *more):
+        result = restore(world, tmp_path / out, *words, *more)
+        assert result.exit_code == EXIT_WELL, result.stderr
+        content = json.loads(result.stdout)
+        return content["restorer"], [row["router"] for row in content["files"]]
+
+    how, rows = told("one")
+    assert (how["k"], how["threshold"]) == (1, 0.0)
+    assert all(row["route"] == {SEEN: 1.0} for row in rows)
+    for word in ("--top-k", "--k"):
+        how, rows = told(word, word, 3)
+        assert how["k"] == 3
+        for row in rows:
+            chances = row["probabilities"]
+            # The share of the clean class is the base's.
+            assert row["route"] == pytest.approx({n: chances[n] for n in ("noise", SEEN)}, abs=2e-4)
+    how, rows = told("sure", "--threshold", 0.999)
+    assert how["threshold"] == 0.999
+    assert all(row["abstained"] and row["route"] == {} for row in rows)
+    assert "less than 99 %, so the base works alone" in rows[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--top-k", 0), EXIT_USAGE, "--top-k"),
+        (("--threshold", 1.5), EXIT_USAGE, "--threshold"),
+        (("--top-k", 4), EXIT_FAILED, "k is 4: expected a number of experts from 1 to 3"),
+        (("--task", SEEN, "--top-k", 2), EXIT_USAGE, "leave --task out"),
+    ],
+)
+def test_rules_that_cannot_be(world, tmp_path, arguments, code, said):
+    result = restore(world, tmp_path, "--router", file_of(world), *arguments)
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_rules_are_for_routers(world, tmp_path):
+    model = ("--model", world / "tiny.safetensors")
+    result = restore(world, tmp_path, *model, "--threshold", 0.5)
+    assert result.exit_code == EXIT_USAGE
+    assert "--threshold is for a router" in " ".join(result.stderr.replace("│", " ").split())
+    with pytest.raises(AdapterError, match="threshold is 2"):
+        AutoRestorer(file_of(world), threshold=2)
