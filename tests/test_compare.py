@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from cli_support import picture, run, start, write_pictures, write_tiny_model
+from filelock import FileLock
 from test_adapt import write_pairs
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
@@ -249,6 +250,25 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(world, tmp_path, monkey
     (outcome,) = run_grid([cell], out, device="cpu", isolate=False)
     assert outcome.result is not None
     assert outcome.result.steps == steps == checkpoint.step + len(count)
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(world, tmp_path):
+    cells = make_plan(load(world, tmp_path, pairs=[2], seeds=[0]), world).only(
+        ["*/frozen", "*/full"]
+    )
+    assert len(cells) == 2
+    (tmp_path / "out" / "locks").mkdir(parents=True)
+    lock = FileLock(tmp_path / "out" / "locks" / cells[0].hash)
+    lock.acquire()
+    told = []
+
+    def on_cell(outcome):
+        told.append(outcome.cell)
+        lock.release()  # the other process was stopped before it finished
+
+    outcomes = run_grid(cells, tmp_path / "out", device="cpu", isolate=False, on_cell=on_cell)
+    assert told == [cells[1], cells[0]]
+    assert all(outcome.result is not None for outcome in outcomes)
 
 
 def test_a_failed_cell_does_not_stop_the_others(world, tmp_path):

@@ -34,7 +34,12 @@ def compare(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FOLDER", help="For results; finished cells stay."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="For results; finished cells stay. Several processes may share it.",
+        ),
     ],
     data: DataRoot = None,
     only: Annotated[

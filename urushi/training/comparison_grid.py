@@ -1,9 +1,13 @@
 """Running the cells of a comparison one after another; what is finished is kept and skipped."""
 
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from urushi.errors import UrushiError
 from urushi.training.comparison_cell import CellResult, find_result, run_cell
@@ -11,6 +15,9 @@ from urushi.training.comparison_child import keep_failure, run_in_child
 from urushi.training.comparison_plan import Cell
 
 __all__ = ["Outcome", "run_grid", "stored"]
+
+# Until one looks again whether another process has finished what is left.
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,9 @@ def run_grid(
 ) -> list[Outcome]:
     """Runs those cells that are not finished; a failed one does not stop the others.
 
+    Several processes may share a folder: a cell that another one is running is left to it, and
+    waited for when nothing else is left.
+
     Args:
         cells: what to run.
         folder: holds `cells`, finished ones, and `running`, those that were interrupted. What went
@@ -72,12 +82,40 @@ def run_grid(
         KeyboardInterrupt: a signal arrived; the same call goes on where it was.
     """
     outcomes = []
-    for cell in cells:
-        outcome = _outcome(cell, folder, device, isolate, on_share)
-        outcomes.append(outcome)
-        if on_cell is not None:
-            on_cell(outcome)
+    left = list(cells)
+    while left:
+        others = []
+        for cell in left:
+            with _claimed(folder, cell) as mine:
+                if not mine:
+                    others.append(cell)
+                    continue
+                outcome = _outcome(cell, folder, device, isolate, on_share)
+            outcomes.append(outcome)
+            if on_cell is not None:
+                on_cell(outcome)
+        if len(others) == len(left):
+            time.sleep(_PATIENCE_SECONDS)
+        left = others
     return outcomes
+
+
+@contextmanager
+def _claimed(folder: Path, cell: Cell) -> Iterator[bool]:
+    """Whether no other process is running a cell; none will until the end of the block."""
+    # Not among those that were interrupted. The system lets go of it with the process.
+    place = folder / "locks"
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / cell.hash)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _outcome(
