@@ -32,7 +32,7 @@ DEPENDENCIES = (
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "fast": ("openvino",),
     "torch": ("torch",),
-    "train": ("torch", "accelerate", "tensorboard"),
+    "train": ("torch", "accelerate", "filelock", "tensorboard"),
     "export": ("torch", "onnx", "onnxscript", "openvino"),
     "quantize": ("torch", "onnx", "onnxscript", "openvino", "nncf"),
     "plots": ("matplotlib",),
