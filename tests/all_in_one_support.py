@@ -18,6 +18,7 @@ from urushi.training.all_in_one_data import pack_all_in_one
 from urushi.training.all_in_one_recipe import AllInOneRecipe
 
 EXPERTS = tuple(name for name in CLASSES if name != "clean")
+SEEN = "haze"  # what the tiny router sees in the tests' pictures
 
 
 def write_all_in_one(folder: Path, model: Path, experts=EXPERTS, facts=None, **config) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from adapter_support import write_random
-from all_in_one_support import make_data, write_all_in_one
+from all_in_one_support import SEEN, make_data, write_all_in_one
 from cli_support import picture, run, write_pictures, write_tiny_model
 from pydantic import ValidationError
 from routing_support import CLASSES, tiny_router
@@ -27,8 +27,6 @@ from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router
-
-SEEN = "haze"  # what the tiny router sees in the tests' pictures
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,12 @@
 import json
 
 import pytest
-from all_in_one_support import write_all_in_one
+from all_in_one_support import SEEN, write_all_in_one
 from cli_support import run, write_pictures, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError
 from urushi.inference.auto import AutoRestorer
-
-SEEN = "haze"  # what the tiny router sees in the tests' pictures
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import ModelHeader, architecture_hash, graph_path, read_model, write_model
-from urushi.inference.devices import is_installed
 from urushi.inference.engines.openvino_engine import openvino_core
 from urushi.inference.export_checks import import_onnxruntime
 from urushi.inference.export_frame import framed, squares
@@ -100,7 +99,6 @@ def test_a_file_takes_any_size_and_batch(model, tmp_path):
         np.testing.assert_allclose(run_file(images).clip(0, 1), expected, atol=1e-5)
 
 
-@pytest.mark.skipif(not is_installed("onnxruntime"), reason="ONNX Runtime is not installed")
 def test_onnx_runtime_runs_it(model, tmp_path):
     onnxruntime = import_onnxruntime()
     made = export_standalone(model, tmp_path / "one.onnx")
