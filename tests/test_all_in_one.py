@@ -8,6 +8,7 @@ import torch
 import yaml
 from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
 from cli_support import run, write_tiny_model
+from filelock import FileLock
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
@@ -79,6 +80,27 @@ def test_batches_are_of_all_classes_and_a_function_of_the_step(world, files):
     # Two processes draw one batch.
     halves = [class_stages(recipe, files, torch.device("cpu"), r, 2)[0][1](7) for r in range(2)]
     assert torch.equal(torch.cat([half.degraded for half in halves]), batch.degraded)
+
+
+def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, files):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"] |= {"real": 0.0, "last": 0.5, "patch": 24, "batch": 6}
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    model = read_model(world / "tiny.safetensors")
+    plans = StagePlans(own, files, _router(), "cpu")
+    stage = plans.expert("dark", model, None)
+    (first, made), (second, real) = stage.material.stages(torch.device("cpu"), 0, 1)
+    assert (first, second) == (0, 2)  # of four steps
+    assert made(1).degraded.shape == real(2).degraded.shape == (6, 3, 24, 24)
+
+    def from_pairs(batch):
+        return [((c * 0.3 - d).abs().max() < 0.01).item() for c, d in
+                zip(batch.clean, batch.degraded, strict=True)]  # fmt: skip
+
+    assert not any(from_pairs(made(1)))
+    assert all(from_pairs(real(2)))
+    other = plans.expert("noise", model, None).recipe
+    assert (other.data.patch, other.data.batch) == (16, 4)
 
 
 def _router():
@@ -153,6 +175,27 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(world, files, tmp_pa
     assert results[-1].header.tensors_hash == whole.header.tensors_hash
 
 
+def test_an_expert_that_another_process_trains_is_left_to_it(world, files, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    elsewhere = FileLock(run / "noise.lock")
+    elsewhere.acquire()
+    told = []
+
+    def tell(text):
+        told.append(text)
+        if text == "dark: 4 steps":
+            elsewhere.release()  # it ended without having trained it
+
+    result = train(world, files, run, on_stage=tell).train()
+    assert told[1:] == [
+        "noise: is being trained by another process",
+        "dark: 4 steps",
+        "noise: 4 steps",
+    ]
+    assert list(result.header.experts) == ["noise", "dark"]
+
+
 def test_experts_that_are_worse_can_be_left_out(world, files, tmp_path):
     for name, side in (("right", "input"), ("wrong", "target")):
         target = world / "pairs" / ("target" if side == "input" else "input")
@@ -203,6 +246,11 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         ({"classes": {"all": {"pairs": ["x"]}, "a": {"pairs": ["x"]}}}, "class is named all"),
         (experts(adapter={"method": "experts"}), "mode joint"),
         (experts(k=2), "k has no effect"),
+        (
+            {"classes": {"clean": {}, "a": {"pairs": ["x"], "patch": 8}}, **experts(mode="joint")},
+            "has patch",
+        ),
+        ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),
         ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),
         ({"nmae": "x"}, "did you mean 'name'"),
         ({"classes": {"a": {"pairs": ["x"], "real": 0.2}, "b": {"pairs": ["x"]}}}, "real has no"),

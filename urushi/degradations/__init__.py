@@ -10,6 +10,7 @@ from typing import Any
 
 from urushi.degradations.base import Degradation, Parameters
 from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
+from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
@@ -36,6 +37,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "gaussian_noise": GaussianNoise,
     "poisson_noise": PoissonNoise,
     "speckle_noise": SpeckleNoise,
+    "camera_noise": CameraNoise,
     "gaussian_blur": GaussianBlur,
     "defocus_blur": DefocusBlur,
     "motion_blur": MotionBlur,

@@ -85,7 +85,8 @@ class Raindrops(Degradation):
 
     A drop is a wide-angle lens: it shows a large part of the scene, upside down, small, and blurred
     since the camera focuses behind the glass; its upper rim is dark, its lower part, where the
-    sky is seen, bright. Its edge is as soft as it is out of focus. The glass between the drops
+    sky is seen, bright. The farther it is out of focus, the softer its edge, the more blurred what
+    it shows, and the more of the scene behind it is seen through it. The glass between the drops
     stays clear.
 
     Reference:
@@ -100,6 +101,7 @@ class Raindrops(Degradation):
         magnification: how many times smaller the scene appears in a drop; 1 to 30.
         softness: width of a drop's edge as a share of its radius, in [0.02, 1].
         brightness: of the light a drop adds, in [0, 1].
+        opacity: of drops at their centre, in [0, 1]; the rest is the scene behind.
 
     Raises:
         DegradationError: a range is reversed or leaves its bounds.
@@ -108,11 +110,12 @@ class Raindrops(Degradation):
     name: ClassVar[str] = "raindrops"
     reference: ClassVar[str] = "Qian et al., CVPR 2018; You et al., TPAMI 2016"
 
-    radius: Range = (8.0, 28.0)
-    density: Range = (0.1, 0.5)
-    magnification: Range = (2.0, 5.0)
+    radius: Range = (8.0, 36.0)
+    density: Range = (0.1, 0.65)
+    magnification: Range = (2.0, 6.0)
     softness: Range = (0.2, 1.0)
-    brightness: Range = (0.1, 0.45)
+    brightness: Range = (0.1, 0.6)
+    opacity: Range = (0.45, 1.0)
 
     def __post_init__(self) -> None:
         check_range(self.name, "radius", self.radius, 1.0, 1000.0)
@@ -120,6 +123,7 @@ class Raindrops(Degradation):
         check_range(self.name, "magnification", self.magnification, 1.0, 30.0)
         check_range(self.name, "softness", self.softness, 0.02, 1.0)
         check_range(self.name, "brightness", self.brightness, 0.0, 1.0)
+        check_range(self.name, "opacity", self.opacity, 0.0, 1.0)
 
     def sample(
         self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
@@ -131,13 +135,17 @@ class Raindrops(Degradation):
             "magnification": uniform(*self.magnification, batch, generator),
             "softness": uniform(*self.softness, batch, generator),
             "brightness": uniform(*self.brightness, batch, generator),
+            "opacity": uniform(*self.opacity, batch, generator),
             "seed": draw_seeds(batch, generator),
         }
 
     def apply(
         self, images: Float[Tensor, "b 3 h w"], parameters: Parameters
     ) -> Float[Tensor, "b 3 h w"]:
-        unfocused = blur(images, max(1, round(self.radius[0] / 5)))
+        # Six channels: a little out of focus, and much.
+        little = blur(images, max(1, round(self.radius[0] / 5)))
+        much = blur(little, max(1, round(self.radius[1] / 3)))
+        unfocused = torch.cat([little, much], 1)
         for level, scale in enumerate(_SCALES):
             images = self._one_size(images, unfocused, parameters, level, scale)
         return images.clamp(0, 1)
@@ -176,15 +184,17 @@ class Raindrops(Degradation):
         x = torch.arange(breadth, device=images.device, dtype=images.dtype)
         seen_y = (y - stretch * off_y).squeeze(1) / max(1, height - 1) * 2 - 1
         seen_x = (x - stretch * off_x).squeeze(1) / max(1, breadth - 1) * 2 - 1
-        inside = F.grid_sample(
+        little, much = F.grid_sample(
             unfocused,
             torch.stack([seen_x, seen_y], -1),
             mode="bilinear",
             padding_mode="reflection",
             align_corners=True,
-        )
+        ).split(3, 1)
+        inside = little + softness * (much - little)
         below = (off_y / reach.clamp_min(1e-3)).clamp(-1, 1)
         shade = 1 + 0.35 * below * out.clamp(0, 1)
         glow = per_image(parameters["brightness"], images) * (0.3 + 0.7 * bright)
         inside = inside * shade + glow * (0.6 + 0.4 * below) * (1 - inside)
+        cover = cover * per_image(parameters["opacity"], images)
         return images + cover * (inside - images)

@@ -3,6 +3,9 @@
 The three stages of LoRA-IR (arXiv 2410.15385). First the router learns to tell kinds of damage
 apart. Then, where that is wanted, the base learns to be guided by the router's vector. Last the
 experts are trained, and the third stage writes nothing but them and the file that names them.
+
+Several processes may share a run: each stage, and each separate expert, is trained by the one that
+comes first, and the others wait for it only when nothing else is left to do.
 """
 
 import shutil
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter
@@ -115,15 +119,17 @@ class AllInOneTraining:
         text = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False)
         (self.run / "recipe.yaml").write_text(text, encoding="utf-8")
         try:
-            self._router = read_router(self._train_router())
+            with self._lock("router"):
+                self._router = read_router(self._train_router())
             self._check_router()
             self._plans = StagePlans(self.recipe, self.files, self._router, self.device)
-            self._model, self._guidance = self._train_guided()
+            with self._lock("guidance"):
+                self._model, self._guidance = self._train_guided()
             if self.recipe.experts.mode == "joint":
-                self._train_joint()
+                with self._lock("experts"):
+                    self._train_joint()
             else:
-                for name in self.recipe.expert_classes:
-                    self._train_expert(name)
+                self._train_separate()
         except _StoppedError as stop:
             return AllInOneResult(False, stop.by, stop.stage, trained=tuple(self._trained))
         path, header = self._assemble()
@@ -198,6 +204,24 @@ class AllInOneTraining:
         return base
 
     # --- third stage ---
+
+    def _train_separate(self) -> None:
+        """One expert after another; those that another process trains are waited for last."""
+        elsewhere = []
+        for name in self.recipe.expert_classes:
+            try:
+                with self._lock(name, wait=False):
+                    self._train_expert(name)
+            except Timeout:
+                self.on_stage(f"{name}: is being trained by another process")
+                elsewhere.append(name)
+        for name in elsewhere:
+            with self._lock(name):
+                self._train_expert(name)
+
+    def _lock(self, name: str, *, wait: bool = True) -> FileLock:
+        """Held by the process that trains a stage of this run."""
+        return FileLock(self.run / f"{name}.lock", blocking=wait)
 
     def _train_expert(self, name: str) -> None:
         stage = self._plans.expert(name, self._model, self._guidance)

@@ -1,6 +1,7 @@
 """What an all-in-one training learns from: the folders of its recipe, packed for all stages."""
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.data.pairs import PairedFolder
+from urushi.data.pairs import Pair, PairedFolder
 from urushi.degradations import create_degradation
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
@@ -17,7 +18,7 @@ from urushi.training.all_in_one_recipe import AllInOneRecipe
 from urushi.training.batches import Batches, CleanBatches, DegradedBatches, PairBatches
 from urushi.training.build import Stages, stage_sizes
 from urushi.training.class_batches import ClassBatches, ClassDraws
-from urushi.training.recipe import Recipe
+from urushi.training.recipe import ClassSource, Recipe
 from urushi.training.router import RouterData
 from urushi.training.router_recipe import ClassSettings, PictureSettings, RouterRecipe
 
@@ -69,23 +70,30 @@ def pack_all_in_one(
     """
     data = data_root(root)
     packer = _Packer(folder, on_progress)
-    patch = recipe.data.patch
+    patch = recipe.largest_patch
     clean = packer.pictures("clean", [data / name for name in recipe.data.clean], patch)
     held = packer.pictures("clean-validation", [data / name for name in recipe.data.validation], 16)
     pairs: dict[str, PackedPairs] = {}
     inputs: dict[str, list[Path]] = {}
     measured: dict[str, list[Path]] = {}
     targets: list[Path] = []
+    folders: dict[str, list[Path]] = {}
     for name, plan in recipe.classes.items():
-        found = [PairedFolder(data / one) for one in plan.pairs]
+        found = _chosen(plan, data)
         if found:
             pairs[name] = packer.pairs(f"pairs-{name}", found, patch)
-            inputs[name] = [one.input_folder for one in found]
-            targets += [one.target_folder for one in found]
+            inputs[name] = [pair.input for _, pair in found]
+            targets += [pair.target for _, pair in found]
+            folders[name] = [PairedFolder(data / one).input_folder for one in plan.pairs]
         if plan.validation:
             measured[name] = [PairedFolder(data / one).input_folder for one in plan.validation]
     if CLEAN in recipe.classes and targets and recipe.router.targets:
         inputs[CLEAN] = targets
+        folders[CLEAN] = [
+            PairedFolder(data / one).target_folder
+            for plan in recipe.classes.values()
+            for one in plan.pairs
+        ]
     real, real_held = {}, {}
     if recipe.router.file is None:
         least = min(recipe.router.sides)
@@ -93,12 +101,33 @@ def pack_all_in_one(
         real_held = {
             n: packer.pictures(f"router-validation-{n}", f, least) for n, f in measured.items()
         }
-    folders = {
+    named = {
         name: tuple(path.relative_to(data).as_posix() for path in paths)
-        for name, paths in inputs.items()
+        for name, paths in folders.items()
     }
     router = RouterData(clean, held, real, real_held)
-    return AllInOneFiles(clean, pairs, router, folders, tuple(packer.notes))
+    return AllInOneFiles(clean, pairs, router, named, tuple(packer.notes))
+
+
+def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
+    """The pairs of a class, each with the name it is packed under.
+
+    Raises:
+        DataError: a folder is missing or has no pairs, a pair to be left out is in none, or none
+            are left.
+    """
+    rows = [
+        (f"{number}/{pair.name}", pair)
+        for number, folder in enumerate(plan.pairs)
+        for pair in PairedFolder(data / folder)
+    ]
+    missing = set(plan.without) - {pair.name for _, pair in rows}
+    if missing:
+        raise DataError(f"{', '.join(plan.pairs)}: no pair is named {min(missing)!r}")
+    kept = [row for row in rows if row[1].name not in plan.without]
+    if plan.pairs and not kept:
+        raise DataError(f"{', '.join(plan.pairs)}: no pairs are left")
+    return kept
 
 
 def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterRecipe:
@@ -150,12 +179,15 @@ def class_stages(
     resident = {
         id(pack): None if device.type == "cpu" else pack.to_tensor(device) for pack in packs
     }
+    turns = {name: _turn(source.last, recipe) for name, source in recipe.classes.items()}
     stages: Stages = []
-    for start, patch, batch in stage_sizes(recipe, processes):
+    for start, patch, batch in _spans(recipe, processes, turns.values()):
         shared = (patch, batch, recipe.data.augment, recipe.seed, device)
 
         def made(
-            name: str, shared: tuple[int, int, bool, int, torch.device] = shared
+            name: str,
+            shared: tuple[int, int, bool, int, torch.device] = shared,
+            start: int = start,
         ) -> ClassDraws:
             source, pack = recipe.classes[name], files.pairs.get(name)
             synthetic: Batches | None = None
@@ -175,11 +207,25 @@ def class_stages(
             if source.pairs:
                 assert pack is not None
                 real = PairBatches(pack, *shared, resident[id(pack)])
-            return ClassDraws(synthetic, real, source.real)
+            return ClassDraws(synthetic, real, 1.0 if start >= turns[name] else source.real)
 
         draws = [made(name) for name in recipe.classes]
         stages.append((start, ClassBatches(draws, patch, batch, recipe.seed, rank, processes)))
     return stages
+
+
+def _turn(last: float, recipe: Recipe) -> int:
+    """The step from which on a class is learnt from pairs alone; that of the end if never."""
+    return round((1 - last) * recipe.schedule.steps)
+
+
+def _spans(recipe: Recipe, processes: int, turns: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """First step, patch and batch of every stage; one more begins at each turn."""
+    sizes = list(stage_sizes(recipe, processes))
+    starts = {start for start, _, _ in sizes} | {t for t in turns if t < recipe.schedule.steps}
+    for first in sorted(starts):
+        _, patch, batch = next(size for size in reversed(sizes) if size[0] <= first)
+        yield first, patch, batch
 
 
 class _Packer:
@@ -189,23 +235,23 @@ class _Packer:
         self._folder, self._tell = folder, tell
         self.notes: list[str] = []
 
-    def pictures(self, name: str, folders: list[Path], least: int) -> PackedPictures:
-        target = self._folder / f"{name}.safetensors"
+    def pictures(self, name: str, sources: list[Path], least: int) -> PackedPictures:
+        target = self._target(name, [str(path) for path in sources], least)
         if not target.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            done = pack_pictures(folders, target, min_side=least, on_progress=self._tell)
+            done = pack_pictures(sources, target, min_side=least, on_progress=self._tell)
             self.notes += [f"left out of {name}: {reason}" for _, reason in done.skipped]
         return PackedPictures(target)
 
-    def pairs(self, name: str, found: list[PairedFolder], least: int) -> PackedPairs:
-        target = self._folder / f"{name}.safetensors"
+    def pairs(self, name: str, found: list[tuple[str, Pair]], least: int) -> PackedPairs:
+        rows = [(packed, pair.input, pair.target) for packed, pair in found]
+        target = self._target(name, [str(pair.input) for _, pair in found], least)
         if not target.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            rows = [
-                (f"{number}/{pair.name}", pair.input, pair.target)
-                for number, folder in enumerate(found)
-                for pair in folder
-            ]
             done = pack_pairs(rows, target, min_side=least, on_progress=self._tell)
             self.notes += [f"left out of {name}: {reason}" for _, reason in done.skipped]
         return PackedPairs(target)
+
+    def _target(self, name: str, sources: list[str], least: int) -> Path:
+        """The file of a pack: another one for other sources."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        told = hashlib.sha256("\n".join([str(least), *sources]).encode()).hexdigest()
+        return self._folder / f"{name}-{told[:8]}.safetensors"

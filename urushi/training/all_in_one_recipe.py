@@ -52,12 +52,16 @@ class ClassPlan(ClassSource):
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
         steps: of the training of its expert, in place of the common number.
+        patch, batch: of the training of its expert, in place of the common ones. What hangs on the
+            whole picture, such as haze or exposure, wants large patches.
     """
 
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
+    patch: Annotated[int, Field(ge=8)] | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class AllInOneData(Settings):
@@ -226,10 +230,11 @@ class AllInOneRecipe(Settings):
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is no single expert")
-            if plan.steps is not None and self.experts.mode == "joint":
-                raise ValueError(
-                    f"class {name} has steps, which joint experts do not: leave it out"
-                )
+            for own in ("steps", "patch", "batch"):
+                if getattr(plan, own) is not None and self.experts.mode == "joint":
+                    raise ValueError(
+                        f"class {name} has {own}, which joint experts do not: leave it out"
+                    )
         taken = {self.name, f"{self.name}-base", "guidance"} & set(self.classes)
         if taken:
             raise ValueError(f"a class is named {min(taken)}, as another file of this training")
@@ -243,6 +248,11 @@ class AllInOneRecipe(Settings):
     def expert_classes(self) -> tuple[str, ...]:
         """Those that get an expert."""
         return tuple(name for name in self.classes if name != CLEAN)
+
+    @property
+    def largest_patch(self) -> int:
+        """Side in pixels of the largest patches that anything learns from."""
+        return max(self.data.patch, *(plan.patch or 0 for plan in self.classes.values()))
 
 
 def is_all_in_one(name: Path | str) -> bool:

@@ -148,10 +148,11 @@ class StagePlans:
         if own.guided.mode == "full" and name != "guidance":
             start = f"{own.name}-base"
         sources = {
-            n: ClassSource(**own.classes[n].model_dump(include={"degradation", "pairs", "real"}))
+            n: ClassSource(**own.classes[n].model_dump(include=set(ClassSource.model_fields)))
             for n in classes
         }
-        benchmarks = own.classes[name].benchmarks if name in own.classes else []
+        single = own.classes.get(name)
+        benchmarks = single.benchmarks if single else []
         return Recipe(
             name=name,
             description=own.description,
@@ -163,8 +164,8 @@ class StagePlans:
             save_memory=plan.save_memory,
             data=DataSettings(
                 pictures=own.data.clean,
-                patch=own.data.patch,
-                batch=own.data.batch,
+                patch=(single and single.patch) or own.data.patch,
+                batch=(single and single.batch) or own.data.batch,
                 augment=own.data.augment,
             ),
             classes=sources,

@@ -71,18 +71,26 @@ class ClassSource(Settings):
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it, of
             clean pictures; null has none.
         pairs: folders that hold a folder of inputs and one of targets each.
+        without: names of pairs, without their ending, that are left out of them: such as those
+            that show what a benchmark shows.
         real: share of the patches that are from pairs, where there are both.
+        last: share of the steps, at the end of the training, in which all patches are from pairs.
     """
 
     degradation: dict[str, Any] | None = None
     pairs: list[str] = []
+    without: list[str] = []
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
+    last: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
-    def _share_has_effect(self) -> "ClassSource":
+    def _shares_have_effect(self) -> "ClassSource":
         both = self.degradation is not None and bool(self.pairs)
-        if self.real != type(self).model_fields["real"].default and not both:
-            raise ValueError("real has no effect without both degradation and pairs")
+        for name in ("real", "last"):
+            if getattr(self, name) != type(self).model_fields[name].default and not both:
+                raise ValueError(f"{name} has no effect without both degradation and pairs")
+        if self.without and not self.pairs:
+            raise ValueError("without has no effect without pairs")
         return self
 
 
