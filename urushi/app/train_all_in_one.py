@@ -58,6 +58,9 @@ def train_all_in_one(
             on_stage=lambda text: out.say(f"{settings.name}: {text}"),
             on_progress=teller,
             on_router_progress=lambda progress: _tell_router(out, progress),
+            on_router_pictures=lambda done, total, left: out.say(
+                f"router: {done} of {total} pictures read, {time_text(left)} left"
+            ),
         )
         result = training.train()
     document: dict[str, Any] = {
@@ -137,7 +140,7 @@ def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
 
     made = []
     try:
-        if read_router_header(path).encoder.kind == "compact":
+        if read_router_header(path).encoder.own:
             made.append(str(export_router(path)))
         if base.is_file() and not base.with_suffix(".onnx").exists():
             made.append(str(export_graph(base)))

@@ -1,8 +1,8 @@
 """Router files: what reads a picture's degradation, in one file, read without torch.
 
-A file of a router with a compact encoder holds everything. With CLIP it holds the head alone and
+A file of a router with an encoder of ours holds everything. With CLIP it holds the head alone and
 names the encoder, whose weights are a gigabyte and belong to others. The container is that of
-`urushi.files.container`; tensors are `head.*` and, of a compact encoder, `encoder.*`.
+`urushi.files.container`; tensors are `head.*` and, of an encoder of ours, `encoder.*`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,13 @@ from urushi.files.container import (
     weights_hash,
     write_container,
 )
+from urushi.files.router_facts import (
+    ClipFacts,
+    CompactFacts,
+    EncoderFacts,
+    FeatureFacts,
+    ViewGeometry,
+)
 from urushi.settings import Settings
 from urushi.version import __version__
 
@@ -33,6 +40,7 @@ __all__ = [
     "ClipFacts",
     "CompactFacts",
     "EncoderFacts",
+    "FeatureFacts",
     "LoadedRouter",
     "Member",
     "Mode",
@@ -53,85 +61,6 @@ CLEAN = "clean"
 Mode = Literal["single", "multi"]
 _COUNTERS = ".num_batches_tracked"  # of batch normalisation; of no use once trained
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-
-
-class ViewGeometry(Settings):
-    """Which parts of a picture a router looks at, and at what scale; see `urushi.routing.views`.
-
-    Attributes:
-        layout: `squashed`, LoRA-IR's: the picture resized to a square, its aspect ratio lost, and
-            local windows of a larger square. `aspect`: the same with the aspect ratio kept.
-            `native`: the same with local windows of the picture itself, at its own resolution.
-        size: side of a view in pixels.
-        grid: side of the picture (its shorter one with `aspect`) of which local windows are cut,
-            as a multiple of `size`; null with `native`.
-        overlap: share of a window that the next one repeats.
-        most: local windows at most, spread evenly where more would fit; null with `squashed`,
-            whose `grid` and `overlap` say how many there are.
-    """
-
-    layout: Literal["squashed", "aspect", "native"] = "squashed"
-    size: Annotated[int, Field(ge=16, le=1024)] = 336
-    grid: Annotated[int, Field(ge=1, le=8)] | None = None
-    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    most: Annotated[int, Field(ge=1, le=64)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _filled(cls, given: object) -> object:
-        """Defaults that depend on the layout, written out so that files state them."""
-        if not isinstance(given, dict):
-            return given
-        layout = given.get("layout", "squashed")
-        filled = dict(given)
-        if layout in ("squashed", "aspect") and filled.get("grid") is None:
-            filled["grid"] = 2
-        if layout in ("aspect", "native") and filled.get("most") is None:
-            filled["most"] = 9
-        return filled
-
-    @model_validator(mode="after")
-    def _no_idle_option(self) -> "ViewGeometry":
-        if self.layout == "native" and self.grid is not None:
-            raise ValueError("grid has no effect with layout native: leave it out")
-        if self.layout == "squashed" and self.most is not None:
-            raise ValueError("most has no effect with layout squashed: leave it out")
-        return self
-
-
-class CompactFacts(Settings):
-    """A compact encoder; see `urushi.routing.encoders.CompactEncoder`.
-
-    Attributes:
-        kind: always `compact`.
-        widths: channels of its stages, from full resolution down; each halves the resolution.
-        blocks: residual blocks of each stage but the first.
-        width: numbers of an embedding.
-    """
-
-    kind: Literal["compact"] = "compact"
-    widths: Annotated[list[Annotated[int, Field(ge=1, le=512)]], Field(min_length=1, max_length=6)]
-    blocks: Annotated[int, Field(ge=0, le=8)] = 1
-    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
-
-
-class ClipFacts(Settings):
-    """The vision tower of a CLIP, which the file names and does not hold.
-
-    Attributes:
-        kind: always `clip`.
-        name: of the checkpoint, as `transformers` knows it: a name on the hub or a folder.
-        width: numbers of an embedding, after the projection.
-        projection_hash: SHA-256 of the projection's weights: tells checkpoints apart.
-    """
-
-    kind: Literal["clip"] = "clip"
-    name: Annotated[str, Field(min_length=1, max_length=500)]
-    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
-    projection_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-EncoderFacts = Annotated[CompactFacts | ClipFacts, Field(discriminator="kind")]
 
 
 class Member(Settings):
@@ -288,7 +217,7 @@ def write_router(
 
     Args:
         path: target, `NAME.safetensors`.
-        tensors: by name under `head.` and, of a compact encoder, `encoder.`.
+        tensors: by name under `head.` and, of an encoder of ours, `encoder.`.
         header: description; its `tensors_hash` is replaced by that of the stored tensors.
         storage: dtype on disk.
 
@@ -328,7 +257,7 @@ def read_router_header(path: Path) -> RouterHeader:
 def read_router(path: Path) -> LoadedRouter:
     """Read a router file and check all of it, the tensors' hash and finiteness included.
 
-    That the tensors of a compact encoder are those its configuration asks for is checked when it
+    That the tensors of an encoder of ours are those its configuration asks for is checked when it
     is built, or its graph is read.
 
     Raises:
@@ -362,7 +291,7 @@ def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[i
                 f"{path}: the tensor {name!r} {what}, a router of {len(header.classes)} classes "
                 f"with embeddings of {header.encoder.width} numbers has {shape}: get it again"
             )
-    own = "encoder." if header.encoder.kind == "compact" else None
+    own = "encoder." if header.encoder.own else None
     for name in sorted(found):
         if name not in wanted and (own is None or not name.startswith(own)):
             raise FileFormatError(

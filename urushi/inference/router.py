@@ -1,7 +1,7 @@
 """Opens a router file on an engine, and exports its encoder's graph for that.
 
 The head is a few hundred numbers and runs on arrays; the encoder runs on torch, or, where it is a
-compact one whose graph stands beside the file, on OpenVINO without torch.
+one of ours whose graph stands beside the file, on OpenVINO without torch.
 """
 
 import os
@@ -59,11 +59,11 @@ def open_router(
     stored = router if isinstance(router, LoadedRouter) else read_router(router)
     if engine not in ("auto", *ENGINES):
         raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
-    compact = stored.header.encoder.kind == "compact"
-    if engine == "openvino" and not compact:
+    own = stored.header.encoder.own
+    if engine == "openvino" and not own:
         raise EngineError(f"openvino cannot run the CLIP of {stored.name}: use engine torch")
     if engine == "auto":
-        able = compact and stored.graph is not None and is_installed("openvino")
+        able = own and stored.graph is not None and is_installed("openvino")
         engine = "openvino" if able and device in ("auto", "cpu") else "torch"
     if not is_installed(ENGINES[engine].package):
         raise MissingExtraError(f"the engine {engine!r}", ENGINES[engine].extra)
@@ -79,7 +79,7 @@ def open_router(
 
 
 class OpenVINOEncoder:
-    """Executes a compact encoder's graph on the CPU; see `EmbeddingEngine`.
+    """Executes the graph of an encoder of ours on the CPU; see `EmbeddingEngine`.
 
     Args:
         stored: a checked router file with a graph.
@@ -178,7 +178,7 @@ def export_router(path: Path) -> Path:
         if not is_installed(package):
             raise MissingExtraError(f"{package}, which exporting needs,", "export")
     stored = read_router(path)
-    if stored.header.encoder.kind != "compact":
+    if not stored.header.encoder.own:
         raise EngineError(f"{path}: the encoder is a CLIP, which runs on torch alone: use it there")
     reference = TorchEncoder(stored)
     size = stored.header.views.size

@@ -1,7 +1,6 @@
 """Encoders: what turns the views of a picture into embeddings; frozen when a network trains."""
 
 import hashlib
-from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -10,52 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from urushi.errors import AdapterError, MissingExtraError
-from urushi.files.router import ClipFacts, CompactFacts
+from urushi.files.router import ClipFacts, CompactFacts, FeatureFacts
+from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
+from urushi.routing.features import FeatureEncoder
 
 __all__ = ["ClipEncoder", "CompactEncoder", "Encoder", "blockiness", "create_encoder"]
 
 # Of the pictures CLIP was trained on: Radford et al., ICML 2021, arXiv 2103.00020.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-# Residuals of a few grey levels should be of the order of 1, where a network sees them.
-_GAIN = 16.0
-# Side of the blocks of JPEG.
-_BLOCK = 8
-
-
-class Encoder(nn.Module):
-    """Turns views into embeddings.
-
-    Attributes:
-        width: numbers of an embedding.
-        view_size: side that views must have in pixels; None for any.
-    """
-
-    width: int
-    view_size: int | None = None
-
-    @property
-    @abstractmethod
-    def facts(self) -> CompactFacts | ClipFacts:
-        """What a router file says about this encoder."""
-
-    @abstractmethod
-    def embed(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
-        """Embeddings of single views in [0, 1]."""
-
-    def forward(self, views: Float[Tensor, "b v 3 s s"]) -> Float[Tensor, "b v d"]:
-        """Embeddings of the views of pictures, in [0, 1].
-
-        Raises:
-            AdapterError: the views have another side than the encoder needs.
-        """
-        if self.view_size is not None and views.shape[-1] != self.view_size:
-            raise AdapterError(
-                f"views of {views.shape[-1]} pixels: this encoder takes {self.view_size}, give the "
-                f"views size={self.view_size}"
-            )
-        batch, count = views.shape[:2]
-        return self.embed(views.flatten(0, 1)).unflatten(0, (batch, count))
 
 
 class CompactEncoder(Encoder):
@@ -101,16 +63,13 @@ class CompactEncoder(Encoder):
 
     def embed(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
         """Embeddings of single views in [0, 1], of any side."""
-        residual = (_GAIN * (views - _blurred(views))).tanh()
+        residual = (GAIN * (views - _blurred(views))).tanh()
         features = torch.cat([4 * views - 2, residual], 1)
-        statistics = [blockiness(views)]
+        found = [blockiness(views)]
         for stage in self.stages:
             features = stage(features)
-            mean = features.mean((2, 3))
-            deviation = features - mean[..., None, None]
-            variance = deviation.square().mean((2, 3))
-            statistics += [mean, (variance + 1e-4).log()]
-        return self.project(self.standardise(torch.cat(statistics, 1)))
+            found.append(statistics(features))
+        return self.project(self.standardise(torch.cat(found, 1)))
 
 
 class ClipEncoder(Encoder):
@@ -172,9 +131,12 @@ class ClipEncoder(Encoder):
 
 
 def create_encoder(
-    facts: CompactFacts | ClipFacts, *, clip: str | None = None, download: bool = False
+    facts: CompactFacts | FeatureFacts | ClipFacts,
+    *,
+    clip: str | None = None,
+    download: bool = False,
 ) -> Encoder:
-    """Builds the encoder a router file describes; a compact one with fresh weights.
+    """Builds the encoder a router file describes; one of ours with fresh weights.
 
     Args:
         facts: what the file says.
@@ -186,11 +148,14 @@ def create_encoder(
         AdapterError: the CLIP is not there, or is another one than the router was trained with.
         MissingExtraError: transformers is not installed.
     """
-    if isinstance(facts, CompactFacts):
+    if not isinstance(facts, ClipFacts):
         if clip is not None:
             raise AdapterError(
-                f"clip is {clip!r}, but this router has a compact encoder of its own: leave it out"
+                f"clip is {clip!r}, but this router has a {facts.kind} encoder of its own: leave "
+                "it out"
             )
+        if isinstance(facts, FeatureFacts):
+            return FeatureEncoder(facts)
         return CompactEncoder(facts.widths, facts.width, facts.blocks)
     encoder = ClipEncoder(clip or facts.name, download=download)
     if encoder.facts.projection_hash != facts.projection_hash or encoder.width != facts.width:
@@ -251,24 +216,3 @@ def _blurred(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     line = torch.tensor([0.25, 0.5, 0.25], dtype=images.dtype, device=images.device)
     kernel = (line[:, None] * line).expand(3, 1, 3, 3)
     return F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-
-
-def blockiness(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 2"]:
-    """How far steps in brightness keep to one of the 8 places of a grid, across and down.
-
-    A step is counted for what it differs from its neighbours on both sides, so that slopes count
-    for nothing; 0 where every place has as many, about 3 where all are at one. After Wang, Bovik,
-    Evans: "Blind measurement of blocking artifacts in images", ICIP 2000; the measure is ours.
-    """
-    grey = images.mean(1)
-    found = []
-    for lines in (grey, grey.transpose(1, 2)):
-        steps = lines[..., 1:] - lines[..., :-1]
-        excess = (steps[..., 1:-1] - (steps[..., :-2] + steps[..., 2:]) / 2).abs()
-        # Edges of things are no larger than edges of blocks: each counts once.
-        excess = (_GAIN * excess).tanh()
-        whole = excess.shape[-1] // _BLOCK * _BLOCK
-        places = excess[..., :whole].unflatten(-1, (-1, _BLOCK)).mean((1, 2))
-        mean = places.mean(1)
-        found.append((places.amax(1) - mean) / (mean + 1e-3))
-    return torch.stack(found, 1)

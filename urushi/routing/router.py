@@ -105,7 +105,7 @@ class Router(nn.Module):
 
 def router_tensors(router: Router) -> dict[str, np.ndarray]:
     """What the file of a router holds; of one with CLIP, the head alone."""
-    own = "encoder." if router.encoder.facts.kind == "compact" else "head."
+    own = "encoder." if router.encoder.facts.own else "head."
     return {
         name: tensor.detach().cpu().float().numpy()
         for name, tensor in router.state_dict().items()
@@ -160,7 +160,7 @@ def load_router(stored: LoadedRouter, *, clip: str | None = None, download: bool
     head = RouterHead(header.encoder.width, len(header.classes))
     _fill(head, stored.part("head"), stored.path)
     encoder = create_encoder(header.encoder, clip=clip, download=download)
-    if header.encoder.kind == "compact":
+    if header.encoder.own:
         _fill(encoder, stored.part("encoder"), stored.path)
     return Router(encoder, head, header.views).eval().requires_grad_(False)
 

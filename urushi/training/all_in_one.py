@@ -84,6 +84,7 @@ class AllInOneTraining:
         download: fetch a CLIP from the hub where it is not there yet.
         on_stage: told what begins or is passed over, a clause each.
         on_progress, on_router_progress: called about every ten seconds and at validations.
+        on_router_pictures: see `urushi.training.router.train_router`.
 
     Raises:
         RecipeError: the run exists already, or was made by another recipe or from other data.
@@ -99,6 +100,7 @@ class AllInOneTraining:
     on_stage: Callable[[str], None] = field(default=lambda _text: None)
     on_progress: Callable[[Progress], None] | None = None
     on_router_progress: Callable[[RouterProgress], None] | None = None
+    on_router_pictures: Callable[[int, int, float], None] | None = None
 
     def __post_init__(self) -> None:
         self._trained: list[str] = []
@@ -155,6 +157,7 @@ class AllInOneTraining:
             device=self.device,
             download=self.download,
             on_progress=self.on_router_progress,
+            on_pictures=self.on_router_pictures,
         )
         if result.path is None:
             raise _StoppedError("router", result.stopped_by)

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, CompactFacts, ViewGeometry
+from urushi.files.router import CLEAN, ClassName, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
     ClassSource,
@@ -18,7 +18,7 @@ from urushi.training.recipe import (
 )
 from urushi.training.router_recipe import (
     COMPACT,
-    ClipSettings,
+    RouterEncoder,
     RouterOptimizerSettings,
     RouterValidationSettings,
 )
@@ -95,7 +95,7 @@ class RouterPlan(Settings):
     """
 
     file: str | None = None
-    encoder: Annotated[CompactFacts | ClipSettings, Field(discriminator="kind")] = COMPACT
+    encoder: RouterEncoder = COMPACT
     views: ViewGeometry | None = None
     sides: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)] = [128, 192, 256]
     per_class: Annotated[int, Field(ge=1)] = 4

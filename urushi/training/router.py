@@ -1,7 +1,8 @@
 """Training of a router: cross-entropy on the kinds of damage, then a fitted temperature.
 
 LoRA-IR (arXiv 2410.15385) trains a head on a frozen CLIP with balanced batches; so it is here. A
-compact encoder is trained together with the head, and both are frozen when a network trains.
+compact encoder is trained together with the head, and both are frozen when a network trains. Where
+a restoration network's features are read, these are calculated once (`router_pool`).
 """
 
 import math
@@ -20,14 +21,16 @@ from torch.nn import functional as F
 from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
-from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
+from urushi.files.router import RouterHeader
 from urushi.inference.devices import choose_device
-from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
-from urushi.routing.router import Router, RouterHead, save_router
-from urushi.training.batches import Batch
+from urushi.routing.features import FeatureEncoder
+from urushi.routing.router import save_router
+from urushi.training.batches import Batch, step_generator
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.router_batches import RouterBatches, router_batches
-from urushi.training.router_recipe import COMPACT_VIEWS, RouterRecipe
+from urushi.training.router_build import build_router
+from urushi.training.router_pool import Rows, StatisticsPool
+from urushi.training.router_recipe import FeatureSettings, RouterRecipe
 from urushi.training.router_scores import confusion_of, scores_of
 from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State
@@ -110,25 +113,6 @@ class RouterTrainingResult:
     log: list[dict[str, Any]]
 
 
-def build_router(recipe: RouterRecipe, *, download: bool = True) -> Router:
-    """The router a recipe describes, with fresh weights from torch's global generator.
-
-    Raises:
-        AdapterError: the CLIP cannot be loaded, or the views do not suit the encoder.
-        MissingExtraError: transformers is not installed.
-    """
-    encoder: Encoder
-    if isinstance(recipe.encoder, CompactFacts):
-        facts = recipe.encoder
-        encoder = CompactEncoder(facts.widths, facts.width, facts.blocks)
-        views = recipe.views or COMPACT_VIEWS
-    else:
-        encoder = ClipEncoder(recipe.encoder.name, download=download)
-        assert encoder.view_size is not None
-        views = recipe.views or ViewGeometry(size=encoder.view_size)
-    return Router(encoder, RouterHead(encoder.width, len(recipe.classes)), views)
-
-
 def train_router(
     recipe: RouterRecipe,
     data: RouterData,
@@ -138,6 +122,7 @@ def train_router(
     device: str = "auto",
     download: bool = True,
     on_progress: Callable[[RouterProgress], None] | None = None,
+    on_pictures: Callable[[int, int, float], None] | None = None,
 ) -> RouterTrainingResult:
     """Trains as `recipe` says, and writes the router to `run/NAME.safetensors`.
 
@@ -151,6 +136,8 @@ def train_router(
         device: `auto` (the best there is), or a device by name.
         download: fetch a CLIP from the hub where it is not there yet.
         on_progress: called about every ten seconds and at validations.
+        on_pictures: called about every ten seconds while pictures are read that a frozen network
+            learns from: how many, of how many, and the seconds left.
 
     Raises:
         RecipeError: the run exists already, or was made by another recipe or from other data.
@@ -159,7 +146,7 @@ def train_router(
         UrushiError: the loss is no longer finite.
     """
     session = _Session(recipe, data, run, resume, choose_device(device), download)
-    session.on_progress = on_progress
+    session.on_progress, session.on_pictures = on_progress, on_pictures
     with stop_signals() as request:
         return session.run_steps(request)
 
@@ -168,6 +155,7 @@ class _Session:
     """The objects of one call of `train_router`."""
 
     on_progress: Callable[[RouterProgress], None] | None = None
+    on_pictures: Callable[[int, int, float], None] | None = None
 
     def __init__(
         self,
@@ -183,9 +171,9 @@ class _Session:
         checkpoint = self._checkpoint(resume)
         torch.manual_seed(recipe.seed)
         self.router = build_router(recipe, download=download).to(self.device)
-        compact = isinstance(self.router.encoder, CompactEncoder)
         # A frozen CLIP is neither optimized nor stored.
-        self.state = State(self.router if compact else self.router.head, None, None)
+        own = self.router.encoder.facts.own
+        self.state = State(self.router if own else self.router.head, None, None)
         own = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self.state.trained()],
@@ -196,6 +184,7 @@ class _Session:
         self.draw_validation = self._batches(
             data.validation, data.real_validation, recipe.seed + 1, False
         )
+        self.pool, self.held = self._pools()
         self.step, self.seconds, self.log = 0, 0.0, []
         if checkpoint is not None:
             self.state.restore(checkpoint, self.optimizer)
@@ -210,9 +199,59 @@ class _Session:
     ) -> RouterBatches:
         return router_batches(self.recipe, clean, real, self.device, seed=seed, augment=augment)
 
+    def _pools(self) -> tuple[StatisticsPool, StatisticsPool] | tuple[None, None]:
+        """Of a frozen network's features: those to learn from, and those to be measured by."""
+        encoder, settings = self.router.encoder, self.recipe.encoder
+        if not isinstance(encoder, FeatureEncoder) or not isinstance(settings, FeatureSettings):
+            return None, None
+        stated = self.recipe.model_dump(mode="json", include={"seed", "classes", "mode", "most"})
+        stated["pictures"] = self.recipe.pictures.model_dump(mode="json")
+        bf16 = self.recipe.precision == "bf16"
+        held = self.recipe.validation.per_class * len(self.recipe.classes)
+        packs = {**self.data.real_validation, "clean": self.data.validation}
+        measured = " ".join(f"{name}:{pack.sha256}" for name, pack in sorted(packs.items()))
+        shared = (encoder, self.router.views)
+        return (
+            StatisticsPool(self.run, *shared, self.draw, settings.pictures,
+                           [stated, self.data.sha256], bf16),
+            StatisticsPool(self.run, *shared, self.draw_validation, held,
+                           [stated, measured, "validation"], bf16),
+        )  # fmt: skip
+
     # --- steps ---
 
+    def _fill(self, request: StopRequest) -> bool:
+        """Calculates what a frozen network reads from all pictures; False where it was stopped."""
+        if self.pool is None:
+            return True
+        assert self.held is not None
+        encoder = self.router.encoder
+        assert isinstance(encoder, FeatureEncoder)
+        told = begin = time.monotonic()
+        first: int | None = None
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told, first
+            first = done if first is None else first
+            now = time.monotonic()
+            if self.on_pictures is not None and (now - told >= REPORT_SECONDS or done >= total):
+                pace = (now - begin) / max(1, done - first)
+                self.on_pictures(done, total, max(0, total - done) * pace)
+                told = now
+
+        def stopped() -> bool:
+            return request.number is not None
+
+        if not self.held.fill(lambda _done, _total: None, stopped):
+            return False
+        if not self.pool.fill(tell, stopped):
+            return False
+        encoder.standardise(self.pool.all_views)
+        return True
+
     def run_steps(self, request: StopRequest) -> RouterTrainingResult:
+        if not self._fill(request):
+            return self._result(request.number)
         steps, every = self.recipe.steps, self.recipe.validation.every
         losses: list[Tensor] = []
         reported = saved = marked = time.monotonic()
@@ -239,10 +278,16 @@ class _Session:
     def _one_step(self) -> Tensor:
         own = self.recipe.optimizer
         self.router.train()
-        batch = self.draw(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = _learning_rate(self.recipe, self.step)
-        loss = self._loss(self._logits(batch), batch)
+        if self.pool is None:
+            batch = self.draw(self.step)
+            loss = self._loss(self._logits(batch), batch.applied)
+        else:
+            settings = self.recipe.encoder
+            assert isinstance(settings, FeatureSettings)
+            rows = self.pool.some(settings.batch, self.recipe.seed, self.step)
+            loss = self._loss(self._logits_of(rows, settings.dropout), rows.truths)
         self.optimizer.zero_grad()
         loss.backward()
         if own.clip is not None:
@@ -256,10 +301,18 @@ class _Session:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             return self.router.read(batch.degraded).logits.float()
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def _logits_of(self, rows: Rows, dropout: float) -> Tensor:
+        encoder = self.router.encoder
+        assert isinstance(encoder, FeatureEncoder)
+        read = encoder.standardised(rows.statistics.to(self.device))
+        generator = step_generator(self.recipe.seed + 2, self.step)
+        kept = (torch.rand(read.shape, generator=generator) >= dropout).to(read) / (1 - dropout)
+        return self.router.head(encoder.project(read * kept)).logits
+
+    def _loss(self, logits: Tensor, truths: Tensor) -> Tensor:
         if self.recipe.mode == "multi":
-            return F.binary_cross_entropy_with_logits(logits, batch.applied.float())
-        return F.cross_entropy(logits, batch.applied.to(torch.uint8).argmax(1))
+            return F.binary_cross_entropy_with_logits(logits, truths.to(logits))
+        return F.cross_entropy(logits, truths.to(self.device, torch.uint8).argmax(1))
 
     def _mean(self, losses: list[Tensor]) -> float:
         mean = float(torch.stack(losses).mean()) if losses else 0.0
@@ -278,7 +331,11 @@ class _Session:
         self.router.eval()
         own = self.recipe
         logits, labels = [], []
-        for step in range(math.ceil(own.validation.per_class / own.pictures.per_class)):
+        for rows in () if self.held is None else self.held.groups:
+            logits.append(self._logits_of(rows, 0.0).cpu())
+            labels.append(rows.truths)
+        steps = math.ceil(own.validation.per_class / own.pictures.per_class)
+        for step in range(steps if self.held is None else 0):
             batch = self.draw_validation(step)
             logits.append(self._logits(batch).cpu())
             labels.append(batch.applied.cpu())

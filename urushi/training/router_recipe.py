@@ -15,6 +15,8 @@ __all__ = [
     "COMPACT_VIEWS",
     "ClassSettings",
     "ClipSettings",
+    "FeatureSettings",
+    "RouterEncoder",
     "RouterRecipe",
     "load_router_recipe",
 ]
@@ -36,6 +38,36 @@ class ClipSettings(Settings):
 
     kind: Literal["clip"] = "clip"
     name: Annotated[str, Field(min_length=1)] = "openai/clip-vit-large-patch14-336"
+
+
+class FeatureSettings(Settings):
+    """The first part of a restoration network, frozen; see `urushi.routing.features`.
+
+    It makes the same of a picture each time: what it reads from a number of pictures is calculated
+    once, and kept beside the checkpoints; a projection and the head learn from that.
+
+    Attributes:
+        kind: always `features`.
+        base: the network: a model file, or a name in the zoo; a NAFNet.
+        middle: its first blocks at the lowest resolution that are taken.
+        width: numbers of an embedding.
+        pictures: to learn from, at least.
+        batch: pictures of one optimizer step.
+        dropout: share of the statistics that a step does without.
+    """
+
+    kind: Literal["features"] = "features"
+    base: Annotated[str, Field(min_length=1)] = "base"
+    middle: Annotated[int, Field(ge=1)] = 4
+    width: Annotated[int, Field(ge=2, multiple_of=2)] = 256
+    pictures: Annotated[int, Field(ge=1)] = 6000
+    batch: Annotated[int, Field(ge=1)] = 64
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+
+
+RouterEncoder = Annotated[
+    CompactFacts | FeatureSettings | ClipSettings, Field(discriminator="kind")
+]
 
 
 class ClassSettings(Settings):
@@ -115,7 +147,8 @@ class RouterRecipe(Settings):
             in this order: name what happens before the lens first, what the file does last.
         mode: `single`: one class is true of a picture; `multi`: any number.
         most: mode `multi`: degradations that one picture has at most.
-        encoder: compact, trained with the head; or a frozen CLIP.
+        encoder: compact, trained with the head; the features of a frozen restoration network; or a
+            frozen CLIP.
         views: what is looked at; null takes what suits the encoder.
         pictures: clean ones, and how many of each class.
         steps: optimizer steps in all.
@@ -135,7 +168,7 @@ class RouterRecipe(Settings):
     classes: Annotated[dict[ClassName, ClassSettings], Field(min_length=2)]
     mode: Mode = "single"
     most: Annotated[int, Field(ge=1)] = 2
-    encoder: Annotated[CompactFacts | ClipSettings, Field(discriminator="kind")] = COMPACT
+    encoder: RouterEncoder = COMPACT
     views: ViewGeometry | None = None
     pictures: PictureSettings
     steps: Annotated[int, Field(ge=1)]

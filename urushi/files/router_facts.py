@@ -1,0 +1,113 @@
+"""What a router file says about its views and its encoder."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from urushi.settings import Settings
+
+__all__ = ["ClipFacts", "CompactFacts", "EncoderFacts", "FeatureFacts", "ViewGeometry"]
+
+
+class ViewGeometry(Settings):
+    """Which parts of a picture a router looks at, and at what scale; see `urushi.routing.views`.
+
+    Attributes:
+        layout: `squashed`, LoRA-IR's: the picture resized to a square, its aspect ratio lost, and
+            local windows of a larger square. `aspect`: the same with the aspect ratio kept.
+            `native`: the same with local windows of the picture itself, at its own resolution.
+        size: side of a view in pixels.
+        grid: side of the picture (its shorter one with `aspect`) of which local windows are cut,
+            as a multiple of `size`; null with `native`.
+        overlap: share of a window that the next one repeats.
+        most: local windows at most, spread evenly where more would fit; null with `squashed`,
+            whose `grid` and `overlap` say how many there are.
+    """
+
+    layout: Literal["squashed", "aspect", "native"] = "squashed"
+    size: Annotated[int, Field(ge=16, le=1024)] = 336
+    grid: Annotated[int, Field(ge=1, le=8)] | None = None
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    most: Annotated[int, Field(ge=1, le=64)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, given: object) -> object:
+        """Defaults that depend on the layout, written out so that files state them."""
+        if not isinstance(given, dict):
+            return given
+        layout = given.get("layout", "squashed")
+        filled = dict(given)
+        if layout in ("squashed", "aspect") and filled.get("grid") is None:
+            filled["grid"] = 2
+        if layout in ("aspect", "native") and filled.get("most") is None:
+            filled["most"] = 9
+        return filled
+
+    @model_validator(mode="after")
+    def _no_idle_option(self) -> "ViewGeometry":
+        if self.layout == "native" and self.grid is not None:
+            raise ValueError("grid has no effect with layout native: leave it out")
+        if self.layout == "squashed" and self.most is not None:
+            raise ValueError("most has no effect with layout squashed: leave it out")
+        return self
+
+
+class CompactFacts(Settings):
+    """A compact encoder; see `urushi.routing.encoders.CompactEncoder`.
+
+    Attributes:
+        kind: always `compact`.
+        widths: channels of its stages, from full resolution down; each halves the resolution.
+        blocks: residual blocks of each stage but the first.
+        width: numbers of an embedding.
+    """
+
+    own: ClassVar[bool] = True
+    """Whether the file holds its weights."""
+
+    kind: Literal["compact"] = "compact"
+    widths: Annotated[list[Annotated[int, Field(ge=1, le=512)]], Field(min_length=1, max_length=6)]
+    blocks: Annotated[int, Field(ge=0, le=8)] = 1
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+
+
+class FeatureFacts(Settings):
+    """The first part of a restoration network; see `urushi.routing.features.FeatureEncoder`.
+
+    Attributes:
+        kind: always `features`.
+        channels: of the NAFNet at full resolution; doubled by every level.
+        levels: its blocks of each encoder level, from full resolution down.
+        middle: its first blocks at the lowest resolution.
+        width: numbers of an embedding.
+    """
+
+    own: ClassVar[bool] = True
+
+    kind: Literal["features"] = "features"
+    channels: Annotated[int, Field(ge=1, le=256)]
+    levels: Annotated[list[Annotated[int, Field(ge=0, le=64)]], Field(min_length=1, max_length=6)]
+    middle: Annotated[int, Field(ge=1, le=64)]
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+
+
+class ClipFacts(Settings):
+    """The vision tower of a CLIP, which the file names and does not hold.
+
+    Attributes:
+        kind: always `clip`.
+        name: of the checkpoint, as `transformers` knows it: a name on the hub or a folder.
+        width: numbers of an embedding, after the projection.
+        projection_hash: SHA-256 of the projection's weights: tells checkpoints apart.
+    """
+
+    own: ClassVar[bool] = False
+
+    kind: Literal["clip"] = "clip"
+    name: Annotated[str, Field(min_length=1, max_length=500)]
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+    projection_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+EncoderFacts = Annotated[CompactFacts | FeatureFacts | ClipFacts, Field(discriminator="kind")]
