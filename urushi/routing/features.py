@@ -33,8 +33,8 @@ class FeatureEncoder(Encoder):
         facts: sizes of the network, and of an embedding.
     """
 
-    mean: Tensor
-    deviation: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, facts: FeatureFacts) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class FeatureEncoder(Encoder):
         channels += [2 * channels[-1]] * len(self._places)
         self.numbers = 2 + 2 * sum(channels)
         """Statistics of one view."""
-        self.register_buffer("mean", torch.zeros(self.numbers))
-        self.register_buffer("deviation", torch.ones(self.numbers))
+        self.register_buffer("centre", torch.zeros(self.numbers))
+        self.register_buffer("spread", torch.ones(self.numbers))
         self.project = nn.Linear(self.numbers, facts.width)
 
     @classmethod
@@ -118,12 +118,12 @@ class FeatureEncoder(Encoder):
 
     def standardise(self, rows: Float[Tensor, "n k"]) -> None:
         """Makes these statistics the ones by whose mean and deviation all are measured."""
-        self.mean.copy_(rows.mean(0))
-        self.deviation.copy_(rows.std(0) + 1e-3)
+        self.centre.copy_(rows.mean(0))
+        self.spread.copy_(rows.std(0) + 1e-3)
 
     def standardised(self, rows: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
         """Statistics in deviations from their mean, at most 5."""
-        return ((rows - self.mean) / self.deviation).clamp(-_FARTHEST, _FARTHEST)
+        return ((rows - self.centre) / self.spread).clamp(-_FARTHEST, _FARTHEST)
 
     def embed(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
         """Embeddings of single views in [0, 1], of any side from 2^levels pixels on."""

@@ -8,9 +8,7 @@ a restoration network's features are read, these are calculated once (`router_po
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +19,6 @@ from torch.nn import functional as F
 from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
-from urushi.files.router import RouterHeader
 from urushi.inference.devices import choose_device
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.router import save_router
@@ -31,6 +28,7 @@ from urushi.training.router_batches import RouterBatches, router_batches
 from urushi.training.router_build import build_router
 from urushi.training.router_pool import Rows, StatisticsPool
 from urushi.training.router_recipe import FeatureSettings, RouterRecipe
+from urushi.training.router_result import RouterData, RouterProgress, RouterTrainingResult
 from urushi.training.router_scores import confusion_of, scores_of
 from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State
@@ -43,74 +41,6 @@ _CHANGEABLE = {
     "checkpoint_minutes", "description", "data_statement", "licence", "name", "optimizer", "steps",
     "storage", "threshold", "validation",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RouterData:
-    """Pictures a router learns from, and others by which it is measured.
-
-    Attributes:
-        clean: clean pictures to degrade.
-        validation: clean pictures, none of them in `clean`.
-        real: pictures of classes, by name.
-        real_validation: the same to measure by; of other places.
-    """
-
-    clean: PackedPictures
-    validation: PackedPictures
-    real: Mapping[str, PackedPictures] = field(default_factory=dict)
-    real_validation: Mapping[str, PackedPictures] = field(default_factory=dict)
-
-    @property
-    def sha256(self) -> str:
-        """What was trained on."""
-        parts = [self.clean.sha256, *(f"{n}:{p.sha256}" for n, p in sorted(self.real.items()))]
-        return " ".join(parts)
-
-
-@dataclass(frozen=True)
-class RouterProgress:
-    """Where a training stands.
-
-    Attributes:
-        step, steps: optimizer steps done, and in all.
-        loss: mean since the last report.
-        seconds_per_step: since the last report.
-        seconds_left: at that speed.
-        accuracy: on validation pictures, where this report is a validation; else None.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    seconds_per_step: float
-    seconds_left: float
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class RouterTrainingResult:
-    """What `train_router` leaves.
-
-    Attributes:
-        finished: False when it was stopped by a signal; resume it.
-        stopped_by: number of that signal.
-        step: optimizer steps done.
-        seconds: spent training, over all resumptions.
-        path: the router's file; None unless finished.
-        header: what it says; None unless finished.
-        confusion: of validation pictures with one class: rows are classes, columns what was seen.
-        log: rows of step, loss and accuracy.
-    """
-
-    finished: bool
-    stopped_by: int | None
-    step: int
-    seconds: float
-    path: Path | None
-    header: RouterHeader | None
-    confusion: np.ndarray | None
-    log: list[dict[str, Any]]
 
 
 def train_router(

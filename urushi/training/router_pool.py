@@ -122,7 +122,7 @@ class StatisticsPool:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
         digest.update(f"{self.views.model_dump()} {self.bf16}".encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
-            if not name.startswith(("project.", "mean", "deviation")):
+            if not name.startswith(("project.", "centre", "spread")):
                 digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 

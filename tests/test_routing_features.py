@@ -1,0 +1,165 @@
+"""A router that reads a frozen network's features: what it reads, how it learns, how it runs."""
+
+import signal
+
+import numpy as np
+import pytest
+import torch
+from cli_support import write_tiny_model
+from routing_support import NATIVE
+from test_routing_training import TINY, make_pack
+
+from urushi.backbones import create_backbone
+from urushi.errors import AdapterError, FileFormatError, RecipeError
+from urushi.files.model import read_model
+from urushi.files.router import FeatureFacts, RouterHeader, read_router
+from urushi.inference.router import export_router, open_router
+from urushi.inference.zoo import find_model
+from urushi.routing.features import FeatureEncoder
+from urushi.routing.router import load_router
+from urushi.settings import parse_settings
+from urushi.training.router import RouterData, train_router
+from urushi.training.router_build import build_router
+from urushi.training.router_recipe import FeatureSettings, RouterRecipe
+
+FACTS = FeatureFacts(channels=4, levels=[0, 1], middle=3, width=8)
+CONFIG = {"width": 4, "enc_blk_nums": [0, 1], "middle_blk_num": 4, "dec_blk_nums": [1, 0]}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    made = create_backbone("nafnet", CONFIG).eval()
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if name.endswith(("beta", "gamma")):
+                parameter.normal_()
+    return made
+
+
+def encoder(middle=3, **changes):
+    state = network().state_dict()
+    return FeatureEncoder.of_network({**CONFIG, **changes}, state, middle=middle, width=8)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folders = [tmp_path_factory.mktemp(name) for name in ("train", "validation")]
+    return RouterData(*(make_pack(folder, seed) for seed, folder in enumerate(folders)))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("base") / "tiny.safetensors")
+
+
+def recipe(base, **changes):
+    settings = {"kind": "features", "base": str(base), "middle": 1, "width": 8, "pictures": 30,
+                "batch": 8, "dropout": 0.1}  # fmt: skip
+    content = {**TINY, "steps": 30, "encoder": settings, **changes}
+    return parse_settings(content, RouterRecipe, RecipeError, "test")
+
+
+# --- the encoder ---
+
+
+def test_it_reads_the_features_that_the_network_has():
+    views = torch.rand(2, 3, 16, 16)
+    whole, seen = network(), {}
+    names = {"encoders.0": 0, "encoders.1": 1, "middle_blks.0": 2, "middle_blks.2": 3}
+    for name, index in names.items():
+        module = whole.get_submodule(name)
+        module.register_forward_hook(lambda _m, _i, out, index=index: seen.update({index: out}))
+    with torch.no_grad():
+        whole(views)
+    rows = encoder().statistics(views)
+    expected = []
+    for index in range(4):
+        expected += [seen[index].mean((2, 3)), (seen[index].var((2, 3), False) + 1e-4).log()]
+    # Two numbers of blockiness and six of colours come first.
+    torch.testing.assert_close(rows[:, 8:], torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows[:, 2:5], views.mean((2, 3)))
+    assert rows.shape[1] == encoder().numbers
+
+
+def test_the_projection_alone_is_trained_and_strange_pictures_go_no_farther():
+    made = encoder()
+    assert [n for n, p in made.named_parameters() if p.requires_grad] == [
+        "project.weight",
+        "project.bias",
+    ]
+    rows = made.statistics(torch.rand(40, 3, 16, 16))
+    made.standardise(rows)
+    standard = made.standardised(rows)
+    assert standard.mean(0).abs().max() < 0.05
+    assert made.standardised(1e6 * rows).abs().max() == 5
+    assert not made.train().training
+
+
+def test_the_shipped_base_makes_a_small_router():
+    model = read_model(find_model("base"))
+    state = {name: torch.tensor(tensor) for name, tensor in model.tensors.items()}
+    own = FeatureSettings()
+    made = FeatureEncoder.of_network(model.header.config, state, middle=own.middle, width=own.width)
+    assert sum(p.numel() for p in made.parameters()) < 2_000_000
+
+
+def test_networks_that_cannot_be_read_are_refused(base, tmp_path):
+    with pytest.raises(AdapterError, match="9 middle blocks of a network with 4"):
+        encoder(middle=9)
+    with pytest.raises(AdapterError, match="grey pictures"):
+        state = create_backbone("nafnet", {**CONFIG, "img_channel": 1}).state_dict()
+        FeatureEncoder.of_network(CONFIG, state, middle=1, width=8)
+    with pytest.raises(FileFormatError, match="nowhere"):
+        build_router(recipe("nowhere"))
+
+
+# --- its training ---
+
+
+def test_it_learns_and_its_file_runs_without_torch(data, base, tmp_path):
+    result = train_router(recipe(base, steps=60), data, tmp_path / "run", device="cpu")
+    assert result.header.scores["validation"]["accuracy"] > 0.6
+    stored = read_router(result.path)
+    assert stored.header.encoder == FeatureFacts(channels=4, levels=[1, 1], middle=1, width=8)
+    export_router(result.path)
+    picture = np.random.default_rng(0).random((50, 37, 3), dtype=np.float32)
+    fast, plain = (open_router(result.path, engine=name) for name in ("openvino", "torch"))
+    np.testing.assert_allclose(
+        fast.read(picture).logits, plain.read(picture).logits, rtol=1e-3, atol=1e-4
+    )
+    assert load_router(stored).encoder.facts == stored.header.encoder
+
+
+@pytest.mark.parametrize("stop", ["pictures", "steps"])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(data, base, tmp_path, stop):
+    whole = train_router(recipe(base), data, tmp_path / "whole", device="cpu")
+
+    def interrupt(*_told):
+        signal.raise_signal(signal.SIGINT)
+
+    told = {"on_pictures" if stop == "pictures" else "on_progress": interrupt}
+    own = recipe(base, validation={"per_class": 4, "every": 10})
+    first = train_router(own, data, tmp_path / "parts", device="cpu", **told)
+    assert not first.finished
+    assert first.step == (0 if stop == "pictures" else 10)
+    files = sorted((tmp_path / "parts").rglob("statistics-*/*.safetensors"))
+    written = [path.stat().st_mtime_ns for path in files]
+    second = train_router(recipe(base), data, tmp_path / "parts", device="cpu", resume=True)
+    assert second.header.tensors_hash == whole.header.tensors_hash
+    assert [path.stat().st_mtime_ns for path in files] == written
+
+
+def test_other_pictures_are_read_anew(data, base, tmp_path):
+    train_router(recipe(base, steps=1), data, tmp_path, device="cpu")
+    before = len(list(tmp_path.glob("statistics-*")))
+    changed = {**TINY["classes"], "noise": {"degradation": {"name": "gaussian_noise"}}}
+    other = recipe(base, steps=1, classes=changed)
+    for checkpoint in tmp_path.glob("checkpoints/*"):
+        checkpoint.unlink()
+    train_router(other, data, tmp_path, device="cpu", resume=True)
+    assert len(list(tmp_path.glob("statistics-*"))) == 2 * before
+
+
+def test_headers_say_what_they_need():
+    with pytest.raises(ValueError, match="middle"):
+        RouterHeader(classes=("a",), views=NATIVE, encoder={**FACTS.model_dump(), "middle": 0})
