@@ -22,6 +22,7 @@ from urushi.degradations.blur import (
     motion_paths,
     path_kernels,
 )
+from urushi.degradations.camera import CameraNoise
 from urushi.degradations.jpeg import JPEGCompression, jpeg
 from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
 from urushi.degradations.resize import Downsample, resize
@@ -34,6 +35,7 @@ ALL = [
     PoissonNoise(),
     PoissonNoise(peak=(3.0, 30.0)),
     SpeckleNoise(),
+    CameraNoise(),
     GaussianBlur(),
     DefocusBlur(),
     MotionBlur(shake_share=0.5),
@@ -130,6 +132,9 @@ def test_names_and_references(degradation):
         (PoissonNoise, {"grey_share": -0.1}, "grey_share"),
         (SpeckleNoise, {"sigma_255": (0.0, math.inf)}, "sigma_255"),
         (SpeckleNoise, {"grey_share": math.nan}, "grey_share"),
+        (CameraNoise, {"shot": (0.0, 0.1)}, "shot"),
+        (CameraNoise, {"gain": (0.5, 2.0)}, "gain"),
+        (CameraNoise, {"smoothing": (0.0, 0.4)}, "smoothing"),
         (GaussianBlur, {"sigma": (0.0, 21.0)}, "sigma"),
         (GaussianBlur, {"sigma_elliptic": (-0.1, 2.0)}, "sigma_elliptic"),
         (GaussianBlur, {"elliptic_share": 2.0}, "elliptic_share"),

@@ -103,11 +103,11 @@ def test_the_shipped_base_makes_a_small_router():
     assert sum(p.numel() for p in made.parameters()) < 2_000_000
 
 
-def test_networks_that_cannot_be_read_are_refused(base, tmp_path):
+def test_networks_that_cannot_be_read_are_refused():
     with pytest.raises(AdapterError, match="9 middle blocks of a network with 4"):
         encoder(middle=9)
+    state = create_backbone("nafnet", {**CONFIG, "img_channel": 1}).state_dict()
     with pytest.raises(AdapterError, match="grey pictures"):
-        state = create_backbone("nafnet", {**CONFIG, "img_channel": 1}).state_dict()
         FeatureEncoder.of_network(CONFIG, state, middle=1, width=8)
     with pytest.raises(FileFormatError, match="nowhere"):
         build_router(recipe("nowhere"))
