@@ -52,8 +52,8 @@ def test_smoothing_correlates_further():
 
 def test_shadows_of_the_displayed_picture_are_noisier():
     degradation = CameraNoise(shot=(1e-3, 1e-3))
-    display = torch.full(SIZE, 0.05)
-    display[..., 128:] = 0.5
+    display = torch.full(SIZE, 0.1)
+    display[..., 128:] = 0.6
     made = degradation.apply(display, degradation.sample(SIZE, torch.Generator().manual_seed(0)))
     error = made - display
     assert error[..., :120].std() > 1.3 * error[..., 136:].std()
