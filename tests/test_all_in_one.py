@@ -17,7 +17,7 @@ from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
 from urushi.training.all_in_one import AllInOneTraining
-from urushi.training.all_in_one_data import class_stages
+from urushi.training.all_in_one_data import class_stages, router_recipe_of
 from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
 from urushi.training.all_in_one_stages import StagePlans
 from urushi.training.recipe import RECIPES
@@ -101,6 +101,18 @@ def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, fil
     assert all(from_pairs(real(2)))
     other = plans.expert("noise", model, None).recipe
     assert (other.data.patch, other.data.batch) == (16, 4)
+
+
+def test_the_router_may_be_shown_stronger_damage_than_the_expert(world, files):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["noise"]["shown"] = {"name": "speckle_noise"}
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    seen = router_recipe_of(own, files).classes
+    assert seen["noise"].degradation == {"name": "speckle_noise"}
+    assert seen["dark"].degradation == {"name": "low_light"}
+    model = read_model(world / "tiny.safetensors")
+    stage = StagePlans(own, files, _router(), "cpu").expert("noise", model, None)
+    assert stage.recipe.classes["noise"].degradation["name"] == "gaussian_noise"
 
 
 def _router():
@@ -246,6 +258,7 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         ({"classes": {"all": {"pairs": ["x"]}, "a": {"pairs": ["x"]}}}, "class is named all"),
         (experts(adapter={"method": "experts"}), "mode joint"),
         (experts(k=2), "k has no effect"),
+        ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
         (
             {"classes": {"clean": {}, "a": {"pairs": ["x"], "patch": 8}}, **experts(mode="joint")},
             "has patch",

@@ -135,7 +135,7 @@ def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterReci
     own = recipe.router
     classes = {
         name: ClassSettings(
-            degradation=plan.degradation, pictures=list(files.folders.get(name, ()))
+            degradation=plan.shown or plan.degradation, pictures=list(files.folders.get(name, ()))
         )
         for name, plan in recipe.classes.items()
     }

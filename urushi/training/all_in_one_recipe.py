@@ -48,6 +48,8 @@ class ClassPlan(ClassSource):
     """One kind of damage.
 
     Attributes:
+        shown: what the router learns from in place of `degradation`: damage that is hardly there
+            is for the expert to leave alone, but not for the router to tell from none.
         validation: folders of pairs that the router is measured by; of other places than `pairs`.
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
@@ -56,6 +58,7 @@ class ClassPlan(ClassSource):
             whole picture, such as haze or exposure, wants large patches.
     """
 
+    shown: dict[str, Any] | None = None
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
@@ -226,6 +229,8 @@ class AllInOneRecipe(Settings):
         for name, plan in self.classes.items():
             if name == CLEAN and (plan.degradation is not None or plan.pairs or plan.adapter):
                 raise ValueError(f"{CLEAN} needs no degradation, no pairs and no adapter")
+            if plan.shown is not None and plan.degradation is None:
+                raise ValueError(f"class {name} has shown without degradation: leave it out")
             if name != CLEAN and plan.degradation is None and not plan.pairs:
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
