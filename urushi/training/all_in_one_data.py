@@ -154,6 +154,7 @@ def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterReci
             per_class=own.per_class,
             real=own.real,
             augment=own.augment,
+            reduce=own.reduce,
         ),
         steps=own.steps,
         optimizer=own.optimizer,

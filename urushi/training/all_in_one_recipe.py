@@ -92,7 +92,7 @@ class RouterPlan(Settings):
     Attributes:
         file: a router that is trained already, with all the classes; nothing else is needed then.
         encoder, views, steps, optimizer, validation, threshold, precision: as there.
-        sides, per_class, real, augment: of its pictures, as there.
+        sides, per_class, real, augment, reduce: of its pictures, as there.
         targets: targets of pairs are clean pictures to it: so it cannot take what a data set shows
             for what is wrong with it.
     """
@@ -104,6 +104,7 @@ class RouterPlan(Settings):
     per_class: Annotated[int, Field(ge=1)] = 4
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     augment: bool = True
+    reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
     targets: bool = True
     steps: Annotated[int, Field(ge=1)] = 3000
     optimizer: RouterOptimizerSettings = RouterOptimizerSettings()

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional as F
 
 from urushi.data.pack import PackedPictures
 from urushi.degradations import Degradation, create_degradation
@@ -42,6 +44,7 @@ class _Labelled(Batches):
         clean: index of the class of clean pictures, or None.
         most: degradations of one picture at most.
         real_share: of the pictures of a class that has a pack and a degradation.
+        reduce: factor by which clean pictures are reduced before anything else.
     """
 
     degradations: tuple[Degradation | None, ...] = field(kw_only=True)
@@ -49,11 +52,19 @@ class _Labelled(Batches):
     clean: int | None = field(kw_only=True)
     most: int = field(kw_only=True)
     real_share: float = field(kw_only=True)
+    reduce: float = field(kw_only=True)
+
+    @property
+    def _side(self) -> int:
+        return round(self.patch * self.reduce)
 
     def _make(
         self, crops: object, symmetry: Tensor, generator: torch.Generator, rows: Rows
     ) -> Batch:
         images = self._patches(crops, symmetry)  # pyright: ignore[reportArgumentType]
+        if self.reduce != 1:
+            size = (self.patch, self.patch)
+            images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         labels, synthetic = self._labels(generator)
         # One after another in the order of the classes: the scene, the lens, the sensor, the file.
         spoilt = images.clone()
@@ -177,7 +188,10 @@ def router_batches(
         key: None if device.type == "cpu" else pack.to_tensor(device) for key, pack in packs.items()
     }
 
-    def drawing(side: int) -> _Labelled:
+    # What a middling picture allows; that of a training only, since it is to vary.
+    largest = float(np.median(clean.sizes.min(1)))
+
+    def drawing(side: int, factor: float) -> _Labelled:
         own = {
             names.index(name): _Drawn(pack, side, count, augment, seed, device, resident[id(pack)])
             for name, pack in real.items()
@@ -189,6 +203,13 @@ def router_batches(
             clean=names.index(CLEAN) if CLEAN in names else None,
             most=recipe.most if recipe.mode == "multi" else 1,
             real_share=recipe.pictures.real,
+            reduce=factor,
         )  # fmt: skip
 
-    return RouterBatches(tuple(drawing(side) for side in recipe.pictures.sides), seed)
+    made = []
+    for side in recipe.pictures.sides:
+        made.append(drawing(side, 1.0))
+        factor = min(recipe.pictures.reduce, largest / (side + _GRID))
+        if augment and factor > 1:
+            made.append(drawing(side, factor))
+    return RouterBatches(tuple(made), seed)

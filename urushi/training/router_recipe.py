@@ -94,6 +94,9 @@ class PictureSettings(Settings):
         real: share of the pictures of a class that come from its own folders, where it has both
             these and a degradation.
         augment: turn and mirror (the eight symmetries of the square).
+        reduce: in every other step clean pictures are reduced before they are spoilt, by this
+            factor, or by less where they are too small: what many cameras and files have left in
+            clean pictures must not be what tells them from others. 1 leaves them.
     """
 
     clean: Annotated[list[str], Field(min_length=1)]
@@ -101,6 +104,7 @@ class PictureSettings(Settings):
     per_class: Annotated[int, Field(ge=1)] = 4
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     augment: bool = True
+    reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
 
 
 class RouterOptimizerSettings(Settings):
