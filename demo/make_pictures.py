@@ -80,6 +80,16 @@ ITEMS = (
         200,
         ({"name": "rain_streaks", "coverage": (0.2, 0.2)}, noise(10), jpeg(40)),
     ),
+    Item("haze.webp", 16, 120, 200, ({"name": "haze", "beta": (1.6, 1.6), "near": (0.3, 0.3)},)),
+    Item(
+        "low-light.webp",
+        12,
+        160,
+        200,
+        ({"name": "low_light", "exposure": (0.03, 0.03), "gamma": (1.1, 1.1)},),
+    ),
+    Item("snow.webp", 22, 60, 150, ({"name": "snow", "coverage": (0.2, 0.2)},)),
+    Item("raindrops.webp", 14, 120, 200, ({"name": "raindrops", "density": (0.5, 0.5)},)),
 )
 
 

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from urushi.evaluation.metrics import named_protocol, score
 from urushi.image import inspect_picture, read_picture, write_picture
+from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.picture_files import restore_picture
-from urushi.inference.restorer import Restorer
 from urushi.sheet import contact_sheet
 
 HERE = Path(__file__).resolve().parent
@@ -23,28 +23,34 @@ INPUTS, REFERENCES, OUT = HERE / "pictures/input", HERE / "pictures/reference", 
 def main() -> int:
     console = Console()
     begin = time.perf_counter()
-    restorer = Restorer()
-    facts = restorer.describe()
-    console.print(f"base network on {facts['engine']}, {facts['device']}, {facts['precision']}")
+    chooser = AutoRestorer()
+    facts = chooser.describe()
+    console.print(
+        f"{facts['router']}: router, experts and base on {facts['engine']}, {facts['device']}, "
+        f"{facts['precision']}"
+    )
     table = Table(title="PSNR in dB against the undamaged picture", title_justify="left")
-    for name in ("picture", "kind", "before", "after", "gain", "seconds"):
-        table.add_column(name, justify="left" if name in ("picture", "kind") else "right")
+    for name in ("picture", "kind", "seen", "before", "after", "gain", "seconds"):
+        left = name in ("picture", "kind", "seen")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "kind")
     OUT.mkdir(exist_ok=True)
     rows, worse = [], []
     for source in sorted(INPUTS.iterdir()):
         target = OUT / source.name
-        outcome = restore_picture(restorer, source, target, overwrite=True)
+        choice = chooser.choose_file(source)
+        outcome = restore_picture(chooser.restorer(choice), source, target, overwrite=True)
         pictures = [read_picture(path) for path in (source, target)]
         reference = read_picture(REFERENCES / f"{source.stem}.webp")
         before, after = (score(p, reference, named_protocol("rgb-8bit")).psnr for p in pictures)
         if after <= before:
             worse.append(source.name)
         cells = (f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}")
-        table.add_row(source.name, kind_of(source), *cells, f"{outcome.seconds:.2f}")
-        captions = (f"{source.name}: {before:.2f} dB", f"mended: {after:.2f} dB", "undamaged")
+        seen = short(choice)
+        table.add_row(source.name, kind_of(source), seen, *cells, f"{outcome.seconds:.2f}")
+        captions = (f"{source.name}: {before:.2f} dB", f"{seen}: {after:.2f} dB", "undamaged")
         rows.append(list(zip([*pictures, reference], captions, strict=True)))
     console.print(table)
-    # Two pictures side by side: six columns.
+    # Two pictures side by side: six columns; what the base did alone is in brackets.
     pairs = [[cell for row in rows[i : i + 2] for cell in row] for i in range(0, len(rows), 2)]
     sheet = OUT / "before-after.png"
     title = "Before, after, undamaged"
@@ -58,6 +64,14 @@ def main() -> int:
     if worse:
         console.print(f"not improved: {', '.join(worse)}")
     return 1 if worse else 0
+
+
+def short(choice: Choice) -> str:
+    """What was seen, and how sure it was; what the base does alone is in brackets."""
+    assert choice.decision is not None
+    seen = choice.decision.seen
+    told = f"{seen} {100 * choice.decision.probabilities[seen]:.0f} %"
+    return told if choice.route else f"({told})"
 
 
 def kind_of(path: Path) -> str:
