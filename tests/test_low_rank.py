@@ -150,7 +150,7 @@ def test_ranks_dense_and_tuned():
             "rank": 3,
             "layers": ["blocks.*"],
             "ranks": {"blocks.0.fc1": 0, "blocks.1.proj": 2, "embed": 1},
-            "dense": ["head", "blocks.0.qkv"],
+            "dense": ["head", "*.0.qkv"],
             "tune": ["norm", "bias"],
         },
     )
@@ -176,7 +176,7 @@ def test_ranks_dense_and_tuned():
     ("config", "message"),
     [
         ({"ranks": {"blocks.9": 2}}, "ranks names 'blocks.9'"),
-        ({"dense": ["blocks.9"]}, "dense names 'blocks.9'"),
+        ({"dense": ["blocks.9"]}, "dense 'blocks.9' matches nothing"),
         ({"ranks": {"head": 2}, "dense": ["head"]}, "head is both in ranks and in dense"),
         ({"layers": ["nothing.*"]}, "names look like 'embed'"),
         ({"rank": 0}, "nothing would train"),

@@ -32,7 +32,8 @@ class LowRankSettings(Settings):
     Attributes:
         rank: of every layer not named in `ranks`; 0 leaves such layers alone.
         ranks: rank by the name of a layer; 0 leaves it alone.
-        dense: layers whose weight gets a full delta instead of two factors.
+        dense: names of layers, or patterns of them, whose weight gets a full delta instead of two
+            factors; of depthwise convolutions in the layout `loralib` that is far fewer numbers.
         layers: patterns of the names of layers that `rank` is for; all by default.
         layout: how the factors make a convolution's weight, see above.
         scaling: of the product: `alpha/r` (LoRA), `alpha/sqrt(r)` (rank-stabilised LoRA,
@@ -103,11 +104,11 @@ class LowRank(Adapter):
         self.down, self.up, self.value = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._scales: dict[str, float] = {}
+        dense = choose(layers, config.dense, "dense")
         for name, rank in self._ranks(layers).items():
-            self._add_factors(layers[name], rank)
-        for name in config.dense:
-            if name not in layers:
-                raise AdapterError(f"dense names {name!r}, which is no layer of this backbone")
+            if name not in dense:
+                self._add_factors(layers[name], rank)
+        for name in dense:
             self.value[key_of(layers[name].weight)] = nn.Parameter(torch.zeros(layers[name].shape))
         kinds = parameter_kinds(backbone)
         assert set(config.tune) <= set(KINDS)
@@ -125,7 +126,7 @@ class LowRank(Adapter):
         chosen = set(choose(layers, config.layers, "layers")) if config.rank else set()
         ranks = {name: config.rank for name in layers if name in chosen}
         ranks = {**ranks, **config.ranks}
-        return {n: ranks[n] for n in layers if ranks.get(n) and n not in config.dense}
+        return {n: ranks[n] for n in layers if ranks.get(n)}
 
     def _add_factors(self, layer: WeightLayer, rank: int) -> None:
         down, up = factor_shapes(layer, rank, self.config.layout)

@@ -192,10 +192,13 @@ def router_batches(
     largest = float(np.median(clean.sizes.min(1)))
 
     def drawing(side: int, factor: float) -> _Labelled:
-        own = {
-            names.index(name): _Drawn(pack, side, count, augment, seed, device, resident[id(pack)])
-            for name, pack in real.items()
-        }
+        own = {}
+        for name, pack in real.items():
+            made = name == CLEAN or degradations[names.index(name)] is not None
+            # Where a class can be made from clean pictures, smaller ones of its own do without.
+            if side <= pack.sizes.min(1).max() or not made:
+                drawn = _Drawn(pack, side, count, augment, seed, device, resident[id(pack)])
+                own[names.index(name)] = drawn
         return _Labelled(
             clean, side + _GRID, count, augment, seed, device, resident[id(clean)],
             degradations=tuple(degradations),
