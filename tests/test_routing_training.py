@@ -102,6 +102,32 @@ def test_pictures_of_a_class_replace_its_degradation(data, tmp_path):
     assert batch.degraded[batch.applied[:, 2]].any()
 
 
+def test_clean_pictures_are_reduced_in_every_other_step(data):
+    pictures = {**TINY["pictures"], "sides": [24], "reduce": 1.5}
+    plain, reduced = batches(data, pictures=pictures).by_side
+    assert reduced.reduce == 1.5
+    fine = [draw(0).clean.diff(dim=-1).abs().mean() for draw in (plain, reduced)]
+    assert fine[1] > 1.1 * fine[0]
+    assert reduced(0).degraded.shape == plain(0).degraded.shape == (6, 3, 24, 24)
+    # No farther than the pictures go, which are 48 pixels high: 40 / 1.5 + 8 of them.
+    pictures = {**pictures, "sides": [32], "reduce": 4}
+    assert batches(data, pictures=pictures).by_side[1].reduce == 48 / 40
+    held = router_batches(
+        recipe(pictures=pictures), data.clean, {}, torch.device("cpu"), seed=0, augment=False
+    )
+    assert [draw.reduce for draw in held.by_side] == [1.0]
+
+
+def test_pictures_of_a_class_that_are_too_small_are_made_instead(data, tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        write_picture(tmp_path / f"{index}.png", rng.random((28, 28, 3), dtype=np.float32))
+    small = PackedPictures(pack_pictures([tmp_path], tmp_path / "pack.safetensors").path)
+    draw = batches(data, {"noise": small})
+    assert [sorted(by_side.real) for by_side in draw.by_side] == [[2], []]  # sides 24 and 32
+    assert draw.by_side[1](0).applied.sum(0).tolist() == [2, 2, 2]
+
+
 def test_several_degradations_of_one_picture(data):
     draw = batches(data, mode="multi", most=2)
     labels = torch.cat([draw(step).applied for step in range(10)])

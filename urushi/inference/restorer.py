@@ -46,6 +46,16 @@ class Limits(NamedTuple):
 ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 
+# What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
+# low light, hangs on the picture as a whole: small tiles would each be given a light of its own.
+LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop"})
+WIDE_TILE, WIDE_OVERLAP = 1024, 256
+
+
+def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether adapters are better off with large tiles: those of damage that is not local."""
+    return any(not LOCAL.issuperset(a.adapter.header.degradations or [""]) for a in adapters)
+
 
 class Restorer:
     """Mends pictures of any size with one model on one engine.
@@ -101,7 +111,7 @@ class Restorer:
             adapters=attached,
         )
         self.adapters = applied
-        self._set_up(ready, tile, overlap, memory_limit)
+        self._set_up(ready, tile, overlap, memory_limit, wide=sees_widely(applied))
 
     @classmethod
     def from_engine(
@@ -120,7 +130,13 @@ class Restorer:
         return restorer
 
     def _set_up(
-        self, engine: Engine, tile: int | None, overlap: int, memory_limit: int | None
+        self,
+        engine: Engine,
+        tile: int | None,
+        overlap: int,
+        memory_limit: int | None,
+        *,
+        wide: bool = False,
     ) -> None:
         multiple = engine.size_multiple
         if engine.fixed_patch is not None:
@@ -134,6 +150,8 @@ class Restorer:
         self._whole = 0
         if tile is None:
             limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
+            if wide:
+                limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
             if memory_limit is None:
                 memory_limit = min(available_memory(engine.device) // 2, limits.memory)
             affordable = int(memory_limit / engine.bytes_per_pixel)
@@ -141,6 +159,8 @@ class Restorer:
             tile = min(math.isqrt(affordable), limits.tile)
             # Steps of 64, so that the result does not depend on every byte that is free.
             tile = max(tile // 64 * 64, self._smallest, 2 * overlap)
+            if wide:
+                self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
         if tile < multiple:
             raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
         self.tile = max(tile // multiple, 1) * multiple

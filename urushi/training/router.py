@@ -161,9 +161,10 @@ class _Session:
         first: int | None = None
 
         def tell(done: int, total: int) -> None:
-            nonlocal told, first
-            first = done if first is None else first
+            nonlocal told, first, begin
             now = time.monotonic()
+            if first is None:  # those that were there already cost nothing
+                first, begin = done, now
             if self.on_pictures is not None and (now - told >= REPORT_SECONDS or done >= total):
                 pace = (now - begin) / max(1, done - first)
                 self.on_pictures(done, total, max(0, total - done) * pace)

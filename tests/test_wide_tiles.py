@@ -1,0 +1,47 @@
+"""Adapters of what hangs on the whole picture get large tiles; those of local damage do not."""
+
+import pytest
+from adapter_support import write_random
+from cli_support import write_tiny_model
+
+from urushi.files.adapter import write_adapter
+from urushi.files.model import read_model
+from urushi.inference.restorer import ON_CPU, WIDE_OVERLAP, WIDE_TILE, Restorer
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return read_model(write_tiny_model(tmp_path_factory.mktemp("base") / "tiny.safetensors"))
+
+
+def restorer(base, folder, degradations, **options):
+    path = folder / "random.safetensors"
+    stored = write_random(path, base)
+    header = stored.header.model_copy(update={"degradations": degradations})
+    write_adapter(path, stored.tensors, header, "float32")
+    return Restorer(base, adapters=[path], engine="torch", device="cpu", **options)
+
+
+@pytest.mark.parametrize("kinds", [["haze"], ["rain", "low-light"], []])
+def test_what_is_not_local_is_seen_widely(base, tmp_path, kinds):
+    wide = restorer(base, tmp_path, kinds)
+    assert (wide.tile, wide.overlap) == (WIDE_TILE, WIDE_OVERLAP)
+    plan = wide.plan(2000, 3000)
+    assert plan.rows.size > ON_CPU.tile
+
+
+@pytest.mark.parametrize("kinds", [["noise"], ["rain", "snow"]])
+def test_local_damage_keeps_the_tiles_that_are_fast(base, tmp_path, kinds):
+    local = restorer(base, tmp_path, kinds)
+    assert (local.tile, local.overlap) == (ON_CPU.tile, 16)
+
+
+def test_a_tile_that_is_asked_for_is_taken(base, tmp_path):
+    told = restorer(base, tmp_path, ["haze"], tile=128)
+    assert (told.tile, told.overlap) == (128, 16)
+
+
+def test_little_memory_means_smaller_tiles(base, tmp_path):
+    small = restorer(base, tmp_path, ["haze"], memory_limit=1 << 24)
+    assert small.tile < WIDE_TILE
+    assert small.overlap <= small.tile // 4
