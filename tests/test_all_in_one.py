@@ -11,7 +11,7 @@ from cli_support import run, write_tiny_model
 from filelock import FileLock
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.errors import RecipeError
+from urushi.errors import DataError, RecipeError
 from urushi.files.adapter import read_adapter, read_adapter_header
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
@@ -101,6 +101,24 @@ def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, fil
     assert all(from_pairs(real(2)))
     other = plans.expert("noise", model, None).recipe
     assert (other.data.patch, other.data.batch) == (16, 4)
+
+
+def test_pairs_can_be_left_out(world, tmp_path):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"]["without"] = ["1"]
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    made = tiny_files(own, world, tmp_path / "packs")
+    assert list(made.pairs["dark"].names) == ["0/0", "0/2"]
+    assert len(made.router.real["dark"]) == len(made.router.real["clean"]) == 2
+    # Other pairs are another pack, in the same folder too.
+    whole = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, tmp_path / "packs")
+    assert len(whole.pairs["dark"]) == 3
+    classes["dark"]["without"] = ["7"]
+    with pytest.raises(DataError, match="no pair is named '7'"):
+        tiny_files(tiny_recipe(world / "tiny.safetensors", classes=classes), world, tmp_path)
+    classes["dark"]["without"] = ["0", "1", "2"]
+    with pytest.raises(DataError, match="no pairs are left"):
+        tiny_files(tiny_recipe(world / "tiny.safetensors", classes=classes), world, tmp_path)
 
 
 def test_the_router_may_be_shown_stronger_damage_than_the_expert(world, files):
@@ -258,6 +276,7 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         ({"classes": {"all": {"pairs": ["x"]}, "a": {"pairs": ["x"]}}}, "class is named all"),
         (experts(adapter={"method": "experts"}), "mode joint"),
         (experts(k=2), "k has no effect"),
+        ({"classes": {"clean": {}, "a": {"degradation": {}, "without": ["x"]}}}, "without has no"),
         ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
         (
             {"classes": {"clean": {}, "a": {"pairs": ["x"], "patch": 8}}, **experts(mode="joint")},

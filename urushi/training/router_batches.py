@@ -171,17 +171,7 @@ def router_batches(
         DataError: no picture is large enough.
         DegradationError: a degradation is not valid.
     """
-    names = list(recipe.classes)
-    for name in real:
-        if name not in names:
-            raise RecipeError(f"pictures are given for {name!r}: expected {', '.join(names)}")
-    degradations = []
-    for name, settings in recipe.classes.items():
-        options = dict(settings.degradation or {})
-        made = create_degradation(options.pop("name", ""), **options) if options else None
-        if made is None and name != CLEAN and name not in real:
-            raise DataError(f"the class {name} has no degradation and no pictures: give some")
-        degradations.append(made)
+    names, degradations = list(recipe.classes), _degradations(recipe, real)
     count = recipe.pictures.per_class * len(names)
     packs = {id(p): p for p in (clean, *real.values())}
     resident = {
@@ -194,14 +184,14 @@ def router_batches(
     def drawing(side: int, factor: float) -> _Labelled:
         own = {}
         for name, pack in real.items():
-            made = name == CLEAN or degradations[names.index(name)] is not None
+            makeable = name == CLEAN or degradations[names.index(name)] is not None
             # Where a class can be made from clean pictures, smaller ones of its own do without.
-            if side <= pack.sizes.min(1).max() or not made:
+            if side <= pack.sizes.min(1).max() or not makeable:
                 drawn = _Drawn(pack, side, count, augment, seed, device, resident[id(pack)])
                 own[names.index(name)] = drawn
         return _Labelled(
             clean, side + _GRID, count, augment, seed, device, resident[id(clean)],
-            degradations=tuple(degradations),
+            degradations=degradations,
             real=own,
             clean=names.index(CLEAN) if CLEAN in names else None,
             most=recipe.most if recipe.mode == "multi" else 1,
@@ -216,3 +206,21 @@ def router_batches(
         if augment and factor > 1:
             made.append(drawing(side, factor))
     return RouterBatches(tuple(made), seed)
+
+
+def _degradations(
+    recipe: RouterRecipe, real: Mapping[str, PackedPictures]
+) -> tuple[Degradation | None, ...]:
+    """Of each class in the order of the logits; None has none."""
+    for name in real:
+        if name not in recipe.classes:
+            expected = ", ".join(recipe.classes)
+            raise RecipeError(f"pictures are given for {name!r}: expected {expected}")
+    found = []
+    for name, settings in recipe.classes.items():
+        options = dict(settings.degradation or {})
+        made = create_degradation(options.pop("name", ""), **options) if options else None
+        if made is None and name != CLEAN and name not in real:
+            raise DataError(f"the class {name} has no degradation and no pictures: give some")
+        found.append(made)
+    return tuple(found)

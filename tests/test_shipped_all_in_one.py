@@ -1,0 +1,62 @@
+"""The all-in-one model that ships: it knows the demo's pictures, mends them, and stays small."""
+
+import numpy as np
+import pytest
+
+from urushi.evaluation.metrics import psnr
+from urushi.files.all_in_one import read_all_in_one
+from urushi.image import read_picture
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.zoo import ZOO, find_all_in_one, zoo_experts
+
+DEMO = ZOO.parents[1] / "demo" / "pictures"
+KINDS = {
+    "film-grain-grey.tif": "noise",
+    "haze.webp": "haze",
+    "jpeg-10.jpg": "jpeg",
+    "low-light.webp": "low-light",
+    "noise-display-p3.png": "noise",
+    "rain.webp": "rain",
+    "raindrops.webp": "raindrop",
+    "snow.webp": "snow",
+}
+
+
+@pytest.fixture(scope="module")
+def chooser():
+    return AutoRestorer(device="cpu", engine="openvino")
+
+
+def test_router_and_experts_stay_small():
+    path = find_all_in_one()
+    assert path is not None
+    members = read_all_in_one(path)
+    assert (
+        set(members.experts) == set(zoo_experts()) == set(members.router.header.classes) - {"clean"}
+    )
+    files = [path, *(ZOO / f"{name}.safetensors" for name in members.experts)]
+    assert sum(file.stat().st_size for file in files) < 40e6
+    encoder = members.router.part("encoder")
+    assert sum(tensor.size for tensor in encoder.values()) < 2_000_000
+
+
+@pytest.mark.parametrize(("name", "kind"), KINDS.items())
+def test_it_knows_the_pictures_of_the_demo(chooser, name, kind):
+    choice = chooser.choose_file(DEMO / "input" / name)
+    assert choice.decision.seen == kind
+    assert choice.route == ((kind, 1.0),)
+
+
+def test_good_pictures_are_left_to_the_base(chooser):
+    good = sorted((DEMO / "reference").iterdir())
+    left = [not chooser.choose_file(path).route for path in good]
+    assert np.mean(left) > 0.8
+
+
+@pytest.mark.parametrize(("name", "least"), [("low-light", 15), ("snow", 3), ("haze", 4)])
+def test_experts_mend_what_the_base_leaves(chooser, name, least):
+    spoilt, good = (read_picture(DEMO / side / f"{name}.webp") for side in ("input", "reference"))
+    before = psnr(spoilt, good)
+    assert psnr(chooser.restore(spoilt), good) > before + least
+    alone = AutoRestorer(task="none", device="cpu", engine="openvino")
+    assert abs(psnr(alone.restore(spoilt), good) - before) < 1
