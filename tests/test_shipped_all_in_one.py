@@ -1,5 +1,7 @@
 """The all-in-one model that ships: it knows the demo's pictures, mends them, and stays small."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from urushi.evaluation.metrics import psnr
 from urushi.files.all_in_one import read_all_in_one
 from urushi.image import read_picture
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.zoo import ZOO, find_all_in_one, zoo_experts
+from urushi.inference.zoo import ZOO, find_adapter, find_all_in_one, zoo_experts
 
 DEMO = ZOO.parents[1] / "demo" / "pictures"
 KINDS = {
@@ -60,3 +62,12 @@ def test_experts_mend_what_the_base_leaves(chooser, name, least):
     assert psnr(chooser.restore(spoilt), good) > before + least
     alone = AutoRestorer(task="none", device="cpu", engine="openvino")
     assert abs(psnr(alone.restore(spoilt), good) - before) < 1
+
+
+def test_experts_go_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_adapter("snow") == ZOO / "snow.safetensors"
+    assert find_adapter("snow.safetensors") == Path("snow.safetensors")
+    Path("snow").touch()
+    assert find_adapter("snow") == Path("snow")
+    assert find_adapter("nothing") == Path("nothing")

@@ -89,7 +89,8 @@ Adapters = Annotated[
         "--adapter",
         "-a",
         metavar="FILE[:STRENGTH]",
-        help="An adapter file made for the model; repeatable. FILE:0.5 is half as strong.",
+        help="An adapter file made for the model, or one that ships, by name; repeatable. "
+        "FILE:0.5 is half as strong.",
     ),
 ]
 EngineName = Annotated[

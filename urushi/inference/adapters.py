@@ -11,6 +11,7 @@ from urushi.files.adapter import LoadedAdapter, check_base, read_adapter
 from urushi.files.container import write_whole
 from urushi.files.fold import fold, is_foldable, told
 from urushi.files.model import LoadedModel, graph_path, write_model
+from urushi.inference.zoo import find_adapter
 
 __all__ = ["AdapterLike", "AppliedAdapter", "apply_adapters", "parse_adapter", "write_merged"]
 
@@ -65,7 +66,7 @@ def apply_adapters(
 
     Args:
         model: the base of all of them.
-        adapters: files, or pairs of a file and a strength.
+        adapters: files or names in the zoo, or pairs of one and a strength.
 
     Returns:
         The model to run; all adapters in their order; and those of them that are not in its
@@ -112,5 +113,5 @@ def _read(item: AdapterLike) -> AppliedAdapter:
     source, strength = item if isinstance(item, tuple) else (item, 1.0)
     if not math.isfinite(strength):
         raise AdapterError(f"an adapter's strength is {strength}, expected a number such as 0.5")
-    adapter = source if isinstance(source, LoadedAdapter) else read_adapter(Path(source))
+    adapter = source if isinstance(source, LoadedAdapter) else read_adapter(find_adapter(source))
     return AppliedAdapter(adapter, float(strength))

@@ -6,7 +6,15 @@ from pathlib import Path
 from urushi.errors import FileFormatError
 from urushi.files.container import stated_format
 
-__all__ = ["ALL_IN_ONE", "ZOO", "find_all_in_one", "find_model", "zoo_experts", "zoo_names"]
+__all__ = [
+    "ALL_IN_ONE",
+    "ZOO",
+    "find_adapter",
+    "find_all_in_one",
+    "find_model",
+    "zoo_experts",
+    "zoo_names",
+]
 
 ZOO = Path(__file__).resolve().parents[1] / "zoo"
 ALL_IN_ONE = "all-in-one"
@@ -26,6 +34,18 @@ def zoo_experts() -> list[str]:
 def _names(kind: str) -> list[str]:
     paths = sorted(ZOO.glob("*.safetensors"))
     return [path.stem for path in paths if stated_format(path) == kind]
+
+
+def find_adapter(adapter: str | Path) -> Path:
+    """Where an adapter lies that is given as a path, or as the name of one that ships.
+
+    A file goes before a name; where there is neither, the path, for whoever reads it to say so.
+    """
+    text = os.fspath(adapter)
+    shipped = ZOO / f"{text}.safetensors"
+    if text == Path(text).name and not Path(text).exists() and shipped.is_file():
+        return shipped
+    return Path(text)
 
 
 def find_all_in_one(name: str | Path | None = None) -> Path | None:
