@@ -55,8 +55,8 @@ def test_the_new_class_is_learned_and_told(world):
     assert told["adapter"] == str(world / "after" / "dark.safetensors")
     assert told["psnr"] > told["psnr_base"]
     router = told["router"]
-    assert router["recognised"] > 0.7
-    assert router["moved"] < 0.4
+    assert router["recognised"] >= 0.5  # of two, by an encoder that was never trained
+    assert router["moved"] < 0.3
     said = (world / "said.txt").read_text()
     assert "new pictures are seen as dark" in said
     assert "the file does not say what its router was trained with" in said
@@ -161,6 +161,39 @@ def test_old_classes_are_made_as_the_recipe_says(world, tmp_path):
     told = json.loads(result.stdout)["router"]
     assert set(told["moved_by_class"]) == {"clean", "low_light", "noise"}
     assert "those of the router's recipe" in told["note"]
+
+
+def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_path):
+    from urushi.files.router import RouterMemory, write_router
+
+    shutil.copytree(world / "before", tmp_path / "own")
+    path = tmp_path / "own" / "all-in-one.safetensors"
+    stored = read_router(path)
+    # Of three classes, apart from one another and from what dark pictures look like.
+    reader = open_router(path, device="cpu")
+    known = np.stack([reader.read(picture(30, 41, shift=i / 5)).vector for i in range(24)])
+    memory = RouterMemory(known, np.eye(3, dtype=np.float32)[np.arange(24) % 3])
+    write_router(path, {**stored.tensors, **memory.tensors}, stored.header)
+    result = extend(world, tmp_path / "own", "--json")
+    assert result.exit_code == EXIT_WELL, result.stderr
+    told = json.loads(result.stdout)["router"]
+    assert set(told["moved_by_class"]) == {"clean", "noise", "haze"}
+    assert "measured when it was trained" in told["note"]
+    after = read_router(path)
+    assert after.header.added == ("dark",)
+    assert after.memory.truths.sum(0).tolist() == [8, 8, 8, told["pictures"]]
+    np.testing.assert_array_equal(after.memory.vectors[:24], memory.vectors)
+    # What the new class does not win is decided as before, to the bit.
+    now = open_router(path, device="cpu")
+    kept = 0
+    for index in range(12):
+        pixels = picture(30 + index, 41, shift=index / 3)
+        one, two = (router.decide(router.read(pixels)) for router in (reader, now))
+        if two.weights["dark"] == 0:
+            kept += 1
+            assert two.weights == {**one.weights, "dark": 0.0}
+            assert two.reason == one.reason
+    assert kept > 6
 
 
 # --- what is wrong ---

@@ -23,6 +23,7 @@ from urushi.degradations.blur import (
     path_kernels,
 )
 from urushi.degradations.camera import CameraNoise
+from urushi.degradations.develop import Develop
 from urushi.degradations.jpeg import JPEGCompression, jpeg
 from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
 from urushi.degradations.resize import Downsample, resize
@@ -36,6 +37,7 @@ ALL = [
     PoissonNoise(peak=(3.0, 30.0)),
     SpeckleNoise(),
     CameraNoise(),
+    Develop(),
     GaussianBlur(),
     DefocusBlur(),
     MotionBlur(shake_share=0.5),

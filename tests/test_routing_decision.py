@@ -164,6 +164,34 @@ def test_several_degradations_at_once():
     assert decide(np.array([-3.0, -1.0, -2.0, -4.0]), several, k=2).abstained
 
 
+@pytest.mark.parametrize(
+    ("logits", "highest"),
+    # In the second the new one is even the likeliest, but not sure enough.
+    [([0.2, 2.0, 1.0], 1.9), ([0.5, 0.6, 0.4], 1.0), ([3.0, 0.0, 0.0], 2.9)],
+)
+def test_a_class_that_was_added_and_does_not_win_changes_nothing(logits, highest):
+    old = header("clean", "rain", "snow")
+    new = header("clean", "rain", "snow", "holes", "glare", added=("holes", "glare"))
+    before = decide(np.array(logits), old)
+    for holes in (-3.0, 0.0, highest):
+        found = decide(np.array([*logits, holes, -1.0]), new)
+        assert found.probabilities == {**before.probabilities, "holes": 0.0, "glare": 0.0}
+        assert found.weights == {**before.weights, "holes": 0.0, "glare": 0.0}
+        assert (found.reason, found.abstained) == (before.reason, before.abstained)
+
+
+def test_a_class_that_was_added_wins_where_it_is_sure():
+    new = header("clean", "rain", "holes", "glare", added=("holes", "glare"))
+    assert decide(np.array([0.0, 1.0, 6.0, 2.0]), new).weights["holes"] == 1
+    assert decide(np.array([0.0, 1.0, 2.0, 6.0]), new).weights["glare"] == 1
+    # Of two that were added, too, the second must win to count.
+    both = decide(np.array([0.0, 0.0, 3.0, 2.9]), new)
+    assert both.weights["holes"] == 1
+    assert both.probabilities["glare"] == 0
+    several = header("clean", "rain", "holes", added=("holes",), mode="multi")
+    assert decide(np.array([-3.0, 3.0, 2.0]), several, k=2).weights["holes"] > 0.4
+
+
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(AdapterError, match="not finite"):
         decide(np.array([np.nan, 0.0]), header("rain", "snow"))

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from urushi.errors import FileFormatError
 from urushi.files.container import weights_hash
 from urushi.files.model import ModelHeader, read_model, write_model
-from urushi.files.router import read_router, read_router_header, write_router
+from urushi.files.router import RouterMemory, read_router, read_router_header, write_router
 
 
 @pytest.fixture
@@ -58,6 +58,8 @@ def test_half_precision_halves_the_file(tmp_path, path):
     [
         (lambda c: c.update(classes=["a", "a", "b"]), "a class is named twice"),
         (lambda c: c.update(classes=["a", "../b", "c"]), r"wrong at 'classes.1'"),
+        (lambda c: c.update(added=["clean"]), "must be the last"),
+        (lambda c: c.update(added=c["classes"]), "must be the last"),
         (lambda c: c.update(classes=["a", "b"]), "'head.classifier.weight' has shape"),
         (lambda c: c.update(mode="some"), "wrong at 'mode'"),
         (lambda c: c.update(temperature=0), "wrong at 'temperature'"),
@@ -92,6 +94,24 @@ def test_wrong_tensors_are_refused(path):
     changed = {**tensors, bias: tensors[bias] + 1}
     rewrite(path, lambda c: c.update(tensors_hash="0" * 64), changed)
     check_refused(path, "it was changed or damaged")
+
+
+def test_a_memory_is_kept_and_checked(tmp_path, path):
+    stored = read_router(path)
+    assert stored.memory is None
+    rng = np.random.default_rng(0)
+    kept = RouterMemory(rng.normal(size=(5, 4)), np.eye(len(CLASSES))[[0, 1, 1, 2, 0]])
+    write_router(path, {**stored.tensors, **kept.tensors}, stored.header, "float16")
+    found = read_router(path).memory
+    assert found is not None
+    np.testing.assert_allclose(found.vectors, kept.vectors, atol=2e-3)
+    np.testing.assert_array_equal(found.truths, kept.truths)
+    for wrong in (kept._replace(truths=kept.truths[:, :1]), kept._replace(vectors=np.ones((4, 4)))):
+        with pytest.raises(FileFormatError, match="memory.truths' has shape"):
+            write_router(path, {**stored.tensors, **wrong.tensors}, stored.header)
+    alone = {**stored.tensors, "memory.truths": kept.truths}
+    with pytest.raises(FileFormatError, match="memory.vectors' is missing"):
+        write_router(path, alone, stored.header)
 
 
 def test_a_router_with_clip_holds_no_encoder(path):

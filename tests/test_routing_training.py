@@ -118,6 +118,45 @@ def test_clean_pictures_are_reduced_in_every_other_step(data):
     assert [draw.reduce for draw in held.by_side] == [1.0]
 
 
+def test_pictures_of_all_classes_go_through_the_same_around_their_damage(data, tmp_path):
+    dark = {"name": "develop", "gamma": [3, 3], "contrast": [1, 1], "sharpness": [0, 0]}
+    pictures = {**TINY["pictures"], "real": 1.0}
+    white = {"clean": make_pack(tmp_path)}
+    plain = batches(data, white, pictures=pictures)(0)
+    after = batches(data, white, pictures={**pictures, "after": dark})(0)
+    change = (after.degraded - plain.degraded).mean((1, 2, 3))
+    assert (change < -0.05).all()  # those of a class's own folders, too
+    before = batches(data, pictures={**pictures, "before": dark})(0)
+    assert (before.clean.mean() < plain.clean.mean() - 0.1).all()
+    assert (before.degraded - before.clean)[before.applied[:, 0]].abs().max() <= 0.51 / 255
+    smaller = {**pictures, "after": {"name": "downsample"}}
+    with pytest.raises(RecipeError, match="downsample, which all pictures go through"):
+        batches(data, pictures=smaller)(0)
+
+
+def test_mixtures_and_unknown_damage_are_shares_of_the_truth(data):
+    unknown = {"name": "gaussian_noise", "sigma_255": [200, 200]}
+    pictures = {**TINY["pictures"], "mixed": 1.0, "unknown": unknown}
+    batch = batches(data, pictures=pictures)(0)
+    # Clean, dark, noisy, unknown, and again: what is spoilt is both.
+    alone = [[True, False, False], [False, True, True], [False, True, True], [True] * 3]
+    assert batch.applied.tolist() == alone * 2
+    change = (batch.degraded - batch.clean).std((1, 2, 3))
+    assert change[[3, 7]].min() > max(0.25, change[[0, 1, 2, 4, 5, 6]].max())
+    multi = batches(data, mode="multi", pictures={**TINY["pictures"], "unknown": unknown})(0)
+    assert not multi.applied[[3, 7]].any()
+    none = batches(data, pictures={**pictures, "mixed": 0.0})(0)
+    assert none.applied[[0, 1, 2]].sum(1).tolist() == [1, 1, 1]
+
+
+def test_a_router_learns_from_mixtures_and_is_measured_without(data, tmp_path):
+    pictures = {**TINY["pictures"], "mixed": 0.5, "unknown": {"name": "holes"}}
+    result = train_router(recipe(pictures=pictures), data, tmp_path / "run", device="cpu")
+    measured = result.header.scores["validation"]
+    assert measured["pictures"] == np.sum(measured["confusion"]) < 16
+    assert (read_router(result.path).memory.truths.sum(1) == 3).sum() == 4
+
+
 def test_pictures_of_a_class_that_are_too_small_are_made_instead(data, tmp_path):
     rng = np.random.default_rng(0)
     for index in range(2):
@@ -171,6 +210,17 @@ def test_a_router_learns_and_its_file_says_how_well(data, tmp_path):
     assert dark.seen == "low_light"
 
 
+def test_the_file_remembers_what_it_was_measured_by(data, tmp_path):
+    result = train_router(recipe(), data, tmp_path / "run", device="cpu")
+    stored = read_router(result.path)
+    memory = stored.memory
+    assert memory.truths.sum(0).tolist() == [4, 4, 4]
+    weight, bias = (stored.tensors[f"head.classifier.{name}"] for name in ("weight", "bias"))
+    seen = (memory.vectors @ weight.T + bias).argmax(1)
+    right = float((seen == memory.truths.argmax(1)).mean())
+    assert right == pytest.approx(stored.header.scores["validation"]["accuracy"])
+
+
 @pytest.mark.parametrize("mode", ["single", "multi"])
 def test_a_resumed_training_ends_where_an_unbroken_one_does(data, tmp_path, mode):
     own = recipe(mode=mode)
@@ -203,7 +253,8 @@ def test_a_router_on_clip_trains_the_head_alone(data, tmp_path):
     result = train_router(own, data, tmp_path / "run", device="cpu", download=False)
     assert result.header.encoder.kind == "clip"
     assert result.header.views.layout == "squashed"
-    assert all(name.startswith("head.") for name in read_router(result.path).tensors)
+    stored = read_router(result.path).tensors
+    assert all(name.startswith(("head.", "memory.")) for name in stored)
     moments = newest(tmp_path / "run").group("moment1")
     assert set(moments) == {f"{k}.{p}" for k in
         ("extractor.0", "extractor.2", "classifier") for p in ("weight", "bias")}  # fmt: skip

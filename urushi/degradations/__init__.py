@@ -12,6 +12,7 @@ from urushi.degradations.base import Degradation, Parameters
 from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
+from urushi.degradations.develop import Develop
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
 from urushi.degradations.hybrid import DownsampleJPEG, DownsampleNoise
@@ -52,6 +53,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "raindrops": Raindrops,
     "low_light": LowLight,
     "holes": Holes,
+    "develop": Develop,
 }
 
 

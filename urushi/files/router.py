@@ -2,15 +2,18 @@
 
 A file of a router with an encoder of ours holds everything. With CLIP it holds the head alone and
 names the encoder, whose weights are a gigabyte and belong to others. The container is that of
-`urushi.files.container`; tensors are `head.*` and, of an encoder of ours, `encoder.*`.
+`urushi.files.container`; tensors are `head.*` and, of an encoder of ours, `encoder.*`. A memory of
+validation pictures may be there as well, `memory.*`: what the head makes of them, so that a class
+can be added later without them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from urushi.errors import FileFormatError
@@ -45,6 +48,7 @@ __all__ = [
     "Member",
     "Mode",
     "RouterHeader",
+    "RouterMemory",
     "ViewGeometry",
     "head_shapes",
     "read_router",
@@ -59,6 +63,7 @@ CLEAN = "clean"
 """The class of pictures that need no expert."""
 
 Mode = Literal["single", "multi"]
+_MEMORY = {"memory.vectors", "memory.truths"}
 _COUNTERS = ".num_batches_tracked"  # of batch normalisation; of no use once trained
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -95,6 +100,8 @@ class RouterHeader(Header):
         format: always `urushi-router`.
         version: version of the file format.
         classes: degradations it tells apart, in the order of its logits; `clean` needs no expert.
+        added: the last of the classes, which came later. One that does not win counts for nothing:
+            see `urushi.routing.decision`.
         mode: `single`: exactly one class is true (softmax); `multi`: any number (sigmoid).
         views: what it looks at.
         encoder: what turns views into embeddings.
@@ -119,6 +126,7 @@ class RouterHeader(Header):
     format: Literal["urushi-router"] = FORMAT
     version: Literal[1] = VERSION
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=1000)]
+    added: tuple[ClassName, ...] = ()
     mode: Mode = "single"
     views: ViewGeometry
     encoder: EncoderFacts
@@ -140,6 +148,9 @@ class RouterHeader(Header):
     def _classes_differ(self) -> "RouterHeader":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("a class is named twice")
+        first = len(self.classes) - len(self.added)
+        if self.added and (first < 1 or self.classes[first:] != self.added):
+            raise ValueError("added classes must be the last of the classes, behind others")
         return self
 
     @model_validator(mode="after")
@@ -160,13 +171,30 @@ class RouterHeader(Header):
 _KIND = Kind(FORMAT, VERSION, "a router file", RouterHeader)
 
 
+class RouterMemory(NamedTuple):
+    """What a router makes of pictures that it did not learn from.
+
+    Attributes:
+        vectors: the degradation vector of each.
+        truths: 1 for what is true of each, else 0; one for each class.
+    """
+
+    vectors: Float[np.ndarray, "m half"]
+    truths: Float[np.ndarray, "m n"]
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """As a file of a router holds them."""
+        return {f"memory.{name}": array for name, array in self._asdict().items()}
+
+
 @dataclass(frozen=True)
 class LoadedRouter:
     """A checked router file.
 
     Attributes:
         header: what the file says about itself.
-        tensors: float32, by name under `head.` and `encoder.`.
+        tensors: float32, by name under `head.`, `encoder.` and `memory.`.
         path: the file they came from.
         graph: the encoder's exported graph beside the file, or None.
         storage: dtype of its tensors on disk.
@@ -188,6 +216,11 @@ class LoadedRouter:
         start = f"{name}."
         found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
         return {key.removeprefix(start): tensor for key, tensor in found.items()}
+
+    @property
+    def memory(self) -> RouterMemory | None:
+        """What it makes of pictures it did not learn from; None where the file has none."""
+        return RouterMemory(**self.part("memory")) if _MEMORY <= self.tensors.keys() else None
 
 
 def router_graph_path(path: Path) -> Path:
@@ -217,7 +250,7 @@ def write_router(
 
     Args:
         path: target, `NAME.safetensors`.
-        tensors: by name under `head.` and, of an encoder of ours, `encoder.`.
+        tensors: by name under `head.`, of an encoder of ours `encoder.`, and `memory.` if it has one.
         header: description; its `tensors_hash` is replaced by that of the stored tensors.
         storage: dtype on disk.
 
@@ -279,11 +312,15 @@ def read_router(path: Path) -> LoadedRouter:
 
 
 def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare names and shapes of the head's tensors with those the header asks for."""
+    """Compare names and shapes of head and memory with those the header asks for."""
     wanted = {
         f"head.{key}": shape
         for key, shape in head_shapes(header.encoder.width, header.classes).items()
     }
+    if _MEMORY & found.keys():
+        count = (found.get("memory.vectors") or (0,))[0]
+        wanted["memory.vectors"] = (count, header.encoder.width // 2)
+        wanted["memory.truths"] = (count, len(header.classes))
     for name, shape in wanted.items():
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"

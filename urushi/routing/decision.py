@@ -1,4 +1,9 @@
-"""From logits to a decision: which experts, how much of each, or none, and why."""
+"""From logits to a decision: which experts, how much of each, or none, and why.
+
+Where a class was added to a router later, what it does not win is decided as before: of a picture
+for which that class does not reach the threshold as the most probable one, the others are judged as
+if it were not there. So nothing that a new class leaves alone changes, not even by a bit.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +25,7 @@ class Decision:
     Attributes:
         weights: of every expert, by class; all zero where the base is to work alone. They add up
             to 1, less the share of `clean` where that is among the chosen.
-        probabilities: calibrated, of every class.
+        probabilities: calibrated, of every class; 0 of an added class that does not win.
         abstained: whether the base works alone.
         reason: one clause for people, such as `noise (97 %)`.
     """
@@ -86,7 +91,7 @@ def decide(
         AdapterError: `k` is out of range.
     """
     least = header.threshold if threshold is None else threshold
-    chances = probabilities(logits, header.mode, header.temperature)
+    chances = _chances(logits, header, least)
     if not np.isfinite(chances).all():
         raise AdapterError(
             "the router's logits are not finite: its file or its engine is unsound, choose the "
@@ -103,6 +108,20 @@ def decide(
     elif sum(share > 0 for share in shares.values()) > 1:
         reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
     return Decision(shares, named, abstained, reason)
+
+
+def _chances(
+    logits: Float[np.ndarray, " n"], header: RouterHeader, least: float | int
+) -> Float[np.ndarray, " n"]:
+    """Probabilities; 0 for classes that were added and do not win."""
+    count = len(header.classes)
+    for left in range(len(header.added), -1, -1):
+        known = logits[: count - len(header.added) + left]
+        chances = probabilities(known, header.mode, header.temperature)
+        wins = chances[-1] >= max(least, chances.max())
+        if header.mode == "multi" or left == 0 or wins:
+            break
+    return np.concatenate([chances, np.zeros(count - len(known), chances.dtype)])
 
 
 def _judged(

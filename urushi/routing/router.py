@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.container import Storage
-from urushi.files.router import LoadedRouter, RouterHeader, ViewGeometry, write_router
+from urushi.files.router import (
+    LoadedRouter,
+    RouterHeader,
+    RouterMemory,
+    ViewGeometry,
+    write_router,
+)
 from urushi.routing.batch_views import batch_views
 from urushi.routing.encoders import Encoder, create_encoder
 
@@ -118,6 +124,7 @@ def save_router(
     router: Router,
     classes: Sequence[str],
     storage: Storage = "float32",
+    memory: RouterMemory | None = None,
     **facts: Any,
 ) -> RouterHeader:
     """Writes a router to a file.
@@ -127,6 +134,7 @@ def save_router(
         router: as trained.
         classes: names of the classes, in the order of its logits.
         storage: dtype on disk.
+        memory: what it makes of pictures that it did not learn from, so that classes can be added.
         facts: other fields of `RouterHeader`: mode, temperature, threshold, scores, ...
 
     Raises:
@@ -142,7 +150,8 @@ def save_router(
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the header"
         raise FileFormatError(f"{path}: {where} cannot be written: {first['msg']}") from error
-    return write_router(path, router_tensors(router), header, storage)
+    remembered = {} if memory is None else memory.tensors
+    return write_router(path, {**router_tensors(router), **remembered}, header, storage)
 
 
 def load_router(stored: LoadedRouter, *, clip: str | None = None, download: bool = False) -> Router:

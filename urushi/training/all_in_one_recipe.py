@@ -92,7 +92,8 @@ class RouterPlan(Settings):
     Attributes:
         file: a router that is trained already, with all the classes; nothing else is needed then.
         encoder, views, steps, optimizer, validation, threshold, precision: as there.
-        sides, per_class, real, augment, reduce: of its pictures, as there.
+        sides, per_class, real, augment, reduce, before, after, mixed, unknown: of its pictures, as
+            there.
         targets: targets of pairs are clean pictures to it: so it cannot take what a data set shows
             for what is wrong with it.
     """
@@ -105,6 +106,10 @@ class RouterPlan(Settings):
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     augment: bool = True
     reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    mixed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    unknown: dict[str, Any] | None = None
     targets: bool = True
     steps: Annotated[int, Field(ge=1)] = 3000
     optimizer: RouterOptimizerSettings = RouterOptimizerSettings()

@@ -17,7 +17,14 @@ from urushi.errors import AdapterError
 from urushi.files.adapter import read_adapter
 from urushi.files.all_in_one import AllInOne, member_of, read_all_in_one
 from urushi.files.model import LoadedModel
-from urushi.files.router import CLEAN, ClassName, LoadedRouter, RouterHeader, write_router
+from urushi.files.router import (
+    CLEAN,
+    ClassName,
+    LoadedRouter,
+    RouterHeader,
+    RouterMemory,
+    write_router,
+)
 from urushi.inference.router import open_router
 from urushi.routing.extension import extended_tensors, fit_class
 from urushi.routing.head import Reading
@@ -106,8 +113,8 @@ def extend_with(
         name: of the new class.
         expert: the adapter file beside it.
         examples: what the expert was trained with; the router learns from their inputs.
-        data: the place of the data that the router was trained with, for pictures of old classes;
-            None makes them from the examples' targets.
+        data: the place of the data that the router was trained with, for pictures of old classes
+            where its file remembers none; None makes them from the examples' targets.
         seed: of which pictures are taken and how they are spoilt.
         device: of the router: `auto` or `cpu`.
 
@@ -117,13 +124,10 @@ def extend_with(
     """
     before = read_all_in_one(path)
     old = open_router(before.router, device=device)
-    recipe = _recipe_of(before.router.header)
-    source = RouterExamples(examples, recipe, data, seed)
+    source = RouterExamples(examples, _recipe_of(before.router.header), data, seed)
     learned = [old.read(picture) for picture in source.new()]
     held = [old.read(picture) for picture in source.held()]
-    others: dict[str, list[Reading]] = {}
-    for label, picture in source.old():
-        others.setdefault(label, []).append(old.read(picture))
+    others, note = _others(before.router, old, source)
     readings = [*learned, *(reading for rows in others.values() for reading in rows[::2])]
     row, bias = fit_class(
         np.stack([reading.vector for reading in readings]),
@@ -133,12 +137,54 @@ def extend_with(
     )
     stored = _extended(before.router, name, row, bias, expert)
     now = PictureRouter(stored, old.engine)
-    result = _measured(old, now, stored.header, name, held, others, source.note)
+    result = _measured(now, stored.header, name, held, others, note)
     header = result.header.model_copy(
         update={"scores": {**result.header.scores, f"added {name}": result.describe()}}
     )
-    header = write_router(path, stored.tensors, header, stored.storage)
+    tensors = {**stored.tensors, **_remembered(before.router, held)}
+    header = write_router(path, tensors, header, stored.storage)
     return replace(result, header=header)
+
+
+def _others(
+    router: LoadedRouter, old: PictureRouter, source: RouterExamples
+) -> tuple[dict[str, list[Reading]], str]:
+    """What the router makes of pictures of old classes, by name, and a clause that says of which.
+
+    Targets of the new pictures are clean ones, and come last.
+    """
+    others: dict[str, list[Reading]] = {}
+    memory = router.memory
+    if memory is None:
+        note = source.note
+        for label, picture in source.old():
+            others.setdefault(label, []).append(old.read(picture))
+    else:
+        note = "those by which the router was measured when it was trained, and the targets as clean"
+        for vector, truth in zip(memory.vectors, memory.truths, strict=True):
+            alone = truth.sum() == 1
+            label = router.header.classes[int(truth.argmax())] if alone else "several or unknown"
+            others.setdefault(label, []).append(_reading(router, vector))
+    others.setdefault(CLEAN, []).extend(old.read(picture) for picture in source.mended())
+    return others, note
+
+
+def _reading(router: LoadedRouter, vector: np.ndarray) -> Reading:
+    """What a router says where this is its degradation vector."""
+    weight, bias = (router.tensors[f"head.classifier.{name}"] for name in ("weight", "bias"))
+    return Reading((weight * vector).sum(1) + bias, vector)
+
+
+def _remembered(router: LoadedRouter, held: Sequence[Reading]) -> dict[str, np.ndarray]:
+    """The memory with pictures of the new class, none of which was learned from."""
+    if router.memory is None:
+        return {}
+    vectors, truths = router.memory
+    before = np.concatenate([truths, np.zeros((len(truths), 1), truths.dtype)], 1)
+    own = np.zeros((len(held), before.shape[1]), truths.dtype)
+    own[:, -1] = 1
+    new = np.stack([reading.vector for reading in held])
+    return RouterMemory(np.concatenate([vectors, new]), np.concatenate([before, own])).tensors
 
 
 def _extended(
@@ -149,6 +195,7 @@ def _extended(
     header = header.model_copy(
         update={
             "classes": (*header.classes, name),
+            "added": (*header.added, name),
             "experts": {**header.experts, name: member},
         }
     )
@@ -159,7 +206,6 @@ def _extended(
 
 
 def _measured(
-    old: PictureRouter,
     now: PictureRouter,
     header: RouterHeader,
     name: str,
@@ -170,8 +216,7 @@ def _measured(
     """What the extended head says of pictures that were not learned from."""
 
     def goes_there(reading: Reading) -> bool:
-        weight, bias = (now.stored.tensors[f"head.classifier.{k}"][-1] for k in ("weight", "bias"))
-        own = np.float32((weight * reading.vector).sum() + bias)
+        own = _reading(now.stored, reading.vector).logits[-1]
         decision = now.decide(Reading(np.append(reading.logits, own), reading.vector))
         return decision.weights[name] > 0
 

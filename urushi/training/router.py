@@ -21,7 +21,8 @@ from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
 from urushi.inference.devices import choose_device
 from urushi.routing.features import FeatureEncoder
-from urushi.routing.router import save_router
+from urushi.files.router import RouterMemory
+from urushi.routing.router import RouterOutput, save_router
 from urushi.training.batches import Batch, step_generator
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.router_batches import RouterBatches, router_batches
@@ -137,7 +138,8 @@ class _Session:
         stated = self.recipe.model_dump(mode="json", include={"seed", "classes", "mode", "most"})
         stated["pictures"] = self.recipe.pictures.model_dump(mode="json")
         bf16 = self.recipe.precision == "bf16"
-        held = self.recipe.validation.per_class * len(self.recipe.classes)
+        kinds = len(self.recipe.classes) + (self.recipe.pictures.unknown is not None)
+        held = self.recipe.validation.per_class * kinds
         packs = {**self.data.real_validation, "clean": self.data.validation}
         measured = " ".join(f"{name}:{pack.sha256}" for name, pack in sorted(packs.items()))
         shared = (encoder, self.router.views)
@@ -213,12 +215,12 @@ class _Session:
             group["lr"] = _learning_rate(self.recipe, self.step)
         if self.pool is None:
             batch = self.draw(self.step)
-            loss = self._loss(self._logits(batch), batch.applied)
+            loss = self._loss(self._read(batch).logits.float(), batch.applied)
         else:
             settings = self.recipe.encoder
             assert isinstance(settings, FeatureSettings)
             rows = self.pool.some(settings.batch, self.recipe.seed, self.step)
-            loss = self._loss(self._logits_of(rows, settings.dropout), rows.truths)
+            loss = self._loss(self._read_rows(rows, settings.dropout).logits, rows.truths)
         self.optimizer.zero_grad()
         loss.backward()
         if own.clip is not None:
@@ -227,23 +229,25 @@ class _Session:
         self.step += 1
         return loss.detach()
 
-    def _logits(self, batch: Batch) -> Tensor:
+    def _read(self, batch: Batch) -> RouterOutput:
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return self.router.read(batch.degraded).logits.float()
+            return self.router.read(batch.degraded)
 
-    def _logits_of(self, rows: Rows, dropout: float) -> Tensor:
+    def _read_rows(self, rows: Rows, dropout: float) -> RouterOutput:
         encoder = self.router.encoder
         assert isinstance(encoder, FeatureEncoder)
         read = encoder.standardised(rows.statistics.to(self.device))
         generator = step_generator(self.recipe.seed + 2, self.step)
         kept = (torch.rand(read.shape, generator=generator) >= dropout).to(read) / (1 - dropout)
-        return self.router.head(encoder.project(read * kept)).logits
+        return self.router.head(encoder.project(read * kept))
 
     def _loss(self, logits: Tensor, truths: Tensor) -> Tensor:
         if self.recipe.mode == "multi":
             return F.binary_cross_entropy_with_logits(logits, truths.to(logits))
-        return F.cross_entropy(logits, truths.to(self.device, torch.uint8).argmax(1))
+        # Where several classes are true of a picture, each is by its share.
+        shares = truths.to(logits)
+        return F.cross_entropy(logits, shares / shares.sum(1, keepdim=True))
 
     def _mean(self, losses: list[Tensor]) -> float:
         mean = float(torch.stack(losses).mean()) if losses else 0.0
@@ -257,26 +261,29 @@ class _Session:
     # --- validation ---
 
     @torch.no_grad()
-    def _validate(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits of validation pictures, and their classes as `(B, n)` truths."""
+    def _validate(self) -> tuple[np.ndarray, RouterMemory]:
+        """Logits of validation pictures, with their vectors and `(B, n)` truths."""
         self.router.eval()
         own = self.recipe
-        logits, labels = [], []
+        found: list[RouterOutput] = []
+        truths: list[Tensor] = []
         for rows in () if self.held is None else self.held.groups:
-            logits.append(self._logits_of(rows, 0.0).cpu())
-            labels.append(rows.truths)
+            found.append(self._read_rows(rows, 0.0))
+            truths.append(rows.truths)
         steps = math.ceil(own.validation.per_class / own.pictures.per_class)
         for step in range(steps if self.held is None else 0):
             batch = self.draw_validation(step)
-            logits.append(self._logits(batch).cpu())
-            labels.append(batch.applied.cpu())
-        return torch.cat(logits).numpy(), torch.cat(labels).numpy()
+            found.append(self._read(batch))
+            truths.append(batch.applied)
+        logits = torch.cat([output.logits.float() for output in found]).cpu().numpy()
+        vectors = torch.cat([output.vector.float() for output in found]).cpu().numpy()
+        return logits, RouterMemory(vectors, torch.cat(truths).cpu().numpy().astype(np.float32))
 
     def _report(self, loss: float, pace: float, validate: bool) -> None:
         right = None
         if validate:
-            logits, truths = self._validate()
-            right = accuracy(confusion_of(logits, truths))
+            logits, memory = self._validate()
+            right = accuracy(confusion_of(logits, memory.truths))
             self.log.append({"step": self.step, "loss": loss, "accuracy": right})
         if self.on_progress is not None:
             steps = self.recipe.steps
@@ -287,14 +294,15 @@ class _Session:
 
     def _finish(self) -> RouterTrainingResult:
         recipe = self.recipe
-        logits, truths = self._validate()
-        scores, temperature = scores_of(recipe, logits, truths)
+        logits, memory = self._validate()
+        scores, temperature = scores_of(recipe, logits, memory.truths)
         path = self.run / f"{recipe.name}.safetensors"
         header = save_router(
             path,
             self.router,
             list(recipe.classes),
             recipe.storage,
+            memory,
             mode=recipe.mode,
             temperature=temperature,
             threshold=recipe.threshold,
@@ -312,7 +320,7 @@ class _Session:
             self.seconds,
             path,
             header,
-            confusion_of(logits, truths),
+            confusion_of(logits, memory.truths),
             self.log,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,17 +43,26 @@ class _Labelled(Batches):
         degradations: of each class in the order of the logits; None has none.
         real: packs of pictures that are of a class already, by its index.
         clean: index of the class of clean pictures, or None.
-        most: degradations of one picture at most.
+        several: whether any number of classes is true of a picture.
+        most: degradations of one picture at most, then.
+        mixed: share of spoilt pictures that have two, else.
+        unknown: damage that no class is for, or None.
         real_share: of the pictures of a class that has a pack and a degradation.
         reduce: factor by which clean pictures are reduced before anything else.
+        before, after: what pictures of all classes go through around their damage, or None.
     """
 
     degradations: tuple[Degradation | None, ...] = field(kw_only=True)
     real: Mapping[int, Batches] = field(kw_only=True)
     clean: int | None = field(kw_only=True)
+    several: bool = field(kw_only=True)
     most: int = field(kw_only=True)
+    mixed: float = field(kw_only=True)
+    unknown: Degradation | None = field(kw_only=True)
     real_share: float = field(kw_only=True)
     reduce: float = field(kw_only=True)
+    before: Degradation | None = field(kw_only=True)
+    after: Degradation | None = field(kw_only=True)
 
     @property
     def _side(self) -> int:
@@ -65,53 +75,78 @@ class _Labelled(Batches):
         if self.reduce != 1:
             size = (self.patch, self.patch)
             images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        images = _through(self.before, images, generator)
         labels, synthetic = self._labels(generator)
+        unknown = torch.arange(self.batch) % self._kinds == len(self.degradations)
         # One after another in the order of the classes: the scene, the lens, the sensor, the file.
         spoilt = images.clone()
         for index, degradation in enumerate(self.degradations):
-            if degradation is None:
-                continue
-            spoil = (labels[:, index] & synthetic).nonzero()[:, 0]
-            if len(spoil) == 0:
-                continue
-            shape = (len(spoil), 3, self.patch, self.patch)
-            parameters = degradation.sample(shape, generator)
-            spoil = spoil.to(images.device)
-            changed = degradation.apply(spoilt[spoil], parameters)
-            if changed.shape[-2:] != spoilt.shape[-2:]:
-                raise RecipeError(
-                    f"the degradation {degradation.name} changes a picture's size: a router's "
-                    "keeps it, leave that class out"
-                )
-            spoilt[spoil] = changed
+            self._spoil(spoilt, degradation, labels[:, index] & synthetic, generator)
+        self._spoil(spoilt, self.unknown, unknown, generator)
+        spoilt = _through(self.after, spoilt, generator)
         row, column = torch.randint(_GRID, (2,), generator=generator).tolist()
         side = self.patch - _GRID
         spoilt = spoilt[..., row : row + side, column : column + side]
         images = images[..., row : row + side, column : column + side]
+        self._put_real(spoilt, labels, synthetic, generator)
         # Pictures as they are stored: in 8 bits.
         spoilt = (spoilt * 255).round() / 255
-        self._put_real(spoilt, labels, synthetic, generator)
+        # Nothing can be told of unknown damage: any class is as likely as another.
+        labels[unknown] = not self.several
         return Batch(spoilt, images, labels.to(self.device))
 
+    def _spoil(
+        self,
+        images: Tensor,
+        degradation: Degradation | None,
+        chosen: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Sends some of the pictures through a degradation, in place."""
+        rows = chosen.nonzero()[:, 0]
+        if degradation is None or len(rows) == 0:
+            return
+        parameters = degradation.sample((len(rows), 3, self.patch, self.patch), generator)
+        rows = rows.to(images.device)
+        changed = degradation.apply(images[rows], parameters)
+        if changed.shape[-2:] != images.shape[-2:]:
+            raise RecipeError(
+                f"the degradation {degradation.name} changes a picture's size: a router's keeps "
+                "it, leave that class out"
+            )
+        images[rows] = changed
+
+    @property
+    def _kinds(self) -> int:
+        """Classes, and unknown damage if there is any."""
+        return len(self.degradations) + (self.unknown is not None)
+
     def _labels(self, generator: torch.Generator) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, " b"]]:
-        """Classes of each picture, and which are made from clean ones."""
+        """Classes of each picture, and which are made from clean ones; unknown damage has none."""
         count = len(self.degradations)
-        leading = torch.arange(self.batch) % count
-        labels = torch.nn.functional.one_hot(leading, count).bool()
+        leading = torch.arange(self.batch) % self._kinds
+        labels = F.one_hot(leading, count + 1)[:, :count].bool()
+        known = leading < count
+        own = leading.clamp_max(count - 1)
         chance = torch.rand(self.batch, generator=generator)
-        has_real = torch.tensor([index in self.real for index in range(count)])[leading]
+        has_real = torch.tensor([index in self.real for index in range(count)])[own]
         # A clean picture is clean as it is, every other class needs what makes it.
         made = torch.tensor(
             [d is not None or i == self.clean for i, d in enumerate(self.degradations)]
-        )[leading]
-        synthetic = ~has_real | (made & (chance >= self.real_share))
-        extra = torch.randint(self.most, (self.batch,), generator=generator)
+        )[own]
+        synthetic = (~has_real | (made & (chance >= self.real_share))) & known
         places = torch.rand(self.batch, count, generator=generator)
         able = torch.tensor([d is not None for d in self.degradations])
         places = places.masked_fill(~able | labels, 2.0).argsort(1).argsort(1)
-        more = (places < extra[:, None]) & able & ~labels
+        more = (places < self._extra(generator)[:, None]) & able & ~labels
         mixed = synthetic & (leading != (-1 if self.clean is None else self.clean))
         return labels | (more & mixed[:, None]), synthetic
+
+    def _extra(self, generator: torch.Generator) -> Tensor:
+        """How many further kinds of damage each picture has."""
+        if self.several:
+            return torch.randint(self.most, (self.batch,), generator=generator)
+        return (torch.rand(self.batch, generator=generator) < self.mixed).long()
 
     def _put_real(
         self, images: Tensor, labels: Tensor, synthetic: Tensor, generator: torch.Generator
@@ -126,7 +161,24 @@ class _Labelled(Batches):
             chosen = rows.numpy()
             indices, tops, lefts = (values[chosen] for values in crops)
             own = pack._patches((indices, tops, lefts), symmetry[rows])
-            images[rows.to(images.device)] = own
+            images[rows.to(images.device)] = _through(self.after, own, generator)
+
+
+def _through(
+    degradation: Degradation | None, images: Tensor, generator: torch.Generator
+) -> Tensor:
+    """What a degradation makes of pictures, which keep their size."""
+    if degradation is None:
+        return images
+    batch, channels, height, width = images.shape
+    made = degradation.apply(
+        images, degradation.sample((batch, channels, height, width), generator)
+    )
+    if made.shape != images.shape:
+        raise RecipeError(
+            f"{degradation.name}, which all pictures go through, changes their size: leave it out"
+        )
+    return made
 
 
 @dataclass(frozen=True)
@@ -142,7 +194,11 @@ class RouterBatches:
     seed: int
 
     def __call__(self, step: int) -> Batch:
-        """Pictures (`degraded`) of step `step` and their classes (`applied`), in equal numbers."""
+        """Pictures (`degraded`) of step `step` and what is true of them (`applied`).
+
+        There are as many of each class, and of unknown damage where the recipe has any. Of that
+        every class is true with mode `single`, where each counts by its share; none with `multi`.
+        """
         drawn = torch.randint(len(self.by_side), (1,), generator=step_generator(self.seed, step))
         return self.by_side[int(drawn)](step)
 
@@ -172,7 +228,9 @@ def router_batches(
         DegradationError: a degradation is not valid.
     """
     names, degradations = list(recipe.classes), _degradations(recipe, real)
-    count = recipe.pictures.per_class * len(names)
+    own = recipe.pictures
+    before, after, unknown = (_created(some) for some in (own.before, own.after, own.unknown))
+    count = recipe.pictures.per_class * (len(names) + (recipe.pictures.unknown is not None))
     packs = {id(p): p for p in (clean, *real.values())}
     resident = {
         key: None if device.type == "cpu" else pack.to_tensor(device) for key, pack in packs.items()
@@ -194,9 +252,14 @@ def router_batches(
             degradations=degradations,
             real=own,
             clean=names.index(CLEAN) if CLEAN in names else None,
-            most=recipe.most if recipe.mode == "multi" else 1,
+            several=recipe.mode == "multi",
+            most=recipe.most,
+            mixed=recipe.pictures.mixed,
+            unknown=unknown,
             real_share=recipe.pictures.real,
             reduce=factor,
+            before=before,
+            after=after,
         )  # fmt: skip
 
     made = []
@@ -218,9 +281,16 @@ def _degradations(
             raise RecipeError(f"pictures are given for {name!r}: expected {expected}")
     found = []
     for name, settings in recipe.classes.items():
-        options = dict(settings.degradation or {})
-        made = create_degradation(options.pop("name", ""), **options) if options else None
+        made = _created(settings.degradation)
         if made is None and name != CLEAN and name not in real:
             raise DataError(f"the class {name} has no degradation and no pictures: give some")
         found.append(made)
     return tuple(found)
+
+
+def _created(options: Mapping[str, Any] | None) -> Degradation | None:
+    """The degradation that a recipe states; None has none."""
+    if not options:
+        return None
+    own = dict(options)
+    return create_degradation(str(own.pop("name", "")), **own)

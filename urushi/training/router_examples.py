@@ -40,7 +40,7 @@ class RouterExamples:
         seed: of which pictures are taken and how they are spoilt.
 
     Attributes:
-        note: a clause for people that says what the old pictures are.
+        note: a clause for people that says what the old pictures are, where they are made here.
     """
 
     def __init__(
@@ -78,6 +78,11 @@ class RouterExamples:
         whole = [np.clip(picture, 0, 1) for picture in loaded]
         return whole + [self._part(picture) for picture in whole]
 
+    def mended(self) -> list[Picture]:
+        """Targets, in parts: what the new pictures show must not be what tells them from others."""
+        targets = self._targets()
+        return [self._part(self._any(targets)) for _ in range(_PER_CLASS)]
+
     def old(self) -> Iterator[tuple[str, Picture]]:
         """Pictures of the old classes with their names, one class after another, again and again.
 
@@ -86,8 +91,6 @@ class RouterExamples:
         """
         targets = self._targets()
         for number in range(_PER_CLASS):
-            # What the new pictures show must not tell them from others, only what is wrong.
-            yield CLEAN, self._part(self._any(targets))
             for name, settings in ({} if self._recipe is None else self._recipe.classes).items():
                 real = self._folder(settings.pictures)
                 if real and (number % 2 or (settings.degradation is None and name != CLEAN)):

@@ -89,6 +89,10 @@ class PictureSettings(Settings):
 
     Attributes:
         clean: folders of clean pictures, relative to the place of the data.
+        mixed: mode `single`: share of spoilt pictures that go through the damage of a second class;
+            each of the two is half the truth. (With mode `multi` see `most` of the recipe.)
+        unknown: a degradation that no class is for, as `create_degradation` takes it: the router
+            learns to be unsure of it, as many pictures as a class has. Null has none.
         sides: of a training picture in pixels; every step draws one of them.
         per_class: pictures of each class in one optimizer step.
         real: share of the pictures of a class that come from its own folders, where it has both
@@ -97,14 +101,22 @@ class PictureSettings(Settings):
         reduce: in every other step clean pictures are reduced before they are spoilt, by this
             factor, or by less where they are too small: what many cameras and files have left in
             clean pictures must not be what tells them from others. 1 leaves them.
+        before, after: degradations that pictures of every class, clean ones too, go through before
+            and after they are spoilt, as `create_degradation` takes them: what happens to pictures
+            of all kinds (other tones, a weak compression) must not tell them apart, either. Only
+            pictures that are spoilt here go through the first. Null has none.
     """
 
     clean: Annotated[list[str], Field(min_length=1)]
+    mixed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    unknown: dict[str, Any] | None = None
     sides: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)] = [128, 192, 256]
     per_class: Annotated[int, Field(ge=1)] = 4
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     augment: bool = True
     reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
 
 
 class RouterOptimizerSettings(Settings):
@@ -193,6 +205,8 @@ class RouterRecipe(Settings):
             if name != CLEAN and settings.degradation is None and not settings.pictures:
                 raise ValueError(f"class {name} has neither a degradation nor pictures: give one")
         default = type(self).model_fields["most"].default  # stands in every recipe written out
+        if self.mode == "multi" and self.pictures.mixed:
+            raise ValueError("pictures.mixed has no effect with mode multi: see most")
         if self.mode == "single" and self.most not in (1, default):
             raise ValueError("most has no effect with mode single: leave it out")
         return self
