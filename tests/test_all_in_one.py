@@ -43,6 +43,9 @@ def train(world, files, run, changes=None, **options):
     return AllInOneTraining(own, files, run, root=world, device="cpu", **options)
 
 
+GROWN = {"from_step": 1, "patch": 24, "batch": 1}
+
+
 def experts(**changes):
     return {"experts": {**TINY["experts"], **changes}}
 
@@ -101,6 +104,20 @@ def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, fil
     assert all(from_pairs(real(2)))
     other = plans.expert("noise", model, None).recipe
     assert (other.data.patch, other.data.batch) == (16, 4)
+
+
+def test_patches_of_a_class_may_grow(world, tmp_path):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"]["patches"] = [{"from_step": 3, "patch": 28, "batch": 1}]
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    assert own.largest_patch == 28
+    made = tiny_files(own, world, tmp_path / "packs")
+    plans = StagePlans(own, made, _router(), "cpu")
+    stage = plans.expert("dark", read_model(world / "tiny.safetensors"), None)
+    (first, small), (second, large) = stage.material.stages(torch.device("cpu"), 0, 1)
+    assert (first, second) == (0, 3)
+    assert small(2).degraded.shape == (4, 3, 16, 16)
+    assert large(3).degraded.shape == (1, 3, 28, 28)
 
 
 def test_pairs_can_be_left_out(world, tmp_path):
@@ -281,6 +298,13 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         (
             {"classes": {"clean": {}, "a": {"pairs": ["x"], "patch": 8}}, **experts(mode="joint")},
             "has patch",
+        ),
+        (
+            {
+                "classes": {"clean": {}, "a": {"pairs": ["x"], "patches": [GROWN]}},
+                **experts(mode="joint"),
+            },
+            "has patches",
         ),
         ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),
         ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),

@@ -220,7 +220,7 @@ class LoadedRouter:
     @property
     def memory(self) -> RouterMemory | None:
         """What it makes of pictures it did not learn from; None where the file has none."""
-        return RouterMemory(**self.part("memory")) if _MEMORY <= self.tensors.keys() else None
+        return RouterMemory(**self.part("memory")) if self.tensors.keys() >= _MEMORY else None
 
 
 def router_graph_path(path: Path) -> Path:

@@ -14,6 +14,7 @@ from urushi.training.recipe import (
     ClassSource,
     LossSettings,
     OptimizerSettings,
+    PatchStage,
     find_recipe,
 )
 from urushi.training.router_recipe import (
@@ -54,8 +55,9 @@ class ClassPlan(ClassSource):
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
         steps: of the training of its expert, in place of the common number.
-        patch, batch: of the training of its expert, in place of the common ones. What hangs on the
-            whole picture, such as haze or exposure, wants large patches.
+        patch, batch: of the training of its expert, in place of the common ones.
+        patches: later stages of that training with patches of another size. What hangs on the whole
+            picture, such as haze or exposure, wants large ones in the end.
     """
 
     shown: dict[str, Any] | None = None
@@ -65,6 +67,7 @@ class ClassPlan(ClassSource):
     steps: Annotated[int, Field(ge=1)] | None = None
     patch: Annotated[int, Field(ge=8)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    patches: list[PatchStage] = []
 
 
 class AllInOneData(Settings):
@@ -241,8 +244,8 @@ class AllInOneRecipe(Settings):
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is no single expert")
-            for own in ("steps", "patch", "batch"):
-                if getattr(plan, own) is not None and self.experts.mode == "joint":
+            for own in ("steps", "patch", "batch", "patches"):
+                if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not: leave it out"
                     )
@@ -263,7 +266,9 @@ class AllInOneRecipe(Settings):
     @property
     def largest_patch(self) -> int:
         """Side in pixels of the largest patches that anything learns from."""
-        return max(self.data.patch, *(plan.patch or 0 for plan in self.classes.values()))
+        plans = self.classes.values()
+        own = [plan.patch or 0 for plan in plans]
+        return max(self.data.patch, *own, *(s.patch for plan in plans for s in plan.patches))
 
 
 def is_all_in_one(name: Path | str) -> bool:

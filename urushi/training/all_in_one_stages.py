@@ -172,7 +172,11 @@ class StagePlans:
             degradations=list(classes),
             loss=plan.loss,
             optimizer=plan.optimizer,
-            schedule=ScheduleSettings(steps=steps or plan.steps, warmup=plan.warmup),
+            schedule=ScheduleSettings(
+                steps=steps or plan.steps,
+                warmup=plan.warmup,
+                patches=single.patches if single else [],
+            ),
             ema=plan.ema,
             precision=own.precision,
             validation=ValidationSettings(benchmarks=benchmarks, every=own.every, limit=own.limit),

@@ -160,7 +160,9 @@ def _others(
         for label, picture in source.old():
             others.setdefault(label, []).append(old.read(picture))
     else:
-        note = "those by which the router was measured when it was trained, and the targets as clean"
+        note = (
+            "those by which the router was measured when it was trained, and the targets as clean"
+        )
         for vector, truth in zip(memory.vectors, memory.truths, strict=True):
             alone = truth.sum() == 1
             label = router.header.classes[int(truth.argmax())] if alone else "several or unknown"

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
+from urushi.files.router import RouterMemory
 from urushi.inference.devices import choose_device
 from urushi.routing.features import FeatureEncoder
-from urushi.files.router import RouterMemory
 from urushi.routing.router import RouterOutput, save_router
 from urushi.training.batches import Batch, step_generator
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint

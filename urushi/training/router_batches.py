@@ -164,9 +164,7 @@ class _Labelled(Batches):
             images[rows.to(images.device)] = _through(self.after, own, generator)
 
 
-def _through(
-    degradation: Degradation | None, images: Tensor, generator: torch.Generator
-) -> Tensor:
+def _through(degradation: Degradation | None, images: Tensor, generator: torch.Generator) -> Tensor:
     """What a degradation makes of pictures, which keep their size."""
     if degradation is None:
         return images

@@ -29,7 +29,9 @@ def scores_of(
 ) -> tuple[dict[str, Any], float]:
     """What the file says it can do, and the fitted temperature."""
     mode = recipe.mode
-    if mode == "single":  # of several damages, or an unknown one, there is nothing to be right about
+    if (
+        mode == "single"
+    ):  # of several damages, or an unknown one, there is nothing to be right about
         alone = truths.sum(1) == 1
         logits, truths = logits[alone], truths[alone]
     labels = truths.astype(np.float64) if mode == "multi" else truths.argmax(1)
