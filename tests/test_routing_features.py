@@ -22,7 +22,6 @@ from urushi.training.router import RouterData, train_router
 from urushi.training.router_build import build_router
 from urushi.training.router_recipe import FeatureSettings, RouterRecipe
 
-FACTS = FeatureFacts(channels=4, levels=[0, 1], middle=3, width=8)
 CONFIG = {"width": 4, "enc_blk_nums": [0, 1], "middle_blk_num": 4, "dec_blk_nums": [1, 0]}
 
 
@@ -36,9 +35,9 @@ def network(seed=0):
     return made
 
 
-def encoder(middle=3, **changes):
-    state = network().state_dict()
-    return FeatureEncoder.of_network({**CONFIG, **changes}, state, middle=middle, width=8)
+def encoder(middle=3, places=None, **changes):
+    state, config = network().state_dict(), {**CONFIG, **changes}
+    return FeatureEncoder.of_network(config, state, middle=middle, width=8, places=places)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +51,9 @@ def base(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("base") / "tiny.safetensors")
 
 
-def recipe(base, **changes):
+def recipe(base, places=None, **changes):
     settings = {"kind": "features", "base": str(base), "middle": 1, "width": 8, "pictures": 30,
-                "batch": 8, "dropout": 0.1}  # fmt: skip
+                "batch": 8, "dropout": 0.1, "places": places}  # fmt: skip
     content = {**TINY, "steps": 30, "encoder": settings, **changes}
     return parse_settings(content, RouterRecipe, RecipeError, "test")
 
@@ -71,7 +70,7 @@ def test_it_reads_the_features_that_the_network_has():
         module.register_forward_hook(lambda _m, _i, out, index=index: seen.update({index: out}))
     with torch.no_grad():
         whole(views)
-    rows = encoder().statistics(views)
+    rows = encoder().read(views).statistics
     expected = []
     for index in range(4):
         expected += [seen[index].mean((2, 3)), (seen[index].var((2, 3), False) + 1e-4).log()]
@@ -79,6 +78,25 @@ def test_it_reads_the_features_that_the_network_has():
     torch.testing.assert_close(rows[:, 8:], torch.cat(expected, 1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(rows[:, 2:5], views.mean((2, 3)))
     assert rows.shape[1] == encoder().numbers
+    # Place by place: the features of the last block, and of the view's statistics its own alone.
+    made = encoder(places=5)
+    reading = made.read(views)
+    torch.testing.assert_close(reading.statistics, rows[:, :8])
+    torch.testing.assert_close(reading.places, seen[3].flatten(2))
+
+
+def test_one_place_that_stands_out_is_told():
+    torch.manual_seed(0)
+    made = encoder(places=5).eval()
+    reading = made.read(torch.rand(1, 3, 16, 16))
+    other = reading.places.clone()
+    other[:, :, 3] += 20 * torch.randn(other.shape[1])
+    with torch.no_grad():
+        changed = made.embedded(reading._replace(places=other)) - made.embedded(reading)
+        # Which place it is does not matter.
+        turned = made.embedded(reading._replace(places=other.roll(1, -1)))
+    assert changed.abs().max() > 0.1
+    torch.testing.assert_close(turned, made.embedded(reading._replace(places=other)))
 
 
 def test_the_projection_alone_is_trained_and_strange_pictures_go_no_farther():
@@ -87,11 +105,15 @@ def test_the_projection_alone_is_trained_and_strange_pictures_go_no_farther():
         "project.weight",
         "project.bias",
     ]
-    rows = made.statistics(torch.rand(40, 3, 16, 16))
-    made.standardise(rows)
-    standard = made.standardised(rows)
-    assert standard.mean(0).abs().max() < 0.05
-    assert made.standardised(1e6 * rows).abs().max() == 5
+    torch.manual_seed(0)
+    reading = made.read(torch.rand(40, 3, 16, 16))
+    made.standardise(reading.statistics)
+    torch.nn.init.eye_(made.project.weight)
+    torch.nn.init.zeros_(made.project.bias)
+    with torch.no_grad():
+        assert made.embedded(reading).mean(0).abs().max() < 0.05
+        far = made.embedded(reading._replace(statistics=1e6 * reading.statistics))
+    assert far.abs().max() == 5
     assert not made.train().training
 
 
@@ -99,7 +121,9 @@ def test_the_shipped_base_makes_a_small_router():
     model = read_model(find_model("base"))
     state = {name: torch.tensor(tensor) for name, tensor in model.tensors.items()}
     own = FeatureSettings()
-    made = FeatureEncoder.of_network(model.header.config, state, middle=own.middle, width=own.width)
+    made = FeatureEncoder.of_network(
+        model.header.config, state, middle=own.middle, width=own.width, places=128
+    )
     assert sum(p.numel() for p in made.parameters()) < 2_000_000
 
 
@@ -116,11 +140,14 @@ def test_networks_that_cannot_be_read_are_refused():
 # --- its training ---
 
 
-def test_it_learns_and_its_file_runs_without_torch(data, base, tmp_path):
-    result = train_router(recipe(base, steps=60), data, tmp_path / "run", device="cpu")
+@pytest.mark.parametrize("places", [None, 6])
+def test_it_learns_and_its_file_runs_without_torch(data, base, tmp_path, places):
+    own = recipe(base, places, steps=120, optimizer={"learning_rate": 1e-2})
+    result = train_router(own, data, tmp_path / "run", device="cpu")
     assert result.header.scores["validation"]["accuracy"] > 0.6
     stored = read_router(result.path)
-    assert stored.header.encoder == FeatureFacts(channels=4, levels=[1, 1], middle=1, width=8)
+    facts = FeatureFacts(channels=4, levels=[1, 1], middle=1, width=8, places=places)
+    assert stored.header.encoder == facts
     export_router(result.path)
     picture = np.random.default_rng(0).random((50, 37, 3), dtype=np.float32)
     fast, plain = (open_router(result.path, engine=name) for name in ("openvino", "torch"))
@@ -131,20 +158,21 @@ def test_it_learns_and_its_file_runs_without_torch(data, base, tmp_path):
 
 
 @pytest.mark.parametrize("stop", ["pictures", "steps"])
-def test_a_resumed_training_ends_where_an_unbroken_one_does(data, base, tmp_path, stop):
-    whole = train_router(recipe(base), data, tmp_path / "whole", device="cpu")
+@pytest.mark.parametrize("places", [None, 6])
+def test_a_resumed_training_ends_where_an_unbroken_one_does(data, base, tmp_path, stop, places):
+    whole = train_router(recipe(base, places), data, tmp_path / "whole", device="cpu")
 
     def interrupt(*_told):
         signal.raise_signal(signal.SIGINT)
 
     told = {"on_pictures" if stop == "pictures" else "on_progress": interrupt}
-    own = recipe(base, validation={"per_class": 4, "every": 10})
+    own = recipe(base, places, validation={"per_class": 4, "every": 10})
     first = train_router(own, data, tmp_path / "parts", device="cpu", **told)
     assert not first.finished
     assert first.step == (0 if stop == "pictures" else 10)
     files = sorted((tmp_path / "parts").rglob("statistics-*/*.safetensors"))
     written = [path.stat().st_mtime_ns for path in files]
-    second = train_router(recipe(base), data, tmp_path / "parts", device="cpu", resume=True)
+    second = train_router(recipe(base, places), data, tmp_path / "parts", device="cpu", resume=True)
     assert second.header.tensors_hash == whole.header.tensors_hash
     assert [path.stat().st_mtime_ns for path in files] == written
 
@@ -161,5 +189,6 @@ def test_other_pictures_are_read_anew(data, base, tmp_path):
 
 
 def test_headers_say_what_they_need():
+    facts = encoder().facts.model_dump()
     with pytest.raises(ValueError, match="middle"):
-        RouterHeader(classes=("a",), views=NATIVE, encoder={**FACTS.model_dump(), "middle": 0})
+        RouterHeader(classes=("a",), views=NATIVE, encoder={**facts, "middle": 0})

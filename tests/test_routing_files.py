@@ -107,10 +107,10 @@ def test_a_memory_is_kept_and_checked(tmp_path, path):
     np.testing.assert_allclose(found.vectors, kept.vectors, atol=2e-3)
     np.testing.assert_array_equal(found.truths, kept.truths)
     for wrong in (kept._replace(truths=kept.truths[:, :1]), kept._replace(vectors=np.ones((4, 4)))):
-        with pytest.raises(FileFormatError, match="memory.truths' has shape"):
+        with pytest.raises(FileFormatError, match=r"memory\.truths' has shape"):
             write_router(path, {**stored.tensors, **wrong.tensors}, stored.header)
     alone = {**stored.tensors, "memory.truths": kept.truths}
-    with pytest.raises(FileFormatError, match="memory.vectors' is missing"):
+    with pytest.raises(FileFormatError, match=r"memory\.vectors' is missing"):
         write_router(path, alone, stored.header)
 
 

@@ -149,6 +149,16 @@ def test_mixtures_and_unknown_damage_are_shares_of_the_truth(data):
     assert none.applied[[0, 1, 2]].sum(1).tolist() == [1, 1, 1]
 
 
+def test_more_pictures_of_one_class_are_learned_from_than_measured_by(data):
+    classes = {**TINY["classes"], "clean": {"times": 3}}
+    assert batches(data, classes=classes)(0).applied.sum(0).tolist() == [6, 2, 2]
+    held = router_batches(
+        recipe(classes=classes), data.clean, {}, torch.device("cpu"), seed=0, augment=False,
+        measuring=True,
+    )  # fmt: skip
+    assert held(0).applied.sum(0).tolist() == [2, 2, 2]
+
+
 def test_a_router_learns_from_mixtures_and_is_measured_without(data, tmp_path):
     pictures = {**TINY["pictures"], "mixed": 0.5, "unknown": {"name": "holes"}}
     result = train_router(recipe(pictures=pictures), data, tmp_path / "run", device="cpu")

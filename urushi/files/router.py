@@ -250,7 +250,7 @@ def write_router(
 
     Args:
         path: target, `NAME.safetensors`.
-        tensors: by name under `head.`, of an encoder of ours `encoder.`, and `memory.` if it has one.
+        tensors: by name under `head.`, of an encoder of ours `encoder.`, and of a memory `memory.`.
         header: description; its `tensors_hash` is replaced by that of the stored tensors.
         storage: dtype on disk.
 

@@ -80,6 +80,8 @@ class FeatureFacts(Settings):
         channels: of the NAFNet at full resolution; doubled by every level.
         levels: its blocks of each encoder level, from full resolution down.
         middle: its first blocks at the lowest resolution.
+        places: how many numbers are made of the features of every place; null reads the statistics
+            of all features in their stead.
         width: numbers of an embedding.
     """
 
@@ -89,6 +91,7 @@ class FeatureFacts(Settings):
     channels: Annotated[int, Field(ge=1, le=256)]
     levels: Annotated[list[Annotated[int, Field(ge=0, le=64)]], Field(min_length=1, max_length=6)]
     middle: Annotated[int, Field(ge=1, le=64)]
+    places: Annotated[int, Field(ge=1, le=1024)] | None = None
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
 
 

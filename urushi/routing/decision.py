@@ -115,13 +115,13 @@ def _chances(
 ) -> Float[np.ndarray, " n"]:
     """Probabilities; 0 for classes that were added and do not win."""
     count = len(header.classes)
-    for left in range(len(header.added), -1, -1):
-        known = logits[: count - len(header.added) + left]
-        chances = probabilities(known, header.mode, header.temperature)
-        wins = chances[-1] >= max(least, chances.max())
-        if header.mode == "multi" or left == 0 or wins:
+    first = count - len(header.added)
+    chances = probabilities(logits, header.mode, header.temperature)
+    while len(chances) > first and header.mode == "single":
+        if chances[-1] >= max(least, chances.max()):
             break
-    return np.concatenate([chances, np.zeros(count - len(known), chances.dtype)])
+        chances = probabilities(logits[: len(chances) - 1], header.mode, header.temperature)
+    return np.concatenate([chances, np.zeros(count - len(chances), chances.dtype)])
 
 
 def _judged(

@@ -99,7 +99,7 @@ class _Problem:
 
     def left_out(self, ridge: float) -> float:
         """Negative log-likelihood of all pictures, each with weights found without it."""
-        # Of either kind every fold gets as many. Neighbours, which may show the same, stay together.
+        # Every fold has as many of either kind. Neighbours may show the same: they stay together.
         turn = np.empty(len(self.truth), int)
         for kind in (0, 1):
             own = np.flatnonzero(self.truth == kind)

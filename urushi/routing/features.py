@@ -5,7 +5,8 @@ can be read off its features (DegAE, Liu et al., CVPR 2023; CoLoRA's pre-trainin
 second task). So what reads them need not be learnt anew from pixels, which takes far more pictures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,25 +17,44 @@ from urushi.errors import AdapterError
 from urushi.files.router import FeatureFacts
 from urushi.routing.encoder import Encoder, blockiness, statistics
 
-__all__ = ["FeatureEncoder"]
+__all__ = ["FeatureEncoder", "Reading"]
 
 # Statistics of pictures unlike any that was learnt from go no farther than this, in deviations.
 _FARTHEST = 5.0
 
 
-class FeatureEncoder(Encoder):
-    """Statistics of the features of a NAFNet's first part, standardised and projected.
+class Reading(NamedTuple):
+    """What is read from views.
 
-    The network is frozen: `project` alone is trained, with the head. Statistics are mean and
-    logarithmic variance of every channel of the view, of each encoder level and of two places in
-    the middle, and the blockiness of the view (`urushi.routing.encoder`).
+    Attributes:
+        statistics: of each view.
+        places: features of each place of each view, where these are read.
+    """
+
+    statistics: Float[Tensor, "*b k"]
+    places: Float[Tensor, "*b c p"] | None
+
+
+class FeatureEncoder(Encoder):
+    """What the features of a NAFNet's first part say of a view.
+
+    The network is frozen. With `places` two linear layers with GELUs look at the features of every
+    place of the last block of the middle that is taken; mean and maximum over the places, and the
+    statistics of the view itself, are projected. A flake or a drop stands out at its place, where
+    statistics of a whole view hardly show it. Without, the statistics of the features of each
+    encoder level and of two places in the middle are projected.
+
+    Statistics are mean and logarithmic variance of every channel, and the blockiness of the view
+    (`urushi.routing.encoder`). All that is read is standardised over the training pictures.
 
     Args:
-        facts: sizes of the network, and of an embedding.
+        facts: sizes of the network, of what is read from places, and of an embedding.
     """
 
     centre: Tensor
     spread: Tensor
+    place_centre: Tensor
+    place_spread: Tensor
 
     def __init__(self, facts: FeatureFacts) -> None:
         super().__init__()
@@ -48,24 +68,42 @@ class FeatureEncoder(Encoder):
         self.intro, self.encoders = network.intro, network.encoders
         self.downs, self.middle_blks = network.downs, network.middle_blks
         self.requires_grad_(False)
-        channels = [3, *(facts.channels * 2**level for level in range(len(facts.levels)))]
-        channels += [2 * channels[-1]] * len(self._places)
-        self.numbers = 2 + 2 * sum(channels)
+        channels = [facts.channels * 2**level for level in range(len(facts.levels) + 1)]
+        read = [3]
+        if facts.places is None:
+            read += [*channels[:-1], *channels[-1:] * len(self._stops)]
+        else:
+            self.register_buffer("place_centre", torch.zeros(channels[-1]))
+            self.register_buffer("place_spread", torch.ones(channels[-1]))
+            self.places = nn.Sequential(
+                nn.Linear(channels[-1], facts.places), nn.GELU(),
+                nn.Linear(facts.places, facts.places), nn.GELU(),
+            )  # fmt: skip
+            self.pooled = nn.Linear(2 * facts.places, facts.width)
+        self.numbers = 2 + 2 * sum(read)
         """Statistics of one view."""
         self.register_buffer("centre", torch.zeros(self.numbers))
         self.register_buffer("spread", torch.ones(self.numbers))
         self.project = nn.Linear(self.numbers, facts.width)
 
     @classmethod
-    def of_network(cls, config: Mapping[str, object], state: Mapping[str, Tensor], *,
-                   middle: int, width: int) -> "FeatureEncoder":  # fmt: skip
-        """The encoder of a trained NAFNet, with a fresh projection.
+    def of_network(
+        cls,
+        config: Mapping[str, object],
+        state: Mapping[str, Tensor],
+        *,
+        middle: int,
+        width: int,
+        places: int | None = None,
+    ) -> "FeatureEncoder":
+        """The encoder of a trained NAFNet; what is to be learnt is fresh.
 
         Args:
             config: of the network, as `NAFNet` takes it.
             state: its weights, by name.
             middle: blocks that are taken at the lowest resolution.
             width: numbers of an embedding.
+            places: numbers that are made of the features of every place, or None.
 
         Raises:
             AdapterError: it has fewer such blocks, or is no NAFNet of pictures in colour.
@@ -78,7 +116,10 @@ class FeatureEncoder(Encoder):
             )
         channels = config["width"]
         assert isinstance(channels, int)
-        encoder = cls(FeatureFacts(channels=channels, levels=levels, middle=middle, width=width))
+        facts = FeatureFacts(
+            channels=channels, levels=levels, middle=middle, places=places, width=width
+        )
+        encoder = cls(facts)
         own = encoder.state_dict()
         taken = {name: state[name] for name in own if name in state}
         if any(own[name].shape != tensor.shape for name, tensor in taken.items()):
@@ -92,17 +133,17 @@ class FeatureEncoder(Encoder):
         return self._facts
 
     @property
-    def _places(self) -> tuple[int, ...]:
+    def _stops(self) -> tuple[int, ...]:
         """Blocks of the middle after which features are read: half of the way, and the last."""
         count = self._facts.middle
         return tuple(sorted({max(1, count // 2), count}))
 
     def train(self, mode: bool = True) -> "FeatureEncoder":
-        """Stays in evaluation mode: it is frozen, its projection excepted."""
+        """Stays in evaluation mode: the network is frozen."""
         return super().train(False)
 
-    def statistics(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n k"]:
-        """What the projection is made from, not standardised; without gradients."""
+    def read(self, views: Float[Tensor, "n 3 s s"]) -> Reading:
+        """What is learnt from, not standardised; without gradients."""
         with torch.no_grad():
             found = [blockiness(views), statistics(views)]
             features = self.intro(views)
@@ -112,19 +153,52 @@ class FeatureEncoder(Encoder):
                 features = down(features)
             for number, block in enumerate(self.middle_blks, start=1):
                 features = block(features)
-                if number in self._places:
+                if number in self._stops:
                     found.append(statistics(features.float()))
-            return torch.cat(found, 1)
+            if self._facts.places is None:
+                return Reading(torch.cat(found, 1), None)
+            return Reading(torch.cat(found[:2], 1), features.flatten(2))
 
-    def standardise(self, rows: Float[Tensor, "n k"]) -> None:
-        """Makes these statistics the ones by whose mean and deviation all are measured."""
+    def standardise(
+        self,
+        rows: Float[Tensor, "n k"],
+        places: tuple[Float[Tensor, " c"], Float[Tensor, " c"]] | None = None,
+    ) -> None:
+        """Makes these the ones by whose mean and deviation all are measured.
+
+        Args:
+            rows: statistics of views.
+            places: mean and deviation of the features of places, where they are read.
+        """
         self.centre.copy_(rows.mean(0))
         self.spread.copy_(rows.std(0) + 1e-3)
+        if places is not None:
+            self.place_centre.copy_(places[0])
+            self.place_spread.copy_(places[1] + 1e-3)
 
-    def standardised(self, rows: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k"]:
-        """Statistics in deviations from their mean, at most 5."""
-        return ((rows - self.centre) / self.spread).clamp(-_FARTHEST, _FARTHEST)
+    def embedded(
+        self, reading: Reading, drop: Callable[[Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "*b d"]:
+        """Embeddings from what was read from views.
+
+        Args:
+            reading: as `read` gives it, with any number of leading axes.
+            drop: takes some of the numbers away while it is trained.
+        """
+        rows = self._standard(reading.statistics, self.centre, self.spread)
+        embedding = self.project(rows if drop is None else drop(rows))
+        if reading.places is None:
+            return embedding
+        centre, spread = self.place_centre[:, None], self.place_spread[:, None]
+        places = self._standard(reading.places.to(rows), centre, spread)
+        found = self.places((places if drop is None else drop(places)).transpose(-1, -2))
+        return embedding + self.pooled(torch.cat([found.mean(-2), found.amax(-2)], -1))
+
+    @staticmethod
+    def _standard(values: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
+        """In deviations from the mean, at most 5."""
+        return ((values - centre) / spread).clamp(-_FARTHEST, _FARTHEST)
 
     def embed(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
         """Embeddings of single views in [0, 1], of any side from 2^levels pixels on."""
-        return self.project(self.standardised(self.statistics(views)))
+        return self.embedded(self.read(views))

@@ -135,7 +135,9 @@ def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterReci
     own = recipe.router
     classes = {
         name: ClassSettings(
-            degradation=plan.shown or plan.degradation, pictures=list(files.folders.get(name, ()))
+            degradation=plan.shown or plan.degradation,
+            pictures=list(files.folders.get(name, ())),
+            times=plan.times,
         )
         for name, plan in recipe.classes.items()
     }

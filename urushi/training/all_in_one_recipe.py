@@ -51,6 +51,7 @@ class ClassPlan(ClassSource):
     Attributes:
         shown: what the router learns from in place of `degradation`: damage that is hardly there
             is for the expert to leave alone, but not for the router to tell from none.
+        times: how many pictures the router learns from for one of another class.
         validation: folders of pairs that the router is measured by; of other places than `pairs`.
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
@@ -61,6 +62,7 @@ class ClassPlan(ClassSource):
     """
 
     shown: dict[str, Any] | None = None
+    times: Annotated[int, Field(ge=1, le=100)] = 1
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None

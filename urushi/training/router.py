@@ -7,7 +7,7 @@ a restoration network's features are read, these are calculated once (`router_po
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,15 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
 from urushi.files.router import RouterMemory
 from urushi.inference.devices import choose_device
-from urushi.routing.features import FeatureEncoder
+from urushi.routing.features import FeatureEncoder, Reading
 from urushi.routing.router import RouterOutput, save_router
 from urushi.training.batches import Batch, step_generator
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
-from urushi.training.router_batches import RouterBatches, router_batches
+from urushi.training.router_batches import router_batches
 from urushi.training.router_build import build_router
 from urushi.training.router_pool import Rows, StatisticsPool
 from urushi.training.router_recipe import FeatureSettings, RouterRecipe
@@ -37,6 +36,8 @@ from urushi.training.state import State
 __all__ = ["RouterData", "RouterProgress", "RouterTrainingResult", "build_router", "train_router"]
 
 REPORT_SECONDS = 10.0
+# Of the local views of a picture so many are learnt from, where places are read: they are large.
+_WINDOWS = 4
 # What a resumed training may change: how it goes on, not what it is made of.
 _CHANGEABLE = {
     "checkpoint_minutes", "description", "data_statement", "licence", "name", "optimizer", "steps",
@@ -111,9 +112,11 @@ class _Session:
             lr=own.learning_rate,
             weight_decay=own.weight_decay,
         )
-        self.draw = self._batches(data.clean, data.real, recipe.seed, recipe.pictures.augment)
-        self.draw_validation = self._batches(
-            data.validation, data.real_validation, recipe.seed + 1, False
+        own = (recipe, data.clean, data.real, self.device)
+        self.draw = router_batches(*own, seed=recipe.seed, augment=recipe.pictures.augment)
+        held = (recipe, data.validation, data.real_validation, self.device)
+        self.draw_validation = router_batches(
+            *held, seed=recipe.seed + 1, augment=False, measuring=True
         )
         self.pool, self.held = self._pools()
         self.step, self.seconds, self.log = 0, 0.0, []
@@ -124,11 +127,6 @@ class _Session:
         run.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         (run / "recipe.yaml").write_text(text, encoding="utf-8")
-
-    def _batches(
-        self, clean: PackedPictures, real: Mapping[str, PackedPictures], seed: int, augment: bool
-    ) -> RouterBatches:
-        return router_batches(self.recipe, clean, real, self.device, seed=seed, augment=augment)
 
     def _pools(self) -> tuple[StatisticsPool, StatisticsPool] | tuple[None, None]:
         """Of a frozen network's features: those to learn from, and those to be measured by."""
@@ -145,7 +143,8 @@ class _Session:
         shared = (encoder, self.router.views)
         return (
             StatisticsPool(self.run, *shared, self.draw, settings.pictures,
-                           [stated, self.data.sha256], bf16),
+                           [stated, self.data.sha256], bf16,
+                           None if settings.places is None else _WINDOWS),
             StatisticsPool(self.run, *shared, self.draw_validation, held,
                            [stated, measured, "validation"], bf16),
         )  # fmt: skip
@@ -179,7 +178,7 @@ class _Session:
             return False
         if not self.pool.fill(tell, stopped):
             return False
-        encoder.standardise(self.pool.all_views)
+        encoder.standardise(self.pool.all_views, self.pool.all_places)
         return True
 
     def run_steps(self, request: StopRequest) -> RouterTrainingResult:
@@ -237,10 +236,17 @@ class _Session:
     def _read_rows(self, rows: Rows, dropout: float) -> RouterOutput:
         encoder = self.router.encoder
         assert isinstance(encoder, FeatureEncoder)
-        read = encoder.standardised(rows.statistics.to(self.device))
         generator = step_generator(self.recipe.seed + 2, self.step)
-        kept = (torch.rand(read.shape, generator=generator) >= dropout).to(read) / (1 - dropout)
-        return self.router.head(encoder.project(read * kept))
+
+        def drop(values: Tensor) -> Tensor:
+            # Of features of places a channel is dropped in all of them.
+            kept = torch.rand(values.shape[:3], generator=generator) >= dropout
+            kept = kept.to(values) / (1 - dropout)
+            return values * kept.view(*values.shape[:3], *(1,) * (values.ndim - 3))
+
+        places = None if rows.places is None else rows.places.to(self.device)
+        reading = Reading(rows.statistics.to(self.device), places)
+        return self.router.head(encoder.embedded(reading, drop if dropout else None))
 
     def _loss(self, logits: Tensor, truths: Tensor) -> Tensor:
         if self.recipe.mode == "multi":

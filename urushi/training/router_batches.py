@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,6 +50,7 @@ class _Labelled(Batches):
         real_share: of the pictures of a class that has a pack and a degradation.
         reduce: factor by which clean pictures are reduced before anything else.
         before, after: what pictures of all classes go through around their damage, or None.
+        turns: class of every picture, again and again; unknown damage is behind the last class.
     """
 
     degradations: tuple[Degradation | None, ...] = field(kw_only=True)
@@ -63,6 +64,7 @@ class _Labelled(Batches):
     reduce: float = field(kw_only=True)
     before: Degradation | None = field(kw_only=True)
     after: Degradation | None = field(kw_only=True)
+    turns: tuple[int, ...] = field(kw_only=True)
 
     @property
     def _side(self) -> int:
@@ -77,7 +79,7 @@ class _Labelled(Batches):
             images = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
         images = _through(self.before, images, generator)
         labels, synthetic = self._labels(generator)
-        unknown = torch.arange(self.batch) % self._kinds == len(self.degradations)
+        unknown = self._leading == len(self.degradations)
         # One after another in the order of the classes: the scene, the lens, the sensor, the file.
         spoilt = images.clone()
         for index, degradation in enumerate(self.degradations):
@@ -117,14 +119,14 @@ class _Labelled(Batches):
         images[rows] = changed
 
     @property
-    def _kinds(self) -> int:
-        """Classes, and unknown damage if there is any."""
-        return len(self.degradations) + (self.unknown is not None)
+    def _leading(self) -> Int64[Tensor, " b"]:
+        """The class of every picture."""
+        return torch.tensor(self.turns)[torch.arange(self.batch) % len(self.turns)]
 
     def _labels(self, generator: torch.Generator) -> tuple[Bool[Tensor, "b n"], Bool[Tensor, " b"]]:
         """Classes of each picture, and which are made from clean ones; unknown damage has none."""
         count = len(self.degradations)
-        leading = torch.arange(self.batch) % self._kinds
+        leading = self._leading
         labels = F.one_hot(leading, count + 1)[:, :count].bool()
         known = leading < count
         own = leading.clamp_max(count - 1)
@@ -209,6 +211,7 @@ def router_batches(
     *,
     seed: int,
     augment: bool,
+    measuring: bool = False,
 ) -> RouterBatches:
     """What draws the pictures of a router's training, or of its validation.
 
@@ -219,6 +222,7 @@ def router_batches(
         device: where pictures are made.
         seed: of everything.
         augment: turn and mirror.
+        measuring: as many pictures of each class whatever the recipe says.
 
     Raises:
         RecipeError: a pack belongs to no class, or a class without a degradation has none.
@@ -228,7 +232,13 @@ def router_batches(
     names, degradations = list(recipe.classes), _degradations(recipe, real)
     own = recipe.pictures
     before, after, unknown = (_created(some) for some in (own.before, own.after, own.unknown))
-    count = recipe.pictures.per_class * (len(names) + (recipe.pictures.unknown is not None))
+    turns = [
+        index
+        for index, settings in enumerate(recipe.classes.values())
+        for _ in range(1 if measuring else settings.times)
+    ]
+    turns += [len(names)] * (unknown is not None)
+    count = recipe.pictures.per_class * len(turns)
     packs = {id(p): p for p in (clean, *real.values())}
     resident = {
         key: None if device.type == "cpu" else pack.to_tensor(device) for key, pack in packs.items()
@@ -258,6 +268,7 @@ def router_batches(
             reduce=factor,
             before=before,
             after=after,
+            turns=tuple(turns),
         )  # fmt: skip
 
     made = []

@@ -48,5 +48,9 @@ def _feature_encoder(settings: FeatureSettings) -> FeatureEncoder:
         )
     state = {name: torch.tensor(tensor) for name, tensor in model.tensors.items()}
     return FeatureEncoder.of_network(
-        model.header.config, state, middle=settings.middle, width=settings.width
+        model.header.config,
+        state,
+        middle=settings.middle,
+        width=settings.width,
+        places=settings.places,
     )

@@ -1,4 +1,4 @@
-"""Statistics of pictures, calculated once, from which a router learns many times.
+"""What is read from pictures, calculated once, from which a router learns many times.
 
 An encoder that reads the features of a frozen network (`urushi.routing.features`) always makes the
 same of a picture. So pictures are drawn as for any router, what the encoder reads is kept in files,
@@ -7,13 +7,14 @@ and the projection and the head, which cost next to nothing, learn from these.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
@@ -27,15 +28,24 @@ __all__ = ["Rows", "StatisticsPool"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Statistics of pictures with as many views.
+    """What was read from pictures with as many views.
 
     Attributes:
         statistics: of every view, that of the whole picture first.
+        places: float16 features of every place of every view; None where these are not read.
         truths: the classes of each picture.
     """
 
     statistics: Float[Tensor, "b v k"]
+    places: Float16[Tensor, "b v c p"] | None
     truths: Tensor
+
+    def of(self, chosen: Tensor, places: Tensor | None = None) -> "Rows":
+        """Some of the pictures, and of their places."""
+        own = self.places
+        if own is not None:
+            own = own[chosen] if places is None else own[chosen][..., places]
+        return Rows(self.statistics[chosen], own, self.truths[chosen])
 
 
 @dataclass
@@ -50,6 +60,7 @@ class StatisticsPool:
         pictures: how many at least.
         key: whatever else the pictures hang on; files of another key are not taken.
         bf16: whether the network calculates in bfloat16.
+        windows: local views of a picture at most, where places are read; of more, these are drawn.
     """
 
     folder: Path
@@ -59,6 +70,7 @@ class StatisticsPool:
     pictures: int
     key: object
     bf16: bool
+    windows: int | None = None
     _groups: list[Rows] = field(default_factory=list, init=False)
 
     def fill(self, on_step: Callable[[int, int], None], stopped: Callable[[], bool]) -> bool:
@@ -84,9 +96,10 @@ class StatisticsPool:
                 save_file(self._read(step), part)
                 part.replace(path)
             loaded = load_file(path)
-            statistics = torch.from_numpy(loaded["statistics"])
-            found.append(Rows(statistics, torch.from_numpy(loaded["truths"])))
-            count, step = count + len(statistics), step + 1
+            tensors = {name: torch.from_numpy(array) for name, array in loaded.items()}
+            rows = Rows(tensors["statistics"], tensors.get("places"), tensors["truths"])
+            found.append(rows)
+            count, step = count + len(rows.truths), step + 1
             on_step(count, self.pictures)
         self._groups = _grouped(found)
         return True
@@ -95,6 +108,23 @@ class StatisticsPool:
     def all_views(self) -> Float[Tensor, "n k"]:
         """The statistics of all views of all pictures."""
         return torch.cat([rows.statistics.flatten(0, 1) for rows in self._groups])
+
+    @property
+    def all_places(self) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]] | None:
+        """Mean and deviation of the features of all places; None where these are not read."""
+        total = square = torch.zeros(1, dtype=torch.float64)
+        count = 0
+        for rows in self._groups:
+            if rows.places is None:
+                return None
+            # Picture by picture: all of them in a wider format would not go into memory.
+            for own in rows.places:
+                values = own.double()
+                total = total + values.sum((0, 2))
+                square = square + values.square().sum((0, 2))
+                count += values.shape[0] * values.shape[2]
+        mean = total / count
+        return mean.float(), (square / count - mean.square()).clamp_min(0).sqrt().float()
 
     @property
     def groups(self) -> list[Rows]:
@@ -107,22 +137,39 @@ class StatisticsPool:
         sizes = torch.tensor([len(rows.truths) for rows in self._groups], dtype=torch.float64)
         rows = self._groups[int(torch.multinomial(sizes, 1, generator=generator))]
         chosen = torch.randint(len(rows.truths), (count,), generator=generator)
-        return Rows(rows.statistics[chosen], rows.truths[chosen])
+        if rows.places is None:
+            return rows.of(chosen)
+        # Half of the places: as good to learn from as all, in half of the time.
+        places = torch.randperm(rows.places.shape[-1], generator=generator)
+        return rows.of(chosen, places[: math.ceil(len(places) / 2)])
 
     @torch.no_grad()
     def _read(self, step: int) -> dict[str, np.ndarray]:
         batch = self.draw(step)
-        views = batch_views(batch.degraded, self.views)
+        views = self._views(batch.degraded, step)
         with torch.autocast(views.device.type, torch.bfloat16, enabled=self.bf16):
-            statistics = self.encoder.statistics(views.flatten(0, 1))
-        statistics = statistics.float().unflatten(0, views.shape[:2])
-        return {"statistics": statistics.cpu().numpy(), "truths": batch.applied.cpu().numpy()}
+            read = self.encoder.read(views.flatten(0, 1))
+        found = {"statistics": read.statistics.float(), "truths": batch.applied}
+        if read.places is not None:
+            found["places"] = read.places.half()
+        for name in found.keys() - {"truths"}:
+            found[name] = found[name].unflatten(0, views.shape[:2])
+        return {name: tensor.cpu().contiguous().numpy() for name, tensor in found.items()}
+
+    def _views(self, images: Tensor, step: int) -> Tensor:
+        views = batch_views(images, self.views)
+        if self.windows is None or views.shape[1] <= self.windows + 1:
+            return views
+        generator = step_generator(0, step)
+        drawn = torch.randperm(views.shape[1] - 1, generator=generator)[: self.windows] + 1
+        return views[:, [0, *drawn.tolist()]]
 
     def _digest(self) -> str:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
-        digest.update(f"{self.views.model_dump()} {self.bf16}".encode())
+        reads = (self.encoder.numbers, self.windows)
+        digest.update(f"{self.views.model_dump()} {self.bf16} {reads}".encode())
         for name, tensor in sorted(self.encoder.state_dict().items()):
-            if not name.startswith(("project.", "centre", "spread")):
+            if name.startswith(("intro.", "encoders.", "downs.", "middle_blks.")):
                 digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
@@ -131,9 +178,11 @@ def _grouped(found: list[Rows]) -> list[Rows]:
     groups = []
     for views in sorted({rows.statistics.shape[1] for rows in found}):
         own = [rows for rows in found if rows.statistics.shape[1] == views]
+        places = [rows.places for rows in own if rows.places is not None]
         groups.append(
             Rows(
                 torch.cat([rows.statistics for rows in own]),
+                torch.cat(places) if places else None,
                 torch.cat([rows.truths for rows in own]),
             )
         )

@@ -50,15 +50,18 @@ class FeatureSettings(Settings):
         kind: always `features`.
         base: the network: a model file, or a name in the zoo; a NAFNet.
         middle: its first blocks at the lowest resolution that are taken.
+        places: see `urushi.files.router_facts.FeatureFacts`; what is read is then some 300 kB for
+            each picture.
         width: numbers of an embedding.
         pictures: to learn from, at least.
         batch: pictures of one optimizer step.
-        dropout: share of the statistics that a step does without.
+        dropout: share of what is read that a step does without.
     """
 
     kind: Literal["features"] = "features"
     base: Annotated[str, Field(min_length=1)] = "base"
     middle: Annotated[int, Field(ge=1)] = 4
+    places: Annotated[int, Field(ge=1, le=1024)] | None = None
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 256
     pictures: Annotated[int, Field(ge=1)] = 6000
     batch: Annotated[int, Field(ge=1)] = 64
@@ -78,10 +81,14 @@ class ClassSettings(Settings):
             applied to clean pictures; null has none.
         pictures: folders of pictures that are degraded so already, relative to the place of the
             data.
+        times: so many pictures are learned from for one of another class. What is more common than
+            others, such as clean pictures, is then the likelier in doubt. It is measured with as
+            many of each.
     """
 
     degradation: dict[str, Any] | None = None
     pictures: list[str] = []
+    times: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class PictureSettings(Settings):
@@ -94,7 +101,7 @@ class PictureSettings(Settings):
         unknown: a degradation that no class is for, as `create_degradation` takes it: the router
             learns to be unsure of it, as many pictures as a class has. Null has none.
         sides: of a training picture in pixels; every step draws one of them.
-        per_class: pictures of each class in one optimizer step.
+        per_class: pictures of each class in one optimizer step (times its `times`).
         real: share of the pictures of a class that come from its own folders, where it has both
             these and a degradation.
         augment: turn and mirror (the eight symmetries of the square).
