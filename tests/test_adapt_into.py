@@ -178,7 +178,7 @@ def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_pa
     assert result.exit_code == EXIT_WELL, result.stderr
     told = json.loads(result.stdout)["router"]
     assert set(told["moved_by_class"]) == {"clean", "noise", "haze"}
-    assert "measured when it was trained" in told["note"]
+    assert "measured by when it was trained" in told["note"]
     after = read_router(path)
     assert after.header.added == ("dark",)
     assert after.memory.truths.sum(0).tolist() == [8, 8, 8, told["pictures"]]

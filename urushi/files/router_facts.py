@@ -80,8 +80,8 @@ class FeatureFacts(Settings):
         channels: of the NAFNet at full resolution; doubled by every level.
         levels: its blocks of each encoder level, from full resolution down.
         middle: its first blocks at the lowest resolution.
-        places: how many numbers are made of the features of every place; null reads the statistics
-            of all features in their stead.
+        places: how many numbers are made of the features of every place, beside the statistics of
+            all; null makes none.
         width: numbers of an embedding.
     """
 

@@ -38,14 +38,12 @@ class Reading(NamedTuple):
 class FeatureEncoder(Encoder):
     """What the features of a NAFNet's first part say of a view.
 
-    The network is frozen. With `places` two linear layers with GELUs look at the features of every
-    place of the last block of the middle that is taken; mean and maximum over the places, and the
-    statistics of the view itself, are projected. A flake or a drop stands out at its place, where
-    statistics of a whole view hardly show it. Without, the statistics of the features of each
-    encoder level and of two places in the middle are projected.
-
-    Statistics are mean and logarithmic variance of every channel, and the blockiness of the view
-    (`urushi.routing.encoder`). All that is read is standardised over the training pictures.
+    The network is frozen. Projected are statistics of its features, mean and logarithmic variance
+    of every channel of the view, of each encoder level and of two blocks in the middle, and the
+    blockiness of the view (`urushi.routing.encoder`). With `places` two linear layers with GELUs
+    look at the features of every place of the last block as well, and mean and maximum over the
+    places are projected, too: a flake or a drop stands out at its place, where statistics of a
+    whole view hardly show it. All that is read is standardised over the training pictures.
 
     Args:
         facts: sizes of the network, of what is read from places, and of an embedding.
@@ -69,10 +67,8 @@ class FeatureEncoder(Encoder):
         self.downs, self.middle_blks = network.downs, network.middle_blks
         self.requires_grad_(False)
         channels = [facts.channels * 2**level for level in range(len(facts.levels) + 1)]
-        read = [3]
-        if facts.places is None:
-            read += [*channels[:-1], *channels[-1:] * len(self._stops)]
-        else:
+        read = [3, *channels[:-1], *channels[-1:] * len(self._stops)]
+        if facts.places is not None:
             self.register_buffer("place_centre", torch.zeros(channels[-1]))
             self.register_buffer("place_spread", torch.ones(channels[-1]))
             self.places = nn.Sequential(
@@ -155,9 +151,8 @@ class FeatureEncoder(Encoder):
                 features = block(features)
                 if number in self._stops:
                     found.append(statistics(features.float()))
-            if self._facts.places is None:
-                return Reading(torch.cat(found, 1), None)
-            return Reading(torch.cat(found[:2], 1), features.flatten(2))
+            places = None if self._facts.places is None else features.flatten(2)
+            return Reading(torch.cat(found, 1), places)
 
     def standardise(
         self,

@@ -125,10 +125,15 @@ def extend_with(
     before = read_all_in_one(path)
     old = open_router(before.router, device=device)
     source = RouterExamples(examples, _recipe_of(before.router.header), data, seed)
-    learned = [old.read(picture) for picture in source.new()]
-    held = [old.read(picture) for picture in source.held()]
+    pairs, held_pairs = source.learned(), source.held()
+    learned = [old.read(picture) for picture, _ in pairs]
+    mended = [old.read(picture) for _, picture in pairs]
+    held = [old.read(picture) for picture, _ in held_pairs]
     others, note = _others(before.router, old, source)
-    readings = [*learned, *(reading for rows in others.values() for reading in rows[::2])]
+    halves = {label: (rows[::2], rows[1::2]) for label, rows in others.items()}
+    readings = [*learned, *mended, *(reading for rows, _ in halves.values() for reading in rows)]
+    measured = {label: rows for label, (_, rows) in halves.items()}
+    measured.setdefault(CLEAN, []).extend(old.read(picture) for _, picture in held_pairs)
     row, bias = fit_class(
         np.stack([reading.vector for reading in readings]),
         np.stack([reading.logits for reading in readings]),
@@ -137,7 +142,7 @@ def extend_with(
     )
     stored = _extended(before.router, name, row, bias, expert)
     now = PictureRouter(stored, old.engine)
-    result = _measured(now, stored.header, name, held, others, note)
+    result = _measured(now, stored.header, name, held, measured, note)
     header = result.header.model_copy(
         update={"scores": {**result.header.scores, f"added {name}": result.describe()}}
     )
@@ -149,10 +154,7 @@ def extend_with(
 def _others(
     router: LoadedRouter, old: PictureRouter, source: RouterExamples
 ) -> tuple[dict[str, list[Reading]], str]:
-    """What the router makes of pictures of old classes, by name, and a clause that says of which.
-
-    Targets of the new pictures are clean ones, and come last.
-    """
+    """What the router makes of pictures of old classes, by name, and a clause that says which."""
     others: dict[str, list[Reading]] = {}
     memory = router.memory
     if memory is None:
@@ -160,14 +162,11 @@ def _others(
         for label, picture in source.old():
             others.setdefault(label, []).append(old.read(picture))
     else:
-        note = (
-            "those by which the router was measured when it was trained, and the targets as clean"
-        )
+        note = "those it was measured by when it was trained, and the targets as clean ones"
         for vector, truth in zip(memory.vectors, memory.truths, strict=True):
             alone = truth.sum() == 1
             label = router.header.classes[int(truth.argmax())] if alone else "several or unknown"
             others.setdefault(label, []).append(_reading(router, vector))
-    others.setdefault(CLEAN, []).extend(old.read(picture) for picture in source.mended())
     return others, note
 
 
@@ -215,15 +214,23 @@ def _measured(
     others: Mapping[str, Sequence[Reading]],
     note: str,
 ) -> Extension:
-    """What the extended head says of pictures that were not learned from."""
+    """What the extended head says of pictures that were not learned from.
+
+    Args:
+        now: the router with the new class.
+        header: its header.
+        name: of the new class.
+        held: of pictures of it.
+        others: of pictures of old classes, by name.
+        note: see `Extension`.
+    """
 
     def goes_there(reading: Reading) -> bool:
         own = _reading(now.stored, reading.vector).logits[-1]
         decision = now.decide(Reading(np.append(reading.logits, own), reading.vector))
         return decision.weights[name] > 0
 
-    # Of old pictures every second one was learned from.
-    by_class = {label: [goes_there(one) for one in rows[1::2]] for label, rows in others.items()}
+    by_class = {label: [goes_there(one) for one in rows] for label, rows in others.items()}
     moved = [there for rows in by_class.values() for there in rows]
     return Extension(
         header,

@@ -60,28 +60,29 @@ class RouterExamples:
         else:
             self.note = "those of the router's recipe, and the targets as clean ones"
 
-    def new(self) -> list[Picture]:
-        """Inputs, whole and in parts."""
+    def learned(self) -> list[tuple[Picture, Picture]]:
+        """Inputs and what they should become, whole and in parts.
+
+        What the new pictures show, and how large they are, is then the same on both sides: only
+        what is wrong with them tells them apart.
+        """
         pack = self._examples.pack
+        whole = [
+            (self._input(int(index)), self._target(int(index)))
+            for index in self._draw.permutation(len(pack))[:_MOST_NEW]
+        ]
         found = []
-        for index in self._draw.permutation(len(pack))[:_MOST_NEW]:
-            picture = self._input(int(index))
-            found += [picture, self._part(picture)]
-        whole = found[::2]
+        for pair in whole:
+            found += [pair, self._parts(*pair)]
         while len(found) < _LEAST_NEW:  # of a handful of pictures more parts are taken
-            found.append(self._part(whole[len(found) % len(whole)]))
+            found.append(self._parts(*whole[len(found) % len(whole)]))
         return found
 
-    def held(self) -> list[Picture]:
-        """Inputs that neither the expert nor the router learns from."""
-        loaded = [sample.load()[0] for sample in self._examples.validation.samples()]
-        whole = [np.clip(picture, 0, 1) for picture in loaded]
-        return whole + [self._part(picture) for picture in whole]
-
-    def mended(self) -> list[Picture]:
-        """Targets, in parts: what the new pictures show must not be what tells them from others."""
-        targets = self._targets()
-        return [self._part(self._any(targets)) for _ in range(_PER_CLASS)]
+    def held(self) -> list[tuple[Picture, Picture]]:
+        """The same of pictures that neither the expert nor the router learns from."""
+        loaded = [sample.load() for sample in self._examples.validation.samples()]
+        whole = [(np.clip(a, 0, 1), np.clip(b, 0, 1)) for a, b in loaded]
+        return whole + [self._parts(*pair) for pair in whole]
 
     def old(self) -> Iterator[tuple[str, Picture]]:
         """Pictures of the old classes with their names, one class after another, again and again.
@@ -109,12 +110,13 @@ class RouterExamples:
         clean = pack.picture(index).astype(np.float32) / _WHITE
         return _spoilt(clean, options, picture_seed(self._seed, pack.names[index]))
 
-    def _targets(self) -> list[Picture]:
+    def _target(self, index: int) -> Picture:
         pack = self._examples.pack
-        indices = range(min(len(pack), _MOST_NEW))
-        if isinstance(pack, PackedPairs):
-            return [pack.pair(i)[1].astype(np.float32) / _WHITE for i in indices]
-        return [pack.picture(i).astype(np.float32) / _WHITE for i in indices]
+        found = pack.pair(index)[1] if isinstance(pack, PackedPairs) else pack.picture(index)
+        return found.astype(np.float32) / _WHITE
+
+    def _targets(self) -> list[Picture]:
+        return [self._target(index) for index in range(min(len(self._examples.pack), _MOST_NEW))]
 
     def _clean(self) -> list[Picture]:
         return [] if self._recipe is None else self._folder(self._recipe.pictures.clean)
@@ -144,11 +146,19 @@ class RouterExamples:
         return pictures[int(self._draw.integers(len(pictures)))]
 
     def _part(self, picture: Picture) -> Picture:
+        return picture[self._window(picture)]
+
+    def _parts(self, one: Picture, other: Picture) -> tuple[Picture, Picture]:
+        """The same part of two pictures."""
+        window = self._window(one)
+        return one[window], other[window]
+
+    def _window(self, picture: Picture) -> tuple[slice, slice]:
         height, width = picture.shape[:2]
         side = int(min(height, width, self._draw.integers(*_SIDES)))
         top = int(self._draw.integers(height - side + 1))
         left = int(self._draw.integers(width - side + 1))
-        return picture[top : top + side, left : left + side]
+        return slice(top, top + side), slice(left, left + side)
 
 
 def _spoilt(picture: Picture, options: Mapping[str, Any] | None, seed: int) -> Picture:
