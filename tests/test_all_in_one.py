@@ -43,11 +43,12 @@ def train(world, files, run, changes=None, **options):
     return AllInOneTraining(own, files, run, root=world, device="cpu", **options)
 
 
-GROWN = {"from_step": 1, "patch": 24, "batch": 1}
-
-
 def experts(**changes):
     return {"experts": {**TINY["experts"], **changes}}
+
+
+def joint(**own):
+    return {"classes": {"clean": {}, "a": {"pairs": ["x"], **own}}, **experts(mode="joint")}
 
 
 def hashes(folder):
@@ -295,17 +296,8 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         (experts(k=2), "k has no effect"),
         ({"classes": {"clean": {}, "a": {"degradation": {}, "without": ["x"]}}}, "without has no"),
         ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
-        (
-            {"classes": {"clean": {}, "a": {"pairs": ["x"], "patch": 8}}, **experts(mode="joint")},
-            "has patch",
-        ),
-        (
-            {
-                "classes": {"clean": {}, "a": {"pairs": ["x"], "patches": [GROWN]}},
-                **experts(mode="joint"),
-            },
-            "has patches",
-        ),
+        (joint(patch=8), "has patch,"),
+        (joint(patches=[{"from_step": 1, "patch": 24, "batch": 1}]), "has patches,"),
         ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),
         ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),
         ({"nmae": "x"}, "did you mean 'name'"),

@@ -230,15 +230,8 @@ def router_batches(
         DegradationError: a degradation is not valid.
     """
     names, degradations = list(recipe.classes), _degradations(recipe, real)
-    own = recipe.pictures
-    before, after, unknown = (_created(some) for some in (own.before, own.after, own.unknown))
-    turns = [
-        index
-        for index, settings in enumerate(recipe.classes.values())
-        for _ in range(1 if measuring else settings.times)
-    ]
-    turns += [len(names)] * (unknown is not None)
-    count = recipe.pictures.per_class * len(turns)
+    common = _common(recipe, degradations, measuring)
+    count = recipe.pictures.per_class * len(common["turns"])
     packs = {id(p): p for p in (clean, *real.values())}
     resident = {
         key: None if device.type == "cpu" else pack.to_tensor(device) for key, pack in packs.items()
@@ -257,18 +250,9 @@ def router_batches(
                 own[names.index(name)] = drawn
         return _Labelled(
             clean, side + _GRID, count, augment, seed, device, resident[id(clean)],
-            degradations=degradations,
             real=own,
-            clean=names.index(CLEAN) if CLEAN in names else None,
-            several=recipe.mode == "multi",
-            most=recipe.most,
-            mixed=recipe.pictures.mixed,
-            unknown=unknown,
-            real_share=recipe.pictures.real,
             reduce=factor,
-            before=before,
-            after=after,
-            turns=tuple(turns),
+            **common,
         )  # fmt: skip
 
     made = []
@@ -278,6 +262,32 @@ def router_batches(
         if augment and factor > 1:
             made.append(drawing(side, factor))
     return RouterBatches(tuple(made), seed)
+
+
+def _common(
+    recipe: RouterRecipe, degradations: tuple[Degradation | None, ...], measuring: bool
+) -> dict[str, Any]:
+    """What pictures of all sides have in common."""
+    names, own = list(recipe.classes), recipe.pictures
+    before, after, unknown = (_created(some) for some in (own.before, own.after, own.unknown))
+    turns = [
+        index
+        for index, settings in enumerate(recipe.classes.values())
+        for _ in range(1 if measuring else settings.times)
+    ]
+    turns += [len(names)] * (unknown is not None)
+    return {
+        "degradations": degradations,
+        "clean": names.index(CLEAN) if CLEAN in names else None,
+        "several": recipe.mode == "multi",
+        "most": recipe.most,
+        "mixed": own.mixed,
+        "unknown": unknown,
+        "real_share": own.real,
+        "before": before,
+        "after": after,
+        "turns": tuple(turns),
+    }
 
 
 def _degradations(
