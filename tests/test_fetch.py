@@ -13,8 +13,10 @@ import pytest
 import torch
 from cli_support import run
 from method_support import below, read_golden
+from test_lora_ir_files import write_checkpoints
 
 from urushi.errors import FileFormatError
+from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference import fetch as module
 from urushi.inference.fetch import RELEASES, Release, fetch_release, find_release
@@ -35,31 +37,31 @@ def checkpoint():
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers as the hub does for one file of one repository."""
+    """Answers as the hub does for the files of one repository."""
 
-    def __init__(self, content, asked, *arguments):
-        self.content, self.asked = content, asked
+    def __init__(self, files, asked, *arguments):
+        self.files, self.asked = files, asked
         super().__init__(*arguments)
 
     def do_HEAD(self):
         self._answer()
 
     def do_GET(self):
-        self._answer(self.content)
+        self._answer(True)
 
-    def _answer(self, body=b""):
+    def _answer(self, whole=False):
         self.asked.append(self.path)
-        found = self.path == "/someone/tiny/resolve/main/tiny.pth"
-        self.send_response(200 if found else 404)
-        if found:
+        content = self.files.get(self.path.removeprefix("/someone/tiny/resolve/main/"))
+        self.send_response(404 if content is None else 200)
+        if content is not None:
             self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
-            self.send_header("Content-Length", str(len(self.content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content)))
         else:
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(body if found else b"")
+        self.wfile.write(content if whole and content is not None else b"")
 
     def log_message(self, *_):
         pass
@@ -67,8 +69,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(content):
-    asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, content, asked))
+    files, asked = content if isinstance(content, dict) else {"tiny.pth": content}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, files, asked))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -185,10 +187,44 @@ def test_the_command_shows_the_licence_fetches_and_imports(tmp_path, monkeypatch
     assert json.loads(done.stdout)["downloaded"] is False
 
 
+def test_a_router_comes_along_with_what_it_chooses_among(tmp_path, monkeypatch):
+    for name in ("released", "all", "alone"):
+        (tmp_path / name).mkdir()
+    folder = tmp_path / "released"
+    golden = read_golden("lora_ir_stage2")[0] | read_golden("lora_ir_stage2_vector")[0]
+    write_checkpoints(folder, golden)
+    network = replace(RELEASE, file="setting1_ir.pth", router="its-router")
+    router = replace(RELEASE, file="setting1_router.pth", licence="CC-BY-4.0")
+    monkeypatch.setattr(module, "RELEASES", {"tiny": network, "its-router": router})
+    with serving({path.name: path.read_bytes() for path in folder.iterdir()}) as (endpoint, asked):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        done = run("fetch", "tiny", "-o", tmp_path / "all" / "tiny.safetensors", "--half", "--json")
+        assert done.exit_code == 0, done.stderr
+        united = read_all_in_one(tmp_path / "all" / "tiny.all-in-one.safetensors")
+        assert list(united.experts) == ["snow", "rain", "raindrop"]
+        assert united.guidance is not None
+        assert united.router.header.licence == "CC-BY-4.0"
+        assert {str(path) for path in (tmp_path / "all").glob("tiny*.safetensors")} < set(
+            json.loads(done.stdout)["files"]
+        )
+        asked.clear()
+        alone = tmp_path / "alone" / "tiny.safetensors"
+        done = run("fetch", "tiny", "-o", alone, "--set", "router=null")
+        assert done.exit_code == 0, done.stderr
+        assert not any("router" in path for path in asked)
+        assert sorted(path.name for path in alone.parent.iterdir()) == [
+            "tiny.experts.safetensors", "tiny.guidance.safetensors", "tiny.safetensors",
+        ]  # fmt: skip
+    done = run("fetch", "tiny", "-o", alone, "--overwrite", "--offline", "--set", "router=gone")
+    assert done.exit_code == 1
+    assert "expected a router file" in done.stderr
+
+
 def test_the_list_and_wrong_usage():
     assert "lora-ir" in run("fetch", "--list").stdout
     assert run("fetch").exit_code == 2
     assert run("fetch", "lora-ir", "--list").exit_code == 2
+    assert run("fetch", "lora-ir", "--half").exit_code == 2
     done = run("fetch", "nafnet")
     assert done.exit_code == 1
     assert "download them from https://github.com/megvii-research/NAFNet" in done.stderr

@@ -79,6 +79,20 @@ def test_int8_is_close_to_float32(made, size):
     assert np.array_equal(found, rounded.run(images))
 
 
+def test_networks_of_grey_pictures_keep_their_ends_exact(clean, tmp_path):
+    path = write_tiny(tmp_path / "grey.safetensors", img_channel=1)
+    assert export_int8(path, clean, **SMALL).layers == LAYERS
+    model = read_model(path)
+    assert not {name for name in read_int8(model)[1] if "intro" in name or "ending" in name}
+    images = batch(40, 24)
+    expected, found = (
+        create_engine(model, engine="openvino").run(images),
+        int8_engine(model).run(images),
+    )
+    assert psnr(expected, images) < 25
+    assert 35 < psnr(found, expected) < 80
+
+
 def test_float32_is_there_for_what_int8_cannot_do(made):
     rounded = int8_engine(made)
     exact = rounded.in_float32()

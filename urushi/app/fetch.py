@@ -10,7 +10,7 @@ from urushi.app.options import Json, require
 from urushi.app.output import Output, examples, size_text
 
 if TYPE_CHECKING:
-    from urushi.inference.fetch import Release
+    from urushi.inference.fetch import Fetched, Release
 
 __all__ = ["EPILOG", "fetch"]
 
@@ -27,8 +27,25 @@ def fetch(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Make a model file of it at once."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Make a model file of it at once, with all that belongs to it.",
+        ),
     ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="With -o, as `urushi import` takes it: router=FILE takes that router, "
+            "router=null none; repeatable.",
+        ),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="With -o: store in 16 bits, weights rounded.")
+    ] = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="Take what was fetched before, ask no network.")
     ] = False,
@@ -39,7 +56,7 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Fetch weights that authors released; their licence is shown before, and is theirs."""
-    from urushi.inference.fetch import RELEASES, fetch_release
+    from urushi.inference.fetch import RELEASES
 
     out = Output(json=json)
     if (name is None) != listing:
@@ -53,6 +70,26 @@ def fetch(
             raise typer.BadParameter(
                 f"--output {output} must end in .safetensors and not exist, or --overwrite it."
             )
+    elif values or half:
+        raise typer.BadParameter("--set and --half are for what -o makes.")
+    found = _fetched(out, name, offline)
+    facts = {
+        "name": name,
+        "path": str(found.path),
+        "sha256": found.sha256,
+        "downloaded": found.downloaded,
+        "licence": RELEASES[name].licence,
+        "files": [],
+    }
+    if output is not None:
+        facts["files"] = _make(out, name, found, output, values or [], half, overwrite, offline)
+    if json:
+        out.document(facts)
+
+
+def _fetched(out: Output, name: str, offline: bool) -> "Fetched":
+    """The file of a release, and what is to be known of it."""
+    from urushi.inference.fetch import RELEASES, fetch_release
 
     def tell(release: "Release") -> None:
         out.say(f"{release.title}, from {release.page}")
@@ -65,24 +102,49 @@ def fetch(
     trust = "as known" if found.known else "recorded, to be compared from now on"
     out.say(f"{how}: {found.path} ({size_text(found.path.stat().st_size)})")
     out.say(f"SHA-256: {found.sha256} ({trust})")
-    facts = {
-        "name": name,
-        "path": str(found.path),
-        "sha256": found.sha256,
-        "downloaded": found.downloaded,
-        "licence": RELEASES[name].licence,
-        "files": [],
-    }
-    if output is not None:
-        from urushi.app.import_model import tell_imported
-        from urushi.inference.importing import import_released
+    return found
 
-        licence = RELEASES[name].licence
-        made = import_released(found.path, output, licence=licence, overwrite=overwrite)
-        tell_imported(Output(json=False, quiet=json), made)
-        facts["files"] = [str(path) for path in made.files]
-    if json:
-        out.document(facts)
+
+def _make(
+    out: Output,
+    name: str,
+    found: "Fetched",
+    target: Path,
+    values: list[str],
+    half: bool,
+    overwrite: bool,
+    offline: bool,
+) -> list[str]:
+    """Files made of what was fetched, those of its router first where it has one."""
+    from urushi.app.import_model import tell_imported
+    from urushi.errors import BackboneError
+    from urushi.inference.fetch import RELEASES
+    from urushi.inference.importing import import_released
+    from urushi.settings import set_values
+
+    options: dict[str, object] = {}
+    set_values(options, values, BackboneError)
+    storage = "float16" if half else "float32"
+    told = Output(json=False, quiet=out.json)
+    files = []
+
+    def make(release: str, path: Path, to: Path, options: dict[str, object]) -> None:
+        licence = RELEASES[release].licence
+        made = import_released(
+            path, to, options=options, storage=storage, licence=licence, overwrite=overwrite
+        )
+        tell_imported(told, made)
+        files.extend(str(file) for file in made.files)
+
+    router = RELEASES[name].router
+    if router is not None and "router" not in options:
+        chooses = target.with_name(f"{target.stem}.router.safetensors")
+        make(router, _fetched(out, router, offline).path, chooses, {})
+        options["router"] = str(chooses)
+    if options.get("router", "") is None:
+        del options["router"]
+    make(name, found.path, target, options)
+    return files
 
 
 def _tell_releases(out: Output) -> None:

@@ -35,6 +35,7 @@ class Release:
         file: its name there.
         revision: of the repository.
         sha256: of the file, where it was published; else that of the first fetch counts.
+        router: name of the release that holds the router which chooses among its experts.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Release:
     file: str = ""
     revision: str | None = None
     sha256: str | None = None
+    router: str | None = None
 
 
 def _elsewhere(title: str, licence: str, repository: str) -> Release:
@@ -61,6 +63,7 @@ RELEASES: Mapping[str, Release] = {
         f"https://huggingface.co/{_LORA_IR}",
         _LORA_IR,
         "setting1_ir.pth",
+        router="lora-ir-router",
     ),
     "lora-ir-router": Release(
         "LoRA-IR, Setting I: router, with its CLIP",

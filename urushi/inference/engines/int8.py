@@ -48,14 +48,15 @@ def convolutions(graph: "openvino.Model") -> dict[str, Node]:
     Args:
         graph: a graph with its weights, constants folded.
     """
-    channels = graph.input(0).get_partial_shape()[1].get_length()
+    # A network of grey pictures is given the colours one by one, inside of its graph.
+    of_pictures = {1, graph.input(0).get_partial_shape()[1].get_length()}
     found = {}
     for node in graph.get_ordered_ops():
         if node.get_type_name() != "Convolution":
             continue
         count_out, count_in = node.input_value(1).get_shape()[:2]
         pooled = all(side.is_static for side in list(node.get_output_partial_shape(0))[2:])
-        if channels in (count_out, count_in) or pooled:
+        if not of_pictures.isdisjoint((count_out, count_in)) or pooled:
             continue
         found[_result_name(node)] = node
     return found
