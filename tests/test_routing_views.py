@@ -37,7 +37,7 @@ def test_squashed_views_equal_the_released_ones():
 def test_rows_in_bands_give_the_same_bits(geometry):
     pixels = picture(61, 83)
     rows = iter([pixels[:1], pixels[1:40], pixels[40:]])
-    streamed = view_rows(lambda _: next(rows), geometry, 61, 83)
+    (streamed,) = view_rows(lambda _: next(rows), [geometry], 61, 83)
     np.testing.assert_array_equal(streamed, make_views(pixels, geometry))
 
 

@@ -165,7 +165,7 @@ def adapt(
     if result.after is not None:
         document["sheet"] = str(_write_sheet(out, adaptation, output))
         if into is not None and name is not None:
-            document["router"] = _extend(out, into, name, output, found, data, seed, device)
+            document["router"] = _extend(out, into, name, output, found, data, seed, device, model)
     shutil.rmtree(run, ignore_errors=True)
     if json:
         out.document(document)
@@ -245,13 +245,15 @@ def _extend(
     data: str | None,
     seed: int,
     device: str,
+    model: str,
 ) -> dict[str, Any]:
     """Adds the class to the router, and tells what that did to the others."""
     from urushi.evaluation.catalog import data_root
     from urushi.training.new_expert import extend_with
 
     root = None if data is None else data_root(data)
-    result = extend_with(into, name, expert, found, data=root, seed=seed, device=device)
+    options = {"model": model, "data": root, "seed": seed, "device": device}
+    result = extend_with(into, name, expert, found, **options)
     out.say(
         f"router: {100 * result.recognised:.0f} % of {result.pictures} new pictures are seen as "
         f"{name}; so are {100 * result.moved:.0f} % of {result.old_pictures} old ones, which are "

@@ -126,6 +126,7 @@ def _router(content: dict[str, Any]) -> Rows:
         ("experts", content["problem"] or "\n".join(map(_member, content["members"])) or "none"),
         ("encoder", f"{encoder['kind']}, {encoder['width']} numbers"),
         ("looks at", ", ".join(views)),
+        ("tries", _tried(header["evidence"])),
         ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
         ("scores", _router_scores(header["scores"])),
         ("recipe", recipe.get("name", "-")),
@@ -135,6 +136,14 @@ def _router(content: dict[str, Any]) -> Rows:
         ("written by", header["created_by"]),
         ("tensors hash", header["tensors_hash"]),
     ]
+
+
+def _tried(evidence: dict[str, Any] | None) -> str:
+    if evidence is None:
+        return "nothing: the encoder alone decides"
+    size, scales = evidence["size"], ", ".join(evidence["scales"])
+    views = f"views of {size}x{size} pixels ({scales}; windows: {evidence['windows']} at most)"
+    return f"{', '.join(evidence['experts'] + evidence['own'])}, each on {views}"
 
 
 _MODES = {"single": "one at a time", "multi": "several at once"}

@@ -188,12 +188,14 @@ def choose_restorer(
     adapters: Sequence[str] | None = None,
     *,
     default: bool = True,
+    quick: bool = False,
     kept: int | None = None,
 ) -> "AutoRestorer | Restorer":
     """The restorer these options ask for; one that chooses where that is asked for.
 
     Args:
         default: choose where an all-in-one file ships and nothing else is asked for.
+        quick: choose by a look alone.
         kept: engines that one that chooses keeps ready.
     """
     from urushi.inference.auto import AUTO, NONE, AutoRestorer
@@ -218,6 +220,7 @@ def choose_restorer(
         router,
         model=model,
         task=task or AUTO,
+        quick=quick,
         **({} if kept is None else {"kept": kept}),
         engine=engine,
         device=device,

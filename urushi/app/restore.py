@@ -90,6 +90,13 @@ def restore(
             "what its file says if not given.",
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Choose by a look alone, without trying experts: sooner, less often right.",
+        ),
+    ] = False,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -140,9 +147,9 @@ def restore(
         return
     limit = _limit(max_pixels)
     restorer = choose_restorer(
-        model, router, task, engine, device, precision, tile, overlap, threads, adapter
+        model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
-    _choose_by(restorer, top_k, threshold)
+    _choose_by(restorer, top_k, threshold, quick)
     with out.progress() as progress:
         report = run_batch(
             restorer,
@@ -169,12 +176,15 @@ def restore(
 
 
 def _choose_by(
-    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None
+    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None, quick: bool
 ) -> None:
     """Gives the router its rule; one that would have no effect is refused."""
     from urushi.inference.auto import AUTO, AutoRestorer
 
-    given = "--top-k" if top_k is not None else "--threshold" if threshold is not None else None
+    stated = {
+        "--top-k": top_k is not None, "--threshold": threshold is not None, "--quick": quick,
+    }  # fmt: skip
+    given = next((option for option, is_given in stated.items() if is_given), None)
     if given is None:
         return
     if not isinstance(restorer, AutoRestorer):

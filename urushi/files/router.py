@@ -2,9 +2,10 @@
 
 A file of a router with an encoder of ours holds everything. With CLIP it holds the head alone and
 names the encoder, whose weights are a gigabyte and belong to others. The container is that of
-`urushi.files.container`; tensors are `head.*` and, of an encoder of ours, `encoder.*`. A memory of
-validation pictures may be there as well, `memory.*`: what the head makes of them, so that a class
-can be added later without them.
+`urushi.files.container`; tensors are `head.*` and, of an encoder of ours, `encoder.*`. In a file
+that tries its experts there is `evidence.*`, which judges by what they change. A memory of
+validation pictures may be there as well, `memory.*`: what is made of them, so that a class can be
+added later without them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from urushi.files.router_facts import (
     ClipFacts,
     CompactFacts,
     EncoderFacts,
+    EvidenceFacts,
     FeatureFacts,
     ViewGeometry,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "ClipFacts",
     "CompactFacts",
     "EncoderFacts",
+    "EvidenceFacts",
     "FeatureFacts",
     "LoadedRouter",
     "Member",
@@ -50,6 +53,7 @@ __all__ = [
     "RouterHeader",
     "RouterMemory",
     "ViewGeometry",
+    "evidence_shapes",
     "head_shapes",
     "read_router",
     "read_router_header",
@@ -64,6 +68,7 @@ CLEAN = "clean"
 
 Mode = Literal["single", "multi"]
 _MEMORY = {"memory.vectors", "memory.truths"}
+_MEMORY_LOGITS = "memory.logits"
 _COUNTERS = ".num_batches_tracked"  # of batch normalisation; of no use once trained
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
@@ -111,6 +116,8 @@ class RouterHeader(Header):
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
             with the router they choose by themselves: see `urushi.files.all_in_one`.
+        evidence: of an all-in-one file, which experts are tried before it is decided; null where
+            the head's logits are the last word. See `urushi.routing.evidence`.
         tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
         name: what people call it; empty for the name of the file.
         description: one or two sentences for people.
@@ -135,6 +142,7 @@ class RouterHeader(Header):
     base: BaseFacts | None = None
     guidance: Member | None = None
     experts: dict[ClassName, Member] = {}
+    evidence: EvidenceFacts | None = None
     tensors_hash: str = ""
     name: str = ""
     description: str = ""
@@ -160,6 +168,14 @@ class RouterHeader(Header):
                 raise ValueError(f"an expert is named for {name}, which no class needs one for")
         if (self.base is None) != (self.guidance is None and not self.experts):
             raise ValueError("a base goes with members, and members with a base")
+        if self.evidence is not None:
+            tried = {*self.evidence.experts, *self.evidence.own}
+            if missing := tried - set(self.experts):
+                raise ValueError(f"the expert {min(missing)!r} is tried, but is no member")
+            if not set(self.evidence.own) <= set(self.added):
+                raise ValueError("what counts for its own class alone must be an added one")
+            if self.guidance is not None:
+                raise ValueError("experts of a guided base cannot be tried")
         return self
 
     @property
@@ -177,15 +193,19 @@ class RouterMemory(NamedTuple):
     Attributes:
         vectors: the degradation vector of each.
         truths: 1 for what is true of each, else 0; one for each class.
+        logits: of each and each class, where evidence has a say in them; None where the vectors
+            alone give them.
     """
 
     vectors: Float[np.ndarray, "m half"]
     truths: Float[np.ndarray, "m n"]
+    logits: Float[np.ndarray, "m n"] | None = None
 
     @property
     def tensors(self) -> dict[str, np.ndarray]:
         """As a file of a router holds them."""
-        return {f"memory.{name}": array for name, array in self._asdict().items()}
+        found = self._asdict().items()
+        return {f"memory.{name}": array for name, array in found if array is not None}
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,7 @@ class LoadedRouter:
 
     Attributes:
         header: what the file says about itself.
-        tensors: float32, by name under `head.`, `encoder.` and `memory.`.
+        tensors: float32, by name under `head.`, `encoder.`, `evidence.` and `memory.`.
         path: the file they came from.
         graph: the encoder's exported graph beside the file, or None.
         storage: dtype of its tensors on disk.
@@ -212,7 +232,7 @@ class LoadedRouter:
         return self.header.name or self.path.stem
 
     def part(self, name: str) -> dict[str, np.ndarray]:
-        """Return the tensors of `head` or `encoder`, by the names they have there."""
+        """Return the tensors of `head`, `encoder` or `evidence`, by the names they have there."""
         start = f"{name}."
         found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
         return {key.removeprefix(start): tensor for key, tensor in found.items()}
@@ -240,6 +260,25 @@ def head_shapes(width: int, classes: Sequence[str]) -> dict[str, tuple[int, ...]
     }
 
 
+def evidence_shapes(facts: EvidenceFacts, classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor that judges by evidence.
+
+    Args:
+        facts: what is tried.
+        classes: that were there when it was fitted.
+    """
+    shapes: dict[str, tuple[int, ...]] = {
+        "centre": (facts.width,),
+        "spread": (facts.width,),
+        "weight": (classes, facts.width),
+        "bias": (classes,),
+    }
+    if facts.own:
+        own = (len(facts.own), facts.each)
+        shapes |= {"own_centre": own, "own_spread": own, "own_weight": own}
+    return shapes
+
+
 def write_router(
     path: Path,
     tensors: Mapping[str, np.ndarray],
@@ -250,7 +289,7 @@ def write_router(
 
     Args:
         path: target, `NAME.safetensors`.
-        tensors: by name under `head.`, of an encoder of ours `encoder.`, and of a memory `memory.`.
+        tensors: by name under `head.`, `encoder.`, `evidence.` and `memory.`.
         header: description; its `tensors_hash` is replaced by that of the stored tensors.
         storage: dtype on disk.
 
@@ -312,15 +351,20 @@ def read_router(path: Path) -> LoadedRouter:
 
 
 def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare names and shapes of head and memory with those the header asks for."""
+    """Compare names and shapes of all but an encoder with those the header asks for."""
     wanted = {
         f"head.{key}": shape
         for key, shape in head_shapes(header.encoder.width, header.classes).items()
     }
+    if header.evidence is not None:
+        own = evidence_shapes(header.evidence, len(header.classes) - len(header.added))
+        wanted |= {f"evidence.{key}": shape for key, shape in own.items()}
     if _MEMORY & found.keys():
         count = (found.get("memory.vectors") or (0,))[0]
         wanted["memory.vectors"] = (count, header.encoder.width // 2)
         wanted["memory.truths"] = (count, len(header.classes))
+        if header.evidence is not None:
+            wanted[_MEMORY_LOGITS] = (count, len(header.classes))
     for name, shape in wanted.items():
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"

@@ -6,7 +6,17 @@ from pydantic import Field, model_validator
 
 from urushi.settings import Settings
 
-__all__ = ["ClipFacts", "CompactFacts", "EncoderFacts", "FeatureFacts", "ViewGeometry"]
+__all__ = [
+    "ClipFacts",
+    "CompactFacts",
+    "EncoderFacts",
+    "EvidenceFacts",
+    "FeatureFacts",
+    "Scale",
+    "ViewGeometry",
+]
+
+Scale = Literal["whole", "reduced", "native"]
 
 
 class ViewGeometry(Settings):
@@ -114,3 +124,48 @@ class ClipFacts(Settings):
 
 
 EncoderFacts = Annotated[CompactFacts | FeatureFacts | ClipFacts, Field(discriminator="kind")]
+
+
+class EvidenceFacts(Settings):
+    """What a router tries its experts on before it decides; see `urushi.routing.evidence`.
+
+    Attributes:
+        experts: classes whose experts are tried, in the order of their numbers.
+        own: classes that were added later and whose experts are tried as well; what these change
+            counts for their own class alone.
+        scales: views that they are tried on: the `whole` picture reduced to one view, windows of
+            the picture `reduced` to twice a view's side, and windows of it at its `native`
+            resolution.
+        size: side of a view in pixels.
+        windows: of a picture at most, at each of the latter two scales.
+        share: of the head's logits, which are added to those of the evidence.
+        temperature: the router's where no expert is tried; the header's is for both together.
+    """
+
+    numbers: ClassVar[int] = 23
+    """Statistics of what one expert changes in one view."""
+
+    experts: Annotated[tuple[str, ...], Field(min_length=1, max_length=64)]
+    own: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = ("native",)
+    size: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 128
+    windows: Annotated[int, Field(ge=1, le=16)] = 4
+    share: Annotated[float, Field(ge=0, le=1e3)] = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+
+    @property
+    def each(self) -> int:
+        """Numbers of one expert for one picture: mean and maximum over the windows of a scale."""
+        return self.numbers * sum(1 if scale == "whole" else 2 for scale in self.scales)
+
+    @property
+    def width(self) -> int:
+        """Numbers of the base and of all experts, but for those of added classes."""
+        return (1 + len(self.experts)) * self.each
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> "EvidenceFacts":
+        for named in ((*self.experts, *self.own), self.scales):
+            if len(set(named)) < len(named):
+                raise ValueError("an expert or a scale is named twice")
+        return self

@@ -18,14 +18,13 @@ from urushi.files.model import LoadedModel, read_model
 from urushi.image import DEFAULT_MAX_PIXELS, open_picture
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.clip_folder import clip_beside
+from urushi.inference.evidence import open_all_in_one_router
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.restorer import OnProgress, Restorer
-from urushi.inference.router import open_router
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
-from urushi.routing.views import make_views
 from urushi.settings import nearest
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
@@ -109,6 +108,8 @@ class AutoRestorer:
             base alone.
         k: experts of one picture at most.
         threshold: the router abstains where it is less sure; None takes the file's.
+        quick: decide by a look alone, also where the file says to try experts before: sooner, and
+            less often right.
         kept: engines that are kept ready, at least 1.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit.
@@ -125,6 +126,7 @@ class AutoRestorer:
         task: str = AUTO,
         k: int = 1,
         threshold: float | int | None = None,
+        quick: bool = False,
         kept: int = _KEPT,
         **options: Any,
     ) -> None:
@@ -140,7 +142,11 @@ class AutoRestorer:
         if task == AUTO or self.members.guidance is not None:
             own = {name: options[name] for name in ("device", "threads") if name in options}
             clip = clip_beside(self.members.path, header.encoder)
-            self._router = open_router(self.members.router, clip=clip, **own)
+            # Who is told what to do reads the vector alone.
+            quick = quick or task != AUTO
+            self._router = open_all_in_one_router(
+                self.members, self.base, quick=quick, clip=clip, **own
+            )
         self._ready: OrderedDict[Route, Restorer] = OrderedDict()
         self.last: Choice | None = None
         """What was done with the picture that was restored last."""
@@ -185,7 +191,7 @@ class AutoRestorer:
         """
         if self._router is None:
             return self._told()
-        return self._chosen(self._router.read_views(make_views(_floats(image), self._geometry)))
+        return self._chosen(self._router.read(_floats(image)))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
@@ -203,10 +209,6 @@ class AutoRestorer:
             return self._told()
         with open_picture(path, max_pixels=max_pixels) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
-
-    @property
-    def _geometry(self) -> Any:
-        return self.members.router.header.views
 
     def _chosen(self, reading: Reading) -> Choice:
         vector = reading.vector if self.members.guidance is not None else None
@@ -268,6 +270,7 @@ class AutoRestorer:
             "classes": list(self.classes),
             "task": self.task,
             "k": self.k,
+            "tries": self._router is not None and self._router.evidence is not None,
             "threshold": header.threshold if self.threshold is None else self.threshold,
         }
 
@@ -306,7 +309,7 @@ _WHITES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _floats(image: np.ndarray) -> np.ndarray:
-    """The colours of a picture as the router takes them; what is none, `make_views` refuses."""
+    """The colours of a picture as the router takes them; it refuses what is none."""
     if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
         return image
     colours = image[..., :3] if image.ndim == 3 and image.shape[2] == 4 else image

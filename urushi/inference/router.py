@@ -17,6 +17,7 @@ from urushi.files.model import LoadedModel, ModelHeader, architecture_hash
 from urushi.files.router import LoadedRouter, read_router, router_graph_path
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines import ENGINES
+from urushi.routing.evidence import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def open_router(
     threads: int | None = None,
     clip: str | None = None,
     download: bool = False,
+    evidence: Evidence | None = None,
 ) -> PictureRouter:
     """Makes a router file ready to read pictures.
 
@@ -49,6 +51,8 @@ def open_router(
         device: as `urushi.inference.engines.create_engine` takes it.
         threads: of the CPU, for OpenVINO; None leaves it to the engine.
         clip, download: see `urushi.routing.encoders.create_encoder`; for routers with CLIP.
+        evidence: of all-in-one files that try their experts, see `urushi.inference.evidence`; None
+            leaves the decision to the head.
 
     Raises:
         FileFormatError: the file, or its graph, is not sound.
@@ -75,7 +79,7 @@ def open_router(
     else:
         chosen = choose_device(device)
         made = TorchEncoder(stored, device=chosen, clip=clip, download=download)
-    return PictureRouter(stored, made)
+    return PictureRouter(stored, made, evidence)
 
 
 class OpenVINOEncoder:

@@ -1,28 +1,41 @@
-"""What every expert would change in a picture, as evidence of what is wrong with it.
+"""What experts would change in a picture, as evidence of what is wrong with it.
 
-An expert has learnt to take one kind of damage away and to leave alone what is none. So what it
-takes away from a few views of a picture says whether that damage is there, and transfers to
-photographs better than features do: streaks that the rain expert finds are streaks. Each change is
-described by a few statistics; on arrays, without torch.
+An expert has learnt to take one kind of damage away, and to leave alone what is none. So before it
+is decided the experts are tried on a few views of the picture, and what each would change beyond
+the base is described by a few statistics: streaks that the rain expert takes away are streaks. This
+transfers to photographs better than features of the network do, which know what a picture is like,
+but not what could be done about it. On arrays, without torch; the idea is ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["NUMBERS", "SCALES", "describe_change", "pool_scales"]
+from urushi.files.router import EvidenceFacts, ViewGeometry
+from urushi.routing.head import Reading
 
-NUMBERS = 23
-"""Statistics of one change of one view."""
-SCALES = 3
-"""The whole picture reduced, windows of it less reduced, and windows at its own resolution."""
+__all__ = [
+    "Changes",
+    "Evidence",
+    "EvidenceEngine",
+    "TrialViews",
+    "describe_change",
+    "describe_trials",
+    "evidence_geometries",
+    "judged",
+    "pool_scales",
+    "standardise",
+    "trial_views",
+]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
 _FLOOR = 1e-6  # of energies: a quarter of a step of 8 bits, so that rounding says nothing
 _BOX = 9  # pixels over which a change counts as slow
 _QUANTILES = (0.005, 0.05, 0.5, 0.95, 0.995)
 _SMALL, _LARGE = 0.03, 0.1
+_FARTHEST = 5.0
 
 
 def describe_change(
@@ -53,9 +66,9 @@ def describe_change(
     size = np.abs(luma)
     numbers = [
         *change.mean((1, 2)),
-        _log(slow.var()),
+        _log(float(slow.var())),
         _log(energy),
-        _log(np.square(change - luma).mean()),
+        _log(_energy(change - luma)),
         np.arcsinh(np.clip((detail**3).mean() / (energy + _FLOOR) ** 1.5, -20, 20)),
         np.log1p(np.clip((detail**4).mean() / (energy + _FLOOR) ** 2, 0, 500)),
         *(_log(one) - _log(energy) for one in directions),
@@ -70,47 +83,149 @@ def describe_change(
     return np.array(numbers, np.float32)
 
 
-def pool_scales(
-    rows: Float[np.ndarray, "v e k"], scales: Sequence[int]
-) -> Float[np.ndarray, " n"]:
-    """One row of all evidence of a picture: mean and maximum over the views of each scale.
+class TrialViews(NamedTuple):
+    """Views that experts are tried on.
 
-    Args:
-        rows: statistics of each view and each expert.
-        scales: of each view; each scale has one at least.
-    """
-    where = np.asarray(scales)
-    pooled = [
-        how(rows[where == scale], axis=0).ravel()
-        for scale in range(SCALES)
-        for how in (np.mean, np.max)
-    ]
-    return np.concatenate(pooled).astype(np.float32)
-
-
-def collect(
-    views: Float[np.ndarray, "v 3 s s"],
-    base: Callable[[np.ndarray], np.ndarray],
-    experts: Sequence[Callable[[np.ndarray], np.ndarray]],
-) -> Float[np.ndarray, "v e k"]:
-    """Statistics of what the base changes in each view, and each expert beyond it.
-
-    Args:
+    Attributes:
         views: in [0, 1].
-        base: restores `(1, 3, s, s)`.
-        experts: the same with an expert each.
+        scales: of each view, its place in the facts' scales.
     """
+
+    views: Float[np.ndarray, "v 3 s s"]
+    scales: tuple[int, ...]
+
+
+@runtime_checkable
+class EvidenceEngine(Protocol):
+    """Runs a base and its experts on views."""
+
+    def restore(self, view: Float[np.ndarray, "1 3 s s"]) -> Float[np.ndarray, "e 3 s s"]:
+        """What the base makes of a view, and then what each expert makes of it.
+
+        Raises:
+            EngineError: an engine failed.
+        """
+        ...
+
+
+class Evidence(NamedTuple):
+    """What is needed to take evidence from a picture.
+
+    Attributes:
+        facts: what is tried.
+        engine: tries it: the base, the experts of the facts, and those that count for their own
+            class alone.
+        tensors: by name; see `judged`.
+        own: places of the latter's classes among the logits.
+    """
+
+    facts: EvidenceFacts
+    engine: EvidenceEngine
+    tensors: Mapping[str, np.ndarray]
+    own: tuple[int, ...] = ()
+
+
+class Changes(NamedTuple):
+    """What was found in a picture.
+
+    Attributes:
+        together: of the base and the experts that are judged together, `facts.width` numbers.
+        own: of each expert that counts for its own class, `facts.each` numbers.
+    """
+
+    together: Float[np.ndarray, " k"]
+    own: Float[np.ndarray, "m e"]
+
+
+def evidence_geometries(facts: EvidenceFacts) -> list[ViewGeometry]:
+    """The views of a picture from which `trial_views` chooses."""
+    found = [ViewGeometry(layout="native", size=facts.size, most=facts.windows)]
+    if "reduced" in facts.scales:
+        found.append(ViewGeometry(layout="aspect", size=facts.size, grid=2, most=facts.windows))
+    return found
+
+
+def trial_views(facts: EvidenceFacts, made: Sequence[Float[np.ndarray, "_ 3 s s"]]) -> TrialViews:
+    """The views that experts are tried on.
+
+    Args:
+        facts: what is tried.
+        made: views of `evidence_geometries`, each with that of the whole picture first.
+    """
+    by_scale = {"whole": made[0][:1], "native": made[0][1:], "reduced": made[-1][1:]}
+    chosen = [by_scale[scale] for scale in facts.scales]
+    scales = [index for index, views in enumerate(chosen) for _ in views]
+    return TrialViews(np.concatenate(chosen), tuple(scales))
+
+
+def describe_trials(facts: EvidenceFacts, trial: TrialViews, engine: EvidenceEngine) -> Changes:
+    """All evidence of one picture; see `describe_change` and `pool_scales`."""
     found = []
-    for view in views:
-        plain = base(view[None])[0]
+    for view in trial.views:
+        plain, *mended = engine.restore(view[None])
         changes = [describe_change(view - plain, plain)]
-        changes += [describe_change(plain - run(view[None])[0], plain) for run in experts]
-        found.append(np.stack(changes))
-    return np.stack(found)
+        found.append(np.stack(changes + [describe_change(plain - one, plain) for one in mended]))
+    pooled = pool_scales(facts, np.stack(found), trial.scales)
+    count = 1 + len(facts.experts)
+    own = pooled[:, count:].swapaxes(0, 1).reshape(pooled.shape[1] - count, facts.each)
+    return Changes(pooled[:, :count].reshape(facts.width), own)
+
+
+def pool_scales(
+    facts: EvidenceFacts, rows: Float[np.ndarray, "v e n"], scales: Sequence[int]
+) -> Float[np.ndarray, "p e n"]:
+    """Mean and maximum over the views of each scale, of `whole` its only view.
+
+    Args:
+        facts: what is tried.
+        rows: statistics of each view and of the base and each expert.
+        scales: as of `TrialViews`.
+    """
+    where, pooled = np.asarray(scales), []
+    for index, scale in enumerate(facts.scales):
+        own = rows[where == index]
+        pooled += [own.mean(0)] if scale == "whole" else [own.mean(0), own.max(0)]
+    return np.stack(pooled).astype(np.float32)
+
+
+def judged(evidence: Evidence, found: Changes, reading: Reading) -> Reading:
+    """What a router reads from a picture, in the light of evidence.
+
+    To the logits of the head, times its share, are added those of a linear layer on the evidence,
+    in deviations from its mean over the pictures it was fitted by. What both see independently of
+    one another adds up so, as log-probabilities do. Classes that were added later keep the head's
+    whole logit, to which comes what their own experts change.
+
+    Args:
+        evidence: its facts, and centre and spread `(k,)`, weight `(m, k)`, bias `(m,)`, own_centre,
+            own_spread and own_weight `(a, e)`.
+        found: in the picture.
+        reading: by the head alone; the first m of its logits are judged anew.
+    """
+    tensors = evidence.tensors
+    known = standardise(found.together, tensors["centre"], tensors["spread"])
+    count = len(tensors["bias"])
+    # Row by row, as the head does.
+    old = (tensors["weight"] * known).sum(1) + tensors["bias"]
+    logits = reading.logits.astype(np.float32)
+    logits[:count] = old + evidence.facts.share * logits[:count]
+    for place, changes, index in zip(evidence.own, found.own, range(len(found.own)), strict=True):
+        centre, spread = tensors["own_centre"][index], tensors["own_spread"][index]
+        logits[place] += (tensors["own_weight"][index] * standardise(changes, centre, spread)).sum()
+    return Reading(logits, reading.vector, found.own)
+
+
+def standardise(
+    evidence: Float[np.ndarray, "*b k"],
+    centre: Float[np.ndarray, " k"],
+    spread: Float[np.ndarray, " k"],
+) -> Float[np.ndarray, "*b k"]:
+    """Evidence in deviations from the mean: what is unlike all that was seen goes to 5 at most."""
+    return np.clip((evidence - centre) / spread, -_FARTHEST, _FARTHEST)
 
 
 def _boxed(plane: Float[np.ndarray, "s s"]) -> Float[np.ndarray, "s s"]:
-    """Mean over a square around every pixel, over what of it is in the plane at borders mirrored."""
+    """Mean over a square around every pixel; the plane goes on mirrored beyond its borders."""
     half = _BOX // 2
     for axis in (0, 1):
         padding = [(0, 0), (0, 0)]

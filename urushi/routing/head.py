@@ -20,10 +20,12 @@ class Reading(NamedTuple):
     Attributes:
         logits: `(n,)`, one for each class.
         vector: the degradation vector `(d / 2,)`, which guides networks.
+        own: what the experts of added classes change, where they are tried.
     """
 
     logits: Float[np.ndarray, " n"]
     vector: Float[np.ndarray, " half"]
+    own: Float[np.ndarray, "m k"] | None = None
 
 
 def read_embeddings(

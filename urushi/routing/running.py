@@ -1,16 +1,23 @@
 """A router at work on pictures: views, embeddings, reading, decision; on arrays, without torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError
-from urushi.files.router import LoadedRouter, RouterHeader
+from urushi.files.router import LoadedRouter, RouterHeader, ViewGeometry
 from urushi.routing.decision import Decision, decide
+from urushi.routing.evidence import (
+    Evidence,
+    describe_trials,
+    evidence_geometries,
+    judged,
+    trial_views,
+)
 from urushi.routing.head import Reading, read_embeddings
-from urushi.routing.views import make_views, view_rows
+from urushi.routing.views import view_rows, views_of
 
 __all__ = ["EmbeddingEngine", "PictureRouter"]
 
@@ -42,17 +49,28 @@ class PictureRouter:
     Args:
         stored: a checked router file.
         engine: executes its encoder.
+        evidence: tries its experts, where the file says so; without it the head alone decides.
     """
 
-    def __init__(self, stored: LoadedRouter, engine: EmbeddingEngine) -> None:
+    def __init__(
+        self, stored: LoadedRouter, engine: EmbeddingEngine, evidence: Evidence | None = None
+    ) -> None:
+        facts, header = stored.header.evidence, stored.header
+        assert evidence is None or facts is not None, stored.path
         self.stored = stored
         self.engine = engine
+        self.evidence = evidence
+        self.header: RouterHeader = header
+        """What the router's file says about it; its temperature is that of what decides here."""
+        if evidence is None and facts is not None:
+            self.header = header.model_copy(update={"temperature": facts.temperature})
         self._head = stored.part("head")
 
     @property
-    def header(self) -> RouterHeader:
-        """What the router's file says about it."""
-        return self.stored.header
+    def geometries(self) -> list[ViewGeometry]:
+        """The views it looks at: the encoder's, then those that experts are tried on."""
+        tried = [] if self.evidence is None else evidence_geometries(self.evidence.facts)
+        return [self.header.views, *tried]
 
     def read(self, picture: np.ndarray) -> Reading:
         """Logits and degradation vector of a picture.
@@ -62,17 +80,21 @@ class PictureRouter:
 
         Raises:
             PictureError: it is no picture.
-            EngineError: the engine failed, or gave something that is not finite.
+            EngineError: an engine failed, or gave something that is not finite.
         """
-        return self.read_views(make_views(picture, self.header.views))
+        return self.read_views(views_of(picture, self.geometries))
 
     def read_rows(self, read: Callable[[int], np.ndarray], height: int, width: int) -> Reading:
         """The same for a picture that is read a few rows at a time; see `PictureReader.read`."""
-        return self.read_views(view_rows(read, self.header.views, height, width))
+        return self.read_views(view_rows(read, self.geometries, height, width))
 
-    def read_views(self, views: Float[np.ndarray, "v 3 s s"]) -> Reading:
-        """The same from a picture's views, the global one first."""
-        reading = read_embeddings(self._head, self.engine.embed(views))
+    def read_views(self, views: Sequence[Float[np.ndarray, "_ 3 _ _"]]) -> Reading:
+        """The same from a picture's views, by each of its geometries."""
+        reading = read_embeddings(self._head, self.engine.embed(views[0]))
+        if self.evidence is not None:
+            facts, engine = self.evidence.facts, self.evidence.engine
+            found = describe_trials(facts, trial_views(facts, views[1:]), engine)
+            reading = judged(self.evidence, found, reading)
         if not np.isfinite(reading.logits).all():
             raise EngineError(
                 f"the router {self.stored.name} gave logits that are not finite on "

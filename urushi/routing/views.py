@@ -7,7 +7,7 @@ the picture itself, because noise, compression and the grain of a sensor are gon
 was reduced. A picture is looked at once, whole, never per tile; its rows may come a few at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,16 @@ from jaxtyping import Float
 from urushi.errors import PictureError
 from urushi.files.router import ViewGeometry
 
-__all__ = ["Plan", "Views", "global_size", "local_size", "make_views", "plan_views", "view_rows"]
+__all__ = [
+    "Plan",
+    "Views",
+    "global_size",
+    "local_size",
+    "make_views",
+    "plan_views",
+    "view_rows",
+    "views_of",
+]
 
 # The longer side is at most this many times what the shorter one should be (layout `aspect`), so
 # that a strip of one pixel does not become a picture of gigabytes.
@@ -154,6 +163,13 @@ def make_views(picture: np.ndarray, geometry: ViewGeometry) -> Float[np.ndarray,
     Raises:
         PictureError: it has another shape, or no pixel.
     """
+    return views_of(picture, [geometry])[0]
+
+
+def views_of(
+    picture: np.ndarray, geometries: Sequence[ViewGeometry]
+) -> list[Float[np.ndarray, "_ 3 _ _"]]:
+    """The views of a picture by several geometries; see `make_views`."""
     picture = np.asarray(picture)
     if picture.ndim == 2:
         picture = picture[..., None]
@@ -166,33 +182,33 @@ def make_views(picture: np.ndarray, geometry: ViewGeometry) -> Float[np.ndarray,
             f"an array of {picture.dtype} {picture.shape} is no picture to look at: expected "
             "floats (H, W, 3) in [0, 1]"
         )
-    views = Views(geometry, *picture.shape[:2])
-    views.add(np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.float32, copy=False))
-    return views.finish()
+    coloured = np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.float32, copy=False)
+    return view_rows(lambda _: coloured, geometries, *picture.shape[:2])
 
 
 def view_rows(
     read: Callable[[int], np.ndarray],
-    geometry: ViewGeometry,
+    geometries: Sequence[ViewGeometry],
     height: int,
     width: int,
     rows: int = 256,
-) -> Float[np.ndarray, "v 3 s s"]:
-    """The views of a picture that is read a few rows at a time.
+) -> list[Float[np.ndarray, "_ 3 _ _"]]:
+    """The views of a picture that is read a few rows at a time, once, by several geometries.
 
     Args:
         read: gives the next rows `(n, W, 3)`, as `PictureReader.read`.
-        geometry: which views.
+        geometries: which views.
         height, width: of the picture, in pixels.
         rows: read at a time.
     """
-    views = Views(geometry, height, width)
+    collected = [Views(geometry, height, width) for geometry in geometries]
     left = height
     while left > 0:
         band = read(min(rows, left))
-        views.add(band)
+        for views in collected:
+            views.add(band)
         left -= len(band)
-    return views.finish()
+    return [views.finish() for views in collected]
 
 
 class _Resized:

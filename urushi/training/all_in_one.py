@@ -10,10 +10,11 @@ comes first, and the others wait for it only when nothing else is left to do.
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 from torch import nn
@@ -33,6 +34,7 @@ from urushi.inference.zoo import ZOO, find_model
 from urushi.training.all_in_one_data import AllInOneFiles, router_recipe_of
 from urushi.training.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one_stages import Stage, StagePlans, finished, settled_base
+from urushi.training.evidence import fit_evidence
 from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
@@ -132,9 +134,9 @@ class AllInOneTraining:
                     self._train_joint()
             else:
                 self._train_separate()
+            path, header = self._assemble()
         except _StoppedError as stop:
             return AllInOneResult(False, stop.by, stop.stage, trained=tuple(self._trained))
-        path, header = self._assemble()
         return AllInOneResult(True, None, "the end", path, header, tuple(self._trained))
 
     # --- first stage ---
@@ -346,8 +348,30 @@ class AllInOneTraining:
         path = self.run / f"{recipe.name}.safetensors"
         if stored.graph is not None and stored.path != path:
             shutil.copyfile(stored.graph, router_graph_path(path))
-        write_router(path, stored.tensors, header, stored.storage)
+        tensors = dict(stored.tensors)
+        if recipe.evidence is not None:
+            named = {name: Expert(members[name], 1.0) for name in header.experts}
+            whole = AllInOne(replace(stored, header=header), base_facts(self._model), named)
+            tensors, header = self._with_evidence(whole)
+        write_router(path, tensors, header, stored.storage)
         return path, read_all_in_one(path).router.header
+
+    def _with_evidence(self, members: AllInOne) -> tuple[dict[str, np.ndarray], RouterHeader]:
+        """Tensors and header of the file whose router tries its experts."""
+        assert self.recipe.evidence is not None
+        self.on_stage(f"evidence: {self.recipe.evidence.pictures} pictures")
+        fitted = fit_evidence(
+            self.recipe,
+            self.files,
+            members,
+            self._model,
+            self.run / "evidence",
+            device=self.device,
+            on_pictures=self.on_router_pictures,
+        )
+        if isinstance(fitted, int):
+            raise _StoppedError("evidence", fitted)
+        return fitted
 
 
 def _gain(scores: Mapping[str, Any]) -> float:

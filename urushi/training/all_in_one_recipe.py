@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
 from urushi.files.router import CLEAN, ClassName, ViewGeometry
+from urushi.files.router_facts import Scale
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
     ClassSource,
@@ -27,6 +28,7 @@ from urushi.training.router_recipe import (
 __all__ = [
     "AllInOneRecipe",
     "ClassPlan",
+    "EvidencePlan",
     "ExpertsPlan",
     "GuidedPlan",
     "RouterPlan",
@@ -195,6 +197,29 @@ class ExpertsPlan(StagePlan):
         return self
 
 
+class EvidencePlan(Settings):
+    """What comes after the experts: the router learns to judge by what they change.
+
+    Attributes:
+        pictures: to learn from, drawn as the router's are.
+        held: to be calibrated and measured by, and to be remembered.
+        scales, size, windows: views that experts are tried on; see
+            `urushi.files.router_facts.EvidenceFacts`.
+        steps, batch, learning_rate, weight_decay, dropout: of a linear layer on the evidence.
+    """
+
+    pictures: Annotated[int, Field(ge=1)] = 1000
+    held: Annotated[int, Field(ge=1)] = 270
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = ("reduced", "native")
+    size: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 128
+    windows: Annotated[int, Field(ge=1, le=16)] = 3
+    steps: Annotated[int, Field(ge=1)] = 1500
+    batch: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 2.0e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 3.0e-2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
 class AllInOneRecipe(Settings):
     """An all-in-one model, complete: three stages, one after another.
 
@@ -212,6 +237,7 @@ class AllInOneRecipe(Settings):
         router: the first stage.
         guided: the second.
         experts: the third.
+        evidence: what comes after it; null leaves the decision to the router as it is.
         precision: arithmetic of the second and third; the weights stay float32.
         every: optimizer steps between two validations of an expert.
         limit: pictures of each benchmark; null takes all.
@@ -230,6 +256,7 @@ class AllInOneRecipe(Settings):
     router: RouterPlan = RouterPlan()
     guided: GuidedPlan = GuidedPlan()
     experts: ExpertsPlan = ExpertsPlan()
+    evidence: EvidencePlan | None = None
     precision: Literal["float32", "bf16"] = "float32"
     every: Annotated[int, Field(ge=1)] = 500
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -258,6 +285,8 @@ class AllInOneRecipe(Settings):
             raise ValueError(f"no class but {CLEAN}: there is nothing to train")
         if self.experts.adapter.get("method") in ("experts", "guidance"):
             raise ValueError("experts.adapter is no single method: choose mode joint for a mixture")
+        if self.evidence is not None and self.guided.mode != "none":
+            raise ValueError("evidence is for experts of a base without guidance: leave one out")
         return self
 
     @property

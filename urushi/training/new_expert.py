@@ -5,17 +5,19 @@ its encoder and the logits of its old classes, bit for bit; only one row is adde
 What is lost is what the new class draws away from old ones, and that is measured.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from pydantic import TypeAdapter, ValidationError
 
 from urushi.errors import AdapterError
-from urushi.files.adapter import read_adapter
-from urushi.files.all_in_one import AllInOne, member_of, read_all_in_one
+from urushi.files.adapter import LoadedAdapter, read_adapter
+from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
 from urushi.files.model import LoadedModel
 from urushi.files.router import (
     CLEAN,
@@ -25,7 +27,10 @@ from urushi.files.router import (
     RouterMemory,
     write_router,
 )
-from urushi.inference.router import open_router
+from urushi.inference.auto import find_base
+from urushi.inference.evidence import open_all_in_one_router
+from urushi.routing.decision import decide
+from urushi.routing.evidence import standardise
 from urushi.routing.extension import extended_tensors, fit_class
 from urushi.routing.head import Reading
 from urushi.routing.running import PictureRouter
@@ -102,19 +107,24 @@ def extend_with(
     expert: Path,
     examples: Examples,
     *,
+    model: str | Path | None = None,
     data: Path | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> Extension:
     """Adds a trained expert to an all-in-one file, which is written anew, whole or not at all.
 
+    Where the file tries its experts, the new one is tried as well, on the new pictures, on what
+    they should become, and on that spoilt in the ways of the old classes.
+
     Args:
         path: the all-in-one file.
         name: of the new class.
         expert: the adapter file beside it.
         examples: what the expert was trained with; the router learns from their inputs.
+        model: the base, where that is neither beside the file nor in the zoo.
         data: the place of the data that the router was trained with, for pictures of old classes
-            where its file remembers none; None makes them from the examples' targets.
+            that its file does not remember; None makes them from the examples' targets.
         seed: of which pictures are taken and how they are spoilt.
         device: of the router: `auto` or `cpu`.
 
@@ -123,123 +133,225 @@ def extend_with(
         FileFormatError, AdapterError: a file is not sound, or the disk refuses.
     """
     before = read_all_in_one(path)
-    old = open_router(before.router, device=device)
-    source = RouterExamples(examples, _recipe_of(before.router.header), data, seed)
-    pairs, held_pairs = source.learned(), source.held()
-    learned = [old.read(picture) for picture, _ in pairs]
-    mended = [old.read(picture) for _, picture in pairs]
-    held = [old.read(picture) for picture, _ in held_pairs]
-    others, note = _others(before.router, old, source)
-    halves = {label: (rows[::2], rows[1::2]) for label, rows in others.items()}
-    readings = [*learned, *mended, *(reading for rows, _ in halves.values() for reading in rows)]
-    measured = {label: rows for label, (_, rows) in halves.items()}
-    measured.setdefault(CLEAN, []).extend(old.read(picture) for _, picture in held_pairs)
+    blank = _with_class(before, name, read_adapter(expert))
+    tries = before.router.header.evidence is not None
+    reader = open_all_in_one_router(
+        blank, find_base(blank, model), device=device, precision="bf16" if tries else "float32"
+    )
+    source = RouterExamples(examples, _recipe_of(before.router.header), data, seed, few=tries)
+    seen = _seen(before.router, reader, source)
+    learned = [*seen.new, *seen.mended, *(one for rows in seen.others.values() for one in rows)]
+    centre, spread = _measures(learned)
     row, bias = fit_class(
-        np.stack([reading.vector for reading in readings]),
-        np.stack([reading.logits for reading in readings]),
-        np.arange(len(readings)) < len(learned),
+        np.stack([_features(reading, centre, spread) for reading in learned]),
+        np.stack([reading.logits[:-1] for reading in learned]),
+        np.arange(len(learned)) < len(seen.new),
         before.router.header,
     )
-    stored = _extended(before.router, name, row, bias, expert)
-    now = PictureRouter(stored, old.engine)
-    result = _measured(now, stored.header, name, held, measured, note)
-    header = result.header.model_copy(
-        update={"scores": {**result.header.scores, f"added {name}": result.describe()}}
+    stored = _with_row(blank.router, row, bias, centre, spread)
+    header = stored.header
+    result = _measured(stored, seen)
+    header = header.model_copy(
+        update={"scores": {**header.scores, f"added {name}": result.describe()}}
     )
-    tensors = {**stored.tensors, **_remembered(before.router, held)}
+    tensors = {**stored.tensors, **_remembered(before.router, stored, seen.held)}
     header = write_router(path, tensors, header, stored.storage)
     return replace(result, header=header)
 
 
-def _others(
-    router: LoadedRouter, old: PictureRouter, source: RouterExamples
-) -> tuple[dict[str, list[Reading]], str]:
-    """What the router makes of pictures of old classes, by name, and a clause that says which."""
-    others: dict[str, list[Reading]] = {}
-    memory = router.memory
-    if memory is None:
-        note = source.note
+class _Seen(NamedTuple):
+    """What is read from pictures; the logit of the new class is not fitted yet.
+
+    Attributes:
+        new, mended: of the new class, and what they should become, to learn from.
+        others: of old classes, by name, to learn from.
+        held: of the new class, not learned from.
+        measured: of old classes, by name, not learned from.
+        note: what the old pictures are.
+    """
+
+    new: list[Reading]
+    mended: list[Reading]
+    others: dict[str, list[Reading]]
+    held: list[Reading]
+    measured: dict[str, list[Reading]]
+    note: str
+
+
+def _seen(router: LoadedRouter, reader: PictureRouter, source: RouterExamples) -> _Seen:
+    """Reads all pictures that there are, and remembers others."""
+    pairs, held_pairs = source.learned(), source.held()
+    new = [reader.read(picture) for picture, _ in pairs]
+    mended = [reader.read(picture) for _, picture in pairs]
+    held = [reader.read(picture) for picture, _ in held_pairs]
+    made: dict[str, list[Reading]] = {}
+    if router.memory is None or reader.evidence is not None:
         for label, picture in source.old():
-            others.setdefault(label, []).append(old.read(picture))
-    else:
+            made.setdefault(label, []).append(reader.read(picture))
+    note, known = source.note, made
+    if router.memory is not None:
         note = "those it was measured by when it was trained, and the targets as clean ones"
-        for vector, truth in zip(memory.vectors, memory.truths, strict=True):
-            alone = truth.sum() == 1
-            label = router.header.classes[int(truth.argmax())] if alone else "several or unknown"
-            others.setdefault(label, []).append(_reading(router, vector))
-    return others, note
+        known = _memory(router, made, mended)
+    others = {label: rows[::2] for label, rows in known.items()}
+    measured = {label: rows[1::2] for label, rows in known.items()}
+    if known is not made:
+        # Half of what was made now is learned from, too: of the memory it is not known how the new
+        # expert would change it, and what is put in its place says nothing of how that varies.
+        for label, rows in made.items():
+            others.setdefault(label, []).extend(rows[::2])
+            measured.setdefault(label, []).extend(rows[1::2])
+    measured.setdefault(CLEAN, []).extend(reader.read(picture) for _, picture in held_pairs)
+    return _Seen(new, mended, others, held, measured, note)
 
 
-def _reading(router: LoadedRouter, vector: np.ndarray) -> Reading:
-    """What a router says where this is its degradation vector."""
+def _memory(
+    router: LoadedRouter, made: Mapping[str, Sequence[Reading]], mended: Sequence[Reading]
+) -> dict[str, list[Reading]]:
+    """What the router made of pictures that are no longer there, by class.
+
+    What the new expert would change in them is taken to be what it changes on average in pictures
+    of the same class that were made now.
+    """
+    memory, classes = router.memory, router.header.classes
+    assert memory is not None
+    found: dict[str, list[Reading]] = {}
+    judged = itertools.repeat(None) if memory.logits is None else memory.logits
+    for vector, truth, logits in zip(memory.vectors, memory.truths, judged, strict=False):
+        label = classes[int(truth.argmax())] if truth.sum() == 1 else "several or unknown"
+        if logits is None:
+            logits = _head_logits(router, vector)
+        own = None
+        if mended[0].own is not None:
+            like = made.get(label) or [one for rows in made.values() for one in rows] or mended
+            own = np.stack([one.own for one in like if one.own is not None]).mean(0)
+        reading = Reading(np.append(logits, np.float32(0)), vector, own)
+        found.setdefault(label, []).append(reading)
+    return found
+
+
+def _measures(readings: Sequence[Reading]) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Mean and deviation of what the new expert changes; None where it is not tried."""
+    own = [reading.own[-1] for reading in readings if reading.own is not None]
+    if not own:
+        return None, None
+    return np.mean(own, 0).astype(np.float32), (np.std(own, 0) + 1e-3).astype(np.float32)
+
+
+def _features(
+    reading: Reading, centre: np.ndarray | None, spread: np.ndarray | None
+) -> Float[np.ndarray, " d"]:
+    """What the row of a new class is fitted on."""
+    if reading.own is None or centre is None or spread is None:
+        return reading.vector
+    return np.concatenate([reading.vector, standardise(reading.own[-1], centre, spread)])
+
+
+def _head_logits(router: LoadedRouter, vector: np.ndarray) -> Float[np.ndarray, " n"]:
+    """What the head of a router says where this is its degradation vector."""
     weight, bias = (router.tensors[f"head.classifier.{name}"] for name in ("weight", "bias"))
-    return Reading((weight * vector).sum(1) + bias, vector)
+    return ((weight * vector).sum(1) + bias).astype(np.float32)
 
 
-def _remembered(router: LoadedRouter, held: Sequence[Reading]) -> dict[str, np.ndarray]:
-    """The memory with pictures of the new class, none of which was learned from."""
+def _own_logit(stored: LoadedRouter, reading: Reading) -> np.float32:
+    """The logit of the class that was added last."""
+    logit = _head_logits(stored, reading.vector)[-1]
+    if reading.own is not None:
+        own = stored.part("evidence")
+        centre, spread = own["own_centre"][-1], own["own_spread"][-1]
+        known = standardise(reading.own[-1], centre, spread)
+        logit = logit + (own["own_weight"][-1] * known).sum()
+    return np.float32(logit)
+
+
+def _remembered(
+    router: LoadedRouter, stored: LoadedRouter, held: Sequence[Reading]
+) -> dict[str, np.ndarray]:
+    """The memory with pictures of the new class, none of which was learned from.
+
+    Args:
+        router: as it was, with its memory.
+        stored: with the new class.
+        held: what is read from pictures of that.
+    """
     if router.memory is None:
         return {}
-    vectors, truths = router.memory
+    vectors, truths, logits = router.memory
     before = np.concatenate([truths, np.zeros((len(truths), 1), truths.dtype)], 1)
     own = np.zeros((len(held), before.shape[1]), truths.dtype)
     own[:, -1] = 1
-    new = np.stack([reading.vector for reading in held])
-    return RouterMemory(np.concatenate([vectors, new]), np.concatenate([before, own])).tensors
+    if logits is not None:
+        # What the new expert would change in the old ones is not known.
+        old = np.array([[_head_logits(stored, vector)[-1]] for vector in vectors])
+        new = np.stack([np.append(one.logits[:-1], _own_logit(stored, one)) for one in held])
+        logits = np.concatenate([np.concatenate([logits, old], 1), new]).astype(np.float32)
+    vectors = np.concatenate([vectors, np.stack([reading.vector for reading in held])])
+    return RouterMemory(vectors, np.concatenate([before, own]), logits).tensors
 
 
-def _extended(
-    router: LoadedRouter, name: str, row: np.ndarray, bias: float, expert: Path
-) -> LoadedRouter:
-    header = router.header
-    member = member_of(read_adapter(expert))
+def _with_class(before: AllInOne, name: str, expert: LoadedAdapter) -> AllInOne:
+    """The file with a class that it does not know yet: a row of zeros."""
+    router, header = before.router, before.router.header
+    tensors = {k: v for k, v in router.tensors.items() if not k.startswith("memory.")}
+    width = tensors["head.classifier.weight"].shape[1]
+    tensors = extended_tensors(tensors, np.zeros(width), 0.0)
+    facts = header.evidence
+    if facts is not None:
+        facts = facts.model_copy(update={"own": (*facts.own, name)})
+        for part, value in (("centre", 0), ("spread", 1), ("weight", 0)):
+            key, row = f"evidence.own_{part}", np.full((1, facts.each), value, np.float32)
+            tensors[key] = np.concatenate([tensors[key], row]) if key in tensors else row
     header = header.model_copy(
         update={
             "classes": (*header.classes, name),
             "added": (*header.added, name),
-            "experts": {**header.experts, name: member},
+            "experts": {**header.experts, name: member_of(expert)},
+            "evidence": facts,
         }
     )
-    tensors = extended_tensors(router.tensors, row, bias)
-    if router.storage == "float16":
+    experts = {**before.experts, name: Expert(expert, 1.0)}
+    return replace(before, router=replace(router, header=header, tensors=tensors), experts=experts)
+
+
+def _with_row(
+    blank: LoadedRouter,
+    row: Float[np.ndarray, " d"],
+    bias: float,
+    centre: np.ndarray | None,
+    spread: np.ndarray | None,
+) -> LoadedRouter:
+    """The router with what was fitted in the place of zeros."""
+    tensors = {name: tensor.copy() for name, tensor in blank.tensors.items()}
+    width = tensors["head.classifier.weight"].shape[1]
+    tensors["head.classifier.weight"][-1] = row[:width]
+    tensors["head.classifier.bias"][-1] = bias
+    if centre is not None and spread is not None:
+        parts = {"centre": centre, "spread": spread, "weight": row[width:]}
+        for part, values in parts.items():
+            tensors[f"evidence.own_{part}"][-1] = values
+    if blank.storage == "float16":
         tensors = {n: t.astype(np.float16).astype(np.float32) for n, t in tensors.items()}
-    return replace(router, header=header, tensors=tensors)
+    return replace(blank, tensors=tensors)
 
 
-def _measured(
-    now: PictureRouter,
-    header: RouterHeader,
-    name: str,
-    held: Sequence[Reading],
-    others: Mapping[str, Sequence[Reading]],
-    note: str,
-) -> Extension:
-    """What the extended head says of pictures that were not learned from.
-
-    Args:
-        now: the router with the new class.
-        header: its header.
-        name: of the new class.
-        held: of pictures of it.
-        others: of pictures of old classes, by name.
-        note: see `Extension`.
-    """
+def _measured(stored: LoadedRouter, seen: _Seen) -> Extension:
+    """What the extended router says of pictures that were not learned from."""
+    header = stored.header
+    name = header.classes[-1]
 
     def goes_there(reading: Reading) -> bool:
-        own = _reading(now.stored, reading.vector).logits[-1]
-        decision = now.decide(Reading(np.append(reading.logits, own), reading.vector))
-        return decision.weights[name] > 0
+        logits = np.append(reading.logits[:-1], _own_logit(stored, reading))
+        return decide(logits, header).weights[name] > 0
 
-    by_class = {label: [goes_there(one) for one in rows] for label, rows in others.items()}
+    by_class = {label: [goes_there(one) for one in rows] for label, rows in seen.measured.items()}
     moved = [there for rows in by_class.values() for there in rows]
     return Extension(
         header,
-        len(held),
-        float(np.mean([goes_there(reading) for reading in held])),
+        len(seen.held),
+        float(np.mean([goes_there(reading) for reading in seen.held])),
         len(moved),
         float(np.mean(moved)) if moved else 0.0,
-        {label: float(np.mean(rows)) for label, rows in by_class.items()},
-        note,
+        {label: float(np.mean(rows)) for label, rows in by_class.items() if rows},
+        seen.note,
     )
 
 

@@ -19,8 +19,8 @@ from urushi.training.router_recipe import RouterRecipe
 
 __all__ = ["RouterExamples"]
 
-_PER_CLASS = 24
-_MOST_NEW = 64
+_PER_CLASS, _PER_CLASS_FEW = 24, 6
+_MOST_NEW, _MOST_FEW = 64, 24
 _LEAST_NEW = 24
 _MOST_FILES = 100
 # Sides of parts in pixels: a router looks at whole pictures, and these are small ones.
@@ -38,14 +38,23 @@ class RouterExamples:
         recipe: by which the router was trained; None where it is not known.
         data: the place of its data, or None: then old classes are made from the targets.
         seed: of which pictures are taken and how they are spoilt.
+        few: take fewer, because reading one takes long.
 
     Attributes:
         note: a clause for people that says what the old pictures are, where they are made here.
     """
 
     def __init__(
-        self, examples: Examples, recipe: RouterRecipe | None, data: Path | None, seed: int
+        self,
+        examples: Examples,
+        recipe: RouterRecipe | None,
+        data: Path | None,
+        seed: int,
+        *,
+        few: bool = False,
     ) -> None:
+        self._most = _MOST_FEW if few else _MOST_NEW
+        self._per_class = _PER_CLASS_FEW if few else _PER_CLASS
         self._examples, self._recipe, self._seed = examples, recipe, seed
         self._data = None if recipe is None else data
         self._draw = np.random.default_rng(seed)
@@ -69,7 +78,7 @@ class RouterExamples:
         pack = self._examples.pack
         whole = [
             (self._input(int(index)), self._target(int(index)))
-            for index in self._draw.permutation(len(pack))[:_MOST_NEW]
+            for index in self._draw.permutation(len(pack))[: self._most]
         ]
         found = []
         for pair in whole:
@@ -80,7 +89,8 @@ class RouterExamples:
 
     def held(self) -> list[tuple[Picture, Picture]]:
         """The same of pictures that neither the expert nor the router learns from."""
-        loaded = [sample.load() for sample in self._examples.validation.samples()]
+        samples = self._examples.validation.samples()[: self._most]
+        loaded = [sample.load() for sample in samples]
         whole = [(np.clip(a, 0, 1), np.clip(b, 0, 1)) for a, b in loaded]
         return whole + [self._parts(*pair) for pair in whole]
 
@@ -91,7 +101,7 @@ class RouterExamples:
             DataError: a folder of the router's recipe has no pictures.
         """
         targets = self._targets()
-        for number in range(_PER_CLASS):
+        for number in range(self._per_class):
             for name, settings in ({} if self._recipe is None else self._recipe.classes).items():
                 real = self._folder(settings.pictures)
                 if real and (number % 2 or (settings.degradation is None and name != CLEAN)):
@@ -116,7 +126,7 @@ class RouterExamples:
         return found.astype(np.float32) / _WHITE
 
     def _targets(self) -> list[Picture]:
-        return [self._target(index) for index in range(min(len(self._examples.pack), _MOST_NEW))]
+        return [self._target(index) for index in range(min(len(self._examples.pack), self._most))]
 
     def _clean(self) -> list[Picture]:
         return [] if self._recipe is None else self._folder(self._recipe.pictures.clean)

@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,7 @@ __all__ = [
     "SCALE_KEY",
     "SIZE_MULTIPLE_KEY",
     "OpenVINOEngine",
+    "compile_open",
     "import_openvino",
     "openvino_core",
     "read_graph",
@@ -164,6 +165,61 @@ def import_openvino() -> Any:
 
 def read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
     """Read the graph and put the model's weights in the place of its inputs."""
+    graph, size_multiple = _read_open(core, model)
+    from openvino import opset13
+
+    for parameter in graph.get_parameters():
+        name = parameter.output(0).get_any_name()
+        if name != IMAGE_INPUT:
+            constant = opset13.constant(model.tensors[name], dtype=np.float32)
+            parameter.output(0).replace(constant.output(0))
+            graph.remove_parameter(parameter)
+    graph.validate_nodes_and_infer_types()
+    return graph, size_multiple
+
+
+def compile_open(
+    core: "openvino.Core",
+    model: LoadedModel,
+    shape: tuple[int, ...],
+    threads: int | None,
+    precision: Literal["float32", "bf16"] = "float32",
+) -> tuple[Any, int]:
+    """Compile the graph for one shape and leave its weights open.
+
+    Args:
+        core: of OpenVINO.
+        model: whose graph; its own weights are only compared with it.
+        shape: of `image`.
+        threads: CPU threads, or None for OpenVINO's choice.
+        precision: bf16 where the CPU has that, float32 elsewhere.
+
+    Returns:
+        A request that takes `image` and every weight by its name, and the size multiple. It is
+        slower by half than one that has its weights, and many networks can share it.
+
+    Raises:
+        EngineError: there is no graph, or OpenVINO cannot compile it.
+        FileFormatError: the graph is damaged or of another network.
+    """
+    graph, size_multiple = _read_open(core, model)
+    able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if able and precision == "bf16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        graph.reshape({IMAGE_INPUT: list(shape)})
+        return core.compile_model(graph, "CPU", options).create_infer_request(), size_multiple
+    except RuntimeError as error:
+        message = " ".join(str(error).split())[:300]
+        raise EngineError(f"openvino cannot compile {model.graph}: {message}") from error
+
+
+def _read_open(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
+    """Read the graph, whose inputs are the image and the model's weights, all of them."""
     path = model.graph
     if path is None:
         raise EngineError(
@@ -174,8 +230,6 @@ def read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Mod
         graph = core.read_model(path)
     except RuntimeError as error:
         raise FileFormatError(f"{path}: not a complete ONNX graph: export it again") from error
-    from openvino import opset13
-
     metadata = _metadata(graph)
     if metadata.get(ARCHITECTURE_KEY) != architecture_hash(model.header):
         raise FileFormatError(
@@ -194,15 +248,11 @@ def read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Mod
                 f"{model.path}: the tensor {name!r} {found}, its graph expects "
                 f"{parameter.partial_shape}: get both files again"
             )
-        constant = opset13.constant(tensor, dtype=np.float32)
-        parameter.output(0).replace(constant.output(0))
-        graph.remove_parameter(parameter)
         unused.discard(name)
     if unused:
         raise FileFormatError(
             f"{model.path}: its graph does not know the tensor {min(unused)!r}: get both again"
         )
-    graph.validate_nodes_and_infer_types()
     return graph, int(metadata[SIZE_MULTIPLE_KEY])
 
 

@@ -1,0 +1,395 @@
+"""Experts on trial: what they would change is described, judged, fitted, and stored."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+from all_in_one_support import EXPERTS, make_data, tiny_files, tiny_recipe, write_all_in_one
+from cli_support import picture, run, write_tiny_model
+from filelock import FileLock
+from pydantic import ValidationError
+from routing_support import CLASSES
+
+from urushi.app.output import EXIT_USAGE, EXIT_WELL
+from urushi.errors import EngineError, FileFormatError, RecipeError
+from urushi.files.all_in_one import read_all_in_one
+from urushi.files.model import read_model
+from urushi.files.router import EvidenceFacts, read_router, write_router
+from urushi.image import write_picture
+from urushi.inference.auto import AutoRestorer, find_base
+from urushi.inference.evidence import GraphTrials, TorchTrials, open_evidence
+from urushi.inference.export import export_graph
+from urushi.inference.restorer import Restorer
+from urushi.inference.router import open_router
+from urushi.routing.evidence import (
+    Changes,
+    Evidence,
+    describe_change,
+    describe_trials,
+    evidence_geometries,
+    judged,
+    pool_scales,
+    trial_views,
+)
+from urushi.routing.head import Reading
+from urushi.routing.views import views_of
+from urushi.training import evidence
+from urushi.training.all_in_one import AllInOneTraining
+
+SCALES = ("whole", "reduced", "native")
+PLAN = {
+    "pictures": 12, "held": 12, "size": 32, "windows": 2, "steps": 30, "batch": 8,
+    "scales": list(SCALES),
+}  # fmt: skip
+MEAN, SLOW, DETAIL, COLOUR, SKEW, TAILS, ACROSS, DOWN = 0, 3, 4, 5, 6, 7, 8, 9
+
+
+# --- what is described ---
+
+
+def flat(size=64):
+    return np.full((3, size, size), 0.5, np.float32)
+
+
+def test_nothing_changed_says_nothing():
+    rng = np.random.default_rng(0)
+    found = describe_change(np.zeros((3, 64, 64), np.float32), rng.random((3, 64, 64), np.float32))
+    assert np.isfinite(found).all()
+    assert len(found) == EvidenceFacts.numbers
+    assert np.allclose(found[[SLOW, DETAIL, COLOUR]], np.log(1e-6))
+    assert not found[[MEAN, SKEW, -1, -2]].any()
+
+
+def test_a_tint_streaks_and_flakes_are_told_apart():
+    tint = flat() * 0
+    tint[0] += 0.2
+    found = describe_change(tint, flat())
+    assert found[:3] == pytest.approx([0.2, 0, 0], abs=1e-6)
+    assert found[COLOUR] > found[DETAIL] + 5
+    streaks = np.zeros((3, 64, 64), np.float32)
+    streaks[:, :, ::8] = 0.5
+    found = describe_change(streaks, flat())
+    assert found[ACROSS] > found[DOWN] + 5  # upright ones change across
+    turned = describe_change(streaks.transpose(0, 2, 1), flat())
+    assert turned[DOWN] == pytest.approx(found[ACROSS], abs=1e-4)
+    flakes = np.zeros((3, 64, 64), np.float32)
+    flakes[:, 5::20, 7::20] = 0.6
+    found = describe_change(flakes, flat())
+    assert found[SKEW] > 1
+    assert describe_change(-flakes, flat())[SKEW] == pytest.approx(-found[SKEW], abs=1e-3)
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 64, 64)).astype(np.float32)
+    other = describe_change(np.repeat(noise, 3, 0), flat())
+    assert abs(other[SKEW]) < 0.3 < found[TAILS] - other[TAILS]
+    # A change of what the picture shows correlates with it.
+    pixels = picture(64, 64).transpose(2, 0, 1)
+    detail, slow = describe_change(0.3 * pixels, pixels)[[-5, -4]]
+    assert detail > 0.99
+    assert slow > 0.99
+
+
+@pytest.mark.parametrize("sides", [(48, 64), (33, 200), (20, 12), (300, 31)])
+def test_views_of_any_picture(sides):
+    facts = EvidenceFacts(experts=EXPERTS, scales=SCALES, size=32, windows=3)
+    trial = trial_views(facts, views_of(picture(*sides), evidence_geometries(facts)))
+    assert trial.views.shape[1:] == (3, 32, 32)
+    assert set(trial.scales) == {0, 1, 2}
+    counts = [trial.scales.count(scale) for scale in range(3)]
+    assert counts[0] == 1
+    assert max(counts) <= 3
+    rows = np.random.default_rng(0).random((len(trial.scales), 3, EvidenceFacts.numbers))
+    pooled = pool_scales(facts, rows, trial.scales)
+    assert pooled.size == facts.width
+    native = rows[[scale == 2 for scale in trial.scales]]
+    np.testing.assert_allclose(pooled[-2:], np.stack([native.mean(0), native.max(0)]), rtol=1e-6)
+
+
+def test_logits_add_up_and_those_of_added_classes_stay():
+    facts = EvidenceFacts(experts=("a",), scales=("whole",), share=0.5)
+    tensors = {
+        "centre": np.full(facts.width, 1.0), "spread": np.full(facts.width, 2.0),
+        "weight": np.zeros((2, facts.width)), "bias": np.array([0.25, 0.0]),
+    }  # fmt: skip
+    tensors["weight"][1, 3] = 1.0
+    found = Changes(np.ones(facts.width), np.zeros((0, facts.each)))
+    found.together[3] = 5.0
+    before = Reading(np.array([1.0, 2.0, 7.0], np.float32), np.zeros(4, np.float32))
+
+    class Never:
+        def restore(self, view):
+            raise AssertionError("nothing is tried here")
+
+    known = Evidence(facts, Never(), tensors)
+    assert judged(known, found, before).logits.tolist() == [0.75, 3.0, 7.0]
+    found.together[3] = 1e9  # unlike all that was seen: counts as five deviations
+    assert judged(known, found, before).logits.tolist() == [0.75, 6.0, 7.0]
+    # What the expert of an added class changes counts for that alone.
+    facts = facts.model_copy(update={"own": ("new",)})
+    tensors |= {
+        "own_centre": np.zeros((1, facts.each)), "own_spread": np.ones((1, facts.each)),
+        "own_weight": np.full((1, facts.each), 0.5),
+    }  # fmt: skip
+    known = Evidence(facts, Never(), tensors, (2,))
+    found = Changes(np.ones(facts.width), np.zeros((1, facts.each)))
+    found.own[0, :2] = 1.0, 3.0
+    assert judged(known, found, before).logits.tolist() == [0.75, 1.0, 9.0]
+
+
+# --- engines ---
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Files without evidence, with an exported graph; and data to learn from."""
+    root = make_data(tmp_path_factory.mktemp("evidence"))
+    write_tiny_model(root / "tiny.safetensors")
+    export_graph(root / "tiny.safetensors")
+    (root / "files").mkdir()
+    for path in root.glob("tiny.*"):
+        shutil.copy(path, root / "files" / path.name)
+    write_all_in_one(root / "files", root / "files" / "tiny.safetensors", method="lora", rank=2)
+    return root
+
+
+def members_of(world):
+    members = read_all_in_one(world / "files" / "all-in-one.safetensors")
+    return members, find_base(members)
+
+
+def test_both_engines_do_what_restorers_do(world):
+    members, model = members_of(world)
+    view = picture(32, 32).transpose(2, 0, 1)[None].copy()
+    expected = [Restorer(model, engine="torch").engine.run(view)[0]]
+    for name in EXPERTS:
+        adapters = [(members.experts[name].adapter, 1.0)]
+        expected.append(Restorer(model, adapters=adapters, engine="torch").engine.run(view)[0])
+    assert np.abs(expected[1] - expected[0]).max() > 1e-4
+    facts = EvidenceFacts(experts=EXPERTS, size=32)
+    fast = open_evidence(facts, model, members.experts, {}, threads=1).engine
+    assert isinstance(fast, GraphTrials)
+    slow = TorchTrials(model, members.experts, device="cpu")
+    assert np.abs(fast.restore(view) - np.stack(expected)).max() < 1e-5
+    assert np.abs(slow.restore(view) - np.stack(expected)).max() < 1e-5
+    geometries = evidence_geometries(facts)
+    trial = trial_views(facts, views_of(picture(), geometries))
+    one, two = (describe_trials(facts, trial, engine).together for engine in (fast, slow))
+    assert np.abs(one - two).max() < 0.05
+
+
+def test_without_a_graph_torch_tries_them(world, tmp_path):
+    for path in (world / "files").glob("*.safetensors"):
+        shutil.copy(path, tmp_path / path.name)
+    members = read_all_in_one(tmp_path / "all-in-one.safetensors")
+    facts = EvidenceFacts(experts=EXPERTS, size=32)
+    found = open_evidence(facts, find_base(members), members.experts, {}, device="cpu")
+    assert isinstance(found.engine, TorchTrials)
+
+
+def test_branches_are_tried_as_they_are(world, tmp_path):
+    shutil.copy(world / "tiny.safetensors", tmp_path / "tiny.safetensors")
+    write_all_in_one(tmp_path, tmp_path / "tiny.safetensors", method="adaptir")
+    members = read_all_in_one(tmp_path / "all-in-one.safetensors")
+    model = find_base(members)
+    facts = EvidenceFacts(experts=EXPERTS, size=32)
+    engine = open_evidence(facts, model, members.experts, {}, device="cpu").engine
+    view = picture(32, 32).transpose(2, 0, 1)[None].copy()
+    adapters = [(members.experts["noise"].adapter, 1.0)]
+    expected = Restorer(model, adapters=adapters, engine="torch").engine.run(view)
+    assert np.array_equal(engine.restore(view)[1], expected[0])
+
+
+def test_views_that_do_not_fit_are_told(world, monkeypatch):
+    members, model = members_of(world)
+    monkeypatch.setattr(GraphTrials, "size_multiple", 48, raising=False)
+    monkeypatch.setattr(
+        "urushi.inference.engines.openvino_engine.compile_open", lambda *_: (None, 48)
+    )
+    facts = EvidenceFacts(experts=EXPERTS, size=32)
+    with pytest.raises(EngineError, match="takes multiples of 48: fit the evidence with views"):
+        open_evidence(facts, model, members.experts, {})
+
+
+# --- training and files ---
+
+
+def training(world, run_folder, **options):
+    own = tiny_recipe(world / "tiny.safetensors", evidence=PLAN)
+    files = tiny_files(own, world, world / "packs")
+    return AllInOneTraining(own, files, run_folder, root=world, device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    told = []
+    result = training(world, folder, on_router_pictures=lambda *row: told.append(row)).train()
+    assert result.finished
+    shutil.copy(world / "tiny.safetensors", folder / "tiny.safetensors")
+    assert told[-1][0] == told[-1][1] >= 12
+    return folder
+
+
+def test_the_file_tries_its_experts(trained):
+    path = trained / "all.safetensors"
+    header = read_router(path).header
+    assert header.evidence.experts == ("noise", "dark")
+    assert header.scores["evidence"]["pictures"] >= 12
+    stored = read_router(path)
+    assert stored.memory.logits.shape == stored.memory.truths.shape
+    auto = AutoRestorer(path, engine="torch", device="cpu")
+    assert auto.describe()["tries"]
+    choice = auto.choose(picture())
+    quick = AutoRestorer(path, engine="torch", device="cpu", quick=True)
+    assert not quick.describe()["tries"]
+    other = quick.choose(picture())
+    assert other.decision.probabilities != choice.decision.probabilities
+    # By a look alone it is the router of the first stage, as calibrated there.
+    alone = open_router(trained / "router" / "all.safetensors", device="cpu")
+    expected = alone.decide(alone.read(picture()))
+    assert other.decision.probabilities == pytest.approx(expected.probabilities)
+    assert np.array_equal(auto.restore(picture()), auto.restorer(choice).restore(picture()))
+
+
+def test_a_file_is_read_by_rows_as_in_memory(trained, tmp_path):
+    write_picture(tmp_path / "large.png", picture(300, 90))
+    auto = AutoRestorer(trained / "all.safetensors", engine="torch", device="cpu")
+    by_rows = auto.choose_file(tmp_path / "large.png")
+    with_all = auto.choose(np.rint(picture(300, 90) * 255).astype(np.float32) / np.float32(255))
+    assert by_rows.decision.probabilities == pytest.approx(with_all.decision.probabilities)
+
+
+def test_it_is_resumed_and_calculates_nothing_twice(world, trained, tmp_path):
+    folder = tmp_path / "again"
+    shutil.copytree(trained, folder)
+    before = read_router(folder / "all.safetensors")
+    kept = sorted((folder / "evidence").rglob("*.safetensors"))
+    times = [os.stat(path).st_mtime_ns for path in kept]
+    kept[0].unlink()
+    training(world, folder, resume=True).train()
+    after = read_router(folder / "all.safetensors")
+    assert after.header.tensors_hash == before.header.tensors_hash
+    assert [os.stat(path).st_mtime_ns for path in kept[1:]] == times[1:]
+    assert kept[0].exists()
+
+
+def test_another_process_takes_its_part(world, trained, tmp_path, monkeypatch):
+    folder = tmp_path / "shared"
+    shutil.copytree(trained, folder)
+    first = min((folder / "evidence").rglob("train-*/*.safetensors"))
+    content = first.read_bytes()
+    first.unlink()
+    lock = FileLock(first.with_suffix(".lock"))
+    lock.acquire()
+
+    def done(_seconds):
+        first.write_bytes(content)  # what the other makes
+        lock.release()
+
+    monkeypatch.setattr("urushi.training.evidence.time.sleep", done)
+    assert training(world, folder, resume=True).train().finished
+    assert first.read_bytes() == content
+
+
+def test_a_signal_stops_it_and_it_goes_on(world, trained, tmp_path):
+    folder = tmp_path / "stopped"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "evidence")
+
+    told: list[str] = []
+    tried = evidence._Trials._tried
+
+    def interrupted(self, batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return tried(self, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence._Trials, "_tried", interrupted)
+        result = training(world, folder, resume=True, on_stage=told.append).train()
+    assert told[-1] == "evidence: 12 pictures"
+    assert (result.finished, result.stopped_by) == (False, signal.SIGTERM)
+    assert result.stage == "evidence"
+    assert training(world, folder, resume=True).train().finished
+
+
+def test_a_class_is_added_and_nothing_old_changes(world, trained, tmp_path):
+    folder = tmp_path / "into"
+    folder.mkdir()
+    for path in trained.glob("*.safetensors"):
+        shutil.copy(path, folder / path.name)
+    before = AutoRestorer(folder / "all.safetensors", engine="torch", device="cpu")
+    readings = [before._router.read(picture(40, 50, shift=i / 2)) for i in range(4)]
+    done = run(
+        *("adapt", "--into", folder / "all.safetensors", "--name", "new", "--steps", 4),
+        *("--pairs", world / "pairs", "--method", "full", "--device", "cpu", "--json"),
+    )
+    assert done.exit_code == EXIT_WELL, done.stderr
+    after = AutoRestorer(folder / "all.safetensors", engine="torch", device="cpu")
+    assert after.classes[-1] == "new"
+    assert after.members.router.header.evidence.own == ("new",)
+    assert after.members.router.part("evidence")["own_weight"].any()
+    for index, reading in enumerate(readings):
+        now = after._router.read(picture(40, 50, shift=index / 2))
+        assert np.array_equal(now.logits[:-1], reading.logits)
+    memory = after.members.router.memory
+    assert memory.logits.shape == memory.truths.shape
+    old = before.members.router.memory
+    assert np.array_equal(memory.logits[: len(old.logits), :-1], old.logits)
+    # And one more, which leaves that one as it is.
+    done = run(
+        *("adapt", "--into", folder / "all.safetensors", "--name", "newer", "--steps", 4),
+        *("--pairs", world / "pairs", "--method", "full", "--device", "cpu", "--json"),
+    )
+    assert done.exit_code == EXIT_WELL, done.stderr
+    last = AutoRestorer(folder / "all.safetensors", engine="torch", device="cpu")
+    now, then = (one._router.read(picture()).logits for one in (last, after))
+    assert np.array_equal(now[:-1], then)
+    assert json.loads(done.stdout)["router"]["old_pictures"] > 0
+
+
+def test_commands_try_and_do_not(trained, tmp_path):
+    write_picture(tmp_path / "in.png", picture())
+    words = ("restore", tmp_path / "in.png", "--router", trained / "all.safetensors", "--json")
+    words = (*words, "--engine", "torch", "--device", "cpu", "-o")
+    told = [json.loads(run(*words, tmp_path / "a").stdout)]
+    told.append(json.loads(run(*words, tmp_path / "b", "--quick").stdout))
+    assert [one["restorer"]["tries"] for one in told] == [True, False]
+    assert run(*words, tmp_path / "c", "--quick", "--task", "dark").exit_code == EXIT_USAGE
+    said = run("inspect", trained / "all.safetensors").stdout
+    assert "noise, dark, each on views of 32x32 pixels" in " ".join(said.split())
+
+
+def test_files_that_do_not_hold_together_are_refused(trained, tmp_path):
+    stored = read_router(trained / "all.safetensors")
+    facts, path = stored.header.evidence, tmp_path / "bad.safetensors"
+
+    def header(**changes):
+        content = stored.header.model_dump() | changes
+        return type(stored.header).model_validate(content)
+
+    with pytest.raises(ValidationError, match="'fog' is tried, but is no member"):
+        header(evidence=facts.model_copy(update={"experts": ("fog",)}).model_dump())
+    with pytest.raises(ValidationError, match="of a guided base cannot be tried"):
+        header(guidance=stored.header.experts["noise"].model_dump())
+    with pytest.raises(ValidationError, match="named twice"):
+        EvidenceFacts(experts=("a", "a"))
+    smaller = facts.model_copy(update={"scales": ("native",)})
+    with pytest.raises(FileFormatError, match=r"'evidence\.centre' has shape"):
+        write_router(path, stored.tensors, header(evidence=smaller.model_dump()))
+    without = {k: v for k, v in stored.tensors.items() if k != "evidence.bias"}
+    with pytest.raises(FileFormatError, match=r"'evidence\.bias' is missing"):
+        write_router(path, without, stored.header)
+    with pytest.raises(FileFormatError, match=r"'evidence\.\w+' is none of a router"):
+        write_router(path, stored.tensors, header(evidence=None))
+    no_logits = {k: v for k, v in stored.tensors.items() if k != "memory.logits"}
+    with pytest.raises(FileFormatError, match=r"'memory\.logits' is missing"):
+        write_router(path, no_logits, stored.header)
+
+
+def test_a_guided_recipe_has_no_evidence(world):
+    guided = {"mode": "adapter", "steps": 3, "warmup": 0}
+    with pytest.raises(RecipeError, match="without guidance"):
+        tiny_recipe(world / "tiny.safetensors", evidence=PLAN, guided=guided)
+    assert set(CLASSES) > set(EXPERTS)
+    assert read_model(world / "tiny.safetensors").graph is not None
