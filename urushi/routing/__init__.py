@@ -1,6 +1,6 @@
 """Routing: a router reads from a picture what is wrong with it, and which experts it needs.
 
-After LoRA-IR (arXiv 2410.15385). What looks at a picture and decides (`views`, `head`,
+After LoRA-IR (arXiv 2410.15385). What looks at a picture and decides (`views`, `head`, `evidence`,
 `calibration`, `decision`) works on arrays, without torch; what is trained (`encoders`, `router`)
 is torch, and is imported from its own module.
 """
