@@ -29,7 +29,7 @@ from urushi.routing.evidence import (
     Evidence,
     describe_change,
     describe_trials,
-    evidence_geometries,
+    evidence_looks,
     judged,
     pool_scales,
     trial_views,
@@ -93,7 +93,7 @@ def test_a_tint_streaks_and_flakes_are_told_apart():
 @pytest.mark.parametrize("sides", [(48, 64), (33, 200), (20, 12), (300, 31)])
 def test_views_of_any_picture(sides):
     facts = EvidenceFacts(experts=EXPERTS, scales=SCALES, size=32, windows=3)
-    trial = trial_views(facts, views_of(picture(*sides), evidence_geometries(facts)))
+    trial = trial_views(facts, views_of(picture(*sides), evidence_looks(facts)))
     assert trial.views.shape[1:] == (3, 32, 32)
     assert set(trial.scales) == {0, 1, 2}
     counts = [trial.scales.count(scale) for scale in range(3)]
@@ -172,8 +172,8 @@ def test_both_engines_do_what_restorers_do(world):
     slow = TorchTrials(model, members.experts, device="cpu")
     assert np.abs(fast.restore(view) - np.stack(expected)).max() < 1e-5
     assert np.abs(slow.restore(view) - np.stack(expected)).max() < 1e-5
-    geometries = evidence_geometries(facts)
-    trial = trial_views(facts, views_of(picture(), geometries))
+    looks = evidence_looks(facts)
+    trial = trial_views(facts, views_of(picture(), looks))
     one, two = (describe_trials(facts, trial, engine).together for engine in (fast, slow))
     assert np.abs(one - two).max() < 0.05
 

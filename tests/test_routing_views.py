@@ -13,7 +13,7 @@ from urushi.errors import PictureError
 from urushi.files.router import ViewGeometry
 from urushi.routing import Views, make_views
 from urushi.routing.batch_views import batch_views
-from urushi.routing.views import plan_views, view_rows
+from urushi.routing.views import Look, plan_views, view_rows
 
 GOLDEN = Path(__file__).parent / "golden" / "lora_ir_router_head.safetensors"
 SQUASHED = ViewGeometry(size=16)
@@ -37,8 +37,11 @@ def test_squashed_views_equal_the_released_ones():
 def test_rows_in_bands_give_the_same_bits(geometry):
     pixels = picture(61, 83)
     rows = iter([pixels[:1], pixels[1:40], pixels[40:]])
-    (streamed,) = view_rows(lambda _: next(rows), [geometry], 61, 83)
+    (streamed,) = view_rows(lambda _: next(rows), [Look(geometry)], 61, 83)
     np.testing.assert_array_equal(streamed, make_views(pixels, geometry))
+    rows = iter([pixels[start : start + 7] for start in range(0, 61, 7)])
+    (local,) = view_rows(lambda _: next(rows), [Look(geometry, whole=False)], 61, 83)
+    np.testing.assert_array_equal(local, streamed[1:])
 
 
 def test_the_whole_view_is_pillows():

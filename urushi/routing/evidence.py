@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from urushi.files.router import EvidenceFacts, ViewGeometry
 from urushi.routing.head import Reading
+from urushi.routing.views import Look
 
 __all__ = [
     "Changes",
@@ -23,7 +24,7 @@ __all__ = [
     "TrialViews",
     "describe_change",
     "describe_trials",
-    "evidence_geometries",
+    "evidence_looks",
     "judged",
     "pool_scales",
     "standardise",
@@ -137,11 +138,13 @@ class Changes(NamedTuple):
     own: Float[np.ndarray, "m e"]
 
 
-def evidence_geometries(facts: EvidenceFacts) -> list[ViewGeometry]:
+def evidence_looks(facts: EvidenceFacts) -> list[Look]:
     """The views of a picture from which `trial_views` chooses."""
-    found = [ViewGeometry(layout="native", size=facts.size, most=facts.windows)]
+    native = ViewGeometry(layout="native", size=facts.size, most=facts.windows)
+    found = [Look(native, whole="whole" in facts.scales)]
     if "reduced" in facts.scales:
-        found.append(ViewGeometry(layout="aspect", size=facts.size, grid=2, most=facts.windows))
+        reduced = ViewGeometry(layout="aspect", size=facts.size, grid=2, most=facts.windows)
+        found.append(Look(reduced, whole=False))
     return found
 
 
@@ -150,9 +153,10 @@ def trial_views(facts: EvidenceFacts, made: Sequence[Float[np.ndarray, "_ 3 s s"
 
     Args:
         facts: what is tried.
-        made: views of `evidence_geometries`, each with that of the whole picture first.
+        made: views of `evidence_looks`.
     """
-    by_scale = {"whole": made[0][:1], "native": made[0][1:], "reduced": made[-1][1:]}
+    first = int("whole" in facts.scales)
+    by_scale = {"whole": made[0][:first], "native": made[0][first:], "reduced": made[-1]}
     chosen = [by_scale[scale] for scale in facts.scales]
     scales = [index for index, views in enumerate(chosen) for _ in views]
     return TrialViews(np.concatenate(chosen), tuple(scales))

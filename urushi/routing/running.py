@@ -7,17 +7,17 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError
-from urushi.files.router import LoadedRouter, RouterHeader, ViewGeometry
+from urushi.files.router import LoadedRouter, RouterHeader
 from urushi.routing.decision import Decision, decide
 from urushi.routing.evidence import (
     Evidence,
     describe_trials,
-    evidence_geometries,
+    evidence_looks,
     judged,
     trial_views,
 )
 from urushi.routing.head import Reading, read_embeddings
-from urushi.routing.views import view_rows, views_of
+from urushi.routing.views import Look, view_rows, views_of
 
 __all__ = ["EmbeddingEngine", "PictureRouter"]
 
@@ -67,10 +67,10 @@ class PictureRouter:
         self._head = stored.part("head")
 
     @property
-    def geometries(self) -> list[ViewGeometry]:
+    def looks(self) -> list[Look]:
         """The views it looks at: the encoder's, then those that experts are tried on."""
-        tried = [] if self.evidence is None else evidence_geometries(self.evidence.facts)
-        return [self.header.views, *tried]
+        tried = [] if self.evidence is None else evidence_looks(self.evidence.facts)
+        return [Look(self.header.views), *tried]
 
     def read(self, picture: np.ndarray) -> Reading:
         """Logits and degradation vector of a picture.
@@ -82,14 +82,14 @@ class PictureRouter:
             PictureError: it is no picture.
             EngineError: an engine failed, or gave something that is not finite.
         """
-        return self.read_views(views_of(picture, self.geometries))
+        return self.read_views(views_of(picture, self.looks))
 
     def read_rows(self, read: Callable[[int], np.ndarray], height: int, width: int) -> Reading:
         """The same for a picture that is read a few rows at a time; see `PictureReader.read`."""
-        return self.read_views(view_rows(read, self.geometries, height, width))
+        return self.read_views(view_rows(read, self.looks, height, width))
 
     def read_views(self, views: Sequence[Float[np.ndarray, "_ 3 _ _"]]) -> Reading:
-        """The same from a picture's views, by each of its geometries."""
+        """The same from a picture's views, by each of its looks."""
         reading = read_embeddings(self._head, self.engine.embed(views[0]))
         if self.evidence is not None:
             facts, engine = self.evidence.facts, self.evidence.engine

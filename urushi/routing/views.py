@@ -17,6 +17,7 @@ from urushi.errors import PictureError
 from urushi.files.router import ViewGeometry
 
 __all__ = [
+    "Look",
     "Plan",
     "Views",
     "global_size",
@@ -94,6 +95,18 @@ def plan_views(geometry: ViewGeometry, height: int, width: int) -> Plan:
     return Plan(whole, local, tuple((top, left) for top in tops for left in lefts), size)
 
 
+class Look(NamedTuple):
+    """Which views of a picture are wanted.
+
+    Attributes:
+        geometry: where they lie.
+        whole: whether that of the whole picture is wanted, which then is the first.
+    """
+
+    geometry: ViewGeometry
+    whole: bool = True
+
+
 class Views:
     """Collects the views of one picture whose rows are given from top to bottom.
 
@@ -102,9 +115,12 @@ class Views:
     Args:
         geometry: which views.
         height, width: of the picture, in pixels.
+        whole: whether that of the whole picture is wanted.
     """
 
-    def __init__(self, geometry: ViewGeometry, height: int, width: int) -> None:
+    def __init__(
+        self, geometry: ViewGeometry, height: int, width: int, *, whole: bool = True
+    ) -> None:
         if height < 1 or width < 1:
             raise PictureError(
                 f"a picture of {width}x{height} pixels has nothing to look at: give one of at "
@@ -114,7 +130,7 @@ class Views:
         self._sides = (height, width)
         self._native = geometry.layout == "native"
         self._row = 0
-        self._whole = _Resized(self.plan.whole, self._sides)
+        self._whole = _Resized(self.plan.whole, self._sides) if whole else None
         self._local = None if self._native else _Resized(self.plan.local, self._sides)
         size = self.plan.size
         self._crops = [
@@ -126,10 +142,11 @@ class Views:
         """Takes the next rows, in [0, 1]; what is outside is clipped, NaN counts as black."""
         assert rows.shape[1] == self._sides[1], rows.shape
         rows = np.clip(np.nan_to_num(rows), 0.0, 1.0)
-        coded = np.ascontiguousarray(np.rint(rows * 255.0), np.uint8)
-        self._whole.add(coded)
-        if self._local is not None:
-            self._local.add(coded)
+        resized = [part for part in (self._whole, self._local) if part is not None]
+        if resized:
+            coded = np.ascontiguousarray(np.rint(rows * 255.0), np.uint8)
+            for part in resized:
+                part.add(coded)
         for (top, left), crop in zip(self.plan.windows, self._crops, strict=False):
             first, last = max(self._row, top), min(self._row + len(rows), top + len(crop))
             if first < last:
@@ -138,10 +155,10 @@ class Views:
         self._row += len(rows)
 
     def finish(self) -> Float[np.ndarray, "v 3 s s"]:
-        """The views in [0, 1]: the global one, then the local ones row by row."""
+        """The views in [0, 1]: the global one if it is wanted, then the local ones row by row."""
         assert self._row == self._sides[0], (self._row, self._sides)
         size = self.plan.size
-        views = [_squared(self._whole.finish(), size)]
+        views = [] if self._whole is None else [_squared(self._whole.finish(), size)]
         if self._local is None:
             views += [_squared(crop, size) for crop in self._crops]
         else:
@@ -163,13 +180,11 @@ def make_views(picture: np.ndarray, geometry: ViewGeometry) -> Float[np.ndarray,
     Raises:
         PictureError: it has another shape, or no pixel.
     """
-    return views_of(picture, [geometry])[0]
+    return views_of(picture, [Look(geometry)])[0]
 
 
-def views_of(
-    picture: np.ndarray, geometries: Sequence[ViewGeometry]
-) -> list[Float[np.ndarray, "_ 3 _ _"]]:
-    """The views of a picture by several geometries; see `make_views`."""
+def views_of(picture: np.ndarray, looks: Sequence[Look]) -> list[Float[np.ndarray, "_ 3 _ _"]]:
+    """The views of a picture by several looks at it; see `make_views`."""
     picture = np.asarray(picture)
     if picture.ndim == 2:
         picture = picture[..., None]
@@ -183,25 +198,25 @@ def views_of(
             "floats (H, W, 3) in [0, 1]"
         )
     coloured = np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.float32, copy=False)
-    return view_rows(lambda _: coloured, geometries, *picture.shape[:2])
+    return view_rows(lambda _: coloured, looks, *picture.shape[:2])
 
 
 def view_rows(
     read: Callable[[int], np.ndarray],
-    geometries: Sequence[ViewGeometry],
+    looks: Sequence[Look],
     height: int,
     width: int,
     rows: int = 256,
 ) -> list[Float[np.ndarray, "_ 3 _ _"]]:
-    """The views of a picture that is read a few rows at a time, once, by several geometries.
+    """The views of a picture that is read a few rows at a time, once, by several looks at it.
 
     Args:
         read: gives the next rows `(n, W, 3)`, as `PictureReader.read`.
-        geometries: which views.
+        looks: which views.
         height, width: of the picture, in pixels.
         rows: read at a time.
     """
-    collected = [Views(geometry, height, width) for geometry in geometries]
+    collected = [Views(look.geometry, height, width, whole=look.whole) for look in looks]
     left = height
     while left > 0:
         band = read(min(rows, left))

@@ -33,13 +33,13 @@ from urushi.routing.calibration import fit_temperature, negative_log_likelihood
 from urushi.routing.evidence import (
     Evidence,
     describe_trials,
-    evidence_geometries,
+    evidence_looks,
     standardise,
     trial_views,
 )
 from urushi.routing.head import read_embeddings
 from urushi.routing.running import EmbeddingEngine
-from urushi.routing.views import views_of
+from urushi.routing.views import Look, views_of
 from urushi.training.all_in_one_data import AllInOneFiles, router_recipe_of
 from urushi.training.all_in_one_recipe import AllInOneRecipe, EvidencePlan
 from urushi.training.batches import Batch
@@ -226,10 +226,10 @@ class _Trials:
 
     def _tried(self, batch: Batch) -> dict[str, np.ndarray]:
         facts, engine = self.evidence.facts, self.evidence.engine
-        geometries = [self.header.views, *evidence_geometries(facts)]
+        looks = [Look(self.header.views), *evidence_looks(facts)]
         rows: list[tuple[np.ndarray, ...]] = []
         for image in batch.degraded.float().cpu().numpy():
-            views = views_of(np.ascontiguousarray(image.transpose(1, 2, 0)), geometries)
+            views = views_of(np.ascontiguousarray(image.transpose(1, 2, 0)), looks)
             reading = read_embeddings(self.head, self.encoder.embed(views[0]))
             tried = describe_trials(facts, trial_views(facts, views[1:]), engine)
             rows.append((tried.together, reading.logits, reading.vector))
