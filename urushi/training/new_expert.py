@@ -40,6 +40,9 @@ from urushi.training.router_recipe import RouterRecipe
 
 __all__ = ["Extension", "check_new_class", "extend_with"]
 
+# How much more what an expert changes varies over all pictures than over those at hand.
+_WIDER = 5.0
+
 
 @dataclass(frozen=True)
 class Extension:
@@ -209,21 +212,30 @@ def _memory(
 ) -> dict[str, list[Reading]]:
     """What the router made of pictures that are no longer there, by class.
 
-    What the new expert would change in them is taken to be what it changes on average in pictures
-    of the same class that were made now.
+    What the new expert would change in them is drawn around what it changes on average in pictures
+    of the same class that were made now. It varies far more over the pictures of all the world than
+    over those of one user, who may have photographed one thing: hence so wide.
     """
     memory, classes = router.memory, router.header.classes
     assert memory is not None
     found: dict[str, list[Reading]] = {}
+    rng = np.random.default_rng(0)
+    there = [one for rows in (*made.values(), mended) for one in rows]
+    wide = (
+        _WIDER * np.std([one.own for one in there if one.own is not None], 0)
+        if mended[0].own is not None
+        else None
+    )
     judged = itertools.repeat(None) if memory.logits is None else memory.logits
     for vector, truth, logits in zip(memory.vectors, memory.truths, judged, strict=False):
         label = classes[int(truth.argmax())] if truth.sum() == 1 else "several or unknown"
         if logits is None:
             logits = _head_logits(router, vector)
         own = None
-        if mended[0].own is not None:
-            like = made.get(label) or [one for rows in made.values() for one in rows] or mended
+        if wide is not None:
+            like = [*made.get(label, []), *(mended if label == CLEAN else [])] or there
             own = np.stack([one.own for one in like if one.own is not None]).mean(0)
+            own = (own + wide * rng.standard_normal(own.shape)).astype(np.float32)
         reading = Reading(np.append(logits, np.float32(0)), vector, own)
         found.setdefault(label, []).append(reading)
     return found
