@@ -2,9 +2,9 @@
 
 An expert has learnt to take one kind of damage away, and to leave alone what is none. So before it
 is decided the experts are tried on a few views of the picture, and what each would change beyond
-the base is described by a few statistics: streaks that the rain expert takes away are streaks. This
-transfers to photographs better than features of the network do, which know what a picture is like,
-but not what could be done about it. On arrays, without torch; the idea is ours.
+the base is described by a few statistics: streaks that the rain expert takes away are streaks. The
+head of a router knows what a picture is like, this what could be done about it, and both together
+know more pictures than either (docs/log.md). On arrays, without torch; the idea is ours.
 """
 
 from collections.abc import Mapping, Sequence
