@@ -200,14 +200,21 @@ def test_branches_are_tried_as_they_are(world, tmp_path):
     assert np.array_equal(engine.restore(view)[1], expected[0])
 
 
-def test_views_that_do_not_fit_are_told(world, monkeypatch):
+@pytest.mark.parametrize(
+    ("multiple", "scale", "words"),
+    [
+        (48, 1, "takes multiples of 48: fit the evidence with views"),
+        (4, 2, "enlarges 2 times: what experts change"),
+    ],
+)
+def test_networks_that_do_not_fit_are_told(world, monkeypatch, multiple, scale, words):
     members, model = members_of(world)
-    monkeypatch.setattr(GraphTrials, "size_multiple", 48, raising=False)
     monkeypatch.setattr(
-        "urushi.inference.engines.openvino_engine.compile_open", lambda *_: (None, 48)
+        "urushi.inference.engines.openvino_engine.compile_open",
+        lambda *_: (None, multiple, scale),
     )
     facts = EvidenceFacts(experts=EXPERTS, size=32)
-    with pytest.raises(EngineError, match="takes multiples of 48: fit the evidence with views"):
+    with pytest.raises(EngineError, match=words):
         open_evidence(facts, model, members.experts, {})
 
 

@@ -87,7 +87,8 @@ def open_evidence(
         precision: bf16 where that can be had, which is faster; a decision should be float32's.
 
     Raises:
-        EngineError: views do not fit the network, or an engine cannot be had.
+        EngineError: views do not fit the network, which may also enlarge; or an engine cannot be
+            had.
         MissingExtraError: torch is needed and not installed.
         AdapterError: an expert is not sound.
     """
@@ -104,6 +105,11 @@ def open_evidence(
         raise EngineError(
             f"experts are tried on views of {facts.size} pixels, but this network takes multiples "
             f"of {engine.size_multiple}: fit the evidence with views of such a size"
+        )
+    if engine.scale != 1:
+        raise EngineError(
+            f"{model.path} enlarges {engine.scale} times: what experts change is told of networks "
+            "that keep the size, so leave evidence out of the recipe"
         )
     return Evidence(facts, engine, tensors)
 
@@ -134,7 +140,7 @@ class GraphTrials:
     ) -> None:
         from urushi.inference.engines.openvino_engine import compile_open, openvino_core
 
-        self._request, self.size_multiple = compile_open(
+        self._request, self.size_multiple, self.scale = compile_open(
             openvino_core(), model, (1, 3, size, size), threads, precision
         )
         base = {name: _contiguous(tensor) for name, tensor in model.tensors.items()}
@@ -198,6 +204,7 @@ class TorchTrials:
                 engine = TorchEngine(model, adapters=(AppliedAdapter(*own),), **options)
             self._engines.append(engine)
         self.size_multiple = self._engines[0].size_multiple
+        self.scale = self._engines[0].scale
 
     def restore(self, view: Float[np.ndarray, "1 3 s s"]) -> Float[np.ndarray, "e 3 s s"]:
         """What the base and each expert make of a view; see `EvidenceEngine.restore`."""

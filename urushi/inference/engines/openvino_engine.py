@@ -184,7 +184,7 @@ def compile_open(
     shape: tuple[int, ...],
     threads: int | None,
     precision: Literal["float32", "bf16"] = "float32",
-) -> tuple[Any, int]:
+) -> tuple[Any, int, int]:
     """Compile the graph for one shape and leave its weights open.
 
     Args:
@@ -195,8 +195,8 @@ def compile_open(
         precision: bf16 where the CPU has that, float32 elsewhere.
 
     Returns:
-        A request that takes `image` and every weight by its name, and the size multiple. It is
-        slower by half than one that has its weights, and many networks can share it.
+        A request that takes `image` and every weight by its name; the size multiple; the scale. It
+        is slower by half than one that has its weights, and many networks can share it.
 
     Raises:
         EngineError: there is no graph, or OpenVINO cannot compile it.
@@ -212,10 +212,11 @@ def compile_open(
         options["INFERENCE_NUM_THREADS"] = threads
     try:
         graph.reshape({IMAGE_INPUT: list(shape)})
-        return core.compile_model(graph, "CPU", options).create_infer_request(), size_multiple
+        request = core.compile_model(graph, "CPU", options).create_infer_request()
     except RuntimeError as error:
         message = " ".join(str(error).split())[:300]
         raise EngineError(f"openvino cannot compile {model.graph}: {message}") from error
+    return request, size_multiple, int(_metadata(graph).get(SCALE_KEY, 1))
 
 
 def _read_open(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
