@@ -18,7 +18,8 @@ from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import ModelHeader, architecture_hash, graph_path, read_model, write_model
 from urushi.inference.engines.openvino_engine import openvino_core
-from urushi.inference.export_checks import import_onnxruntime
+from urushi.inference.engines.torch_engine import TorchEngine
+from urushi.inference.export_checks import Agreement, import_onnxruntime
 from urushi.inference.export_frame import framed, squares
 from urushi.inference.export_standalone import export_standalone
 from urushi.inference.restorer import Restorer
@@ -244,3 +245,20 @@ def test_adapters_of_another_base_are_refused(model, tmp_path):
 )
 def test_options_that_exclude_each_other(words):
     assert run("export", "m.safetensors", *words).exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize(("gain", "allowed"), [(1, False), (10, True)])
+def test_what_amplifies_rounding_may_differ_by_rounding(tmp_path, gain, allowed):
+    """Attention with logits a hundred times as large: float32 is off by a two-thousandth."""
+    model = write_network(tmp_path / "squares.safetensors", "ipt", dict(BACKBONES["ipt"].example))
+    for name, tensor in model.tensors.items():
+        if "in_proj" in name:
+            model.tensors[name] = gain * tensor
+    reference = TorchEngine(model, device="cpu")
+    images = np.random.default_rng(0).random((1, 3, 12, 24), dtype=np.float32)
+    assert (reference.rounding(images) > 1e-4) == allowed
+    expected, agreement = reference.run(images), Agreement(reference)
+    assert agreement.holds(expected, expected)
+    assert agreement.holds(expected + np.float32(1e-3), expected) == allowed
+    assert not agreement.holds(expected + np.float32(0.05), expected)
+    assert not agreement.holds(expected[..., 1:], expected)

@@ -20,7 +20,7 @@ from urushi.inference.engines.openvino_engine import (
     SIZE_MULTIPLE_KEY,
     OpenVINOEngine,
 )
-from urushi.inference.export_checks import is_close, longest_side, require_exporting
+from urushi.inference.export_checks import Agreement, longest_side, require_exporting
 from urushi.version import __version__
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
     Raises:
         BackboneError: graph and network differ.
     """
-    engine = OpenVINOEngine(model)
+    engine, agreement = OpenVINOEngine(model), Agreement(reference)
     unit = reference.size_multiple
     rng = np.random.default_rng(0)
     # Narrow ones are quick, and the long side is beyond the windows of local pooling.
@@ -97,7 +97,7 @@ def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
         images = rng.random((1, 3, rows * unit, columns * unit), dtype=np.float32)
         expected = reference.run(images)
         try:
-            if is_close(engine.run(images), expected):
+            if agreement.holds(engine.run(images), expected):
                 continue
         except EngineError:
             pass

@@ -20,8 +20,8 @@ from urushi.inference.engines.openvino_engine import (
     openvino_core,
 )
 from urushi.inference.export_checks import (
+    Agreement,
     import_onnxruntime,
-    is_close,
     longest_side,
     require_exporting,
 )
@@ -230,7 +230,7 @@ def _check(run: Run, reference: "TorchEngine", target: Path) -> None:
     Raises:
         BackboneError: they differ.
     """
-    unit = reference.size_multiple
+    unit, agreement = reference.size_multiple, Agreement(reference)
     rng = np.random.default_rng(0)
     side, length = (longest_side(reference, most, rows) for most, rows in ((20, None), (40, 2)))
     sizes = ((2, 5, 3), (1, (length * unit - 1) | 1, unit + 1 | 1), (1, side * unit - unit // 2, 7))
@@ -238,7 +238,7 @@ def _check(run: Run, reference: "TorchEngine", target: Path) -> None:
         images = rng.random((count, 3, height, width), dtype=np.float32)
         expected = np.stack([_expected(reference, image) for image in images])
         try:
-            well = is_close(run(images), expected)
+            well = agreement.holds(run(images), expected)
         except UrushiError:
             raise
         except Exception as error:
