@@ -1,4 +1,4 @@
-"""`urushi restore --top-k --threshold`: the rule that makes a route of what a router reads."""
+"""`--top-k` and `--threshold`: the rule that makes a route of what a router reads."""
 
 import json
 
@@ -76,3 +76,30 @@ def test_rules_are_for_routers(world, tmp_path):
     assert "--threshold is for a router" in " ".join(result.stderr.replace("│", " ").split())
     with pytest.raises(AdapterError, match="threshold is 2"):
         AutoRestorer(file_of(world), threshold=2)
+
+
+def test_evaluation_follows_the_same_rules(world):
+    engine = ("--engine", "torch", "--device", "cpu", "--json", "-")
+    words = ("evaluate", "--clean", world / "pictures", "--degrade", "gaussian_noise", *engine)
+    routed = (*words, "--router", file_of(world))
+
+    def told(*more):
+        result = run(*routed, *more)
+        assert result.exit_code == EXIT_WELL, result.stderr
+        content = json.loads(result.stdout)
+        assert content["results"][0]["restorer"]["k"] == (3 if "--top-k" in more else 1)
+        return content["routes"][0]["means"]
+
+    one, three, never = told(), told("--top-k", 3), told("--threshold", 0.999)
+    assert one["psnr_right"] == three["psnr_right"] == never["psnr_right"]
+    assert len({m["psnr_automatic"] for m in (one, three, never)}) == 3
+    assert never["psnr_automatic"] == never["psnr_base"]
+    model = ("--model", world / "tiny.safetensors")
+    for arguments, said in (
+        ((*words, *model, "--quick"), "--quick is for a router"),
+        ((*words, "--as-is", "--top-k", 2), "no effect with --as-is"),
+        ((*routed, "--task", SEEN, "--threshold", 0.5), "leave --task out"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == EXIT_USAGE
+        assert said in " ".join(result.stderr.replace("│", " ").split())

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from urushi.app.benchmarks import all_present, tell_catalog
 from urushi.app.options import (
     Adapters,
     DataRoot,
@@ -17,11 +16,15 @@ from urushi.app.options import (
     MaybeModel,
     Overlap,
     Precision,
+    Quick,
     Router,
     Seed,
     Task,
     Threads,
+    Threshold,
     Tile,
+    TopK,
+    choose_by,
     choose_restorer,
     degradation_options,
     require,
@@ -109,6 +112,9 @@ def evaluate(
     adapter: Adapters = None,
     task: Task = None,
     router: Router = None,
+    top_k: TopK = None,
+    threshold: Threshold = None,
+    quick: Quick = False,
     kind: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +139,7 @@ def evaluate(
     """Measure on benchmarks or on pictures of your own, and show a table."""
     out = Output(json=json == "-")
     if list_all:
-        _tell_catalog(out, data)
+        tell_catalog(out, data)
         return
     if degrade is None and values:
         raise typer.BadParameter("--set goes with --degrade.")
@@ -143,6 +149,8 @@ def evaluate(
         given = "--adapter" if adapter else "--task" if task else "--router"
         raise typer.BadParameter(f"{given} has no effect with --as-is: leave one out.")
     chooses = task == "auto" or (router is not None and task is None)
+    if as_is and (top_k is not None or threshold is not None or quick):
+        raise typer.BadParameter("--top-k, --threshold and --quick have no effect with --as-is.")
     if (kind or confusion) and not chooses:
         given = "--kind" if kind else "--confusion"
         raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
@@ -152,7 +160,7 @@ def evaluate(
         check_plot_target(confusion)
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
-    names = _all_present(out, data) if everything else benchmarks or []
+    names = all_present(out, data) if everything else benchmarks or []
     chosen = _choose(names, pairs, clean, degrade, values or [], seed)
     if not chosen:
         raise typer.BadParameter("name what to measure on: --benchmark, --all, --pairs or --clean.")
@@ -160,8 +168,9 @@ def evaluate(
     if not as_is:
         restorer = choose_restorer(
             model, router, task, engine, device, precision, tile, overlap, threads, adapter,
-            default=False,
+            default=False, quick=quick,
         )  # fmt: skip
+        choose_by(restorer, top_k, threshold, quick)
     run = _Run(out, restorer, data, limit, protocol, kind)
     for benchmark in chosen:
         run.measure(benchmark, None if sheet is None else _sheet_path(sheet, benchmark, chosen))
@@ -172,34 +181,6 @@ def evaluate(
         complain(sentence)
     if run.failed:
         raise typer.Exit(EXIT_FAILED)
-
-
-def _all_present(out: Output, root: str | None) -> list[str]:
-    """The benchmarks whose pictures are there."""
-    from urushi.evaluation.benchmark import BENCHMARKS
-    from urushi.evaluation.catalog import data_root
-
-    folder = data_root(root)
-    found = _count_pictures(root)
-    missing = [name for name, count in found.items() if count is None]
-    if len(missing) == len(BENCHMARKS):
-        raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
-    if missing:
-        out.say(f"left out, pictures are missing: {', '.join(missing)}")
-    return [name for name in found if name not in missing]
-
-
-def _count_pictures(root: str | None) -> dict[str, int | None]:
-    """How many pictures of each benchmark are there; None where some are missing."""
-    from urushi.evaluation.benchmark import BENCHMARKS
-
-    found: dict[str, int | None] = {}
-    for name, benchmark in BENCHMARKS.items():
-        try:
-            found[name] = len(benchmark.samples(root))
-        except DataError:
-            found[name] = None
-    return found
 
 
 def _choose(
@@ -367,28 +348,3 @@ def _tell(
     except OSError as error:
         raise TargetError(f"{json} cannot be written ({error.strerror}): choose another") from error
     out.say(f"scores: {json}")
-
-
-def _tell_catalog(out: Output, root: str | None) -> None:
-    from urushi.evaluation.benchmark import BENCHMARKS
-
-    found = _count_pictures(root)
-    if out.json:
-        listed = BENCHMARKS.items()
-        out.document([{**b.model_dump(mode="json"), "found": found[name]} for name, b in listed])
-        return
-    table = Table(title="Benchmarks", title_justify="left")
-    for column in ("name", "what it measures", "pictures", "here", "protocol", "licence"):
-        table.add_column(column, overflow="fold")
-    for name, benchmark in BENCHMARKS.items():
-        here = found[name]
-        cells = (
-            name,
-            benchmark.title,
-            benchmark.pictures or "-",
-            "-" if here is None else here,
-            benchmark.protocol,
-            benchmark.licence,
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    out.show(table)

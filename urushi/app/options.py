@@ -22,11 +22,15 @@ __all__ = [
     "Model",
     "Overlap",
     "Precision",
+    "Quick",
     "Router",
     "Seed",
     "Task",
     "Threads",
+    "Threshold",
     "Tile",
+    "TopK",
+    "choose_by",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
@@ -91,6 +95,35 @@ Adapters = Annotated[
         metavar="FILE[:STRENGTH]",
         help="An adapter file made for the model, or one that ships, by name; repeatable. "
         "FILE:0.5 is half as strong.",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k",
+        "--k",
+        min=1,
+        metavar="N",
+        help="Mix up to N experts for a picture, the router's likeliest, in proportion to "
+        "their probabilities; 1 if not given.",
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold",
+        min=0.0,
+        max=1.0,
+        metavar="P",
+        help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
+        "what its file says if not given.",
+    ),
+]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="Choose by a look alone, without trying experts: sooner, less often right.",
     ),
 ]
 EngineName = Annotated[
@@ -229,6 +262,25 @@ def choose_restorer(
         overlap=overlap,
         threads=threads,
     )
+
+
+def choose_by(
+    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None, quick: bool
+) -> None:
+    """Gives the router its rule; one that would have no effect is refused."""
+    from urushi.inference.auto import AUTO, AutoRestorer
+
+    stated = {
+        "--top-k": top_k is not None, "--threshold": threshold is not None, "--quick": quick,
+    }  # fmt: skip
+    given = next((option for option, is_given in stated.items() if is_given), None)
+    if given is None:
+        return
+    if not isinstance(restorer, AutoRestorer):
+        raise typer.BadParameter(f"{given} is for a router: give --router FILE, too.")
+    if restorer.task != AUTO:
+        raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
+    restorer.choose_by(1 if top_k is None else top_k, threshold)
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:

@@ -14,10 +14,14 @@ from urushi.app.options import (
     MaybeModel,
     Overlap,
     Precision,
+    Quick,
     Router,
     Task,
     Threads,
+    Threshold,
     Tile,
+    TopK,
+    choose_by,
     choose_restorer,
 )
 from urushi.app.output import (
@@ -68,35 +72,9 @@ def restore(
     adapter: Adapters = None,
     task: Task = None,
     router: Router = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            "--top-k",
-            "--k",
-            min=1,
-            metavar="N",
-            help="Mix up to N experts for a picture, the router's likeliest, in proportion to "
-            "their probabilities; 1 if not given.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            "--threshold",
-            min=0.0,
-            max=1.0,
-            metavar="P",
-            help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
-            "what its file says if not given.",
-        ),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Choose by a look alone, without trying experts: sooner, less often right.",
-        ),
-    ] = False,
+    top_k: TopK = None,
+    threshold: Threshold = None,
+    quick: Quick = False,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -149,7 +127,7 @@ def restore(
     restorer = choose_restorer(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
-    _choose_by(restorer, top_k, threshold, quick)
+    choose_by(restorer, top_k, threshold, quick)
     with out.progress() as progress:
         report = run_batch(
             restorer,
@@ -173,25 +151,6 @@ def restore(
         raise typer.Exit(exit_code())
     if not report.ok or any(sheets.values()):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _choose_by(
-    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None, quick: bool
-) -> None:
-    """Gives the router its rule; one that would have no effect is refused."""
-    from urushi.inference.auto import AUTO, AutoRestorer
-
-    stated = {
-        "--top-k": top_k is not None, "--threshold": threshold is not None, "--quick": quick,
-    }  # fmt: skip
-    given = next((option for option, is_given in stated.items() if is_given), None)
-    if given is None:
-        return
-    if not isinstance(restorer, AutoRestorer):
-        raise typer.BadParameter(f"{given} is for a router: give --router FILE, too.")
-    if restorer.task != AUTO:
-        raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
-    restorer.choose_by(1 if top_k is None else top_k, threshold)
 
 
 def _limit(max_pixels: int | None) -> int | None:
