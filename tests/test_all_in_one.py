@@ -11,13 +11,14 @@ from cli_support import run, write_tiny_model
 from filelock import FileLock
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.errors import DataError, RecipeError
+from urushi.degradations import Rehaze
+from urushi.errors import DataError, DegradationError, RecipeError
 from urushi.files.adapter import read_adapter, read_adapter_header
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
 from urushi.training.all_in_one import AllInOneTraining
-from urushi.training.all_in_one_data import class_stages, router_recipe_of
+from urushi.training.all_in_one_data import class_stages, pack_all_in_one, router_recipe_of
 from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
 from urushi.training.all_in_one_stages import StagePlans
 from urushi.training.recipe import RECIPES
@@ -88,7 +89,7 @@ def test_batches_are_of_all_classes_and_a_function_of_the_step(world, files):
 
 def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, files):
     classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
-    classes["dark"] |= {"real": 0.0, "last": 0.5, "patch": 24, "batch": 6}
+    classes["dark"] |= {"real": 0.0, "last": 0.5, "patch": 24, "batch": 6, "loss": {"grid": 2}}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     model = read_model(world / "tiny.safetensors")
     plans = StagePlans(own, files, _router(), "cpu")
@@ -105,6 +106,7 @@ def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, fil
     assert all(from_pairs(real(2)))
     other = plans.expert("noise", model, None).recipe
     assert (other.data.patch, other.data.batch) == (16, 4)
+    assert (stage.recipe.loss.grid, other.loss.grid) == (2, 0)
 
 
 def test_patches_of_a_class_may_grow(world, tmp_path):
@@ -296,7 +298,9 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         (experts(k=2), "k has no effect"),
         ({"classes": {"clean": {}, "a": {"degradation": {}, "without": ["x"]}}}, "without has no"),
         ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
+        ({"classes": {"clean": {}, "a": {"degradation": {}, "rehaze": {}}}}, "rehaze has no"),
         (joint(patch=8), "has patch,"),
+        (joint(loss={"grid": 1}), "has loss,"),
         (joint(patches=[{"from_step": 1, "patch": 24, "batch": 1}]), "has patches,"),
         ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),
         ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),
@@ -319,6 +323,36 @@ def test_another_training_is_not_continued(world, files, tmp_path):
     guided = {"guided": {**GUIDED, "mode": "adapter", "settings": {"tune": ["bias"]}}}
     with pytest.raises(RecipeError, match=r"guided\.settings has tune"):
         train(world, files, tmp_path, guided, resume=True).train()
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"rehaze": {"power": [2, 1]}}, "power"),
+        ({"degradation": {"name": "low_lihgt"}}, "did you mean 'low_light'"),
+        ({"shown": {"name": "low_light", "exposure": 3}}, "exposure"),
+    ],
+)
+def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp_path, own, words):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"] |= own
+    recipe = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    with pytest.raises(DegradationError, match=words):
+        pack_all_in_one(recipe, tmp_path / "packs", world)
+    assert not (tmp_path / "packs").exists()
+
+
+def test_pairs_of_a_class_may_be_varied(world, files):
+    """The dark pairs show no haze, so that they stay as they are; that it is asked for is seen."""
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"] |= {"rehaze": {"power": [1, 2]}}
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    stage = StagePlans(own, files, _router(), "cpu").expert(
+        "dark", read_model(world / "tiny.safetensors"), None
+    )
+    ((_, draw),) = stage.material.stages(torch.device("cpu"), 0, 1)
+    assert draw.classes[0].real.rehaze == Rehaze(power=(1, 2))
+    assert draw.classes[0].made.degradation.name == "low_light"
 
 
 # --- the command and the recipes that ship ---

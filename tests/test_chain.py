@@ -1,5 +1,7 @@
 """Chains of degradations: orders, PROD, and settings from outside."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -139,3 +141,19 @@ def test_chains_nest():
 def test_wrong_settings_are_told(name, options, words):
     with pytest.raises(DegradationError, match=words):
         create_degradation(name, **options)
+
+
+@pytest.mark.parametrize("name", [*DEGRADATIONS, "chain"])
+def test_values_of_any_type_are_told(name):
+    """Options come from files and command lines: none may end in a traceback."""
+    odd = [5, "a", ["a", "b"], None, True, [1, 2, 3], [float("nan"), 1], {"x": 1}, [], -1e9]
+    built = Chain if name == "chain" else DEGRADATIONS[name]
+    told = []
+    for option in inspect.signature(built).parameters:
+        for value in odd:
+            try:
+                create_degradation(name, **{option: value})
+            except DegradationError as error:
+                told.append(str(error))
+    assert len(told) > 5
+    assert all("\n" not in sentence for sentence in told)

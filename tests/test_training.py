@@ -18,7 +18,7 @@ from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
 from urushi.training.batches import DegradedBatches, turn_and_mirror
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.loop import train
-from urushi.training.losses import LOSSES, frequency_loss, make_loss
+from urushi.training.losses import LOSSES, frequency_loss, grid_loss, make_loss
 from urushi.training.recipe import load_recipe
 from urushi.training.schedule import learning_rate
 
@@ -128,6 +128,31 @@ def test_frequency_loss_does_not_depend_on_the_patch():
         for n in (16, 64)
     ]
     assert abs(values[0] / values[1] - 1) < 0.05
+
+
+def test_grid_loss_sees_what_repeats_and_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, 44, 52, generator=generator)
+    pattern = torch.randn(8, 8, generator=generator) / 255
+    grid = pattern.repeat(6, 7)[:44, :52]
+    slope = torch.linspace(-0.1, 0.1, 52) ** 3
+    expected = 255 * (pattern - pattern.mean()).square().mean().sqrt()
+    torch.testing.assert_close(grid_loss(clean + grid, clean), expected.expand(2))
+    # A shift of the whole, and noise, are nearly no pattern; one of half its period is one as well.
+    assert (grid_loss(clean + 0.2, clean) < 0.01).all()
+    assert (grid_loss(clean + slope, clean) < 0.2).all()
+    noise = torch.randn(2, 3, 400, 400, generator=generator) / 255
+    assert (grid_loss(noise, torch.zeros(())) < 0.03).all()
+    four = pattern[:4, :4].repeat(11, 13)
+    assert (grid_loss(clean + four, clean) > 0.5).all()
+    # It is added to the loss in levels of 255, and harmless where nothing is wrong.
+    plain, with_grid = make_loss("l2"), make_loss("l2", grid=2.0)
+    worse = clean + grid
+    torch.testing.assert_close(with_grid(worse, clean) - plain(worse, clean), 2 * expected)
+    same = clean.clone().requires_grad_()
+    with_grid(same, clean).backward()
+    assert same.grad is not None
+    assert same.grad.isfinite().all()
 
 
 def test_learning_rate_warms_up_and_falls_to_the_final_one():

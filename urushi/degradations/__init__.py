@@ -5,7 +5,7 @@
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from urushi.degradations.base import Degradation, Parameters
@@ -21,6 +21,7 @@ from urushi.degradations.light import LowLight
 from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
 from urushi.degradations.rain import RainStreaks, RainVeil
 from urushi.degradations.raindrops import Raindrops
+from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
 from urushi.errors import DegradationError
@@ -31,7 +32,9 @@ __all__ = [
     "Chain",
     "Degradation",
     "Parameters",
+    "Rehaze",
     "create_degradation",
+    "create_rehaze",
 ]
 
 DEGRADATIONS: Mapping[str, type[Degradation]] = {
@@ -77,13 +80,36 @@ def create_degradation(name: str, **options: Any) -> Degradation:
         raise DegradationError(f"there is no degradation {name!r}{hint}")
     build = DEGRADATIONS[name]
     _refuse_unknown(name, options, build)
-    return build(**{key: _as_tuple(value) for key, value in options.items()})
+    return _built(name, build, {key: _as_tuple(value) for key, value in options.items()})
+
+
+def create_rehaze(**options: Any) -> Rehaze:
+    """Builds what lays other haze over pairs, from plain values such as a recipe's.
+
+    Raises:
+        DegradationError: an option is unknown, or a value is out of range.
+    """
+    _refuse_unknown("rehaze", options, Rehaze)
+    return _built("rehaze", Rehaze, {key: _as_tuple(value) for key, value in options.items()})
+
+
+def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Builds; values of a type that nothing foresaw are refused in words, too."""
+    try:
+        return build(**options)
+    except (TypeError, ValueError) as error:
+        told = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        reason = str(error).partition("\n")[0]
+        raise DegradationError(f"{name}: {told} cannot be used: {reason}") from error
 
 
 def _create_chain(options: dict[str, Any]) -> Chain:
     _refuse_unknown(Chain.name, options, Chain, without={"weights"})
     steps, weights = [], []
-    for given in options.get("steps") or []:
+    listed = options.get("steps") or []
+    if not isinstance(listed, list):
+        raise DegradationError(f"the steps of a chain are {listed!r}: expected a list")
+    for given in listed:
         if not isinstance(given, dict) or not isinstance(given.get("name"), str):
             raise DegradationError(
                 f"a step of a chain is {given!r}: expected a mapping with a name, such as "
@@ -93,7 +119,8 @@ def _create_chain(options: dict[str, Any]) -> Chain:
         weights.append(_number("weight", own.pop("weight", 1.0)))
         steps.append(create_degradation(own.pop("name"), **own))
     rest = {key: _as_tuple(value) for key, value in options.items() if key != "steps"}
-    return Chain(steps=tuple(steps), weights=tuple(weights) if weights else None, **rest)
+    rest |= {"steps": tuple(steps), "weights": tuple(weights) if weights else None}
+    return _built(Chain.name, Chain, rest)
 
 
 def _refuse_unknown(

@@ -74,10 +74,14 @@ class Degradation(ABC):
 
 
 def check_range(owner: str, field: str, value: Range, low: float | int, high: float | int) -> None:
-    """Raises `DegradationError` unless `low <= value[0] <= value[1] <= high` and all are finite."""
+    """Raises `DegradationError` unless `low <= value[0] <= value[1] <= high` and all are finite.
+
+    Values may be from a file of anybody, and of any type.
+    """
     if (
-        len(value) != 2
-        or not all(math.isfinite(v) for v in value)
+        not isinstance(value, tuple | list)
+        or len(value) != 2
+        or not all(_is_number(v) for v in value)
         or not low <= value[0] <= value[1] <= high
     ):
         raise DegradationError(
@@ -88,8 +92,13 @@ def check_range(owner: str, field: str, value: Range, low: float | int, high: fl
 
 def check_share(owner: str, field: str, value: float | int) -> None:
     """Raises `DegradationError` unless `value` is a probability."""
-    if not 0.0 <= value <= 1.0:
+    if not _is_number(value) or not 0.0 <= value <= 1.0:
         raise DegradationError(f"{owner}: {field}={value} is not a share; give 0 to 1")
+
+
+def _is_number(value: object) -> bool:
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and math.isfinite(value)
 
 
 def uniform(

@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import Pair, PairedFolder
-from urushi.degradations import create_degradation
+from urushi.degradations import Degradation, create_degradation, create_rehaze
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
 from urushi.files.router import CLEAN
@@ -67,7 +68,14 @@ def pack_all_in_one(
 
     Raises:
         DataError: a folder is missing, or has no pairs.
+        DegradationError: what a class is spoilt by, or varied by, cannot be made.
     """
+    for plan in recipe.classes.values():
+        # Now, and not hours later, when it is the class's turn.
+        for options in filter(None, (plan.degradation, plan.shown)):
+            _degradation(options)
+        if plan.rehaze is not None:
+            create_rehaze(**plan.rehaze)
     data = data_root(root)
     packer = _Packer(folder, on_progress)
     patch = recipe.largest_patch
@@ -200,8 +208,7 @@ def class_stages(
             synthetic: Batches | None = None
             own = resident[id(files.clean)]
             if source.degradation is not None:
-                options = dict(source.degradation)
-                degradation = create_degradation(str(options.pop("name", "")), **options)
+                degradation = _degradation(source.degradation)
                 if degradation.scale != 1:
                     raise DataError(
                         f"the class {name} makes pictures smaller, which experts of one base "
@@ -213,12 +220,18 @@ def class_stages(
             real = None
             if source.pairs:
                 assert pack is not None
-                real = PairBatches(pack, *shared, resident[id(pack)])
+                rehaze = None if source.rehaze is None else create_rehaze(**source.rehaze)
+                real = PairBatches(pack, *shared, resident[id(pack)], rehaze=rehaze)
             return ClassDraws(synthetic, real, 1.0 if start >= turns[name] else source.real)
 
         draws = [made(name) for name in recipe.classes]
         stages.append((start, ClassBatches(draws, patch, batch, recipe.seed, rank, processes)))
     return stages
+
+
+def _degradation(options: Mapping[str, Any]) -> Degradation:
+    rest = {key: value for key, value in options.items() if key != "name"}
+    return create_degradation(str(options.get("name", "")), **rest)
 
 
 def _turn(last: float, recipe: Recipe) -> int:

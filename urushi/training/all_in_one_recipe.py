@@ -58,6 +58,7 @@ class ClassPlan(ClassSource):
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
         steps: of the training of its expert, in place of the common number.
+        loss: of the training of its expert, in place of the common one.
         patch, batch: of the training of its expert, in place of the common ones.
         patches: later stages of that training with patches of another size. What hangs on the whole
             picture, such as haze or exposure, wants large ones in the end.
@@ -69,6 +70,7 @@ class ClassPlan(ClassSource):
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
+    loss: LossSettings | None = None
     patch: Annotated[int, Field(ge=8)] | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     patches: list[PatchStage] = []
@@ -273,7 +275,7 @@ class AllInOneRecipe(Settings):
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is no single expert")
-            for own in ("steps", "patch", "batch", "patches"):
+            for own in ("steps", "loss", "patch", "batch", "patches"):
                 if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not: leave it out"

@@ -170,7 +170,7 @@ class StagePlans:
             ),
             classes=sources,
             degradations=list(classes),
-            loss=plan.loss,
+            loss=(single and single.loss) or plan.loss,
             optimizer=plan.optimizer,
             schedule=ScheduleSettings(
                 steps=steps or plan.steps,

@@ -18,6 +18,7 @@ from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import Degradation
 from urushi.degradations.base import Parameters
 from urushi.degradations.chain import Chain
+from urushi.degradations.rehaze import Rehaze
 from urushi.errors import DataError
 
 __all__ = [
@@ -234,7 +235,13 @@ class DegradedBatches(Batches):
 
 @dataclass(frozen=True)
 class PairBatches(Batches):
-    """Patches of degraded pictures, and the same parts of their targets; `pack` holds pairs."""
+    """Patches of degraded pictures, and the same parts of their targets; `pack` holds pairs.
+
+    Args:
+        rehaze: lays other haze over them, or None; for networks that keep the size.
+    """
+
+    rehaze: Rehaze | None = field(default=None, kw_only=True)
 
     @property
     def scale(self) -> int:
@@ -251,6 +258,11 @@ class PairBatches(Batches):
         degraded = self._patches((2 * indices, tops, lefts), symmetry)
         larger = (2 * indices + 1, scale * tops, scale * lefts)
         clean = self._patches(larger, symmetry, scale * self.patch)
+        if self.rehaze is not None:
+            # Drawn for the whole batch, so that it does not depend on how many processes share it.
+            drawn = self.rehaze.sample(self.batch, generator)
+            own = {name: values[rows] for name, values in drawn.items()}
+            degraded, clean = self.rehaze.apply(degraded, clean, own)
         applied = torch.ones(len(clean), 1, dtype=torch.bool, device=self.device)
         return Batch(degraded, clean, applied)
 

@@ -137,7 +137,7 @@ class _Session:
         self.pretext_loss = None
         if self.pretext is not None and self.pretext.settings.classify:
             self.pretext_loss = self.accelerator.prepare(self.pretext)
-        self.loss = make_loss(recipe.loss.name, recipe.loss.frequency, recipe.loss.floor)
+        self.loss = make_loss(**recipe.loss.model_dump())
         if self.accelerator.is_main_process:
             run.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)

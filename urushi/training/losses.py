@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LOSSES", "frequency_loss", "make_loss"]
+__all__ = ["LOSSES", "frequency_loss", "grid_loss", "make_loss"]
 
 PictureLoss = Callable[[Tensor, Tensor], Float[Tensor, " b"]]
 # NAFNet's: below 80 dB a picture counts as right.
@@ -60,10 +60,33 @@ def frequency_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
     return torch.view_as_real(spectrum).abs().mean((1, 2, 3, 4))
 
 
+def grid_loss(restored: Tensor, clean: Tensor, period: int = 8) -> Float[Tensor, " b"]:
+    """How strong the pattern is that a picture's error repeats every `period` pixels.
+
+    Networks that shrink pictures by halves, and enlarge them again, can lay such a grid over even
+    areas. It is of a level or two of 255, which the squared error does not notice where the rest is
+    ten times as far off, and which the eye does.
+
+    Args:
+        period: in pixels; three halvings make 8. Pixels at the right and at the bottom that fill no
+            period do not count.
+
+    Returns:
+        Root mean square of the mean pattern, in levels of 255; its own mean does not count.
+    """
+    height, width = (side // period for side in restored.shape[2:])
+    error = (restored - clean)[:, :, : height * period, : width * period]
+    cells = error.unflatten(3, (width, period)).unflatten(2, (height, period))
+    pattern = cells.mean((2, 4))
+    pattern = pattern - pattern.mean((2, 3), keepdim=True)
+    # Without the small number the root's slope is infinite where there is no pattern.
+    return 255 * (pattern.square().mean((1, 2, 3)) + 1e-10).sqrt()
+
+
 def make_loss(
-    name: str, frequency: float = 0.0, floor: float | None = None
+    name: str, frequency: float = 0.0, floor: float | None = None, grid: float = 0.0
 ) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:
-    """The loss `name`, plus `frequency` times the frequency loss, meaned over the batch.
+    """The loss `name`, plus `frequency` and `grid` times these losses, meaned over the batch.
 
     `floor` is that of `psnr_loss`, and of no other.
     """
@@ -78,6 +101,8 @@ def make_loss(
         values = picture_loss(restored, clean)
         if frequency:
             values = values + frequency * frequency_loss(restored, clean)
+        if grid:
+            values = values + grid * grid_loss(restored, clean)
         return values.mean()
 
     return loss

@@ -73,6 +73,8 @@ class ClassSource(Settings):
         pairs: folders that hold a folder of inputs and one of targets each.
         without: names of pairs, without their ending, that are left out of them: such as those
             that show what a benchmark shows.
+        rehaze: settings of `urushi.degradations.rehaze.Rehaze`, which lays other haze over patches
+            of pairs; `{}` takes its own, null leaves pairs as they are.
         real: share of the patches that are from pairs, where there are both.
         last: share of the steps, at the end of the training, in which all patches are from pairs.
     """
@@ -80,6 +82,7 @@ class ClassSource(Settings):
     degradation: dict[str, Any] | None = None
     pairs: list[str] = []
     without: list[str] = []
+    rehaze: dict[str, Any] | None = None
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     last: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -89,8 +92,9 @@ class ClassSource(Settings):
         for name in ("real", "last"):
             if getattr(self, name) != type(self).model_fields[name].default and not both:
                 raise ValueError(f"{name} has no effect without both degradation and pairs")
-        if self.without and not self.pairs:
-            raise ValueError("without has no effect without pairs")
+        for name in ("without", "rehaze"):
+            if getattr(self, name) not in ([], None) and not self.pairs:
+                raise ValueError(f"{name} has no effect without pairs")
         return self
 
 
@@ -102,10 +106,13 @@ class LossSettings(Settings):
         frequency: weight of the L1 distance of Fourier spectra, added to it.
         floor: for `psnr`, mean squared error below which a picture counts as right; null is
             1e-8, NAFNet's.
+        grid: weight of a level of 255 of the pattern that the network's grid leaves in even areas,
+            added to it.
     """
 
     name: Literal["psnr", "charbonnier", "l1", "l2"] = "psnr"
     frequency: Annotated[float, Field(ge=0)] = 0.0
+    grid: Annotated[float, Field(ge=0)] = 0.0
     floor: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
