@@ -1,10 +1,13 @@
 """Recipes: those that ship are whole, and broken ones are told."""
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
 from urushi.errors import RecipeError
-from urushi.training.all_in_one_recipe import is_all_in_one
+from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
 from urushi.training.recipe import RECIPES, load_recipe
 
 PLAIN = [path for path in sorted(RECIPES.glob("*.yaml")) if not is_all_in_one(path)]
@@ -86,3 +89,17 @@ def test_a_recipe_that_extends_itself_or_nothing_is_told(tmp_path):
     one.write_text("extends: base-cup")
     with pytest.raises(RecipeError, match="no recipe 'base-cup'"):
         load_recipe(one)
+
+
+def test_variants_of_the_search_for_experts_are_valid():
+    """They say what differs from a recipe, and so break when the recipe changes."""
+    script = Path(__file__).parents[1] / "benchmarks" / "experts_search.py"
+    search = runpy.run_path(str(script))
+    variants = 0
+    for plan in search["plans"]().values():
+        for changes in plan["variants"].values():
+            own = [*search["flat"](plan.get("all", [])), *search["flat"](changes)]
+            recipe = load_all_in_one_recipe(plan.get("recipe", "all-in-one-cpu"), own)
+            assert plan["class"] in recipe.expert_classes
+            variants += 1
+    assert variants > 20
