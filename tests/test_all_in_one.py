@@ -21,6 +21,7 @@ from urushi.training.all_in_one import AllInOneTraining
 from urushi.training.all_in_one_data import class_stages, pack_all_in_one, router_recipe_of
 from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
 from urushi.training.all_in_one_stages import StagePlans
+from urushi.training.batches import step_generator
 from urushi.training.recipe import RECIPES
 
 GATES = {"reduction": 2, "hidden": 4}
@@ -345,7 +346,7 @@ def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp
 def test_pairs_of_a_class_may_be_varied(world, files):
     """The dark pairs show no haze, so that they stay as they are; that it is asked for is seen."""
     classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
-    classes["dark"] |= {"rehaze": {"power": [1, 2]}}
+    classes["dark"] |= {"rehaze": {"power": [1, 2]}, "level": True}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     stage = StagePlans(own, files, _router(), "cpu").expert(
         "dark", read_model(world / "tiny.safetensors"), None
@@ -353,6 +354,11 @@ def test_pairs_of_a_class_may_be_varied(world, files):
     ((_, draw),) = stage.material.stages(torch.device("cpu"), 0, 1)
     assert draw.classes[0].real.rehaze == Rehaze(power=(1, 2))
     assert draw.classes[0].made.degradation.name == "low_light"
+    # The dark pairs are exactly 0.3 times as bright; levelled, their means are their targets'.
+    batch = draw.classes[0].real.some(step_generator(0, 0), slice(0, 4))
+    torch.testing.assert_close(batch.clean.mean((2, 3)), batch.degraded.mean((2, 3)))
+    details = (image - image.mean((2, 3), keepdim=True) for image in batch[:2])
+    torch.testing.assert_close(next(details), 0.3 * next(details), atol=0.01, rtol=0)
 
 
 # --- the command and the recipes that ship ---

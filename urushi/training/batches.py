@@ -239,9 +239,11 @@ class PairBatches(Batches):
 
     Args:
         rehaze: lays other haze over them, or None; for networks that keep the size.
+        level: give every target the mean of its input, channel by channel; may leave [0, 1].
     """
 
     rehaze: Rehaze | None = field(default=None, kw_only=True)
+    level: bool = field(default=False, kw_only=True)
 
     @property
     def scale(self) -> int:
@@ -263,6 +265,9 @@ class PairBatches(Batches):
             drawn = self.rehaze.sample(self.batch, generator)
             own = {name: values[rows] for name, values in drawn.items()}
             degraded, clean = self.rehaze.apply(degraded, clean, own)
+        if self.level:
+            wanted, own = (picture.mean((2, 3), keepdim=True) for picture in (degraded, clean))
+            clean = clean + (wanted - own)
         applied = torch.ones(len(clean), 1, dtype=torch.bool, device=self.device)
         return Batch(degraded, clean, applied)
 

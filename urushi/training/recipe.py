@@ -75,6 +75,8 @@ class ClassSource(Settings):
             that show what a benchmark shows.
         rehaze: settings of `urushi.degradations.rehaze.Rehaze`, which lays other haze over patches
             of pairs; `{}` takes its own, null leaves pairs as they are.
+        level: give the target of every patch of a pair the mean of its input, channel by channel:
+            shots of one scene often differ in brightness, which is nothing to learn.
         real: share of the patches that are from pairs, where there are both.
         last: share of the steps, at the end of the training, in which all patches are from pairs.
     """
@@ -83,6 +85,7 @@ class ClassSource(Settings):
     pairs: list[str] = []
     without: list[str] = []
     rehaze: dict[str, Any] | None = None
+    level: bool = False
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     last: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -92,8 +95,8 @@ class ClassSource(Settings):
         for name in ("real", "last"):
             if getattr(self, name) != type(self).model_fields[name].default and not both:
                 raise ValueError(f"{name} has no effect without both degradation and pairs")
-        for name in ("without", "rehaze"):
-            if getattr(self, name) not in ([], None) and not self.pairs:
+        for name in ("without", "rehaze", "level"):
+            if getattr(self, name) not in ([], None, False) and not self.pairs:
                 raise ValueError(f"{name} has no effect without pairs")
         return self
 
