@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from urushi.evaluation.metrics import psnr
+from urushi.files.adapter import describe_adapter
 from urushi.files.all_in_one import read_all_in_one
 from urushi.image import read_picture
 from urushi.inference.auto import AutoRestorer
@@ -40,6 +41,16 @@ def test_router_and_experts_stay_small():
     assert sum(file.stat().st_size for file in files) < 40e6
     encoder = members.router.part("encoder")
     assert sum(tensor.size for tensor in encoder.values()) < 2_000_000
+
+
+@pytest.mark.parametrize("name", zoo_experts())
+def test_every_expert_has_a_card_that_is_of_its_file(name):
+    told = describe_adapter(ZOO / f"{name}.safetensors")
+    card = (ZOO / f"{name}.md").read_text(encoding="utf-8")
+    assert f"`{name}.safetensors`, {told['size'] / 1e6:.1f} MB" in card
+    assert f"{told['header']['method']}, {told['parameters']:,} parameters" in card
+    assert f"{told['header']['recipe']['schedule']['steps']:,} steps" in card
+    assert "| benchmark | pictures | input | base | right | automatic | wrong |" in card
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())

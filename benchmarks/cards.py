@@ -1,0 +1,130 @@
+"""The card of every expert that ships, from its file and from the rows of `urushi evaluate`.
+
+    python benchmarks/cards.py benchmarks/results/routes-*.json
+
+What only a person can say stands in `cards.yaml` beside this file. Cards are written to
+`urushi/zoo/NAME.md`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from urushi.evaluation.routes import RoutePicture, RoutesResult
+from urushi.files.adapter import describe_adapter, read_adapter_header
+from urushi.inference.zoo import ZOO, zoo_experts
+
+NOTES = Path(__file__).with_name("cards.yaml")
+ROUTES = ("input", "base", "right", "automatic", "wrong")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The cards of the experts.")
+    parser.add_argument("files", nargs="+", type=Path, help="of urushi evaluate --json")
+    results = [
+        RoutesResult.model_validate(row)
+        for path in parser.parse_args().files
+        for row in json.loads(path.read_text(encoding="utf-8"))["routes"]
+    ]
+    notes = yaml.safe_load(NOTES.read_text(encoding="utf-8"))
+    for name in zoo_experts():
+        text = card(name, results, notes[name])
+        (ZOO / f"{name}.md").write_text(text, encoding="utf-8")
+        print(f"{name}: {len(text.splitlines())} lines")
+
+
+def card(name: str, results: list[RoutesResult], note: str) -> str:
+    path = ZOO / f"{name}.safetensors"
+    parts = [
+        f"# {name}",
+        f"The expert for {name.replace('-', ' ')} of [all-in-one](all-in-one.md), an adapter on "
+        "the frozen [base](base.md).",
+        facts(path),
+        note.strip(),
+        "## Use\n```\n"
+        f"urushi restore photo.jpg --task {name}\n"
+        f"urushi restore photo.jpg --adapter {name}:0.7       # weaker\n```",
+        "## Scores\nPSNR in dB, means over the pictures: of the input, of the base alone, of this "
+        "expert (right), of what the router chose (automatic), and of an expert for something "
+        "else (wrong). Which pictures these are, and what they were looked at for, is said in "
+        "[all-in-one](all-in-one.md).",
+        own_scores(name, results),
+        "On pictures of other kinds, where a wrong route took this expert:",
+        other_scores(name, results),
+        "Made by `python benchmarks/cards.py`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def facts(path: Path) -> str:
+    header, told = read_adapter_header(path), describe_adapter(path)
+    recipe: dict[str, Any] = header.recipe or {}
+    (source,) = recipe["classes"].values()
+    stages = [f"{recipe['data']['batch']} patches of {recipe['data']['patch']}"]
+    stages += [
+        f"from step {stage['from_step']} on {stage['batch']} of {stage['patch']}"
+        for stage in recipe["schedule"]["patches"]
+    ]
+    learned = []
+    if source["degradation"] is not None:
+        learned.append(f"damage made by `{inline(source['degradation'])}`")
+    if source["pairs"]:
+        share = source["real"] if source["degradation"] is not None else 1
+        varied = ", in other haze" if source.get("rehaze") is not None else ""
+        varied += ", levelled" if source.get("level") else ""
+        named = ", ".join(source["pairs"])
+        learned.append(f"pairs of `{named}` in {100 * share:.0f} % of the patches{varied}")
+    loss = {name: value for name, value in recipe["loss"].items() if value}
+    rows = {
+        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, {' and '.join(told['storage'])}",
+        "method": f"{header.method}, {told['parameters']:,} parameters",
+        "recipe": f"the class `{path.stem}` of [`all-in-one-cpu`](../recipes/all-in-one-cpu.yaml)",
+        "learned from": "; ".join(learned),
+        "training": f"{recipe['schedule']['steps']:,} steps, {', '.join(stages)}, "
+        f"loss `{inline(loss)}`, {recipe['precision']}",
+        "data": header.data,
+        "licence": header.licence,
+    }
+    return "| | |\n|---|---|\n" + "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+
+
+def inline(content: Any) -> str:
+    text = yaml.safe_dump(content, default_flow_style=True, width=10**6, sort_keys=False)
+    return text.strip().removesuffix("...").strip()
+
+
+def own_scores(name: str, results: list[RoutesResult]) -> str:
+    lines = ["| benchmark | pictures | " + " | ".join(ROUTES) + " | SSIM, base | SSIM, right |"]
+    lines.append("|---|---|" + "---|" * (len(ROUTES) + 2))
+    for result in results:
+        if result.kind == name:
+            means = result.means
+            cells = [f"{means[f'psnr_{route}']:.2f}" for route in ROUTES]
+            cells += [f"{means[f'ssim_{route}']:.4f}" for route in ("base", "right")]
+            lines.append(
+                f"| {result.benchmark} | {len(result.pictures)} | " + " | ".join(cells) + " |"
+            )
+    return "\n".join(lines)
+
+
+def other_scores(name: str, results: list[RoutesResult]) -> str:
+    lines = ["| pictures of | pictures | base | this expert |", "|---|---|---|---|"]
+    found: dict[str, list[RoutePicture]] = {}
+    for result in results:
+        own = [row for row in result.pictures if row.wrong == name]
+        found.setdefault(result.kind, []).extend(own)
+    for kind, rows in found.items():
+        if rows:
+            base, here = (
+                sum(getattr(row, f"psnr_{route}") for row in rows) / len(rows)
+                for route in ("base", "wrong")
+            )
+            lines.append(f"| {kind} | {len(rows)} | {base:.2f} | {here:.2f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
