@@ -79,7 +79,7 @@ def facts(path: Path) -> str:
         learned.append(f"pairs of `{named}` in {100 * share:.0f} % of the patches{varied}")
     loss = {name: value for name, value in recipe["loss"].items() if value}
     rows = {
-        "file": f"`{path.name}`, {path.stat().st_size / 1e6:.1f} MB, {' and '.join(told['storage'])}",
+        "file": f"`{path.name}`, {told['size'] / 1e6:.1f} MB, {' and '.join(told['storage'])}",
         "method": f"{header.method}, {told['parameters']:,} parameters",
         "recipe": f"the class `{path.stem}` of [`all-in-one-cpu`](../recipes/all-in-one-cpu.yaml)",
         "learned from": "; ".join(learned),
