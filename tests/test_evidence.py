@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from routing_support import CLASSES
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
-from urushi.errors import EngineError, FileFormatError, RecipeError
+from urushi.errors import EngineError, FileFormatError
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
 from urushi.files.router import EvidenceFacts, read_router, write_router
@@ -146,6 +146,8 @@ def world(tmp_path_factory):
     root = make_data(tmp_path_factory.mktemp("evidence"))
     write_tiny_model(root / "tiny.safetensors")
     export_graph(root / "tiny.safetensors")
+    assert read_model(root / "tiny.safetensors").graph is not None
+    assert set(CLASSES) > set(EXPERTS)
     (root / "files").mkdir()
     for path in root.glob("tiny.*"):
         shutil.copy(path, root / "files" / path.name)
@@ -392,11 +394,3 @@ def test_files_that_do_not_hold_together_are_refused(trained, tmp_path):
     no_logits = {k: v for k, v in stored.tensors.items() if k != "memory.logits"}
     with pytest.raises(FileFormatError, match=r"'memory\.logits' is missing"):
         write_router(path, no_logits, stored.header)
-
-
-def test_a_guided_recipe_has_no_evidence(world):
-    guided = {"mode": "adapter", "steps": 3, "warmup": 0}
-    with pytest.raises(RecipeError, match="without guidance"):
-        tiny_recipe(world / "tiny.safetensors", evidence=PLAN, guided=guided)
-    assert set(CLASSES) > set(EXPERTS)
-    assert read_model(world / "tiny.safetensors").graph is not None

@@ -70,12 +70,7 @@ def pack_all_in_one(
         DataError: a folder is missing, or has no pairs.
         DegradationError: what a class is spoilt by, or varied by, cannot be made.
     """
-    for plan in recipe.classes.values():
-        # Now, and not hours later, when it is the class's turn.
-        for options in filter(None, (plan.degradation, plan.shown)):
-            _degradation(options)
-        if plan.rehaze is not None:
-            create_rehaze(**plan.rehaze)
+    _check_damage(recipe)
     data = data_root(root)
     packer = _Packer(folder, on_progress)
     patch = recipe.largest_patch
@@ -115,6 +110,15 @@ def pack_all_in_one(
     }
     router = RouterData(clean, held, real, real_held)
     return AllInOneFiles(clean, pairs, router, named, tuple(packer.notes))
+
+
+def _check_damage(recipe: AllInOneRecipe) -> None:
+    """Makes what spoils and varies each class: now, and not hours later, when it is its turn."""
+    for plan in recipe.classes.values():
+        for options in filter(None, (plan.degradation, plan.shown)):
+            _degradation(options)
+        if plan.rehaze is not None:
+            create_rehaze(**plan.rehaze)
 
 
 def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
