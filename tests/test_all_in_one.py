@@ -3,6 +3,7 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import yaml
 from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
@@ -11,7 +12,7 @@ from filelock import FileLock
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
-from urushi.files.adapter import read_adapter, read_adapter_header
+from urushi.files.adapter import read_adapter, read_adapter_header, write_adapter
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
@@ -164,6 +165,34 @@ def test_guidance_keeps_the_base_or_makes_one(world, files, tmp_path):
     assert AutoRestorer(own.path).base.path == tmp_path / "b" / "all-base.safetensors"
 
 
+def test_an_expert_may_begin_where_another_ended(world, files, tmp_path):
+    train(world, files, tmp_path / "a").train()
+    before = tmp_path / "a" / "dark.safetensors"
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes["dark"] |= {"begin": str(before), "steps": 1}
+    still = {"learning_rate": 1e-12}
+    changes = {"classes": classes, **experts(optimizer=still, storage="float32")}
+    train(world, files, tmp_path / "b", changes).train()
+    after = read_adapter(tmp_path / "b" / "dark.safetensors")
+    for name, array in read_adapter(before).tensors.items():
+        np.testing.assert_allclose(after.tensors[name], array, atol=1e-6, err_msg=name)
+    assert after.header.recipe["begin"] == str(before)
+    changes["experts"]["adapter"] = {"method": "lora", "rank": 2}
+    with pytest.raises(RecipeError, match="an adapter of other settings"):
+        train(world, files, tmp_path / "c", changes).train()
+
+
+def test_files_of_an_older_version_count_as_trained(world, files, tmp_path):
+    first = train(world, files, tmp_path).train()
+    stored = read_adapter(tmp_path / "dark.safetensors")
+    older = {key: value for key, value in stored.header.recipe.items() if key != "begin"}
+    header = stored.header.model_copy(update={"recipe": older})
+    write_adapter(stored.path, stored.tensors, header)
+    again = train(world, files, tmp_path, resume=True).train()
+    assert first.trained[-1] == "dark"
+    assert "dark" not in again.trained
+
+
 def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
     first = train(world, files, tmp_path / "a").train()
     changes = {"router": {"file": str(first.path)}}
@@ -187,6 +216,14 @@ def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
         ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
         ({"classes": {"clean": {}, "a": {"degradation": {}, "rehaze": {}}}}, "rehaze has no"),
         (joint(patch=8), "has patch,"),
+        (joint(begin="haze"), "has begin,"),
+        (
+            {
+                "classes": {"clean": {}, "a": {"pairs": ["x"], "begin": "y"}},
+                "guided": {"mode": "full"},
+            },
+            "a has begin",
+        ),
         (joint(loss={"grid": 1}), "has loss,"),
         (joint(patches=[{"from_step": 1, "patch": 24, "batch": 1}]), "has patches,"),
         ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),

@@ -151,13 +151,14 @@ def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp
 def test_pairs_of_a_class_may_be_varied(world, files):
     """The dark pairs show no haze, so that they stay as they are; that it is asked for is seen."""
     classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
-    classes["dark"] |= {"rehaze": {"power": [1, 2]}, "level": True}
+    classes["dark"] |= {"rehaze": {"power": [1, 2], "elsewhere": 0.5}, "level": True}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     stage = StagePlans(own, files, _router(), "cpu").expert(
         "dark", read_model(world / "tiny.safetensors"), None
     )
     ((_, draw),) = stage.material.stages(torch.device("cpu"), 0, 1)
-    assert draw.classes[0].real.rehaze == Rehaze(power=(1, 2))
+    assert draw.classes[0].real.rehaze == Rehaze(power=(1, 2), elsewhere=0.5)
+    assert draw.classes[0].real.scenes.pack is files.clean
     assert draw.classes[0].made.degradation.name == "low_light"
     # The dark pairs are exactly 0.3 times as bright; levelled, their means are their targets'.
     batch = draw.classes[0].real.some(step_generator(0, 0), slice(0, 4))

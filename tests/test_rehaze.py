@@ -10,7 +10,7 @@ from urushi.degradations.fields import smooth_field
 from urushi.degradations.rehaze import airlight_of, transmission_of
 from urushi.errors import DegradationError
 from urushi.image import write_picture
-from urushi.training.batches import PairBatches, step_generator
+from urushi.training.batches import CleanBatches, PairBatches, step_generator
 
 SIDE = 96
 AS_IT_WAS = {"power": (1.0, 1.0), "other": 0.0, "gamma": (1.0, 1.0), "reversed_share": 0.0}
@@ -67,6 +67,24 @@ def test_the_scene_is_varied_with_its_haze(scenes):
     assert (found - (0.9 + through * (scene - 0.9))).abs().mean() < 0.01
 
 
+def test_a_share_of_the_haze_goes_over_other_scenes(scenes):
+    clean, through = scenes
+    hazy = 0.9 + through * (clean - 0.9)
+    others = clean.flip(0)  # of another pair each, so that haze and scene do not go together
+    moved = Rehaze(**{**AS_IT_WAS, "elsewhere": 0.5})
+    drawn = moved.sample(64, torch.Generator().manual_seed(0))
+    assert 0.3 < drawn["elsewhere"].float().mean() < 0.7
+    rows = {name: values[:3] for name, values in drawn.items()}
+    rows["elsewhere"] = torch.tensor([True, False, True])
+    found, scene = moved.apply(hazy, clean, rows, others)
+    wanted = torch.stack([others[0], clean[1], others[2]])
+    torch.testing.assert_close(scene, wanted, atol=1e-4, rtol=0)
+    assert (found - (0.9 + through * (wanted - 0.9))).abs().mean() < 0.01
+    alone, own = moved.apply(hazy, clean, rows)
+    torch.testing.assert_close(own, clean, atol=1e-4, rtol=0)
+    assert not torch.equal(alone, found)
+
+
 def test_what_shows_no_haze_stays(scenes):
     clean, _ = scenes
     flat = torch.full_like(clean, 0.5)
@@ -100,6 +118,16 @@ def test_pairs_are_varied_the_same_for_any_number_of_processes(scenes, tmp_path)
     again = varied.some(step_generator(7, 3), slice(0, 4))
     assert torch.equal(again.degraded, whole.degraded)
 
+    def elsewhere(*share):
+        return PairBatches(
+            *shared, None, *share, rehaze=Rehaze(elsewhere=1.0), scenes=CleanBatches(*shared)
+        )(3)
+
+    moved = elsewhere()
+    assert not torch.equal(moved.clean, whole.clean)
+    halves = [elsewhere(rank, 2) for rank in range(2)]
+    torch.testing.assert_close(torch.cat([half.degraded for half in halves]), moved.degraded)
+
 
 @pytest.mark.parametrize(
     ("options", "told"),
@@ -110,6 +138,7 @@ def test_pairs_are_varied_the_same_for_any_number_of_processes(scenes, tmp_path)
         ({"airlight": [0, 2]}, "airlight"),
         ({"other": 1.5}, "other"),
         ({"other": "half"}, "other"),
+        ({"elsewhere": -0.1}, "elsewhere"),
         ({"power": 2}, "power"),
         ({"gamma": [0.01, 1]}, "gamma"),
     ],

@@ -1,13 +1,16 @@
 """Options of a training: stages of patches, a start from a model, and tasks beside restoring."""
 
+import numpy as np
 import pytest
 import torch
+from adapter_support import write_random
 from training_support import TINY, make_pack, newest, recipe, same
 
 from urushi.backbones import create_backbone
 from urushi.degradations import create_degradation
-from urushi.errors import FileFormatError, RecipeError
-from urushi.files.model import ModelHeader, write_model
+from urushi.errors import AdapterError, FileFormatError, RecipeError
+from urushi.files.adapter import read_adapter
+from urushi.files.model import ModelHeader, read_model, write_model
 from urushi.training.loop import train
 from urushi.training.pretext import Pretext, draw_cells
 from urushi.training.recipe import PretextSettings
@@ -120,6 +123,35 @@ def test_training_begins_with_the_start_and_resumes_without_it(pack, tmp_path):
     assert train(recipe(**longer), pack, tmp_path / "run", resume=True, device="cpu").step == 3
     with pytest.raises(FileFormatError, match="neither a file nor a name"):
         train(plan, pack, tmp_path / "other", device="cpu")
+
+
+def test_an_adapter_is_trained_on_from_a_file_of_its_own_method(pack, tmp_path):
+    path, begun = tmp_path / "m.safetensors", tmp_path / "a.safetensors"
+    model_file(path, CONFIG)
+    model = read_model(path)
+    write_random(begun, model)
+    stored = read_adapter(begun)
+    changes = {
+        "start": str(path),
+        "backbone": None,
+        "adapter": {"method": stored.header.method, **stored.header.config},
+        "begin": str(begun),
+        "optimizer": {"learning_rate": 1e-12},
+        "schedule": {"steps": 1, "final_learning_rate": 1e-12},
+    }
+    result = train(recipe(**changes), pack, tmp_path / "run", device="cpu")
+    for name, array in stored.tensors.items():
+        found = result.weights[f"adapters.0.{name}"].numpy()
+        np.testing.assert_allclose(found, array, atol=1e-6, err_msg=name)
+    with pytest.raises(RecipeError, match="begin has no effect"):
+        recipe(begin=str(begun))
+    other = recipe(**{**changes, "adapter": {"method": "ssf"}})
+    with pytest.raises(RecipeError, match="of method"):
+        train(other, pack, tmp_path / "ssf", device="cpu")
+    model_file(tmp_path / "other.safetensors", {**CONFIG, "middle_blk_num": 3})
+    write_random(begun, read_model(tmp_path / "other.safetensors"))
+    with pytest.raises(AdapterError, match="made for the base"):
+        train(recipe(**changes), pack, tmp_path / "other", device="cpu")
 
 
 # --- tasks beside restoring ---

@@ -1,4 +1,4 @@
-"""Other haze over the scenes of real pairs, whose transmission the pairs themselves tell."""
+"""Other haze over real pairs, or theirs over other scenes: a pair tells its transmission."""
 
 from dataclasses import dataclass
 
@@ -78,6 +78,8 @@ class Rehaze:
     over the same depths would let through, as `t = exp(-beta d)`. So a few scenes give any number
     of pairs, with depth that no single picture has; tones and order of the channels are varied too,
     by which a scene's own colours tell nothing about its haze. Pairs that do not show haze stay.
+    The same transmission can be laid over another clear picture, whose depth it does not follow: a
+    few scenes have few colours and things, and what haze does to contrast holds for all.
 
     Reference:
         The model is that of `Haze`; that real pairs give it is our own idea.
@@ -89,6 +91,7 @@ class Rehaze:
         other: that share, in [0, 1].
         gamma: power on display values of half of the clear pictures, log-uniform; 0.2 to 5.
         reversed_share: of the pairs whose channels are put in the opposite order.
+        elsewhere: share of the pairs whose haze is laid over another scene, where there are any.
 
     Raises:
         DegradationError: a range is reversed or leaves its bounds.
@@ -99,6 +102,7 @@ class Rehaze:
     other: float | int = 0.3
     gamma: Range = (0.66, 1.5)
     reversed_share: float | int = 0.3
+    elsewhere: float | int = 0.0
 
     def __post_init__(self) -> None:
         check_range("rehaze", "power", self.power, 0.05, 20.0)
@@ -106,6 +110,7 @@ class Rehaze:
         check_share("rehaze", "other", self.other)
         check_range("rehaze", "gamma", self.gamma, 0.2, 5.0)
         check_share("rehaze", "reversed_share", self.reversed_share)
+        check_share("rehaze", "elsewhere", self.elsewhere)
 
     def sample(self, batch: int, generator: torch.Generator) -> Parameters:
         """Draw what `apply` needs for a batch of pairs; see `Degradation.sample`."""
@@ -116,6 +121,7 @@ class Rehaze:
             "other": coin(self.other, batch, generator),
             "gamma": torch.where(toned, log_uniform(*self.gamma, batch, generator), 1.0),
             "reversed": coin(self.reversed_share, batch, generator),
+            "elsewhere": coin(self.elsewhere, batch, generator),
         }
 
     def apply(
@@ -123,6 +129,7 @@ class Rehaze:
         hazy: Float[Tensor, "b 3 h w"],
         clean: Float[Tensor, "b 3 h w"],
         parameters: Parameters,
+        scenes: Float[Tensor, "b 3 h w"] | None = None,
     ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
         """The pairs in other haze; no randomness in here.
 
@@ -130,6 +137,8 @@ class Rehaze:
             hazy: in [0, 1], on any device.
             clean: the same scenes without haze.
             parameters: what `sample` drew; a slice of its rows goes with the same slice of pairs.
+            scenes: other clear pictures in [0, 1], one for each pair, for the share `elsewhere`;
+                None lays all haze over the pairs' own.
 
         Returns:
             Hazy and clear pictures.
@@ -140,7 +149,10 @@ class Rehaze:
         own = torch.where(shows, own, torch.ones_like(own))
         through = transmission_of(hazy, clean, own) ** drawn["power"]
         # Powers of zero have an infinite slope; nothing darker than this can be seen.
-        scene = torch.where(drawn["reversed"], clean.flip(1), clean)
+        scene = clean
+        if scenes is not None:
+            scene = torch.where(drawn["elsewhere"], scenes, scene)
+        scene = torch.where(drawn["reversed"], scene.flip(1), scene)
         scene = scene.clamp_min(1e-4) ** drawn["gamma"]
         light = torch.where(drawn["other"], drawn["airlight"], own)
         other = (light + through * (scene - light)).clamp(0, 1)

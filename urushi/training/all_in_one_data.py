@@ -225,8 +225,17 @@ def class_stages(
             if source.pairs:
                 assert pack is not None
                 rehaze = None if source.rehaze is None else create_rehaze(**source.rehaze)
-                own = resident[id(pack)]
-                real = PairBatches(pack, *shared, own, rehaze=rehaze, level=source.level)
+                scenes = None
+                if rehaze is not None and rehaze.elsewhere:
+                    scenes = CleanBatches(files.clean, *shared, own)
+                real = PairBatches(
+                    pack,
+                    *shared,
+                    resident[id(pack)],
+                    rehaze=rehaze,
+                    scenes=scenes,
+                    level=source.level,
+                )
             return ClassDraws(synthetic, real, 1.0 if start >= turns[name] else source.real)
 
         draws = [made(name) for name in recipe.classes]

@@ -57,6 +57,9 @@ class ClassPlan(ClassSource):
         validation: folders of pairs that the router is measured by; of other places than `pairs`.
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
+        begin: file of an expert, or name of one in the zoo, whose weights the training of its
+            expert begins with; of the same method and settings. `guided.mode` must be `none`, as it
+            was when those were trained.
         steps: of the training of its expert, in place of the common number.
         loss: of the training of its expert, in place of the common one.
         patch, batch: of the training of its expert, in place of the common ones.
@@ -69,6 +72,7 @@ class ClassPlan(ClassSource):
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
+    begin: str | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     loss: LossSettings | None = None
     patch: Annotated[int, Field(ge=8)] | None = None
@@ -143,6 +147,8 @@ class StagePlan(Settings):
         loss, optimizer: as a recipe's.
         ema: decay of the moving average of the weights, which is what is kept.
         save_memory: keep less for the way back and calculate it again.
+        compile: compile the network first: minutes for each size of patches, and then up to twice
+            as fast on a CPU.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -151,6 +157,7 @@ class StagePlan(Settings):
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, clip=0.5)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     save_memory: bool = False
+    compile: bool = False
 
 
 class GuidedPlan(StagePlan):
@@ -267,7 +274,7 @@ class AllInOneRecipe(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "AllInOneRecipe":
         for name, plan in self.classes.items():
-            if name == CLEAN and (plan.degradation is not None or plan.pairs or plan.adapter):
+            if name == CLEAN and (plan.degradation or plan.pairs or plan.adapter or plan.begin):
                 raise ValueError(f"{CLEAN} needs no degradation, no pairs and no adapter")
             if plan.shown is not None and plan.degradation is None:
                 raise ValueError(f"class {name} has shown without degradation: leave it out")
@@ -275,7 +282,11 @@ class AllInOneRecipe(Settings):
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is no single expert")
-            for own in ("steps", "loss", "patch", "batch", "patches"):
+            if plan.begin is not None and self.guided.mode != "none":
+                raise ValueError(
+                    f"class {name} has begin, which guided experts do not: leave it out"
+                )
+            for own in ("begin", "steps", "loss", "patch", "batch", "patches"):
                 if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not: leave it out"

@@ -19,6 +19,7 @@ from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
 from urushi.files.router import LoadedRouter
 from urushi.inference.engines.torch_engine import build_network
 from urushi.routing.router import load_router
+from urushi.settings import parse_settings
 from urushi.training.all_in_one_data import AllInOneFiles, class_stages
 from urushi.training.all_in_one_recipe import AllInOneRecipe, StagePlan
 from urushi.training.build import Material, Stages
@@ -30,6 +31,7 @@ from urushi.training.recipe import (
     ScheduleSettings,
     ValidationSettings,
 )
+from urushi.training.start import load_begin
 
 __all__ = ["Stage", "StagePlans", "finished", "settled_base"]
 
@@ -96,11 +98,12 @@ class StagePlans:
 
         Raises:
             AdapterError: it cannot go onto the base.
+            RecipeError: it cannot go on from what it is to begin with.
         """
         plan, own = self.recipe.experts, self.recipe.classes[name]
         config = dict(own.adapter or plan.adapter)
         recipe = self._recipe(name, plan, config, [name], own.steps)
-        build = self._building(model, guidance, config)
+        build = self._building(model, guidance, config, recipe.begin)
         return self._stage(recipe, build, vector=guidance is not None)
 
     def joint(self, model: LoadedModel, guidance: LoadedAdapter | None) -> Stage:
@@ -121,16 +124,22 @@ class StagePlans:
         return self._stage(recipe, build, vector=guidance is not None, experts=experts, k=plan.k)
 
     def _building(
-        self, model: LoadedModel, guidance: LoadedAdapter | None, config: dict[str, Any]
+        self,
+        model: LoadedModel,
+        guidance: LoadedAdapter | None,
+        config: dict[str, Any],
+        begin: str | None = None,
     ) -> Callable[[bool], nn.Module]:
         located = locate_profile(config, model.path)
 
-        def network(_begun: bool) -> nn.Module:
+        def network(begun: bool) -> nn.Module:
             backbone = build_network(model)
             before: list[Adapter] = []
             if guidance is not None:
                 before.append(load_adapter(backbone, guidance).requires_grad_(False))
             adapter = create_adapter(backbone, located)
+            if begin is not None and not begun:
+                load_begin(adapter, begin, backbone, model)
             return attach(backbone, *before, adapter, save_memory=self.recipe.experts.save_memory)
 
         return network
@@ -161,7 +170,9 @@ class StagePlans:
             seed=own.seed,
             start=start,
             adapter=adapter,
+            begin=single.begin if single else None,
             save_memory=plan.save_memory,
+            compile=plan.compile,
             data=DataSettings(
                 pictures=own.data.clean,
                 patch=(single and single.patch) or own.data.patch,
@@ -215,7 +226,18 @@ def finished(path: Path, recipe: Recipe) -> bool:
     """Whether the file of a stage is there, and was trained by just this recipe."""
     if not path.is_file():
         return False
-    return read_adapter_header(path).recipe == recipe.model_dump(mode="json")
+    stated = read_adapter_header(path).recipe
+    try:
+        # Read anew, so that keys which came later have their defaults.
+        before = parse_settings(stated or {}, Recipe, RecipeError, f"the recipe in {path}")
+    except RecipeError:
+        return False
+    return _what(before) == _what(recipe)
+
+
+def _what(recipe: Recipe) -> dict[str, Any]:
+    """A recipe without what makes no difference to the result."""
+    return recipe.model_dump(mode="json", exclude={"checkpoint_minutes", "compile"})
 
 
 def settled_base(

@@ -239,10 +239,12 @@ class PairBatches(Batches):
 
     Args:
         rehaze: lays other haze over them, or None; for networks that keep the size.
+        scenes: clear patches for the share of it that goes elsewhere, or None.
         level: give every target the mean of its input, channel by channel; may leave [0, 1].
     """
 
     rehaze: Rehaze | None = field(default=None, kw_only=True)
+    scenes: Batches | None = field(default=None, kw_only=True)
     level: bool = field(default=False, kw_only=True)
 
     @property
@@ -264,7 +266,8 @@ class PairBatches(Batches):
             # Drawn for the whole batch, so that it does not depend on how many processes share it.
             drawn = self.rehaze.sample(self.batch, generator)
             own = {name: values[rows] for name, values in drawn.items()}
-            degraded, clean = self.rehaze.apply(degraded, clean, own)
+            others = self.scenes.some(generator, rows).clean if self.scenes else None
+            degraded, clean = self.rehaze.apply(degraded, clean, own, others)
         if self.level:
             wanted, own = (picture.mean((2, 3), keepdim=True) for picture in (degraded, clean))
             clean = clean + (wanted - own)

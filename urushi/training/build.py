@@ -16,7 +16,7 @@ from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_model
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, Recipe
-from urushi.training.start import load_start
+from urushi.training.start import load_begin, load_start
 
 __all__ = [
     "Material",
@@ -75,12 +75,12 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     Args:
         recipe: what to build.
         begun: the training's own weights will be loaded into the network: those of `start` are then
-            read for a frozen backbone alone.
+            read for a frozen backbone alone, and those of `begin` are not.
 
     Raises:
         RecipeError: the model of `start` does not fit.
-        AdapterError: the adapter does not fit.
-        FileFormatError: the model of `start` cannot be read.
+        AdapterError: the adapter does not fit, or that of `begin` was made for another model.
+        FileFormatError: the model of `start`, or the adapter of `begin`, cannot be read.
     """
     if recipe.adapter is None and recipe.start is not None and recipe.backbone is not None:
         network = create_backbone(recipe.backbone.name, recipe.backbone.config)
@@ -97,6 +97,8 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     if recipe.adapter is None:
         return backbone
     adapter = create_adapter(backbone, locate_profile(recipe.adapter, model.path))
+    if recipe.begin is not None and not begun:
+        load_begin(adapter, recipe.begin, backbone, model)
     return attach(backbone, adapter, save_memory=recipe.save_memory)
 
 

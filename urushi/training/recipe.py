@@ -235,6 +235,8 @@ class Recipe(Settings):
         adapter: `{method: ..., ...}` as `urushi.adapters.create_adapter` takes it. The backbone,
             that of `start`, then stays frozen, and only the adapter is trained. Null trains the
             network.
+        begin: adapter file, or name of one in the zoo, whose weights `adapter` begins with, of the
+            same method and settings; null begins with one that changes nothing.
         save_memory: keep less for the way back and calculate it again; with an adapter only.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
             where the data are pairs, or where there are classes.
@@ -257,6 +259,7 @@ class Recipe(Settings):
     backbone: BackboneSettings | None = None
     start: str | None = None
     adapter: dict[str, Any] | None = None
+    begin: str | None = None
     save_memory: bool = False
     data: DataSettings
     degradation: dict[str, Any] | None = None
@@ -282,8 +285,9 @@ class Recipe(Settings):
             raise ValueError("classes state degradations and pairs: leave those out elsewhere")
         if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
-        if self.adapter is None and self.save_memory:
-            raise ValueError("save_memory has no effect without an adapter: leave it out")
+        for name in ("save_memory", "begin"):
+            if self.adapter is None and getattr(self, name):
+                raise ValueError(f"{name} has no effect without an adapter: leave it out")
         if self.adapter is not None and self.pretext is not None:
             raise ValueError("pretext is for training a network, not an adapter: leave one out")
         return self

@@ -1,13 +1,17 @@
-"""Beginning a training with the weights of a model file."""
+"""Beginning a training with the weights of a file."""
 
 import torch
 from torch import nn
 
+from urushi.adapters import Adapter
+from urushi.adapters.stored import load_adapter
+from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
-from urushi.files.model import read_model
-from urushi.inference.zoo import find_model
+from urushi.files.adapter import check_base, read_adapter
+from urushi.files.model import LoadedModel, read_model
+from urushi.inference.zoo import find_adapter, find_model
 
-__all__ = ["load_start"]
+__all__ = ["load_begin", "load_start"]
 
 
 def load_start(network: nn.Module, name: str) -> list[str]:
@@ -37,3 +41,31 @@ def load_start(network: nn.Module, name: str) -> list[str]:
         with torch.no_grad():
             target.copy_(torch.from_numpy(values.astype("float32")))
     return sorted(own)
+
+
+def load_begin(
+    adapter: Adapter, name: str, backbone: RestorationNetwork, model: LoadedModel
+) -> None:
+    """Puts the weights of an adapter file into an adapter that is to be trained on.
+
+    Args:
+        adapter: changed in place.
+        name: path of an adapter file, or name of one in the zoo.
+        backbone: what the adapter was made for; not changed.
+        model: the file of that backbone.
+
+    Raises:
+        FileFormatError: there is no such file, or it is damaged.
+        AdapterError: it was made for another model.
+        RecipeError: it is of another method, or has other settings.
+    """
+    stored = read_adapter(find_adapter(name))
+    check_base(stored, model)
+    known = load_adapter(backbone, stored)
+    if known.describe() != adapter.describe():
+        found = "other settings" if known.method == adapter.method else f"method {known.method}"
+        raise RecipeError(
+            f"begin is {name}, an adapter of {found}, which cannot go on as one of method "
+            f"{adapter.method} with the settings that adapter states: state its own"
+        )
+    adapter.load_state_dict(known.state_dict())
