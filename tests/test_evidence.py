@@ -269,6 +269,18 @@ def test_a_file_is_read_by_rows_as_in_memory(trained, tmp_path):
     assert by_rows.decision.probabilities == pytest.approx(with_all.decision.probabilities)
 
 
+def test_its_router_can_be_taken_for_another_model(world, trained, tmp_path):
+    """Then without its members, and as it was before it was fitted to them."""
+    files = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, world / "packs")
+    own = tiny_recipe(world / "tiny.safetensors", router={"file": str(trained / "all.safetensors")})
+    result = AllInOneTraining(own, files, tmp_path / "b", root=world, device="cpu").train()
+    assert result.header.evidence is None
+    before = read_router(trained / "router" / "all.safetensors").header
+    assert result.header.temperature == before.temperature
+    assert not any(name.startswith("evidence.") for name in read_router(result.path).tensors)
+    assert AutoRestorer(result.path, engine="torch", device="cpu").choose(picture()).decision
+
+
 def test_it_is_resumed_and_calculates_nothing_twice(world, trained, tmp_path):
     folder = tmp_path / "again"
     shutil.copytree(trained, folder)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from urushi.errors import AdapterError, DataError
 from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
@@ -139,6 +140,51 @@ def test_the_base_works_alone_where_the_router_is_unsure():
     assert set(found.weights.values()) == {0.0}
     assert found.reason.startswith("unsure: rain is the likeliest and only 35 % sure, less than 60")
     assert not decide(logits, header("rain", "snow", "haze"), threshold=0.3).abstained
+
+
+def at(**chances):
+    """Logits of these probabilities."""
+    return np.log(np.array(list(chances.values())))
+
+
+@pytest.mark.parametrize(
+    ("chances", "acts"),
+    [
+        ({"clean": 0.55, "rain": 0.1, "noise": 0.35}, "noise"),
+        ({"clean": 0.3, "rain": 0.3, "noise": 0.4}, "noise"),
+        ({"clean": 0.65, "rain": 0.1, "noise": 0.25}, None),
+        # Likelier is another kind of damage, which asks for as much as ever.
+        ({"clean": 0.25, "rain": 0.4, "noise": 0.35}, None),
+        ({"clean": 0.1, "rain": 0.6, "noise": 0.3}, "rain"),
+    ],
+)
+@pytest.mark.parametrize("k", [1, 2])
+def test_an_expert_that_harms_little_acts_at_less_certainty(chances, acts, k):
+    own = header("clean", "rain", "noise", thresholds={"noise": 0.3})
+    found = decide(at(**chances), own, k=k)
+    assert found.abstained == (acts is None)
+    assert max(found.weights.values()) == pytest.approx(found.weights.get(acts, 0))
+    assert found.probabilities == pytest.approx(chances)
+    assert found.seen == max(chances, key=lambda name: chances[name])
+    if acts == "noise":
+        assert found.reason.endswith("%), whose expert harms little")
+        assert found.weights == {"rain": 0, "noise": 1}
+    # Whoever gives a threshold means all classes.
+    assert decide(at(**chances), own, threshold=0.7).abstained
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"thresholds": {"snow": 0.3}},
+        {"thresholds": {"clean": 0.3}},
+        {"thresholds": {"rain": 0.6}},
+        {"thresholds": {"rain": 0.3}, "mode": "multi"},
+    ],
+)
+def test_thresholds_belong_to_kinds_of_damage_and_are_lower(wrong):
+    with pytest.raises(ValidationError, match="thresholds"):
+        header("clean", "rain", **wrong)
 
 
 def test_a_high_temperature_makes_a_router_unsure():

@@ -109,6 +109,11 @@ def _adapter(content: dict[str, Any]) -> Rows:
     ]
 
 
+def _abstains(header: dict[str, Any]) -> str:
+    own = [f"for {name} below {100 * least:.3g} %" for name, least in header["thresholds"].items()]
+    return ", ".join([f"below {100 * header['threshold']:g} %", *own])
+
+
 def _router(content: dict[str, Any]) -> Rows:
     header = content["header"]
     recipe = header["recipe"] or {}
@@ -121,7 +126,7 @@ def _router(content: dict[str, Any]) -> Rows:
         ("name", content["name"]),
         ("description", header["description"] or "-"),
         ("tells apart", f"{', '.join(header['classes'])} ({_MODES[header['mode']]})"),
-        ("abstains", f"below {100 * header['threshold']:g} %"),
+        ("abstains", _abstains(header)),
         ("base", of_base),
         ("experts", content["problem"] or "\n".join(map(_member, content["members"])) or "none"),
         ("encoder", f"{encoder['kind']}, {encoder['width']} numbers"),

@@ -9,7 +9,7 @@ added later without them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -35,9 +35,9 @@ from urushi.files.router_facts import (
     EncoderFacts,
     EvidenceFacts,
     FeatureFacts,
+    Member,
     ViewGeometry,
 )
-from urushi.settings import Settings
 from urushi.version import __version__
 
 __all__ = [
@@ -73,31 +73,6 @@ _COUNTERS = ".num_batches_tracked"  # of batch normalisation; of no use once tra
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
-class Member(Settings):
-    """An adapter file that stands beside the file of a router that names it.
-
-    Attributes:
-        file: its name, without a folder.
-        tensors_hash: what its header says of its tensors; tells whether it is the one meant.
-        strength: factor of its effect at the whole weight.
-    """
-
-    file: Annotated[
-        str,
-        Field(
-            min_length=13, max_length=200, pattern=r"^[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*$"
-        ),
-    ]
-    tensors_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    strength: float = 1.0
-
-    @model_validator(mode="after")
-    def _of_safetensors(self) -> "Member":
-        if not self.file.endswith(".safetensors"):
-            raise ValueError("the name of a member must end in .safetensors")
-        return self
-
-
 class RouterHeader(Header):
     """What a router file says about itself.
 
@@ -112,6 +87,8 @@ class RouterHeader(Header):
         encoder: what turns views into embeddings.
         temperature: logits are divided by it, fitted on validation pictures.
         threshold: it abstains where the largest probability is below.
+        thresholds: lower ones of classes whose experts do little harm where they are not needed;
+            of routers of mode `single`. See `urushi.routing.decision`.
         base: of an all-in-one file, the model that its members are for; else null.
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
@@ -139,6 +116,7 @@ class RouterHeader(Header):
     encoder: EncoderFacts
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = {}
     base: BaseFacts | None = None
     guidance: Member | None = None
     experts: dict[ClassName, Member] = {}
@@ -166,6 +144,11 @@ class RouterHeader(Header):
         for name in self.experts:
             if name not in self.classes or name == CLEAN:
                 raise ValueError(f"an expert is named for {name}, which no class needs one for")
+        for name, own in self.thresholds.items():
+            if name not in self.classes or name == CLEAN or own > self.threshold:
+                raise ValueError(f"thresholds has {name!r}: expected kinds of damage, none higher")
+        if self.thresholds and self.mode != "single":
+            raise ValueError("thresholds of single classes are for mode single")
         if (self.base is None) != (self.guidance is None and not self.experts):
             raise ValueError("a base goes with members, and members with a base")
         if self.evidence is not None:
@@ -236,6 +219,19 @@ class LoadedRouter:
         start = f"{name}."
         found = {k: v for k, v in self.tensors.items() if k.startswith(start)}
         return {key.removeprefix(start): tensor for key, tensor in found.items()}
+
+    def alone(self) -> "LoadedRouter":
+        """Return it without members, and without what was fitted to them."""
+        fitted = self.header.evidence
+        left = {"base": None, "guidance": None, "experts": {}, "evidence": None, "thresholds": {}}
+        if fitted is not None:
+            left["temperature"] = fitted.temperature
+        tensors = {
+            name: tensor
+            for name, tensor in self.tensors.items()
+            if not name.startswith("evidence.") and name != _MEMORY_LOGITS
+        }
+        return replace(self, header=self.header.model_copy(update=left), tensors=tensors)
 
     @property
     def memory(self) -> RouterMemory | None:

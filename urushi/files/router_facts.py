@@ -1,4 +1,4 @@
-"""What a router file says about its views and its encoder."""
+"""What a router file says about its views, its encoder, its trials and its members."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -12,6 +12,7 @@ __all__ = [
     "EncoderFacts",
     "EvidenceFacts",
     "FeatureFacts",
+    "Member",
     "Scale",
     "ViewGeometry",
 ]
@@ -168,4 +169,29 @@ class EvidenceFacts(Settings):
         for named in ((*self.experts, *self.own), self.scales):
             if len(set(named)) < len(named):
                 raise ValueError("an expert or a scale is named twice")
+        return self
+
+
+class Member(Settings):
+    """An adapter file that stands beside the file of a router that names it.
+
+    Attributes:
+        file: its name, without a folder.
+        tensors_hash: what its header says of its tensors; tells whether it is the one meant.
+        strength: factor of its effect at the whole weight.
+    """
+
+    file: Annotated[
+        str,
+        Field(
+            min_length=13, max_length=200, pattern=r"^[^./\\:\x00-\x1f\x7f][^/\\:\x00-\x1f\x7f]*$"
+        ),
+    ]
+    tensors_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    strength: float = 1.0
+
+    @model_validator(mode="after")
+    def _of_safetensors(self) -> "Member":
+        if not self.file.endswith(".safetensors"):
+            raise ValueError("the name of a member must end in .safetensors")
         return self

@@ -3,6 +3,10 @@
 Where a class was added to a router later, what it does not win is decided as before: of a picture
 for which that class does not reach the threshold as the most probable one, the others are judged as
 if it were not there. So nothing that a new class leaves alone changes, not even by a bit.
+
+An expert that does little harm to a picture that does not need it may act where the router is less
+sure. Such classes have a lower threshold of their own, which counts for the likeliest kind of
+damage, be the picture likelier still to be clean; that expert then acts alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,13 +83,13 @@ def decide(
     """Decides from a router's logits for one picture.
 
     The base works alone where the router is unsure (no class reaches the threshold) and where the
-    picture looks clean.
+    picture looks clean; but not where the likeliest kind of damage reaches a threshold of its own.
 
     Args:
         logits: one for each class of the router.
-        header: its classes, mode, temperature and threshold.
+        header: its classes, mode, temperature and thresholds.
         k: experts at most.
-        threshold: instead of the header's.
+        threshold: instead of all of the header's.
 
     Raises:
         AdapterError: `k` is out of range.
@@ -97,10 +101,14 @@ def decide(
             "the router's logits are not finite: its file or its engine is unsound, choose the "
             "expert yourself"
         )
-    weights = expert_weights(chances, k, least if header.mode == "multi" else 0.0)
     named = dict(zip(header.classes, map(float, chances), strict=True))
     seen = max(named, key=lambda name: named[name])
     reason, abstained = _judged(named, seen, least, header.mode)
+    mild = _mild(named, header) if abstained and threshold is None else None
+    if mild is not None:
+        reason, abstained = f"{mild} ({_percent(named[mild])}), whose expert harms little", False
+        chances, k = np.where(np.array(header.classes) == mild, chances, 0), 1
+    weights = expert_weights(chances, k, least if header.mode == "multi" else 0.0)
     shares = dict(zip(header.classes, map(float, weights), strict=True))
     shares.pop(CLEAN, None)
     if abstained:
@@ -138,6 +146,14 @@ def _judged(
     if seen == CLEAN:
         return f"looks clean ({_percent(best)}), so the base works alone", True
     return f"{seen} ({_percent(best)})", False
+
+
+def _mild(chances: Mapping[str, float], header: RouterHeader) -> str | None:
+    """The likeliest kind of damage, where it reaches a threshold of its own."""
+    kinds = [name for name in _descending(chances) if name != CLEAN]
+    if not kinds or kinds[0] not in header.thresholds:
+        return None
+    return kinds[0] if chances[kinds[0]] >= header.thresholds[kinds[0]] else None
 
 
 def _descending(values: Mapping[str, float]) -> list[str]:

@@ -9,12 +9,11 @@ comes first, and the others wait for it only when nothing else is left to do.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 from torch import nn
@@ -26,15 +25,15 @@ from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
 from urushi.evaluation.benchmark import evaluate
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
-from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
+from urushi.files.all_in_one import AllInOne, Expert
 from urushi.files.model import LoadedModel, graph_path, read_model
-from urushi.files.router import RouterHeader, read_router, router_graph_path, write_router
+from urushi.files.router import RouterHeader, read_router
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_model
 from urushi.training.all_in_one_data import AllInOneFiles, router_recipe_of
 from urushi.training.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one_stages import Stage, StagePlans, finished, settled_base
-from urushi.training.evidence import fit_evidence
+from urushi.training.assembling import assemble
 from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
@@ -124,7 +123,8 @@ class AllInOneTraining:
         (self.run / "recipe.yaml").write_text(text, encoding="utf-8")
         try:
             with self._lock("router"):
-                self._router = read_router(self._train_router())
+                # One that is there already may be part of another model.
+                self._router = read_router(self._train_router()).alone()
             self._check_router()
             self._plans = StagePlans(self.recipe, self.files, self._router, self.device)
             with self._lock("guidance"):
@@ -134,7 +134,7 @@ class AllInOneTraining:
                     self._train_joint()
             else:
                 self._train_separate()
-            path, header = self._assemble()
+            path, header = self._assembled()
         except _StoppedError as stop:
             return AllInOneResult(False, stop.by, stop.stage, trained=tuple(self._trained))
         return AllInOneResult(True, None, "the end", path, header, tuple(self._trained))
@@ -267,6 +267,22 @@ class AllInOneTraining:
 
     # --- what the stages share ---
 
+    def _assembled(self) -> tuple[Path, RouterHeader]:
+        made = assemble(
+            self.recipe,
+            self.files,
+            self.run,
+            self._router,
+            self._model,
+            self._guidance,
+            device=self.device,
+            on_stage=self.on_stage,
+            on_pictures=self.on_router_pictures,
+        )
+        if isinstance(made, int):
+            raise _StoppedError("evidence", made)
+        return made
+
     def _run_stage(
         self,
         name: str,
@@ -323,61 +339,6 @@ class AllInOneTraining:
     ) -> None:
         header = adapter_header(stage.recipe, adapter, model, **facts)
         write_adapter(target, adapter_tensors(adapter), header, self.recipe.experts.storage)
-
-    def _assemble(self) -> tuple[Path, RouterHeader]:
-        """Writes the file that names all members, and reads it as users will."""
-        recipe, stored = self.recipe, self._router
-        files = {name: self.run / f"{name}.safetensors" for name in recipe.expert_classes}
-        members = {name: read_adapter(path) for name, path in files.items()}
-        scores = {n: member.header.scores for n, member in members.items() if member.header.scores}
-        if recipe.experts.leave_out_worse:
-            better = {n: m for n, m in members.items() if _gain(m.header.scores) >= 0}
-            members = better or members  # a file without any would be no all-in-one
-        header = stored.header.model_copy(
-            update={
-                "name": recipe.name,
-                "description": recipe.description or stored.header.description,
-                "base": base_facts(self._model),
-                "experts": {name: member_of(member) for name, member in members.items()},
-                "guidance": None if self._guidance is None else member_of(self._guidance),
-                "scores": {**stored.header.scores, **({"experts": scores} if scores else {})},
-                "licence": recipe.licence,
-                "data": recipe.data_statement,
-            }
-        )
-        path = self.run / f"{recipe.name}.safetensors"
-        if stored.graph is not None and stored.path != path:
-            shutil.copyfile(stored.graph, router_graph_path(path))
-        tensors = dict(stored.tensors)
-        if recipe.evidence is not None:
-            named = {name: Expert(members[name], 1.0) for name in header.experts}
-            whole = AllInOne(replace(stored, header=header), base_facts(self._model), named)
-            tensors, header = self._with_evidence(whole)
-        write_router(path, tensors, header, stored.storage)
-        return path, read_all_in_one(path).router.header
-
-    def _with_evidence(self, members: AllInOne) -> tuple[dict[str, np.ndarray], RouterHeader]:
-        """Tensors and header of the file whose router tries its experts."""
-        assert self.recipe.evidence is not None
-        self.on_stage(f"evidence: {self.recipe.evidence.pictures} pictures")
-        fitted = fit_evidence(
-            self.recipe,
-            self.files,
-            members,
-            self._model,
-            self.run / "evidence",
-            device=self.device,
-            on_pictures=self.on_router_pictures,
-        )
-        if isinstance(fitted, int):
-            raise _StoppedError("evidence", fitted)
-        return fitted
-
-
-def _gain(scores: Mapping[str, Any]) -> float:
-    """How much better than the base, in dB; 0 where it was not measured."""
-    gains = [row["psnr"] - row["psnr_base"] for row in scores.values()]
-    return sum(gains) / max(1, len(gains))
 
 
 def _last_adapter(network: nn.Module) -> Adapter:

@@ -229,6 +229,18 @@ class EvidencePlan(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.8
 
 
+class ThresholdsPlan(Settings):
+    """How sure the router must be before an expert acts that does little harm; measured last.
+
+    Attributes:
+        pictures: with the damage of each expert, and as many without any.
+        ceiling: PSNR in dB above which nobody sees a difference.
+    """
+
+    pictures: Annotated[int, Field(ge=2)] = 32
+    ceiling: Annotated[float, Field(gt=0, le=100)] = 40.0
+
+
 class AllInOneRecipe(Settings):
     """An all-in-one model, complete: three stages, one after another.
 
@@ -247,6 +259,8 @@ class AllInOneRecipe(Settings):
         guided: the second.
         experts: the third.
         evidence: what comes after it; null leaves the decision to the router as it is.
+        thresholds: lets experts act at less certainty than `router.threshold` where they do little
+            harm; null has all of them ask for the same.
         precision: arithmetic of the second and third; the weights stay float32.
         every: optimizer steps between two validations of an expert.
         limit: pictures of each benchmark; null takes all.
@@ -266,6 +280,7 @@ class AllInOneRecipe(Settings):
     guided: GuidedPlan = GuidedPlan()
     experts: ExpertsPlan = ExpertsPlan()
     evidence: EvidencePlan | None = None
+    thresholds: ThresholdsPlan | None = None
     precision: Literal["float32", "bf16"] = "float32"
     every: Annotated[int, Field(ge=1)] = 500
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -300,6 +315,8 @@ class AllInOneRecipe(Settings):
             raise ValueError("experts.adapter is no single method: choose mode joint for a mixture")
         if self.evidence is not None and self.guided.mode != "none":
             raise ValueError("evidence is for experts of a base without guidance: leave one out")
+        if self.thresholds is not None and self.guided.mode != "none":
+            raise ValueError("thresholds are for experts of a base without guidance: leave one out")
         return self
 
     @property

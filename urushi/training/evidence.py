@@ -48,7 +48,7 @@ from urushi.training.router_recipe import RouterRecipe
 from urushi.training.router_scores import confusion_of, scores_of
 from urushi.training.signals import stop_signals
 
-__all__ = ["fit_evidence"]
+__all__ = ["OnPictures", "fit_evidence"]
 
 OnPictures = Callable[[int, int, float], None]
 

@@ -1,0 +1,145 @@
+"""How sure a router must be of a kind of damage, by what its expert does where it is wrong.
+
+An expert is tried on pictures that have its damage and on clean ones. Where it gains `g` dB over
+the base on the first and loses `l` on the second, acting at the probability `p` is worth
+`p g - (1 - p) l`, which is nothing at `l / (g + l)`: an expert that does a clean picture hardly any
+harm may act where it is likely only by a third. Decibels above a ceiling count for nothing, since
+nobody sees them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from urushi.data.packed import PackedPairs, PackedPictures
+from urushi.degradations import create_degradation
+from urushi.errors import DataError
+from urushi.files.all_in_one import AllInOne
+from urushi.files.model import LoadedModel
+from urushi.inference.restorer import Restorer
+from urushi.training.all_in_one_data import AllInOneFiles
+from urushi.training.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
+from urushi.training.batches import Batch, CleanBatches, DegradedBatches, PairBatches
+
+__all__ = ["break_even", "measure_thresholds"]
+
+Picture = Float32[np.ndarray, "h w 3"]
+Shown = tuple[Picture, Picture]
+
+_MOST_SIDE = 256
+# Of the common threshold: what was measured on a few pictures is not to open the door to all.
+_LEAST_SHARE = 0.5
+
+
+def break_even(gain: float, loss: float) -> float:
+    """The probability from which on acting is worth more than it costs, in [0, 1].
+
+    Args:
+        gain: in dB, of the expert over the base where there is its damage.
+        loss: in dB, of the base over the expert where there is none.
+    """
+    if gain <= 0:
+        return 1.0
+    return max(0.0, loss) / (gain + max(0.0, loss))
+
+
+def measure_thresholds(
+    recipe: AllInOneRecipe,
+    files: AllInOneFiles,
+    members: AllInOne,
+    model: LoadedModel,
+    *,
+    device: str = "auto",
+    on_expert: Callable[[str], None] = lambda _told: None,
+) -> dict[str, float]:
+    """Thresholds of the experts that may act where the router is less sure than it must be else.
+
+    Clean pictures, and those that damage is made in, are the recipe's held-out ones; pairs are
+    those that the experts learn from, for want of others.
+
+    Args:
+        recipe: with `thresholds`.
+        files: packed pictures of the recipe's folders.
+        members: the all-in-one file.
+        model: its base.
+        device: `auto` (the best there is) or `cpu`.
+        on_expert: told what was found for each, a clause.
+
+    Returns:
+        By class; those that must be as sure as all others are not in it.
+
+    Raises:
+        DataError: no picture is large enough.
+        EngineError: an engine failed.
+    """
+    plan, common = recipe.thresholds, members.router.header.threshold
+    assert plan is not None
+    base = Restorer(model, device=device)
+    clean = list(_clean(recipe, files, plan.pictures))
+    clean_alone = _mean_psnr(base, clean, plan.ceiling)
+    found = {}
+    for name, expert in members.experts.items():
+        own = list(_damaged(recipe, files, name, plan))
+        restorer = Restorer(model, adapters=[(expert.adapter, expert.strength)], device=device)
+        gain = _mean_psnr(restorer, own, plan.ceiling) - _mean_psnr(base, own, plan.ceiling)
+        loss = clean_alone - _mean_psnr(restorer, clean, plan.ceiling)
+        least = max(break_even(gain, loss), _LEAST_SHARE * common)
+        on_expert(f"{name}: {gain:+.1f} dB where it is right, {-loss:+.1f} where it is not")
+        if least < common:
+            found[name] = round(least, 3)
+    return found
+
+
+def _mean_psnr(restorer: Restorer, pictures: list[Shown], ceiling: float) -> float:
+    scores = []
+    for shown, clean in pictures:
+        error = np.mean((np.clip(restorer.restore(shown), 0, 1) - clean) ** 2)
+        scores.append(min(ceiling, -10 * np.log10(error + 1e-12)))
+    return float(np.mean(scores))
+
+
+def _clean(recipe: AllInOneRecipe, files: AllInOneFiles, count: int) -> Iterator[Shown]:
+    pack = files.router.validation
+    yield from _pictures(CleanBatches(pack, *_cut(pack, count, recipe.seed))(0))
+
+
+def _damaged(
+    recipe: AllInOneRecipe, files: AllInOneFiles, name: str, plan: ThresholdsPlan
+) -> Iterator[Shown]:
+    """Pictures of a class; half of each where some are made and some are from pairs."""
+    source, pairs = recipe.classes[name], files.pairs.get(name)
+    options = source.shown or source.degradation
+    count = plan.pictures
+    if options is not None:
+        made = count if pairs is None else count - count // 2
+        rest = {key: value for key, value in options.items() if key != "name"}
+        degradation = create_degradation(options["name"], **rest)
+        pack = files.router.validation
+        cut = _cut(pack, made, recipe.seed)
+        yield from _pictures(DegradedBatches(pack, *cut, degradation=degradation)(0))
+        count -= made
+    if pairs is not None and count:
+        yield from _pictures(
+            PairBatches(pairs, *_cut(pairs, count, recipe.seed), level=source.level)(0)
+        )
+
+
+def _cut(
+    pack: PackedPictures | PackedPairs, count: int, seed: int
+) -> tuple[int, int, bool, int, torch.device]:
+    """Sides and number of what is cut out of a pack, and how."""
+    side = min(_MOST_SIDE, int(pack.sizes.min(1).max()))
+    if side < 8:
+        raise DataError(f"no picture of {pack.path} is 8 pixels on its shorter side")
+    return side, count, False, seed, torch.device("cpu")
+
+
+def _pictures(batch: Batch) -> Iterator[Shown]:
+    for shown, clean in zip(batch.degraded, batch.clean, strict=True):
+        yield _array(shown), _array(clean)
+
+
+def _array(picture: torch.Tensor) -> Picture:
+    return np.ascontiguousarray(picture.permute(1, 2, 0).clamp(0, 1).numpy())
