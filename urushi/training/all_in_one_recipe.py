@@ -234,11 +234,11 @@ class ThresholdsPlan(Settings):
 
     Attributes:
         pictures: with the damage of each expert, and as many without any.
-        ceiling: PSNR in dB above which nobody sees a difference.
+        ceiling: PSNR in dB above which a picture counts as left alone.
     """
 
-    pictures: Annotated[int, Field(ge=2)] = 32
-    ceiling: Annotated[float, Field(gt=0, le=100)] = 40.0
+    pictures: Annotated[int, Field(ge=2)] = 64
+    ceiling: Annotated[float, Field(gt=0, le=100)] = 45.0
 
 
 class AllInOneRecipe(Settings):
