@@ -7,7 +7,8 @@ from cli_support import run, write_tiny_model
 
 from urushi.errors import RecipeError
 from urushi.files.all_in_one import read_all_in_one
-from urushi.files.router import read_router
+from urushi.files.model import read_model
+from urushi.files.router import read_router, write_router
 from urushi.inference.restorer import Restorer
 from urushi.training import thresholds
 from urushi.training.all_in_one import AllInOneTraining
@@ -75,14 +76,10 @@ def test_what_harms_little_has_a_lower_threshold(world, tmp_path, monkeypatch, n
 
     monkeypatch.setattr(thresholds, "Restorer", pretended)
     monkeypatch.setattr(thresholds, "_damaged", shown)
-    found = measure_thresholds(first.recipe, first.files, members, members_base(world))
+    found = measure_thresholds(
+        first.recipe, first.files, members, read_model(world / "tiny.safetensors")
+    )
     assert found == wanted
-
-
-def members_base(world):
-    from urushi.files.model import read_model
-
-    return read_model(world / "tiny.safetensors")
 
 
 def test_the_training_measures_and_the_file_says_so(world, tmp_path):
@@ -93,12 +90,21 @@ def test_the_training_measures_and_the_file_says_so(world, tmp_path):
     assert [line.partition(":")[0] for line in told if " dB where" in line] == ["noise", "dark"]
     stored = read_router(result.path)
     header = stored.header.model_copy(update={"thresholds": {"noise": 0.3}})
-    from urushi.files.router import write_router
-
     write_router(result.path, stored.tensors, header)
     shown = run("inspect", result.path)
     assert "below 50 %, for noise below 30 %" in " ".join(shown.stdout.split())
     assert read_router(result.path).alone().header.thresholds == {}
+
+
+def test_a_router_that_sees_several_kinds_has_one_threshold(world, tmp_path):
+    made, _ = training(world, tmp_path / "a")
+    stored = read_router(made.train().path)
+    several = stored.header.model_copy(update={"mode": "multi"})
+    write_router(tmp_path / "multi.safetensors", stored.alone().tensors, several)
+    router = {"file": str(tmp_path / "multi.safetensors")}
+    made, told = training(world, tmp_path / "b", thresholds={"pictures": 3}, router=router)
+    assert made.train().header.thresholds == {}
+    assert any("left out" in line for line in told)
 
 
 def test_pictures_are_made_and_from_pairs_and_clean(world):

@@ -82,7 +82,9 @@ def assemble(
         if isinstance(fitted, int):
             return fitted
         tensors, header = fitted
-    if recipe.thresholds is not None:
+    if recipe.thresholds is not None and header.mode == "multi":
+        on_stage("thresholds: left out, since the router may see several kinds at once")
+    elif recipe.thresholds is not None:
         on_stage("thresholds: each expert on pictures that need it, and that do not")
         lower = measure_thresholds(recipe, files, whole, model, device=device, on_expert=on_stage)
         header = header.model_copy(update={"thresholds": lower})

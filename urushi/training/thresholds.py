@@ -58,9 +58,9 @@ def measure_thresholds(
 ) -> dict[str, float]:
     """Thresholds of the experts that may act where the router is less sure than it must be else.
 
-    All are of the pictures that the experts learn from, none of which any of them was to leave as
-    it is. Those held out to measure the router by would do, but whoever takes pictures as he finds
-    them for that has such with faint noise and compression among them, by which every expert that
+    Clean pictures, and those that damage is made in, are the ones that the experts learn from; none
+    of these was trained to leave any as it is. Pictures held out to measure the router by would do
+    as well, but such as people have at hand show faint noise and compression, and an expert that
     takes these away would seem to do harm.
 
     Args:
