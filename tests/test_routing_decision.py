@@ -163,12 +163,14 @@ def test_an_expert_that_harms_little_acts_at_less_certainty(chances, acts, k):
     own = header("clean", "rain", "noise", thresholds={"noise": 0.3})
     found = decide(at(**chances), own, k=k)
     assert found.abstained == (acts is None)
-    assert max(found.weights.values()) == pytest.approx(found.weights.get(acts, 0))
+    assert {name for name, weight in found.weights.items() if weight} <= {acts, "noise"}
     assert found.probabilities == pytest.approx(chances)
     assert found.seen == max(chances, key=lambda name: chances[name])
     if acts == "noise":
-        assert found.reason.endswith("%), whose expert harms little")
-        assert found.weights == {"rain": 0, "noise": 1}
+        # The less, the likelier it is that nothing is wrong.
+        share = chances["noise"] / (chances["noise"] + chances["clean"])
+        assert found.weights == {"rain": 0, "noise": pytest.approx(share)}
+        assert found.reason.startswith("perhaps noise (")
     # Whoever gives a threshold means all classes.
     assert decide(at(**chances), own, threshold=0.7).abstained
 

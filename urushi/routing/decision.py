@@ -6,7 +6,9 @@ if it were not there. So nothing that a new class leaves alone changes, not even
 
 An expert that does little harm to a picture that does not need it may act where the router is less
 sure. Such classes have a lower threshold of their own, which counts for the likeliest kind of
-damage, be the picture likelier still to be clean; that expert then acts alone.
+damage, be the picture likelier still to be clean. That expert then acts alone, and only with the
+weight of its probability beside that of `clean`: of what a picture may be, the mean is the least
+wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -106,12 +108,14 @@ def decide(
     reason, abstained = _judged(named, seen, least, header.mode)
     mild = _mild(named, header) if abstained and threshold is None else None
     if mild is not None:
-        reason, abstained = f"{mild} ({_percent(named[mild])}), whose expert harms little", False
-        chances, k = np.where(np.array(header.classes) == mild, chances, 0), 1
+        reason, abstained = f"perhaps {mild} ({_percent(named[mild])}), taken away in part", False
     weights = expert_weights(chances, k, least if header.mode == "multi" else 0.0)
     shares = dict(zip(header.classes, map(float, weights), strict=True))
     shares.pop(CLEAN, None)
-    if abstained:
+    if mild is not None:
+        shares = dict.fromkeys(shares, 0.0)
+        shares[mild] = named[mild] / (named[mild] + named.get(CLEAN, 0.0))
+    elif abstained:
         shares = dict.fromkeys(shares, 0.0)
     elif sum(share > 0 for share in shares.values()) > 1:
         reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
