@@ -61,7 +61,8 @@ def test_it_knows_the_pictures_of_the_demo(chooser, name, kind):
 
 
 def test_good_pictures_are_left_to_the_base(chooser):
-    good = sorted((DEMO / "reference").iterdir())
+    # Every second: each takes seconds, since all experts are tried on it.
+    good = sorted((DEMO / "reference").iterdir())[::2]
     left = [not chooser.choose_file(path).route for path in good]
     assert np.mean(left) > 0.8
 
