@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from adapter_support import write_random
-from cli_support import picture, write_pictures
+from cli_support import picture, write_pictures, write_tiny_model
 from routing_support import CLASSES, tiny_router
 
 from urushi.errors import RecipeError
@@ -64,6 +64,13 @@ def make_data(root: Path) -> Path:
         for side, factor in (("input", 0.3), ("target", 1.0)):
             (root / "pairs" / side).mkdir(parents=True, exist_ok=True)
             write_picture(root / "pairs" / side / f"{index}.png", np.float32(factor) * pixels)
+    return root
+
+
+def make_world(root: Path) -> Path:
+    """The same, with the model of which a recipe's experts are."""
+    make_data(root)
+    write_tiny_model(root / "tiny.safetensors")
     return root
 
 

@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
-from cli_support import run, write_tiny_model
+from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
+from cli_support import run
 from filelock import FileLock
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
@@ -26,9 +26,7 @@ GUIDED = {"steps": 3, "warmup": 0, "settings": GATES}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = make_data(tmp_path_factory.mktemp("data"))
-    write_tiny_model(root / "tiny.safetensors")
-    return root
+    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

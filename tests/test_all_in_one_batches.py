@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
-from cli_support import write_tiny_model
+from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
 
 from urushi.degradations import Rehaze
 from urushi.errors import DataError, DegradationError
@@ -15,9 +14,7 @@ from urushi.training.batches import step_generator
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = make_data(tmp_path_factory.mktemp("data"))
-    write_tiny_model(root / "tiny.safetensors")
-    return root
+    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

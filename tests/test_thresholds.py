@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from all_in_one_support import TINY, make_data, tiny_files, tiny_recipe
-from cli_support import run, write_tiny_model
+from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
+from cli_support import run
 
 from urushi.errors import RecipeError
 from urushi.files.all_in_one import read_all_in_one
@@ -25,9 +25,7 @@ def test_break_even_is_where_gain_and_loss_are_equal():
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    root = make_data(tmp_path_factory.mktemp("data"))
-    write_tiny_model(root / "tiny.safetensors")
-    return root
+    return make_world(tmp_path_factory.mktemp("data"))
 
 
 def training(world, run_folder, **changes):

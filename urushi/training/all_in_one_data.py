@@ -23,7 +23,13 @@ from urushi.training.recipe import ClassSource, Recipe
 from urushi.training.router import RouterData
 from urushi.training.router_recipe import ClassSettings, PictureSettings, RouterRecipe
 
-__all__ = ["AllInOneFiles", "class_stages", "pack_all_in_one", "router_recipe_of"]
+__all__ = [
+    "AllInOneFiles",
+    "class_stages",
+    "degradation_of",
+    "pack_all_in_one",
+    "router_recipe_of",
+]
 
 Tell = Callable[[int, int, str], None]
 
@@ -116,7 +122,7 @@ def _check_damage(recipe: AllInOneRecipe) -> None:
     """Makes what spoils and varies each class: now, and not hours later, when it is its turn."""
     for plan in recipe.classes.values():
         for options in filter(None, (plan.degradation, plan.shown)):
-            _degradation(options)
+            degradation_of(options)
         if plan.rehaze is not None:
             create_rehaze(**plan.rehaze)
 
@@ -212,7 +218,7 @@ def class_stages(
             synthetic: Batches | None = None
             own = resident[id(files.clean)]
             if source.degradation is not None:
-                degradation = _degradation(source.degradation)
+                degradation = degradation_of(source.degradation)
                 if degradation.scale != 1:
                     raise DataError(
                         f"the class {name} makes pictures smaller, which experts of one base "
@@ -243,7 +249,12 @@ def class_stages(
     return stages
 
 
-def _degradation(options: Mapping[str, Any]) -> Degradation:
+def degradation_of(options: Mapping[str, Any]) -> Degradation:
+    """What a class states as `{name: ..., ...}`, made.
+
+    Raises:
+        DegradationError: it does not exist or does not take these values.
+    """
     rest = {key: value for key, value in options.items() if key != "name"}
     return create_degradation(str(options.get("name", "")), **rest)
 

@@ -51,22 +51,7 @@ def assemble(
     """
     paths = {name: run / f"{name}.safetensors" for name in recipe.expert_classes}
     members = {name: read_adapter(path) for name, path in paths.items()}
-    scores = {n: member.header.scores for n, member in members.items() if member.header.scores}
-    if recipe.experts.leave_out_worse:
-        better = {n: m for n, m in members.items() if _gain(m.header.scores) >= 0}
-        members = better or members  # a file without any would be no all-in-one
-    header = router.header.model_copy(
-        update={
-            "name": recipe.name,
-            "description": recipe.description or router.header.description,
-            "base": base_facts(model),
-            "experts": {name: member_of(member) for name, member in members.items()},
-            "guidance": None if guidance is None else member_of(guidance),
-            "scores": {**router.header.scores, **({"experts": scores} if scores else {})},
-            "licence": recipe.licence,
-            "data": recipe.data_statement,
-        }
-    )
+    header = _header(recipe, router, model, guidance, members)
     path = run / f"{recipe.name}.safetensors"
     if router.graph is not None and router.path != path:
         shutil.copyfile(router.graph, router_graph_path(path))
@@ -90,6 +75,32 @@ def assemble(
         header = header.model_copy(update={"thresholds": lower})
     write_router(path, tensors, header, router.storage)
     return path, read_all_in_one(path).router.header
+
+
+def _header(
+    recipe: AllInOneRecipe,
+    router: LoadedRouter,
+    model: LoadedModel,
+    guidance: LoadedAdapter | None,
+    members: Mapping[str, LoadedAdapter],
+) -> RouterHeader:
+    """What the file says: the router's header, with the members that are to be named."""
+    scores = {n: member.header.scores for n, member in members.items() if member.header.scores}
+    if recipe.experts.leave_out_worse:
+        better = {n: m for n, m in members.items() if _gain(m.header.scores) >= 0}
+        members = better or members  # a file without any would be no all-in-one
+    return router.header.model_copy(
+        update={
+            "name": recipe.name,
+            "description": recipe.description or router.header.description,
+            "base": base_facts(model),
+            "experts": {name: member_of(member) for name, member in members.items()},
+            "guidance": None if guidance is None else member_of(guidance),
+            "scores": {**router.header.scores, **({"experts": scores} if scores else {})},
+            "licence": recipe.licence,
+            "data": recipe.data_statement,
+        }
+    )
 
 
 def _gain(scores: Mapping[str, Any]) -> float:

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float32, Float64
 
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.degradations import create_degradation
 from urushi.errors import DataError
+from urushi.evaluation.metrics import psnr
 from urushi.files.all_in_one import AllInOne
 from urushi.files.model import LoadedModel
 from urushi.inference.restorer import Restorer
-from urushi.training.all_in_one_data import AllInOneFiles
+from urushi.training.all_in_one_data import AllInOneFiles, degradation_of
 from urushi.training.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
 from urushi.training.batches import Batch, CleanBatches, DegradedBatches, PairBatches
 
@@ -100,11 +100,8 @@ def measure_thresholds(
 def _psnr(
     restorer: Restorer, pictures: list[Shown], ceiling: float
 ) -> Float64[np.ndarray, " pictures"]:
-    scores = []
-    for shown, clean in pictures:
-        error = np.mean((np.clip(restorer.restore(shown), 0, 1) - clean) ** 2, dtype=np.float64)
-        scores.append(min(ceiling, -10 * np.log10(error + 1e-12)))
-    return np.array(scores)
+    scores = [psnr(restorer.restore(shown), clean) for shown, clean in pictures]
+    return np.minimum(scores, ceiling)
 
 
 def _clean(recipe: AllInOneRecipe, files: AllInOneFiles, count: int) -> Iterator[Shown]:
@@ -120,10 +117,8 @@ def _damaged(
     count = plan.pictures
     if options is not None:
         made = count if pairs is None else count - count // 2
-        rest = {key: value for key, value in options.items() if key != "name"}
-        degradation = create_degradation(options["name"], **rest)
-        cut = _cut(files.clean, made, recipe.seed)
-        yield from _pictures(DegradedBatches(files.clean, *cut, degradation=degradation)(0))
+        cut, damage = _cut(files.clean, made, recipe.seed), degradation_of(options)
+        yield from _pictures(DegradedBatches(files.clean, *cut, degradation=damage)(0))
         count -= made
     if pairs is not None and count:
         yield from _pictures(
