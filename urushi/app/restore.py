@@ -267,6 +267,8 @@ def _tell_summary(
         where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"
         out.say(f"before/after sheets: {where}")
     for result in report.results:
+        for note in () if out.quiet else result.notes:
+            complain(f"note: {_with_name(result.source, note)}")
         if result.status == "failed":
             complain(f"failed: {_with_name(result.source, result.message)}")
     for path, problem in sheets.items():

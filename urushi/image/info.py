@@ -1,6 +1,6 @@
 """What a picture's file holds, read from its header."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,18 @@ class PictureInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """An opened file: its description, and the libvips image that will give its pixels once."""
+    """An opened file: its description, and the libvips image that will give its pixels once.
+
+    Attributes:
+        info: what the file holds.
+        image: gives the pixels, once.
+        notes: sentences about what is not as a user would expect although the file can be read;
+            reading the pixels may add some.
+    """
 
     info: PictureInfo
     image: Any
+    notes: list[str] = field(default_factory=list)
 
     @property
     def profile(self) -> bytes | None:

@@ -25,6 +25,8 @@ class PictureReader:
 
     Attributes:
         info: what the file holds.
+        notes: sentences about what is not as a user would expect although the file can be read;
+            complete when the last row was read.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
@@ -32,10 +34,12 @@ class PictureReader:
     """
 
     info: PictureInfo
+    notes: list[str]
 
     def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
         header = read_header(Path(path), max_pixels)
         self.info = header.info
+        self.notes = header.notes
         self._colours = colours_of(header)
         self._transparency = survey(header.info)
         self._source = NativeRows(header)

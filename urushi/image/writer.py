@@ -48,6 +48,10 @@ class PictureWriter:
             WebP and AVIF lossless. Chroma is never subsampled, but lossy WebP knows no other way.
             AVIF with transparency is always lossless, because it would blur the transparency too.
 
+    Attributes:
+        notes: sentences about what the target lacks, or holds in another form than the source;
+            complete when the `with` block was left.
+
     Raises:
         TargetError: the target exists, its folder is missing or cannot be written, its suffix is
             unknown, or its format cannot hold the picture.
@@ -75,6 +79,7 @@ class PictureWriter:
         if quality is not None and not 1 <= quality <= 100:
             raise TargetError(f"The quality {quality} for '{target}' is not in 1..100.")
         self.width, self.height = width, height
+        self.notes: list[str] = []
         self._target = Target(Path(target), like, overwrite)
         self._layout: Layout = lay_out(self._target, like, width, height, bits)
         self._like, self._strip, self._quality = like, strip_metadata, quality

@@ -13,7 +13,7 @@ from urushi.errors import TargetError, UrushiError
 from urushi.image import DEFAULT_MAX_PIXELS
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
 
 __all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
@@ -35,6 +35,8 @@ class FileResult:
         seconds: time it took.
         pixels: pixels restored.
         choice: what the picture was seen to need; None where nothing looked at it.
+        notes: sentences about what did not come through unharmed, or was not as a user would
+            expect, although the picture was restored.
     """
 
     source: Path
@@ -44,6 +46,7 @@ class FileResult:
     seconds: float = 0.0
     pixels: int = 0
     choice: Choice | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class BatchReport:
                     "message": result.message,
                     "seconds": round(result.seconds, 3),
                     "pixels": result.pixels,
+                    "notes": list(result.notes),
                     **({} if result.choice is None else {"router": result.choice.describe()}),
                 }
                 for result in self.results
@@ -149,6 +153,7 @@ def run_batch(
 
             start = time.perf_counter()
             choice: Choice | None = None
+            notes: tuple[str, ...] = ()
             try:
                 status, message = _before(job)
                 pixels = 0
@@ -158,7 +163,8 @@ def run_batch(
                         ready = restorer.restorer(choice)
                     else:
                         ready = restorer
-                    pixels = _run_job(ready, job, progress, strip_metadata, quality, max_pixels)
+                    outcome = _run_job(ready, job, progress, strip_metadata, quality, max_pixels)
+                    pixels, notes = outcome.pixels, outcome.notes
             except (UrushiError, OSError) as error:
                 status, message, pixels = "failed", str(error), 0
             except Exception as error:
@@ -167,7 +173,9 @@ def run_batch(
                 name = type(error).__name__
                 status, message, pixels = "failed", f"{job.source}: unexpected {name}: {error}", 0
             seconds = time.perf_counter() - start
-            result = FileResult(job.source, job.target, status, message, seconds, pixels, choice)
+            result = FileResult(
+                job.source, job.target, status, message, seconds, pixels, choice, notes
+            )
             report.append(result)
             tell(Event(index, len(jobs), job, pixels, pixels, result))
     except KeyboardInterrupt:
@@ -209,8 +217,8 @@ def _run_job(
     strip_metadata: bool,
     quality: int | None,
     max_pixels: int | None,
-) -> int:
-    """Restores one picture, and says how many pixels it has."""
+) -> Outcome:
+    """Restores one picture."""
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -218,7 +226,7 @@ def _run_job(
             f"{job.target.parent}: cannot be made ({error.strerror or error}): "
             "choose a folder that may be written"
         ) from error
-    outcome = restore_picture(
+    return restore_picture(
         restorer,
         job.source,
         job.target,
@@ -228,4 +236,3 @@ def _run_job(
         max_pixels=max_pixels,
         on_progress=on_progress,
     )
-    return outcome.pixels

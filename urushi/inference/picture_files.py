@@ -21,6 +21,8 @@ class Outcome:
         width: the source's columns, in pixels, after the orientation was applied.
         height: its rows, in pixels.
         seconds: time from opening the source to the finished target.
+        notes: sentences about what did not come through unharmed, or was not as a user would
+            expect; each once.
     """
 
     source: Path
@@ -28,6 +30,7 @@ class Outcome:
     width: int
     height: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -79,4 +82,5 @@ def restore_picture(
         ) as writer:
             for rows in restorer.restore_rows(reader.read, width, height, on_progress):
                 writer.write(rows)
-    return Outcome(source, target, width, height, time.perf_counter() - start)
+        notes = dict.fromkeys([*reader.notes, *restorer.notes, *writer.notes])
+    return Outcome(source, target, width, height, time.perf_counter() - start, tuple(notes))

@@ -60,7 +60,8 @@ def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
 class Restorer:
     """Mends pictures of any size with one model on one engine.
 
-    Not for use by several threads at once. Its `adapters` are those in use.
+    Not for use by several threads at once. Its `adapters` are those in use, its `notes` sentences
+    about the latest picture: what was done to it otherwise than asked.
 
     Args:
         model: name of a shipped model, path of a model file, or a model that is read already.
@@ -83,6 +84,7 @@ class Restorer:
     """
 
     adapters: tuple[AppliedAdapter, ...]
+    notes: list[str]
 
     def __init__(
         self,
@@ -142,6 +144,7 @@ class Restorer:
         if engine.fixed_patch is not None:
             tile = _fixed_tile(engine.fixed_patch, tile, overlap)
         self.engine = engine
+        self.notes = []
         self.overlap = overlap
         self._active = engine
         self._float32: Engine | None = None
@@ -253,6 +256,7 @@ class Restorer:
         """
         plan = self.plan(height, width)
         self._active = self.engine
+        self.notes.clear()
         total = height * width
 
         def on_tile(finished: int) -> None:
