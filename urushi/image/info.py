@@ -1,14 +1,22 @@
 """What a picture's file holds, read from its header."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import open_image, reason, vips
+from urushi.image.opened import Identity, OpenFile, check_unchanged
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Header", "PictureInfo", "inspect_picture", "read_header"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "Header",
+    "PictureInfo",
+    "inspect_picture",
+    "read_again",
+    "read_header",
+]
 
 DEFAULT_MAX_PIXELS = 2**30
 """Pictures with more pixels than this (about a gigapixel) are refused unless told otherwise."""
@@ -40,6 +48,7 @@ class PictureInfo:
         has_profile: whether an ICC profile is embedded.
         orientation: EXIF's number 1..8 as the file has it; the pixels are turned when read.
         pages: how many pictures the file holds; the first is read.
+        identity: of the file when it was opened; None where this was not read from a file.
     """
 
     path: Path
@@ -52,6 +61,7 @@ class PictureInfo:
     has_profile: bool
     orientation: int
     pages: int = 1
+    identity: Identity | None = field(default=None, compare=False, repr=False)
 
     @property
     def channels(self) -> int:
@@ -105,8 +115,13 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
     try:
-        image = open_image(path, format)
-        info = _describe(path, format, image)
+        file = OpenFile(path)
+        image = open_image(file, format)
+        info = replace(_describe(path, format, image), identity=file.identity)
+    except OSError as error:
+        raise UnreadableError(
+            f"'{path}' cannot be opened ({reason(error)}): check who may read it."
+        ) from error
     except vips().Error as error:
         raise UnreadableError(damaged(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
@@ -115,6 +130,17 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
     return Header(info, _plain(image))
+
+
+def read_again(info: PictureInfo) -> Header:
+    """Opens a picture once more, for another pass.
+
+    Raises:
+        UnreadableError: the file is another one by now, or was changed.
+    """
+    header = read_header(info.path, None)
+    check_unchanged(info.path, info.identity, header.info.identity)
+    return header
 
 
 def damaged(path: Path, format: str, error: Exception) -> str:

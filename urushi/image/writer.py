@@ -1,6 +1,7 @@
 """Writing pictures: whole or not at all, in the source's own colours and with its metadata."""
 
 import contextlib
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -10,9 +11,10 @@ import numpy as np
 from urushi.errors import TargetError
 from urushi.image.blend import Blend
 from urushi.image.formats import FORMATS
-from urushi.image.info import PictureInfo, inspect_picture, read_header
+from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
 from urushi.image.metadata import carry_over, carry_over_to_tiff
+from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
 from urushi.image.target import Layout, Target, lay_out
 
@@ -148,6 +150,8 @@ class PictureWriter:
             self._encode(self._target.create_result())
             if self._blend is not None:
                 self._blend.close()
+            if self._like is not None:
+                check_unchanged(self._like.path, self._like.identity)
             self._target.commit()
         except OSError as error:
             raise self._target.failure(reason(error)) from error
@@ -160,7 +164,7 @@ class PictureWriter:
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
         keep, header = 0, None
         if self._like is not None:
-            header = read_header(self._like.path, None)
+            header = read_again(self._like)
             image, keep = carry_over(
                 image,
                 header,
@@ -170,7 +174,8 @@ class PictureWriter:
                 scale=self._scale,
             )
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
-        save(str(path), keep=keep, **self._options())
+        # Bytes, since a name need not be UTF-8.
+        save(os.fsencode(path), keep=keep, **self._options())
         if layout.format == "tiff" and header is not None and not self._strip:
             carry_over_to_tiff(path, header, self._scale)
 
