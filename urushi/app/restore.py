@@ -11,6 +11,7 @@ from urushi.app.options import (
     Device,
     EngineName,
     Json,
+    Linear,
     MaybeModel,
     Overlap,
     Precision,
@@ -21,6 +22,7 @@ from urushi.app.options import (
     Threshold,
     Tile,
     TopK,
+    White,
     choose_by,
     choose_restorer,
 )
@@ -36,6 +38,7 @@ from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.image import Samples
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, Job
     from urushi.inference.restorer import Restorer
@@ -109,6 +112,8 @@ def restore(
             help="Refuse pictures with more; 0 for no limit. About a thousand million otherwise.",
         ),
     ] = None,
+    white: White = None,
+    linear: Linear = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -116,8 +121,10 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    from urushi.image import Samples
     from urushi.inference.batch import outdated, plan_batch, run_batch
 
+    samples = Samples(white, linear).checked()
     out = Output(json=json, quiet=quiet)
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     if dry_run:
@@ -136,8 +143,9 @@ def restore(
             strip_metadata=strip_metadata,
             quality=quality,
             max_pixels=limit,
+            samples=samples,
         )
-        sheets = _write_sheets(out, jobs, report, output, limit) if compare else {}
+        sheets = _write_sheets(out, jobs, report, output, limit, samples) if compare else {}
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     if out.json:
@@ -217,6 +225,7 @@ def _write_sheets(
     report: "BatchReport",
     output: str | None,
     max_pixels: int | None,
+    samples: "Samples",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.compare import sheet_paths, write_before_after
@@ -229,7 +238,9 @@ def _write_sheets(
         try:
             if result.source.resolve() == result.target.resolve():
                 raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
-            write_before_after(result.source, result.target, path, max_pixels=max_pixels)
+            write_before_after(
+                result.source, result.target, path, max_pixels=max_pixels, samples=samples
+            )
             sheets[path] = ""
         except UrushiError as error:
             sheets[path] = str(error)

@@ -16,15 +16,18 @@ pages the first is taken.
 from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, is_picture_name
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, inspect_picture
 from urushi.image.reader import PictureReader, open_picture, read_picture
+from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.writer import PictureWriter, write_picture
 
 __all__ = [
+    "AS_FOUND",
     "DEFAULT_MAX_PIXELS",
     "FORMATS",
     "SUPPORTED_SUFFIXES",
     "PictureInfo",
     "PictureReader",
     "PictureWriter",
+    "Samples",
     "inspect_picture",
     "is_picture_name",
     "open_picture",

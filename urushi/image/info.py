@@ -8,6 +8,8 @@ from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
+from urushi.image.samples import AS_FOUND, Samples
+from urushi.image.stated import Stated, stated_colours
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -49,6 +51,8 @@ class PictureInfo:
         orientation: EXIF's number 1..8 as the file has it; the pixels are turned when read.
         pages: how many pictures the file holds; the first is read.
         identity: of the file when it was opened; None where this was not read from a file.
+        stated: colours that it states without an ICC profile; None for sRGB.
+        samples: what the user says about its samples.
     """
 
     path: Path
@@ -62,6 +66,8 @@ class PictureInfo:
     orientation: int
     pages: int = 1
     identity: Identity | None = field(default=None, compare=False, repr=False)
+    stated: Stated | None = None
+    samples: Samples = AS_FOUND
 
     @property
     def channels(self) -> int:
@@ -96,28 +102,41 @@ class Header:
 
 
 def inspect_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
 ) -> PictureInfo:
     """Reads what a file holds, without its pixels.
 
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        samples: what is known about its samples.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
         TooLargeError: more than `max_pixels`.
     """
-    return read_header(Path(path), max_pixels).info
+    return read_header(Path(path), max_pixels, samples).info
 
 
-def read_header(path: Path, max_pixels: int | None) -> Header:
-    """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
+def read_header(path: Path, max_pixels: int | None, samples: Samples = AS_FOUND) -> Header:
+    """Opens a picture and checks everything its header can tell; see `inspect_picture`.
+
+    Args:
+        path: of the picture.
+        max_pixels: the most pixels it may have; None for no limit.
+        samples: what the user says about its samples.
+    """
+    samples.checked()
     format = _recognise(path)
     try:
         file = OpenFile(path)
         image = open_image(file, format)
-        info = replace(_describe(path, format, image), identity=file.identity)
+        stated = stated_colours(path, format, image)
+        info = _describe(path, format, image)
+        info = replace(info, identity=file.identity, stated=stated, samples=samples)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
@@ -138,7 +157,7 @@ def read_again(info: PictureInfo) -> Header:
     Raises:
         UnreadableError: the file is another one by now, or was changed.
     """
-    header = read_header(info.path, None)
+    header = read_header(info.path, None, info.samples)
     check_unchanged(info.path, info.identity, header.info.identity)
     return header
 

@@ -10,7 +10,7 @@ from urushi.image.iptc import converted_iptc
 from urushi.image.libvips import vips
 from urushi.image.tiff_exif import append_exif, read_exif
 
-__all__ = ["carry_over", "carry_over_to_tiff"]
+__all__ = ["carry_over", "carry_over_to_tiff", "with_profile"]
 
 # libvips' VipsForeignKeep.
 _EXIF, _XMP, _IPTC, _ICC, _OTHER = 1, 2, 4, 8, 16
@@ -86,6 +86,13 @@ def carry_over(
         for field in _EXIF_RESOLUTION & set(image.get_fields()):
             image.remove(field)
     return image, keep
+
+
+def with_profile(image: Any, profile: bytes, keep: int) -> tuple[Any, int]:
+    """Gives an image an ICC profile; see `carry_over`."""
+    image = image.copy()
+    image.set_type(vips().GValue.blob_type, "icc-profile-data", profile)
+    return image, keep | _ICC
 
 
 def _carried(data: Any, field: str, header: Header, format: str, scale: int) -> Any:

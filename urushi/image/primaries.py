@@ -40,9 +40,7 @@ PRIMARIES: Mapping[int, Chromaticities] = MappingProxyType(
 
 _D50 = np.array([0.96422, 1.0, 0.82521])
 # Bradford's cone responses, as ICC.1:2022 (Annex E) uses them.
-_CONES = np.array(
-    [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-)
+_CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 
 
 def xyz_of_primaries(chromaticities: Chromaticities) -> np.ndarray | None:

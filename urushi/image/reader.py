@@ -8,6 +8,8 @@ import numpy as np
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
+from urushi.image.levels import levels_of
+from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.source import NativeRows
 
 __all__ = ["PictureReader", "open_picture", "read_picture"]
@@ -22,6 +24,9 @@ class PictureReader:
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        samples: what is known about its samples.
+        own: give rows in primaries of the picture's own, for restoring, in place of the working
+            space; see `urushi.image.colour`.
 
     Attributes:
         info: what the file holds.
@@ -36,12 +41,21 @@ class PictureReader:
     info: PictureInfo
     notes: list[str]
 
-    def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
-        header = read_header(Path(path), max_pixels)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        samples: Samples = AS_FOUND,
+        own: bool = False,
+    ) -> None:
+        header = read_header(Path(path), max_pixels, samples)
         self.info = header.info
         self.notes = header.notes
-        self._colours = colours_of(header)
-        self._transparency = survey(header.info)
+        self._colours = colours_of(header, own=own)
+        if note := levels_of(header).note:
+            self.notes.append(note)
+        self._transparency = survey(header.info).in_primaries(self._colours.to_srgb)
         self._source = NativeRows(header)
         self._row = 0
 
@@ -85,13 +99,33 @@ class PictureReader:
         self.close()
 
 
-def open_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PictureReader:
+def open_picture(
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
+    own: bool = False,
+) -> PictureReader:
     """Opens a picture for reading in rows; see `PictureReader`."""
-    return PictureReader(path, max_pixels=max_pixels)
+    return PictureReader(path, max_pixels=max_pixels, samples=samples, own=own)
 
 
-def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> np.ndarray:
+def read_picture(
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    white: float | None = None,
+    linear: bool | None = None,
+) -> np.ndarray:
     """Reads a whole picture.
+
+    Args:
+        path: of the picture.
+        max_pixels: the most pixels it may have; None for no limit.
+        white: the sample value that means white in pictures of 16 bits and floating point, such as
+            4095 or 255; None leaves it to the file.
+        linear: whether samples of such pictures are linear light where there is no profile; None
+            takes floating point so, and integers not.
 
     Returns:
         `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
@@ -99,7 +133,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXEL
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels) as reader:
+    with PictureReader(path, max_pixels=max_pixels, samples=Samples(white, linear)) as reader:
         pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):

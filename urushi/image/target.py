@@ -14,6 +14,7 @@ from urushi.image.colour import PlainColours
 from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
+from urushi.image.stated import Stated
 from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "lay_out"]
@@ -31,6 +32,7 @@ class Layout:
         bits: 8, 16 or 32.
         alpha: number of channels beyond the colour ones.
         keeps_profile: whether the source's ICC profile describes these samples too.
+        stated: colours that the target states, or that a profile is made of for it.
         steps: the largest value a sample can take when rounded; 4095 in AVIF's 12 bits.
     """
 
@@ -39,6 +41,7 @@ class Layout:
     bits: int
     alpha: int
     keeps_profile: bool
+    stated: Stated | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -201,4 +204,7 @@ def lay_out(
                 f"'{target.path}' cannot hold the transparency of '{like.path}' because"
                 f" {entry.title} has none: choose PNG, TIFF or WebP."
             )
-    return Layout(target.format, kind, depth, alpha, kind == like.kind)
+    stated = like.stated if kind == like.kind else None
+    if stated is not None and not (target.format == "png" and stated.chunks):
+        stated = stated.portable()
+    return Layout(target.format, kind, depth, alpha, kind == like.kind, stated)

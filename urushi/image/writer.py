@@ -13,8 +13,9 @@ from urushi.image.blend import Blend
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import carry_over, carry_over_to_tiff
+from urushi.image.metadata import carry_over, carry_over_to_tiff, with_profile
 from urushi.image.opened import check_unchanged
+from urushi.image.png_chunks import insert_chunks
 from urushi.image.spool import spool_header
 from urushi.image.target import Layout, Target, lay_out
 
@@ -49,6 +50,8 @@ class PictureWriter:
         quality: 1..100 for JPEG, WebP, AVIF and HEIF; 95, 95, 85 and 85 unless told. 100 makes
             WebP and AVIF lossless. Chroma is never subsampled, but lossy WebP knows no other way.
             AVIF with transparency is always lossless, because it would blur the transparency too.
+        own: the rows are in primaries of the source's own, as a `PictureReader` gives them on
+            request.
 
     Attributes:
         notes: sentences about what the target lacks, or holds in another form than the source;
@@ -70,6 +73,7 @@ class PictureWriter:
         overwrite: bool = False,
         strip_metadata: bool = False,
         quality: int | None = None,
+        own: bool = False,
     ) -> None:
         assert min(width, height) >= 1, (width, height)
         scale = 1 if like is None else max(width // like.width, 1)
@@ -87,7 +91,7 @@ class PictureWriter:
         self._like, self._strip, self._quality = like, strip_metadata, quality
         self._row = 0
         self._scale = scale
-        self._blend = Blend(like, self._layout, scale) if like is not None else None
+        self._blend = None if like is None else Blend(like, self._layout, scale, own=own)
         self._spool: BinaryIO | None = None
         try:
             layout = self._layout
@@ -102,7 +106,8 @@ class PictureWriter:
         """Takes the next rows.
 
         Args:
-            rows: `(n, W, 3)` in the working space. Values are clipped to what the file can hold.
+            rows: `(n, W, 3)` in the working space, or the source's own primaries. Values are
+                clipped to what the file can hold.
 
         Raises:
             TargetError: the disk is full.
@@ -173,11 +178,20 @@ class PictureWriter:
                 strip=self._strip,
                 scale=self._scale,
             )
+            image, keep = self._with_stated(image, keep)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         # Bytes, since a name need not be UTF-8.
         save(os.fsencode(path), keep=keep, **self._options())
+        if layout.format == "png" and layout.stated is not None:
+            insert_chunks(path, layout.stated.chunks)
         if layout.format == "tiff" and header is not None and not self._strip:
             carry_over_to_tiff(path, header, self._scale)
+
+    def _with_stated(self, image: Any, keep: int) -> tuple[Any, int]:
+        """Gives an image colours that its source states, as a profile where no chunks say them."""
+        stated = self._layout.stated
+        profile = None if stated is None or stated.chunks else stated.profile(self._layout.kind)
+        return (image, keep) if profile is None else with_profile(image, profile, keep)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""

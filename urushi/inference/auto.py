@@ -15,7 +15,7 @@ import numpy as np
 from urushi.errors import AdapterError
 from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
-from urushi.image import DEFAULT_MAX_PIXELS, open_picture
+from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.evidence import open_all_in_one_router
@@ -199,7 +199,13 @@ class AutoRestorer:
             return self._told()
         return self._chosen(self._router.read_rows(read, height, width))
 
-    def choose_file(self, path: Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Choice:
+    def choose_file(
+        self,
+        path: Path,
+        *,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        samples: Samples = AS_FOUND,
+    ) -> Choice:
         """The same for a file, in memory independent of the picture's height.
 
         Raises:
@@ -207,7 +213,8 @@ class AutoRestorer:
         """
         if self._router is None:
             return self._told()
-        with open_picture(path, max_pixels=max_pixels) as reader:
+        samples = samples._replace(in_use=True)
+        with open_picture(path, max_pixels=max_pixels, samples=samples) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
 
     def _chosen(self, reading: Reading) -> Choice:

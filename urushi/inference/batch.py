@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from urushi.errors import TargetError, UrushiError
-from urushi.image import DEFAULT_MAX_PIXELS
+from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import Outcome, restore_picture
@@ -126,6 +126,7 @@ def run_batch(
     strip_metadata: bool = False,
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
@@ -139,6 +140,7 @@ def run_batch(
         strip_metadata: leave out EXIF and XMP.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
+        samples: what is known about the samples of all of them.
     """
     tell = on_event or (lambda event: None)
     report: list[FileResult] = []
@@ -159,11 +161,15 @@ def run_batch(
                 pixels = 0
                 if status == "restored":
                     if isinstance(restorer, AutoRestorer):
-                        choice = restorer.choose_file(job.source, max_pixels=max_pixels)
+                        choice = restorer.choose_file(
+                            job.source, max_pixels=max_pixels, samples=samples
+                        )
                         ready = restorer.restorer(choice)
                     else:
                         ready = restorer
-                    outcome = _run_job(ready, job, progress, strip_metadata, quality, max_pixels)
+                    outcome = _run_job(
+                        ready, job, progress, strip_metadata, quality, max_pixels, samples
+                    )
                     pixels, notes = outcome.pixels, outcome.notes
             except (UrushiError, OSError) as error:
                 status, message, pixels = "failed", str(error), 0
@@ -217,6 +223,7 @@ def _run_job(
     strip_metadata: bool,
     quality: int | None,
     max_pixels: int | None,
+    samples: Samples,
 ) -> Outcome:
     """Restores one picture."""
     try:
@@ -234,5 +241,6 @@ def _run_job(
         strip_metadata=strip_metadata,
         quality=quality,
         max_pixels=max_pixels,
+        samples=samples,
         on_progress=on_progress,
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from urushi.image import DEFAULT_MAX_PIXELS, PictureWriter, open_picture
+from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, PictureWriter, Samples, open_picture
 from urushi.inference.restorer import Restorer
 
 __all__ = ["Outcome", "restore_picture"]
@@ -47,6 +47,7 @@ def restore_picture(
     strip_metadata: bool = False,
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Restore the picture `source` into the file `target`.
@@ -62,6 +63,7 @@ def restore_picture(
         strip_metadata: leave out EXIF and XMP.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
+        samples: what is known about the samples of the source.
         on_progress: called with finished and total pixels as the work goes on.
 
     Raises:
@@ -69,7 +71,8 @@ def restore_picture(
         EngineError: the picture could not be restored.
     """
     start = time.perf_counter()
-    with open_picture(source, max_pixels=max_pixels) as reader:
+    samples = samples._replace(in_use=True)
+    with open_picture(source, max_pixels=max_pixels, samples=samples, own=True) as reader:
         width, height = reader.info.width, reader.info.height
         with PictureWriter(
             target,
@@ -79,6 +82,7 @@ def restore_picture(
             overwrite=overwrite,
             strip_metadata=strip_metadata,
             quality=quality,
+            own=True,
         ) as writer:
             for rows in restorer.restore_rows(reader.read, width, height, on_progress):
                 writer.write(rows)
