@@ -129,9 +129,10 @@ def _colours_of_target(header: Header, layout: Layout, source: Colours, own: boo
     info = header.info
     if layout.kind != info.kind:
         return layout.plain()
-    if info.stated is not None and layout.stated is not None:
-        profile = layout.stated.profile(info.kind)
-        return profile_colours(info.kind, profile, own=own)
+    if info.stated is not None:
+        if layout.stated is None:
+            return layout.plain()
+        return profile_colours(info.kind, layout.stated.profile(info.kind), own=own)
     if layout.bits == info.bits:
         return source
     levels = levels_of(header)

@@ -62,7 +62,7 @@ def levels_of(header: Header) -> Levels:
         return Levels(info.full)
     plain = not (info.has_profile or info.stated or info.kind == "cmyk")
     if white is not None:
-        return Levels(white, linear=bool(linear) and plain)
+        return Levels(float(white), linear=bool(linear) and plain)
     found = _found(info, info.identity or identity_of(info.path))
     if not (found.told or info.samples.in_use):
         found = replace(found, white=info.full)

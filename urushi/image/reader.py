@@ -114,7 +114,7 @@ def read_picture(
     path: str | Path,
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    white: float | None = None,
+    white: float | int | None = None,
     linear: bool | None = None,
 ) -> np.ndarray:
     """Reads a whole picture.

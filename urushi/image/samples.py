@@ -19,7 +19,7 @@ class Samples(NamedTuple):
             mended in the range that it uses; what is written has the file's own brightness.
     """
 
-    white: float | None = None
+    white: float | int | None = None
     linear: bool | None = None
     in_use: bool = False
 

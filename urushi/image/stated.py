@@ -63,9 +63,10 @@ class Stated:
         """Whether the samples are light itself, or nearly."""
         return len(self.curve) == 1 and self.curve[0] < 1.25
 
-    def portable(self) -> "Stated":
-        """The same colours as other formats can hold them, in few bits: with a usual curve."""
-        return replace(self, curve=_SRGB if self.linear else self.curve, chunks=b"")
+    def portable(self) -> "Stated | None":
+        """The same colours as other formats hold them: in few bits, with a curve; None for sRGB."""
+        other = replace(self, curve=_SRGB if self.linear else self.curve, chunks=b"")
+        return None if _is_srgb(other) else other
 
     def profile(self, kind: str) -> bytes | None:
         """An ICC profile (ICC.1:2022) that says the same of grey or RGB samples."""

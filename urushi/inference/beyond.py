@@ -22,6 +22,10 @@ Window = tuple[float, float]
 # and a field's own colour does not.
 _SQUARE = 15
 _TOLERANCE = 0.02
+# The largest of a tile's means lies about so many of their standard deviations away.
+_DEVIATIONS = 5.0
+# Of neighbours that differ by Gaussian noise, half differ by less than this times its deviation.
+_MEDIAN_DIFFERENCE = 0.6745 * 2**0.5
 # The widest window: an encoded 8 is 120 times as bright as white.
 _WIDEST = (-1.0, 8.0)
 _SRGB_TO_WIDE = to_primaries(REC2020)
@@ -43,16 +47,18 @@ def mend_beyond(tile: np.ndarray, run: Run) -> np.ndarray:
         The restored tile; where the input lay outside [0, 1], it may, too.
     """
     restored = _through(tile, (0.0, 1.0), run)
-    outside = _leaves(_means(tile), (0.0, 1.0))
+    tolerance = _TOLERANCE + _DEVIATIONS * _noise(tile) / _SQUARE
+    means = _means(tile)
+    outside = (means.min(axis=0) < -tolerance) | (means.max(axis=0) > 1.0 + tolerance)
     if not outside.any():
         return restored
     wide = _convert(tile, _SRGB_TO_WIDE)
-    above = _means(wide).max(axis=0) > 1.0 + _TOLERANCE
+    above = _means(wide).max(axis=0) > 1.0 + tolerance
     for bright in (False, True):
         # The mixing of primaries would carry a small error of a strong light into dark channels.
         values, back = (tile, None) if bright else (wide, np.linalg.inv(_SRGB_TO_WIDE))
         means = _means(values)
-        below = means.min(axis=0) < -_TOLERANCE
+        below = means.min(axis=0) < -tolerance
         for dark in (False, True):
             chosen = outside & (above == bright) & (below == dark)
             if not chosen.any():
@@ -87,25 +93,21 @@ def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
     return restored
 
 
-def _leaves(means: np.ndarray, window: Window) -> np.ndarray:
-    """`(h, w)`: where any channel lies outside."""
-    low, high = window
-    return (means.min(axis=0) < low - _TOLERANCE) | (means.max(axis=0) > high + _TOLERANCE)
+def _noise(tile: np.ndarray) -> float:
+    """The standard deviation of its noise; more where there is texture."""
+    steps = np.abs(np.diff(tile, axis=2))
+    return float(np.median(steps)) / _MEDIAN_DIFFERENCE if steps.size else 0.0
 
 
 def _means(tile: np.ndarray) -> np.ndarray:
-    """Means over the squares around all pixels, cut off at the edges."""
-    result = tile.astype(np.float64)
+    """Means over squares with each pixel in the middle, or nearer to an edge of the tile."""
+    result = tile
     for axis in (1, 2):
         length = tile.shape[axis]
-        at = np.arange(length)
-        first = np.maximum(at - _SQUARE // 2, 0)
-        last = np.minimum(at + _SQUARE // 2 + 1, length)
-        sums = np.cumsum(result, axis=axis)
-        sums = np.insert(sums, 0, 0.0, axis=axis)
-        shape = [1, 1, 1]
-        shape[axis] = length
-        result = (sums.take(last, axis) - sums.take(first, axis)) / (last - first).reshape(shape)
+        size = min(_SQUARE, length)
+        first = np.clip(np.arange(length) - size // 2, 0, length - size)
+        sums = np.insert(np.cumsum(result, axis=axis), 0, 0.0, axis=axis)
+        result = (sums.take(first + size, axis) - sums.take(first, axis)) / np.float32(size)
     return result
 
 
