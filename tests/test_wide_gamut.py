@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from test_beyond import NarrowEngine
-from test_image_profiles import PROPHOTO, SPACES, SRGB_CURVE, space
+from test_image_profiles import SPACES
 from test_image_round_trip import load, profile_of, store
 
 from urushi.image import open_picture, read_picture
+from urushi.image.colour import profile_colours
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 
@@ -36,10 +37,13 @@ def test_clean_colours_of_wide_spaces_come_back(tmp_path, name, bits):
         assert np.abs(result[place] / factor - colour).max() <= 2, place
 
 
-def test_a_profile_of_tables_may_be_wide_too(tmp_path):
-    """ProPhoto's colours, told by LittleCMS because of a table that is beside them."""
-    tables = space(PROPHOTO, SRGB_CURVE, gamt=b"mft2" + bytes(60))
-    store(tmp_path / "in.png", patches(), "rgb", tables)
+@pytest.mark.parametrize("name", ["p3", "adobe", "prophoto"])
+def test_what_littlecms_reads_comes_back_too(tmp_path, monkeypatch, request, name):
+    """As of a profile of tables, which scanners have."""
+    monkeypatch.setattr("urushi.image.colour.matrix_colours", lambda *_, **__: None)
+    profile_colours.cache_clear()
+    request.addfinalizer(profile_colours.cache_clear)
+    store(tmp_path / "in.png", patches(), "rgb", SPACES[name])
     result = restored(tmp_path / "in.png", tmp_path / "out.png")
     for place, colour in MIDDLES.items():
         assert np.abs(result[place] - colour).max() <= 2, place

@@ -46,37 +46,58 @@ def mend_beyond(tile: np.ndarray, run: Run) -> np.ndarray:
     Returns:
         The restored tile; where the input lay outside [0, 1], it may, too.
     """
-    restored = _through(tile, (0.0, 1.0), run)
     tolerance = _TOLERANCE + _DEVIATIONS * _noise(tile) / _SQUARE
-    means = _means(tile)
-    outside = (means.min(axis=0) < -tolerance) | (means.max(axis=0) > 1.0 + tolerance)
+    outside = _leaves(_means(tile), tolerance)
     if not outside.any():
-        return restored
-    wide = _convert(tile, _SRGB_TO_WIDE)
-    above = _means(wide).max(axis=0) > 1.0 + tolerance
-    for bright in (False, True):
-        # The mixing of primaries would carry a small error of a strong light into dark channels.
-        values, back = (tile, None) if bright else (wide, np.linalg.inv(_SRGB_TO_WIDE))
-        means = _means(values)
-        below = means.min(axis=0) < -tolerance
-        for dark in (False, True):
-            chosen = outside & (above == bright) & (below == dark)
-            if not chosen.any():
-                continue
-            seen = _through(values, _window(means[:, chosen], dark, bright), run)
-            seen = seen if back is None else _convert(seen, back)
-            factor = seen.shape[1] // tile.shape[1]
-            chosen = chosen.repeat(factor, axis=0).repeat(factor, axis=1)
-            restored[:, chosen] = seen[:, chosen]
+        return _through(tile, (0.0, 1.0), run)
+    wide, back = _convert(tile, _SRGB_TO_WIDE), np.linalg.inv(_SRGB_TO_WIDE)
+    means = _means(wide)
+    # Vivid colours have many between them and sRGB's, which are better off there, too.
+    if (outside & ~_leaves(means, tolerance)).any():
+        restored = _convert(_through(wide, (0.0, 1.0), run), back)
+    else:
+        restored = _through(tile, (0.0, 1.0), run)
+    above, below = means.max(axis=0) > 1.0 + tolerance, means.min(axis=0) < -tolerance
+    _replace(restored, outside & ~above & below, wide, means, run, back)
+    # The mixing of primaries would carry a small error of a strong light into dark channels.
+    means = _means(tile)
+    below = means.min(axis=0) < -tolerance
+    _replace(restored, outside & above & below, tile, means, run)
+    _replace(restored, outside & above & ~below, tile, means, run)
     return restored
 
 
-def _window(means: np.ndarray, below: bool, above: bool) -> Window:
+def _replace(
+    restored: np.ndarray,
+    chosen: np.ndarray,
+    values: np.ndarray,
+    means: np.ndarray,
+    run: Run,
+    back: np.ndarray | None = None,
+) -> None:
+    """Puts in what pixels become through a window that holds all of them.
+
+    Args:
+        restored: of the whole tile, changed in place.
+        chosen: `(h, w)`, which pixels of the input.
+        values: the input, perhaps in other primaries.
+        means: of the values.
+        run: what restores.
+        back: leads from those primaries to sRGB's.
+    """
+    if not chosen.any():
+        return
+    seen = _through(values, _window(means[:, chosen]), run)
+    seen = seen if back is None else _convert(seen, back)
+    factor = seen.shape[1] // values.shape[1]
+    chosen = chosen.repeat(factor, axis=0).repeat(factor, axis=1)
+    restored[:, chosen] = seen[:, chosen]
+
+
+def _window(means: np.ndarray) -> Window:
     """Which values are shown to the network as 0 and 1."""
-    return (
-        max(float(means.min()), _WIDEST[0]) if below else 0.0,
-        min(float(means.max()), _WIDEST[1]) if above else 1.0,
-    )
+    least, greatest = float(means.min()), float(means.max())
+    return max(min(least, 0.0), _WIDEST[0]), min(max(greatest, 1.0), _WIDEST[1])
 
 
 def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
@@ -91,6 +112,11 @@ def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
         factor = restored.shape[1] // tile.shape[1]
         restored += rest.repeat(factor, axis=1).repeat(factor, axis=2)
     return restored
+
+
+def _leaves(means: np.ndarray, tolerance: float) -> np.ndarray:
+    """`(h, w)`: where any channel lies outside [0, 1]."""
+    return (means.min(axis=0) < -tolerance) | (means.max(axis=0) > 1.0 + tolerance)
 
 
 def _noise(tile: np.ndarray) -> float:
