@@ -7,8 +7,9 @@ transparency, orientation and metadata exist.
 - `inspect_picture` reads a header, `open_picture` streams rows, `read_picture` reads all of them.
 - `PictureWriter` takes rows and commits a whole file or nothing; `write_picture` takes all at once.
 
-What is kept: bit depth, greyness, CMYK, the colour profile, transparency (bit for bit),
-resolution, EXIF, XMP and IPTC. What changes: orientation is applied to the pixels and the tag
+What is kept: bit depth, greyness, CMYK, the colour profile and what else states colours,
+transparency (bit for bit), resolution, EXIF, XMP and IPTC. Floating point without a profile is
+linear light. What changes: orientation is applied to the pixels and the tag
 reset, a thumbnail inside the metadata is dropped, a palette becomes full colour, and of several
 pages the first is taken.
 """

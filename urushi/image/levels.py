@@ -103,7 +103,8 @@ def _of_floats(info: PictureInfo) -> Levels:
         usual = next((white for white in _USUAL_WHITES if white / 2 < most <= white), most)
         raise UnreadableError(
             f"'{info.path}' has floating-point samples from {least:.6g} to {most:.6g}, where 1"
-            f" should be white: divide them by their white, or name it (--white {usual:.6g})."
+            " should be white: divide them by their white, or name it where a command asks for it"
+            f" (--white {usual:.6g})."
         )
     if info.has_profile or info.stated or info.kind == "cmyk":
         return Levels(1.0)
