@@ -12,8 +12,9 @@ import numpy as np
 
 from urushi.image.matrix_profile import srgb_decode, srgb_encode
 from urushi.image.primaries import REC2020, to_primaries
+from urushi.inference.tiling import ReadRows
 
-__all__ = ["mend_beyond", "reaches_beyond"]
+__all__ = ["Values", "mend_beyond", "reaches_beyond"]
 
 Run = Callable[[np.ndarray], np.ndarray]
 Window = tuple[float, float]
@@ -29,6 +30,31 @@ _MEDIAN_DIFFERENCE = 0.6745 * 2**0.5
 # The widest window: an encoded 8 is 120 times as bright as white.
 _WIDEST = (-1.0, 8.0)
 _SRGB_TO_WIDE = to_primaries(REC2020)
+
+
+class Values:
+    """The range of a picture, as far as it was read; at least [0, 1].
+
+    Args:
+        read_rows: gives the picture's next rows.
+    """
+
+    def __init__(self, read_rows: ReadRows) -> None:
+        self._read_rows = read_rows
+        self._low, self._high = 0.0, 1.0
+
+    def read(self, count: int) -> np.ndarray:
+        """The next rows."""
+        rows = self._read_rows(count)
+        if rows.size:
+            # What is no number changes nothing here, and is told when its tile is restored.
+            self._low = min(self._low, float(rows.min()))
+            self._high = max(self._high, float(rows.max()))
+        return rows
+
+    def clip(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the result, in place, within the range."""
+        return np.clip(rows, self._low, self._high, out=rows)
 
 
 def reaches_beyond(tile: np.ndarray) -> bool:

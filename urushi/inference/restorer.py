@@ -12,7 +12,7 @@ from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.arrays import WHITE, as_layers, enlarged_alpha
-from urushi.inference.beyond import mend_beyond, reaches_beyond
+from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.memory import available_memory
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
@@ -266,19 +266,10 @@ class Restorer:
             if on_progress is not None:
                 on_progress(total * finished // plan.count, total)
 
-        low, high = 0.0, 1.0
-
-        def read_bounds(count: int) -> np.ndarray:
-            nonlocal low, high
-            rows = read(count)
-            if rows.size:
-                # No number: told when its tile is restored.
-                low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-            return rows
-
+        values = Values(read)
         try:
-            for rows in stream_tiles(read_bounds, plan, self._restore_tile, on_tile, self.scale):
-                yield np.clip(rows, low, high, out=rows)
+            for rows in stream_tiles(values.read, plan, self._restore_tile, on_tile, self.scale):
+                yield values.clip(rows)
         except MemoryError as error:
             raise OutOfMemoryError(
                 f"a row of {plan.rows.size} x {width} pixels does not fit into memory: "
