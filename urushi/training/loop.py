@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
-from urushi.degradations.chain import Chain
 from urushi.errors import UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
@@ -150,8 +149,7 @@ class _Session:
             return None
         assert isinstance(self.network, RestorationNetwork)
         batches = self.stages[0][1]
-        degradation = batches.degradation if isinstance(batches, DegradedBatches) else None
-        kinds = len(degradation.steps) if isinstance(degradation, Chain) else 1
+        kinds = batches.kinds if isinstance(batches, DegradedBatches) else 1
         return Pretext(settings, self.network, kinds).to(self.accelerator.device)
 
     def _in_pretext(self) -> bool:
