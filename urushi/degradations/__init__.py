@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
+from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
 from urushi.degradations.hybrid import DownsampleJPEG, DownsampleNoise
@@ -57,6 +58,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "low_light": LowLight,
     "holes": Holes,
     "develop": Develop,
+    "film_damage": FilmDamage,
 }
 
 
