@@ -25,6 +25,7 @@ from urushi.degradations.raindrops import Raindrops
 from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
+from urushi.degradations.web import Web
 from urushi.errors import DegradationError
 from urushi.settings import nearest
 
@@ -59,6 +60,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "holes": Holes,
     "develop": Develop,
     "film_damage": FilmDamage,
+    "web": Web,
 }
 
 
