@@ -153,8 +153,8 @@ class Web(Degradation):
         offset = parameters["offset"][rows, time].tolist()
         canvas = torch.cat(
             [
-                _on_canvas(parts[row], *own, size)
-                for row, own in zip(rows.tolist(), offset, strict=True)
+                _on_canvas(parts[row], top, left, size)
+                for row, (top, left) in zip(rows.tolist(), offset, strict=True)
             ]
         )
         quality: Int64[Tensor, " n"] = parameters["quality"][rows, time].cpu()
