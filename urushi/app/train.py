@@ -96,6 +96,8 @@ def train(
     out = Output(json=json, quiet=not main)
     if main and pack is None:
         _pack(out, settings, data, run)
+    elif settings.data.pages and pack is not None:
+        out.say(f"pages: {pack} is used as it is, without made pages")
     processes.wait_for_everyone()
     pictures = _open_pack(pack or run / PACK_NAME)
     kind = processes.device.type if processes.device else device
@@ -131,6 +133,7 @@ def train(
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
     """Packs the recipe's pictures into the run's folder, once."""
     from urushi.data.pack import pack_pictures
+    from urushi.data.pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
     target = run / PACK_NAME
@@ -145,9 +148,14 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
             progress.update(task, completed=done, total=total)
 
         folders = [root / folder for folder in recipe.data.pictures]
-        summary = pack_pictures(folders, target, min_side=recipe.data.patch, on_progress=tell)
+        # The seed of the training decides the order of patches; the pages are always the same.
+        pages = made_pages(recipe.data.pages, PAGE_SIDE, 0, installed_fonts())
+        summary = pack_pictures(
+            folders, target, min_side=recipe.data.patch, on_progress=tell, made=pages
+        )
     size = size_text(target.stat().st_size)
-    out.say(f"pictures: {summary.count} packed into {target} ({size})")
+    among = f", {len(pages)} made pages among them," if pages else ""
+    out.say(f"pictures: {summary.count}{among} packed into {target} ({size})")
     for _, reason in summary.skipped:
         out.say(f"left out: {reason}")
 

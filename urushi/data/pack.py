@@ -21,6 +21,7 @@ from urushi.data.pairs import whole_factor
 from urushi.errors import DataError, PictureError, TargetError
 
 __all__ = [
+    "Made",
     "PackSummary",
     "PackedPairs",
     "PackedPictures",
@@ -32,6 +33,11 @@ __all__ = [
 _HEADER_BYTES = 1024  # reserved before the pixels, written last, padded with spaces
 _ALIGNMENT = 64
 _READ_AHEAD = 8
+
+Made = tuple[str, Callable[[], Pixels]]
+"""A picture without a file: its name, and what makes it."""
+
+_Group = tuple[str, tuple[Path | Callable[[], Pixels], ...]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ def pack_pictures(
     min_side: int = 1,
     overwrite: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
+    made: Sequence[Made] = (),
 ) -> PackSummary:
     """Packs pictures and folder trees of pictures into one file.
 
@@ -74,13 +81,16 @@ def pack_pictures(
         min_side: pictures with a shorter side than this many pixels are left out.
         overwrite: replace ``target`` if it exists.
         on_progress: called after every picture with (done, total, name).
+        made: pictures without a file, packed after the others, such as
+            `urushi.data.pages.made_pages`.
 
     Raises:
         DataError: a source does not exist, or nothing can be packed.
         TargetError: ``target`` exists or cannot be written.
     """
     found = list(_find(sources))
-    groups = [(name, (path,)) for name, path in found]
+    groups: list[_Group] = [(name, (path,)) for name, path in found]
+    groups += [(name, (make,)) for name, make in made]
     return _pack(groups, target, PICTURES, min_side, overwrite, on_progress)
 
 
@@ -97,7 +107,7 @@ def pack_pairs(
     A pair of which one half is unreadable, or whose target has neither the size of the input nor a
     whole multiple of it, is left out and listed.
     """
-    groups = [(name, (degraded, clean)) for name, degraded, clean in pairs]
+    groups: list[_Group] = [(name, (degraded, clean)) for name, degraded, clean in pairs]
     return _pack(groups, target, PAIRS, min_side, overwrite, on_progress)
 
 
@@ -117,7 +127,7 @@ def _find(sources: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _pack(
-    groups: Sequence[tuple[str, tuple[Path, ...]]],
+    groups: Sequence[_Group],
     target: Path,
     kind: str,
     min_side: int,
@@ -170,16 +180,16 @@ def _pack(
 
 
 def _decoded(
-    groups: Sequence[tuple[str, tuple[Path, ...]]], kind: str, min_side: int
+    groups: Sequence[_Group], kind: str, min_side: int
 ) -> Iterator[tuple[str, list[Pixels] | str]]:
     """Decodes in order, a few groups ahead in threads: (name, pictures or why there are none)."""
 
-    def decode(group: tuple[str, tuple[Path, ...]]) -> tuple[str, list[Pixels] | str]:
-        name, paths = group
+    def decode(group: _Group) -> tuple[str, list[Pixels] | str]:
+        name, members = group
         if "\n" in name:
             return name, "its name contains a line break"
         try:
-            pictures = [read_8bit(path) for path in paths]
+            pictures = [read_8bit(m) if isinstance(m, Path) else m() for m in members]
         except PictureError as error:
             return name, str(error)
         sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]

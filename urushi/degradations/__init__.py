@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
+from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
 from urushi.degradations.hybrid import DownsampleJPEG, DownsampleNoise
@@ -25,6 +26,7 @@ from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
+from urushi.degradations.web import Web
 from urushi.errors import DegradationError
 from urushi.settings import nearest
 
@@ -59,6 +61,8 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "low_light": LowLight,
     "holes": Holes,
     "develop": Develop,
+    "film_damage": FilmDamage,
+    "web": Web,
 }
 
 
