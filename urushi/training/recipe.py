@@ -179,6 +179,9 @@ class ScheduleSettings(Settings):
             machine. Null sets no limit.
         warmup: steps of the warm-up.
         final_learning_rate: reached at the last step.
+        decay: share of the steps after the warm-up over which the learning rate falls, at the end;
+            before it stays at its greatest. A training whose end is not known yet can so go on
+            until its `steps` are set, and fall then.
         patches: later stages with patches of another size, in the order of their steps; before
             the first, `data.patch` and `data.batch` count.
     """
@@ -187,6 +190,7 @@ class ScheduleSettings(Settings):
     minutes: Annotated[float, Field(gt=0)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     patches: list[PatchStage] = []
 
     @model_validator(mode="after")
