@@ -270,8 +270,9 @@ def _extend(
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
     from urushi.adapters import METHODS
     from urushi.adapters.profile import BESIDE, profile_path
+    from urushi.errors import nearest
     from urushi.inference.zoo import find_model
-    from urushi.settings import nearest, set_values
+    from urushi.settings import set_values
 
     if method not in METHODS:
         raise AdapterError(

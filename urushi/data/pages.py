@@ -14,8 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from urushi.data.packed import Pixels
 from urushi.data.pages_drawn import comic_page, line_page, map_page, pattern_page, star_page
 from urushi.data.pages_written import chart_page, screen_page, text_page
-from urushi.errors import DataError
-from urushi.settings import nearest
+from urushi.errors import DataError, nearest
 
 __all__ = ["PAGE_KINDS", "PAGE_SIDE", "draw_page", "draw_pages", "installed_fonts", "made_pages"]
 

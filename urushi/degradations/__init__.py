@@ -27,8 +27,7 @@ from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
 from urushi.degradations.web import Web
-from urushi.errors import DegradationError
-from urushi.settings import nearest
+from urushi.errors import DegradationError, nearest
 
 __all__ = [
     "DEGRADATIONS",

@@ -17,9 +17,9 @@ from jaxtyping import Float32
 from pydantic import Field, model_validator
 
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
-from urushi.errors import DataError
+from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
-from urushi.settings import Settings, nearest, read_settings
+from urushi.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation

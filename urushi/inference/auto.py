@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from urushi.errors import AdapterError
+from urushi.errors import AdapterError, nearest
 from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import DEFAULT_MAX_PIXELS, open_picture
@@ -25,7 +25,6 @@ from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
-from urushi.settings import nearest
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
