@@ -23,6 +23,7 @@ def main() -> None:
     import torch
 
     from urushi.backbones import create_backbone
+    from urushi.backbones.nafnet import NAFNet
     from urushi.files.model import ModelHeader, read_model, write_model
     from urushi.inference.zoo import find_model
 
@@ -33,8 +34,9 @@ def main() -> None:
         "middle_blk_num": arguments.middle,
         "dec_blk_nums": arguments.decoder,
     }
-    levels = len(model.header.config["enc_blk_nums"])
-    middle = model.header.config["middle_blk_num"]
+    old = create_backbone(model.header.backbone, model.header.config)
+    assert isinstance(old, NAFNet)
+    levels, middle = len(old.encoders), len(old.middle_blks)
     torch.manual_seed(0)
     network = create_backbone(model.header.backbone, config)
     state = network.state_dict()

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,9 +36,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--data", default=os.environ.get("URUSHI_DATA"))
     arguments = parser.parse_args()
-    run = arguments.run or ROOT / "runs" / arguments.recipe
+    run = (arguments.run or ROOT / "runs" / arguments.recipe).resolve()
     if arguments.action == "start":
-        start(arguments.recipe, run, arguments.data)
+        start(arguments.recipe, run, arguments.data and str(Path(arguments.data).resolve()))
     elif arguments.action == "status":
         status(run)
     elif arguments.action == "weights":
@@ -60,20 +61,29 @@ def start(recipe: str, run: Path, data: str | None) -> None:
     command += ["-o", str(run), "--resume", "--data", data]
     for setting in (*start_setting(recipe, run), *arithmetic()):
         command += ["--set", setting]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copied_code(run))}
     with (run / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            cwd=ROOT,
+            cwd=run,
             env=environment,
             start_new_session=True,
             preexec_fn=lambda: os.nice(19) and None,
         )
     (run / "pid").write_text(f"{process.pid}\n")
     print(f"process {process.pid}, log in {run / 'log.txt'}")
+
+
+def copied_code(run: Path) -> Path:
+    """A copy of the package: what is changed in the checkout meanwhile must not meet the run."""
+    code = run / "code"
+    shutil.rmtree(code, ignore_errors=True)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "urushi", code / "urushi", ignore=ignored)
+    return code
 
 
 def start_setting(recipe: str, run: Path) -> list[str]:

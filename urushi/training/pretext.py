@@ -95,8 +95,9 @@ class Pretext(nn.Module):
         if applied.ndim == 2:
             logits, target = self.head(features.mean((2, 3))), applied
         else:
+            rows, columns = features.shape[-2:]
             logits = self.head(features.permute(0, 2, 3, 1))
-            target = F.adaptive_avg_pool2d(applied, features.shape[-2:]).permute(0, 2, 3, 1)
+            target = F.adaptive_avg_pool2d(applied, (rows, columns)).permute(0, 2, 3, 1)
         target = target.to(logits)
         return self.settings.classify * F.binary_cross_entropy_with_logits(logits, target)
 
