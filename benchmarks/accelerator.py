@@ -73,11 +73,11 @@ def write_bundle(arguments: argparse.Namespace) -> None:
     for name in PACKAGES:
         module = __import__(name)
         assert module.__file__ is not None
-        shutil.copytree(
-            Path(module.__file__).parent,
-            folder / "site" / name,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
+        package = Path(module.__file__).parent
+        # They ask for their own version, which stands in what pip left beside them.
+        for path in (package, *package.parent.glob(f"{name}-*.dist-info")):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(path, folder / "site" / path.name, ignore=ignored)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB; run there:", file=sys.stderr)
     print(f"  python benchmarks/accelerator_run.py {folder} OUT --minutes 9", file=sys.stderr)
