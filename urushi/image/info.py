@@ -6,7 +6,7 @@ from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.formats import FORMATS, sniff
-from urushi.image.libvips import open_image, reason, vips
+from urushi.image.libvips import fields_of, open_image, reason, vips
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Header", "PictureInfo", "inspect_picture", "read_header"]
 
@@ -158,7 +158,7 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
             f"'{path}' has samples of type {image.format}, where 8 or 16 bits or floating point"
             " were expected: convert it first."
         )
-    fields = set(image.get_fields())
+    fields = fields_of(image)
     # libvips turns the pixels of HEIF containers itself, always.
     turned = "orientation" in fields and format not in ("avif", "heif")
     orientation = int(image.get("orientation")) if turned else 1

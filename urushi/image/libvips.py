@@ -10,7 +10,7 @@ import numpy as np
 
 from urushi.image.formats import FORMATS
 
-__all__ = ["can_write", "from_array", "open_image", "reason", "to_array", "vips"]
+__all__ = ["can_write", "fields_of", "from_array", "open_image", "reason", "to_array", "vips"]
 
 _FORMAT_OF_DTYPE = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 _INTERPRETATIONS = {
@@ -53,6 +53,34 @@ def open_image(path: Path, format: str) -> Any:
     """
     loader = getattr(vips().Image, FORMATS[format].loader)
     return loader(str(path), access="sequential", fail_on="error")
+
+
+def fields_of(image: Any) -> set[str]:
+    """The names of what is known of an image; those that are not UTF-8 are left out.
+
+    libvips makes names of what stands in files, such as keywords of a PNG in Latin-1.
+    """
+    try:
+        return set(image.get_fields())
+    except UnicodeDecodeError:
+        return {name for name in _raw_names(image) if name is not None}
+
+
+def _raw_names(image: Any) -> list[str | None]:
+    """All names; None for those that are not UTF-8."""
+    library, names = vips(), []
+    listed = library.vips_lib.vips_image_get_fields(image.pointer)
+    index = 0
+    while listed[index] != library.ffi.NULL:
+        name = library.ffi.string(listed[index])
+        library.glib_lib.g_free(listed[index])
+        try:
+            names.append(name.decode())
+        except UnicodeDecodeError:
+            names.append(None)
+        index += 1
+    library.glib_lib.g_free(listed)
+    return names
 
 
 def interpretation(kind: str, dtype: np.dtype) -> str:

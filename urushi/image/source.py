@@ -8,7 +8,7 @@ import numpy as np
 
 from urushi.errors import UnreadableError
 from urushi.image.info import Header, damaged
-from urushi.image.libvips import reason, vips
+from urushi.image.libvips import fields_of, reason, vips
 
 __all__ = ["NativeRows"]
 
@@ -143,6 +143,6 @@ def _missing_bits(header: Header) -> int:
     """How many low bits libvips left at zero: it shifts the 10 or 12 bits of AVIF up to 16."""
     if header.info.format not in ("avif", "heif") or header.info.bits != 16:
         return 0
-    fields = header.image.get_fields()
+    fields = fields_of(header.image)
     depth = int(header.image.get("bits-per-sample")) if "bits-per-sample" in fields else 16
     return 16 - depth

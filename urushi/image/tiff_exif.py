@@ -9,12 +9,16 @@ What is damaged is left out, entry by entry; it never makes a picture fail.
 
 import io
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["append_exif", "read_exif"]
+__all__ = ["Tag", "append_exif", "read_exif", "read_tags"]
+
+Tag = tuple[int, bytes]
+"""TIFF's type of a value, and the value, little-endian."""
 
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 _CHILDREN = {_EXIF: (_INTEROPERABILITY,), _GPS: (), _INTEROPERABILITY: ()}
@@ -93,34 +97,55 @@ def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
     return b"Exif\0\0II*\0" + form.offset.pack(8) + packed
 
 
-def append_exif(path: Path, exif: bytes, width: int, height: int) -> bool:
+def read_tags(path: Path) -> dict[int, Tag | None]:
+    """The values of a TIFF's main directory by tag.
+
+    Returns:
+        None for a value that is too long, or of a type that may lead elsewhere in the file. Empty
+        where the file is damaged or no TIFF.
+    """
+    try:
+        with path.open("rb") as file:
+            form, start = _open(file)
+            known = _read(file, start, form, (_EXIF, _GPS)).entries
+            return {tag: known.get(tag) for tag in _raw_entries(file, start, form)[0]}
+    except _DAMAGE:
+        return {}
+
+
+def append_exif(
+    path: Path,
+    exif: bytes | None,
+    width: int,
+    height: int,
+    more: Mapping[int, Tag] | None = None,
+    drop: Collection[int] = (),
+) -> bool:
     """Gives a finished TIFF what an EXIF block says; its pixels stay where they are.
 
     Args:
         path: of the TIFF, changed in place: new directories at its end, then one offset at its
             beginning that leads there.
-        exif: the block, with or without `Exif\\0\\0` before it.
+        exif: the block, with or without `Exif\\0\\0` before it; None for none.
         width, height: of the picture, which the block may state.
+        more: further tags of the main directory; what the file has itself wins.
+        drop: tags that the main directory is to lose.
 
     Returns:
-        Whether there was anything to add. Damaged blocks add nothing.
+        Whether there was anything to change. Damaged blocks add nothing.
     """
-    try:
-        block = io.BytesIO(exif[6:] if exif[:6] == b"Exif\0\0" else exif)
-        form, start = _open(block)
-        given = _read(block, start, form, (_EXIF, _GPS))
-    except _DAMAGE:
-        return False
-    given.entries = {t: value for t, value in given.entries.items() if t in _DESCRIPTIVE}
-    if not given.entries and not given.children:
-        return False
+    given = _Directory() if exif is None else _of_block(exif)
     photo = given.children.get(_EXIF)
     for tag, size in ((_WIDTH, width), (_HEIGHT, height)):
         if photo is not None and tag in photo.entries:
             photo.entries[tag] = (_LONG, struct.pack("<I", size))
+    given.entries.update(more or {})
     with path.open("r+b") as file:
         form, start = _open(file)
         own, link = _raw_entries(file, start, form)
+        dropped = [own.pop(tag) for tag in drop if tag in own]
+        if not (given.entries or given.children or dropped):
+            return False
         end = file.seek(0, io.SEEK_END)
         end += end % 2
         for tag in own:
@@ -135,6 +160,18 @@ def append_exif(path: Path, exif: bytes, width: int, height: int) -> bool:
         file.seek(8 if form.big else 4)
         file.write(form.offset.pack(end))
     return True
+
+
+def _of_block(exif: bytes) -> _Directory:
+    """What an EXIF block says of the picture; nothing if it is damaged."""
+    try:
+        block = io.BytesIO(exif[6:] if exif[:6] == b"Exif\0\0" else exif)
+        form, start = _open(block)
+        given = _read(block, start, form, (_EXIF, _GPS))
+    except _DAMAGE:
+        return _Directory()
+    given.entries = {t: value for t, value in given.entries.items() if t in _DESCRIPTIVE}
+    return given
 
 
 def _open(file: io.BufferedIOBase) -> tuple[_Form, int]:

@@ -12,7 +12,7 @@ from urushi.image.blend import Blend
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_header
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import carry_over, carry_over_to_tiff
+from urushi.image.metadata import Luggage
 from urushi.image.spool import spool_header
 from urushi.image.target import Layout, Target, lay_out
 
@@ -158,21 +158,15 @@ class PictureWriter:
         layout = self._layout
         meaning = interpretation(layout.kind, layout.dtype)
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
-        keep, header = 0, None
+        keep, luggage = 0, None
         if self._like is not None:
             header = read_header(self._like.path, None)
-            image, keep = carry_over(
-                image,
-                header,
-                format=layout.format,
-                profile=layout.keeps_profile,
-                strip=self._strip,
-                scale=self._scale,
-            )
+            luggage = Luggage(header, layout.format, self._strip, self._scale, self.notes)
+            image, keep = luggage.attach(image, profile=layout.keeps_profile)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         save(str(path), keep=keep, **self._options())
-        if layout.format == "tiff" and header is not None and not self._strip:
-            carry_over_to_tiff(path, header, self._scale)
+        if luggage is not None:
+            luggage.finish(path)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""
