@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.image import jpeg_parts, photoshop, png_chunks
+from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
 from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc
 from urushi.image.jpeg_parts import JpegParts, read_jpeg_parts
@@ -228,8 +229,19 @@ class Luggage:
         elif self.format == "jpeg" and not self.strip:
             self._segments += [(jpeg_parts.COMMENT, text) for text in self._jpeg.comments]
             jpeg_parts.insert_segments(path, [jpeg_parts.segment(*s) for s in self._segments])
+        if self.format != "tiff":
+            take_out(path, self.format, self._made_up(states))
         if not self.strip:
             self._tell()
+
+    def _made_up(self, states: bool) -> set[int]:
+        """Tags of EXIF that libvips and libexif write of their own accord."""
+        fields = fields_of(self.header.image)
+        exif = self.header.image.get("exif-data") if "exif-data" in fields else None
+        if self._from == "tiff":
+            exif = read_exif(self.header.info.path)
+        known = set() if exif is None or self.strip else tags_of(exif)
+        return ({COLOUR_SPACE} - known) | (set() if states else set(RESOLUTION))
 
     def _finish_tiff(self, path: Path, states: bool) -> None:
         exif, tags = None, {}
