@@ -13,7 +13,7 @@ from pathlib import Path
 
 from urushi.image.libvips import fields_of, open_image
 
-__all__ = ["COLOUR_SPACE", "take_out", "tags_of"]
+__all__ = ["COLOUR_SPACE", "tags_of", "take_out"]
 
 COLOUR_SPACE = 40961
 _EXIF = 34665

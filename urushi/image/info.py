@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
+from urushi.image.broken_jpeg import damage_of
 from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
 
@@ -73,11 +74,13 @@ class Header:
         image: gives the pixels, once.
         notes: sentences about what is not as a user would expect although the file can be read;
             reading the pixels may add some.
+        damage: those of the notes that tell of pixels that are missing or wrong.
     """
 
     info: PictureInfo
     image: Any
     notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def profile(self) -> bytes | None:
@@ -104,8 +107,13 @@ def inspect_picture(
 def read_header(path: Path, max_pixels: int | None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
+    notes: list[str] = []
+    damage: list[str] = []
     try:
         image = open_image(path, format)
+    except vips().Error as error:
+        image = opened_broken(path, format, error, notes, damage)
+    try:
         info = _describe(path, format, image)
     except vips().Error as error:
         raise UnreadableError(damaged(path, format, error)) from error
@@ -114,7 +122,34 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
-    return Header(info, _plain(image))
+    return Header(info, _plain(image), notes, damage)
+
+
+def opened_broken(
+    path: Path, format: str, error: Exception, notes: list[str], damage: list[str]
+) -> Any:
+    """Opens a damaged picture anew, if it is a JPEG of which most is there.
+
+    Args:
+        path, format: of the picture.
+        error: what libvips said of it.
+        notes, damage: take a sentence on what is wrong with it; see `Header`.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    if format != "jpeg":
+        raise UnreadableError(damaged(path, format, error)) from error
+    try:
+        found = damage_of(path)
+        if not found.hopeless:
+            image = open_image(path, format, broken=True)
+            notes.extend({found.note} - {"", *notes})
+            damage.extend([found.note] if found.spoils else [])
+            return image
+    except (vips().Error, OSError) as another:
+        raise UnreadableError(damaged(path, format, error)) from another
+    raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
 
 
 def damaged(path: Path, format: str, error: Exception) -> str:

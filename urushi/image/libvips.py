@@ -42,8 +42,14 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(path: Path, format: str) -> Any:
+def open_image(path: Path, format: str, *, broken: bool = False) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
+
+    Args:
+        path: of the file.
+        format: a name in `FORMATS`.
+        broken: take whatever pixels can be decoded. Otherwise errors stop the decoding, and in a
+            JPEG warnings do: libjpeg has no more than those for corrupt data.
 
     The loader is named outright: libvips' own search would parse brackets in file names as
     options and could choose a loader for something that is no picture.
@@ -52,7 +58,8 @@ def open_image(path: Path, format: str) -> Any:
         pyvips.Error: what libvips says when the header is damaged.
     """
     loader = getattr(vips().Image, FORMATS[format].loader)
-    return loader(str(path), access="sequential", fail_on="error")
+    fail_on = "none" if broken else "warning" if format == "jpeg" else "error"
+    return loader(str(path), access="sequential", fail_on=fail_on)
 
 
 def fields_of(image: Any) -> set[str]:
@@ -113,8 +120,9 @@ def reason(error: Exception) -> str:
         return error.strerror.lower()
     detail = str(getattr(error, "detail", "") or error)
     lines = [line.strip(" .\n") for line in detail.splitlines()]
-    clauses = list(dict.fromkeys(line for line in lines if line))
-    return clauses[0] if clauses else type(error).__name__
+    clauses = [line for line in lines if line]
+    # libvips tells first what it met on the way, and the cause last.
+    return clauses[-1] if clauses else type(error).__name__
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from urushi.image import jpeg_parts, photoshop, png_chunks
+from urushi.image import jpeg_parts
 from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
 from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc

@@ -5,6 +5,7 @@ from types import TracebackType
 
 import numpy as np
 
+from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
@@ -27,6 +28,8 @@ class PictureReader:
         info: what the file holds.
         notes: sentences about what is not as a user would expect although the file can be read;
             complete when the last row was read.
+        damage: those of the notes that tell of pixels that are missing or wrong, as in a JPEG that
+            breaks off.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
@@ -35,11 +38,12 @@ class PictureReader:
 
     info: PictureInfo
     notes: list[str]
+    damage: list[str]
 
     def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
         header = read_header(Path(path), max_pixels)
         self.info = header.info
-        self.notes = header.notes
+        self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header)
         self._transparency = survey(header.info)
         self._source = NativeRows(header)
@@ -91,7 +95,7 @@ def open_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXEL
 
 
 def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Reads a whole picture.
+    """Reads a whole picture; one of which a part is missing or garbled is refused.
 
     Returns:
         `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
@@ -104,4 +108,6 @@ def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXEL
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):
             pixels[top : top + step] = reader.read(step)
+        if reader.damage:
+            raise UnreadableError(f"'{path}' is damaged. {reader.damage[0]}")
         return pixels

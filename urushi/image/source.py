@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import UnreadableError
-from urushi.image.info import Header, damaged
+from urushi.image.info import Header, opened_broken
 from urushi.image.libvips import fields_of, reason, vips
 
 __all__ = ["NativeRows"]
@@ -30,6 +30,7 @@ class NativeRows:
         self.info = header.info
         self.dtype = _DTYPES[header.info.bits]
         self._image: Any = header.image
+        self._said = header.notes, header.damage
         self._shift = _missing_bits(header)
         self._region: Any = None
         self._turned: Any = None
@@ -83,15 +84,28 @@ class NativeRows:
     def _decode(self, row: int, count: int) -> np.ndarray:
         """Rows as they lie in the file."""
         try:
-            if self._region is None:
-                self._region = vips().Region.new(self._image)
-            data = self._region.fetch(0, row, self._image.width, count)
+            data = self._fetch(row, count)
         except vips().Error as error:
-            raise UnreadableError(damaged(self.info.path, self.info.format, error)) from error
+            self._go_on_broken(error)
+            data = self._fetch(row, count)
         samples = np.frombuffer(data, self.dtype)
         if self._shift:
             samples = np.bitwise_or(samples, np.right_shift(samples, 16 - self._shift))
         return samples.reshape(count, self._image.width, self.bands)
+
+    def _fetch(self, row: int, count: int) -> Any:
+        if self._region is None:
+            self._region = vips().Region.new(self._image)
+        return self._region.fetch(0, row, self._image.width, count)
+
+    def _go_on_broken(self, error: Exception) -> None:
+        """Opens a JPEG anew, to be read on in spite of its damage, and notes that.
+
+        Raises:
+            UnreadableError: another format, or most of the picture is missing.
+        """
+        self._region = None
+        self._image = opened_broken(self.info.path, self.info.format, error, *self._said)
 
     def _turn(self) -> Any:
         """Decodes the whole picture into an unnamed temporary file, turned."""
