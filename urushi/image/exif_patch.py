@@ -1,8 +1,8 @@
 """Taking out of a written file's EXIF what its source does not say.
 
 libvips and libexif put a resolution of 72 dpi and an uncalibrated colour space into every EXIF
-block. The entries are taken out where they stand, so that no offset in the block changes, nor any in
-the file.
+block. The entries are taken out where they stand, so that no offset changes in the block or in the
+file.
 """
 
 import mmap

@@ -6,8 +6,10 @@ from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.broken_jpeg import damage_of
-from urushi.image.formats import FORMATS, sniff
+from urushi.image.causes import has_refused_profile, misleading_variant, unknown_format, unread
+from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
+from urushi.image.pillow_pictures import pillow_header
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Header", "PictureInfo", "inspect_picture", "read_header"]
 
@@ -110,17 +112,25 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
     notes: list[str] = []
     damage: list[str] = []
     try:
-        image = open_image(path, format)
-    except vips().Error as error:
+        image = (open_image if FORMATS[format].loader else pillow_header)(path, format)
+    except (vips().Error, OSError) as error:
         image = opened_broken(path, format, error, notes, damage)
+    suffix = path.suffix.lower()
+    if suffix in READ_SUFFIXES and suffix not in FORMATS[format].suffixes:
+        notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")
     try:
         info = _describe(path, format, image)
     except vips().Error as error:
-        raise UnreadableError(damaged(path, format, error)) from error
+        raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
+        )
+    if not info.has_profile and has_refused_profile(path, format):
+        notes.append(
+            "Its colour profile is broken or made for other channels, so it is left out and the"
+            " usual colours are taken for granted."
         )
     return Header(info, _plain(image), notes, damage)
 
@@ -139,7 +149,7 @@ def opened_broken(
         UnreadableError: it cannot be read.
     """
     if format != "jpeg":
-        raise UnreadableError(damaged(path, format, error)) from error
+        raise UnreadableError(unread(path, format, error)) from error
     try:
         found = damage_of(path)
         if not found.hopeless:
@@ -148,16 +158,8 @@ def opened_broken(
             damage.extend([found.note] if found.spoils else [])
             return image
     except (vips().Error, OSError) as another:
-        raise UnreadableError(damaged(path, format, error)) from another
+        raise UnreadableError(unread(path, format, error)) from another
     raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
-
-
-def damaged(path: Path, format: str, error: Exception) -> str:
-    """The sentence for a file whose content breaks off or makes no sense."""
-    return (
-        f"'{path}' cannot be read as {FORMATS[format].title} ({reason(error)}):"
-        " it is damaged, cut short or of an unsupported variant, so get a whole copy."
-    )
 
 
 def _recognise(path: Path) -> str:
@@ -170,17 +172,18 @@ def _recognise(path: Path) -> str:
         if not path.is_file():
             raise UnreadableError(f"'{path}' is not a regular file, where a picture was expected.")
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(192)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
     if not head:
         raise UnreadableError(f"'{path}' is empty: get a whole copy.")
-    format = sniff(head, path.suffix)
+    format = sniff(head[:64], path.suffix)
     if format is None:
-        known = ", ".join(entry.title for entry in FORMATS.values())
-        raise UnreadableError(f"'{path}' is not a picture of a known format ({known}).")
+        raise UnreadableError(unknown_format(path, head))
+    if misleading := misleading_variant(path, format):
+        raise UnreadableError(misleading)
     return format
 
 

@@ -40,6 +40,7 @@ class JpegParts:
         photoshop: Photoshop's image resources, put together; empty if there are none.
         comments: as they stand.
         gain_map: whether there are facts on a gain map after ISO 21496-1.
+        profile: whether there is an ICC profile.
         credentials: whether there is a manifest of content credentials (C2PA).
         private: names of segments that only their maker knows, each once.
         coding: the number of the frame marker: 0xC0 baseline, 0xC2 progressive; None if missing.
@@ -52,6 +53,7 @@ class JpegParts:
     photoshop: bytes = b""
     comments: tuple[bytes, ...] = ()
     gain_map: bool = False
+    profile: bool = False
     credentials: bool = False
     private: tuple[str, ...] = ()
     coding: int | None = None
@@ -75,6 +77,7 @@ def read_jpeg_parts(path: Path) -> JpegParts:
         photoshop=b"".join(resources),
         comments=tuple(content for marker, content in found if marker == COMMENT),
         gain_map=any(content.startswith(_ISO_GAIN_MAP) for _, content in found),
+        profile=any(content.startswith(b"ICC_PROFILE\0") for _, content in found),
         credentials="JUMBF" in private,
         private=tuple(known),
         coding=None if frame is None else frame[0],

@@ -131,6 +131,8 @@ def can_write(format: str) -> bool:
 
     HEIF containers need an encoder that builds of libvips often lack, so those are tried.
     """
+    if not FORMATS[format].kinds:
+        return False
     if format not in ("avif", "heif"):
         saver = FORMATS[format].loader.replace("load", "save")
         return vips().type_find("VipsOperation", saver) != 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from urushi.errors import TargetError
 from urushi.image import jpeg_parts
 from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
 from urushi.image.info import Header
@@ -36,6 +37,8 @@ _FORMATS_WITH_RESOURCES = ("jpeg", "tiff")
 # What of libvips' block of IPTC fits one segment of a JPEG.
 _LONGEST_RESOURCES = 65500
 _MOST_KEYWORDS = 5
+# What an ICC profile begins with: its length.
+_SIZE_OF_PROFILE = struct.Struct(">I")
 
 
 @dataclass
@@ -113,7 +116,7 @@ class Luggage:
             image.set_type(text, "resolution-unit", source.get("resolution-unit"))
         keep = _OTHER
         if profile and self.header.profile is not None:
-            image.set_type(blob, "icc-profile-data", self.header.profile)
+            image.set_type(blob, "icc-profile-data", self._profile(self.header.profile))
             keep |= _ICC
         # Without EXIF, libvips writes no resolution into a JPEG; with it, little besides that.
         if self.format == "jpeg" and states:
@@ -131,6 +134,32 @@ class Luggage:
             for name in _EXIF_RESOLUTION & fields_of(image):
                 image.remove(name)
         return image, keep
+
+    def _profile(self, profile: bytes) -> bytes:
+        """The source's ICC profile as the target takes it.
+
+        Raises:
+            TargetError: libpng refuses it.
+        """
+        if self.format != "png" or len(profile) < _SIZE_OF_PROFILE.size:
+            return profile
+        # libpng wants as many bytes as the profile says it has; others do not look.
+        (said,) = _SIZE_OF_PROFILE.unpack_from(profile)
+        if said < len(profile):
+            profile = profile[:said]
+        else:
+            profile = _SIZE_OF_PROFILE.pack(len(profile)) + profile[_SIZE_OF_PROFILE.size :]
+        tiny = vips().Image.black(1, 1, bands=self.header.info.channels)
+        tiny = tiny.copy(interpretation="b-w" if tiny.bands == 1 else "srgb")
+        tiny.set_type(vips().GValue.blob_type, "icc-profile-data", profile)
+        try:
+            tiny.pngsave_buffer(keep=_ICC)
+        except vips().Error as error:
+            raise TargetError(
+                f"PNG cannot hold the colour profile of '{self.header.info.path}', which libpng"
+                " refuses: choose TIFF or JPEG."
+            ) from error
+        return profile
 
     def _attach_blocks(self, image: Any, fields: set[str]) -> int:
         """EXIF, XMP, and what IPTC and Photoshop have; gives the flags of what is there."""

@@ -30,18 +30,21 @@ class PngParts:
         texts: chunks of text as they stand in the file: length, name, content, checksum.
         keywords: of those texts.
         states_size: whether the file says how large a pixel is.
+        profile: whether there is an ICC profile.
         credentials: whether there is a manifest of content credentials (C2PA).
     """
 
     texts: tuple[bytes, ...] = ()
     keywords: tuple[str, ...] = ()
     states_size: bool = False
+    profile: bool = False
     credentials: bool = False
 
 
 def read_png_parts(path: Path) -> PngParts:
     """Reads the chunks; what is damaged is left out, and no picture fails for it."""
-    texts, keywords, states_size, credentials = [], [], False, False
+    texts, keywords = [], []
+    states_size = profile = credentials = False
     try:
         with path.open("rb") as file:
             for name, size, start in _chunks(file):
@@ -56,10 +59,11 @@ def read_png_parts(path: Path) -> PngParts:
                     file.seek(start)
                     # The unit may be unknown; then there is but the shape of a pixel.
                     states_size = file.read(9)[8] == 1
+                profile |= name == b"iCCP"
                 credentials |= name == _CREDENTIALS
     except OSError:
         pass
-    return PngParts(tuple(texts), tuple(keywords), states_size, credentials)
+    return PngParts(tuple(texts), tuple(keywords), states_size, profile, credentials)
 
 
 def text_chunk(keyword: str, text: str) -> bytes:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import UnreadableError
+from urushi.image.causes import unread
+from urushi.image.formats import FORMATS
 from urushi.image.info import Header, opened_broken
 from urushi.image.libvips import fields_of, reason, vips
+from urushi.image.pillow_pictures import PillowRows
 
 __all__ = ["NativeRows"]
 
@@ -33,6 +36,7 @@ class NativeRows:
         self._said = header.notes, header.damage
         self._shift = _missing_bits(header)
         self._region: Any = None
+        self._pillow: PillowRows | None = None
         self._turned: Any = None
         self._row = 0
 
@@ -69,6 +73,7 @@ class NativeRows:
             self._turned.close()
             self._turned = None
         self._region = None
+        self._pillow = None
 
     def __enter__(self) -> "NativeRows":
         return self
@@ -83,6 +88,8 @@ class NativeRows:
 
     def _decode(self, row: int, count: int) -> np.ndarray:
         """Rows as they lie in the file."""
+        if not FORMATS[self.info.format].loader:
+            return self._decode_with_pillow(row, count)
         try:
             data = self._fetch(row, count)
         except vips().Error as error:
@@ -92,6 +99,14 @@ class NativeRows:
         if self._shift:
             samples = np.bitwise_or(samples, np.right_shift(samples, 16 - self._shift))
         return samples.reshape(count, self._image.width, self.bands)
+
+    def _decode_with_pillow(self, row: int, count: int) -> np.ndarray:
+        try:
+            if self._pillow is None:
+                self._pillow = PillowRows(self.info.path, self.info.format)
+            return self._pillow.read(row, count)
+        except OSError as error:
+            raise UnreadableError(unread(self.info.path, self.info.format, error)) from error
 
     def _fetch(self, row: int, count: int) -> Any:
         if self._region is None:

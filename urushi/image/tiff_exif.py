@@ -97,8 +97,12 @@ def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
     return b"Exif\0\0II*\0" + form.offset.pack(8) + packed
 
 
-def read_tags(path: Path) -> dict[int, Tag | None]:
+def read_tags(path: Path, only: Collection[int] | None = None) -> dict[int, Tag | None]:
     """The values of a TIFF's main directory by tag.
+
+    Args:
+        path: of the TIFF.
+        only: the tags that are asked for; None for all.
 
     Returns:
         None for a value that is too long, or of a type that may lead elsewhere in the file. Empty
@@ -107,8 +111,9 @@ def read_tags(path: Path) -> dict[int, Tag | None]:
     try:
         with path.open("rb") as file:
             form, start = _open(file)
-            known = _read(file, start, form, (_EXIF, _GPS)).entries
-            return {tag: known.get(tag) for tag in _raw_entries(file, start, form)[0]}
+            known = _read(file, start, form, (_EXIF, _GPS), only).entries
+            tags = _raw_entries(file, start, form)[0]
+            return {tag: known.get(tag) for tag in tags if only is None or tag in only}
     except _DAMAGE:
         return {}
 
@@ -213,12 +218,21 @@ def _raw_entries(
 
 
 def _read(
-    file: io.BufferedIOBase, start: int, form: _Form, pointers: tuple[int, ...]
+    file: io.BufferedIOBase,
+    start: int,
+    form: _Form,
+    pointers: tuple[int, ...],
+    only: Collection[int] | None = None,
 ) -> _Directory:
-    """A directory with those it points to; damaged parts are left out."""
+    """A directory with those it points to; damaged parts are left out.
+
+    `only` names the tags that are asked for; None asks for all.
+    """
     directory, room = _Directory(), _MOST_BYTES
     for tag, raw in _raw_entries(file, start, form)[0].items():
         _, kind, count, value = form.entry.unpack(raw)
+        if only is not None and tag not in only:
+            continue
         try:
             if tag in pointers:
                 code = form.order + _POINTERS.get(kind, "I")
