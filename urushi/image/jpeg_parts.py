@@ -10,7 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["JpegParts", "insert_segments", "read_jpeg_parts", "segment"]
+__all__ = [
+    "APP1",
+    "APP13",
+    "COMMENT",
+    "PHOTOSHOP",
+    "JpegParts",
+    "insert_segments",
+    "read_jpeg_parts",
+    "segment",
+]
 
 COMMENT, APP0, APP1, APP13 = 0xFE, 0xE0, 0xE1, 0xED
 LONGEST = 65533

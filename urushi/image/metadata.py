@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TargetError
-from urushi.image import jpeg_parts
 from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
 from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc
-from urushi.image.jpeg_parts import JpegParts, read_jpeg_parts
+from urushi.image.jpeg_parts import (
+    APP1,
+    APP13,
+    COMMENT,
+    PHOTOSHOP,
+    JpegParts,
+    insert_segments,
+    read_jpeg_parts,
+    segment,
+)
 from urushi.image.libvips import fields_of, vips
 from urushi.image.photoshop import true_resources
 from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk
@@ -200,7 +208,7 @@ class Luggage:
         if cut is None:
             self._lost["XMP (too long for a JPEG)"] = None
             return None
-        self._segments += [(jpeg_parts.APP1, piece) for piece in cut[1]]
+        self._segments += [(APP1, piece) for piece in cut[1]]
         return cut[0]
 
     def _resources(self, image: Any, fields: set[str], iptc: bytes | None) -> bytes | None:
@@ -221,14 +229,14 @@ class Luggage:
             if kept.has_paths:
                 self._lost["Photoshop's paths"] = None
             return iptc
-        head = jpeg_parts.PHOTOSHOP
+        head = PHOTOSHOP
         whole = (b"" if inside else (iptc or b"").removeprefix(head)) + kept.block
         if len(whole) <= _LONGEST_RESOURCES:
             return head + whole if whole else None
         # Readers put the contents of several segments together.
         for at in range(0, len(whole), _LONGEST_RESOURCES):
             piece = head + whole[at : at + _LONGEST_RESOURCES]
-            self._segments.append((jpeg_parts.APP13, piece))
+            self._segments.append((APP13, piece))
         return None
 
     def _states_resolution(self, fields: set[str]) -> bool:
@@ -256,8 +264,8 @@ class Luggage:
             if texts or not states:
                 rewrite_png(path, add=texts, drop=() if states else (b"pHYs",))
         elif self.format == "jpeg" and not self.strip:
-            self._segments += [(jpeg_parts.COMMENT, text) for text in self._jpeg.comments]
-            jpeg_parts.insert_segments(path, [jpeg_parts.segment(*s) for s in self._segments])
+            self._segments += [(COMMENT, text) for text in self._jpeg.comments]
+            insert_segments(path, [segment(*s) for s in self._segments])
         if self.format != "tiff":
             take_out(path, self.format, self._made_up(states))
         if not self.strip:
