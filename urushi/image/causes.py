@@ -7,12 +7,11 @@ from urushi.image.foreign import foreign_name, foreign_title, way_out
 from urushi.image.formats import FORMATS, READ_SUFFIXES
 from urushi.image.jpeg_parts import read_jpeg_parts
 from urushi.image.libvips import reason
-from urushi.image.png_chunks import read_png_parts
 from urushi.image.tiff_exif import read_tags
 
-__all__ = ["has_refused_profile", "misleading_variant", "unknown_format", "unread"]
+__all__ = ["misleading_variant", "unknown_format", "unread"]
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PROFILE = 258, 259, 262, 34675
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _COMPRESSIONS = {
     6: "old JPEG",
     32766: "NeXT",
@@ -58,18 +57,6 @@ def misleading_variant(path: Path, format: str) -> str | None:
     what = _PHOTOMETRICS[number]
     first = "develop it to RGB" if number in (32803, 34892) else "convert it to RGB"
     return f"'{path}' holds {what}, where grey, RGB or CMYK was expected: {first} first."
-
-
-def has_refused_profile(path: Path, format: str) -> bool:
-    """Whether a file has an ICC profile after all, where libvips gave none.
-
-    libvips leaves out what is broken, or of other channels than the picture.
-    """
-    if format == "jpeg":
-        return read_jpeg_parts(path).profile
-    if format == "png":
-        return read_png_parts(path).profile
-    return format == "tiff" and _PROFILE in read_tags(path, only=(_PROFILE,))
 
 
 def unread(path: Path, format: str, error: Exception) -> str:

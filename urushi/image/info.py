@@ -6,7 +6,7 @@ from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.broken_jpeg import damage_of
-from urushi.image.causes import has_refused_profile, misleading_variant, unknown_format, unread
+from urushi.image.causes import misleading_variant, unknown_format, unread
 from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.pillow_pictures import pillow_header
@@ -126,11 +126,6 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
         raise TooLargeError(
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
-        )
-    if not info.has_profile and has_refused_profile(path, format):
-        notes.append(
-            "Its colour profile is broken or made for other channels, so it is left out and the"
-            " usual colours are taken for granted."
         )
     return Header(info, _plain(image), notes, damage)
 

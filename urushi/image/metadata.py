@@ -27,7 +27,7 @@ from urushi.image.jpeg_parts import (
 )
 from urushi.image.libvips import fields_of, vips
 from urushi.image.photoshop import true_resources
-from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk
+from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk, xmp_chunk
 from urushi.image.tiff_exif import Tag, append_exif, read_exif, read_tags
 from urushi.image.tiff_tags import RESOLUTION, private_tags
 from urushi.image.xmp import split_xmp, true_xmp
@@ -74,6 +74,7 @@ class Luggage:
     _lost: dict[str, None] = field(default_factory=dict)
     # Contents of segments of a JPEG, with their numbers, for `finish`.
     _segments: list[tuple[int, bytes]] = field(default_factory=list)
+    _chunks: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         path = self.header.info.path
@@ -182,7 +183,10 @@ class Luggage:
                 image.set_type(blob, "exif-data", exif)
                 keep |= _EXIF
         packet = self._packet(source.get("xmp-data") if "xmp-data" in fields else None)
-        if packet is not None:
+        if packet is not None and self.format == "png":
+            # libvips would write it as `zTXt`, which is Latin-1.
+            self._chunks.append(xmp_chunk(packet))
+        elif packet is not None:
             image.set_type(blob, "xmp-data", packet)
             keep |= _XMP
         iptc = source.get("iptc-data") if "iptc-data" in fields else None
@@ -243,9 +247,11 @@ class Luggage:
         """Whether the source says how large it is to be printed."""
         image = self.header.image
         if self._from == "png":
-            return self._png.states_size or bool(_EXIF_RESOLUTION & fields)
+            # The fields of EXIF hold what libvips makes up, too.
+            exif = bytes(image.get("exif-data")) if "exif-data" in fields else b""
+            return self._png.states_size or RESOLUTION[0] in tags_of(exif)
         if self._from == "tiff":
-            return RESOLUTION[0] in self._tags
+            return RESOLUTION[0] in self._tags and abs(image.xres - _NO_RESOLUTION) > 1e-6
         if abs(image.xres - _NO_RESOLUTION) < 1e-6:
             return False
         return "resolution-unit" in fields or abs(image.xres - _USUAL_RESOLUTION) > 0.01
@@ -260,7 +266,7 @@ class Luggage:
         if self.format == "tiff":
             self._finish_tiff(path, states)
         elif self.format == "png":
-            texts = [] if self.strip else self._texts()
+            texts = [] if self.strip else self._chunks + self._texts()
             if texts or not states:
                 rewrite_png(path, add=texts, drop=() if states else (b"pHYs",))
         elif self.format == "jpeg" and not self.strip:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PngParts", "read_png_parts", "rewrite_png", "text_chunk"]
+__all__ = ["PngParts", "read_png_parts", "rewrite_png", "text_chunk", "xmp_chunk"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -73,6 +73,11 @@ def text_chunk(keyword: str, text: str) -> bytes:
         return _chunk(b"tEXt", name + b"\0" + text.encode("latin-1"))
     except UnicodeEncodeError:
         return _chunk(b"iTXt", name + b"\0\0\0\0\0" + text.encode())
+
+
+def xmp_chunk(packet: bytes) -> bytes:
+    """An XMP packet as a chunk (XMP part 3, 1.1.5)."""
+    return _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
 
 
 def rewrite_png(path: Path, *, add: Sequence[bytes], drop: Sequence[bytes]) -> None:
