@@ -30,14 +30,14 @@ class Blend:
     """
 
     def __init__(self, like: PictureInfo, layout: Layout, scale: int = 1) -> None:
-        header = read_header(like.path, None)
+        header = read_header(like.path, None, like.page)
         self._info, self._layout = header.info, layout
         same = layout.kind == header.info.kind
         self._own = colours_of(header)
         self._colours = self._own if same else layout.plain()
         self._by_change = scale == 1 and not self._colours.exact_at(layout.bits)
         self._transparency = survey(header.info)
-        needed = layout.alpha or self._by_change
+        needed = layout.extra or self._by_change
         self._source = NativeRows(header) if needed else None
         self._alpha = None
         if self._source is not None and scale > 1:
@@ -56,24 +56,24 @@ class Blend:
         channels = self._info.channels
         if self._by_change:
             values = self._change(native[..., :channels], restored)
-            if self._info.has_alpha and self._transparency.hollow:
-                hidden = native[..., channels] == 0
+            if self._info.alpha_band is not None and self._transparency.hollow:
+                hidden = native[..., self._info.alpha_band] == 0
                 if hidden.any():
                     values[hidden] = self._colours.from_working(restored)[hidden]
         else:
             values = self._colours.from_working(restored)
         samples = self._layout.quantise(values)
         self._row += restored.shape[0]
-        if not self._layout.alpha:
+        if not self._layout.extra:
             return samples
-        alpha = self._layout.convert(native[..., channels:])
-        return np.concatenate([samples, alpha], axis=2)
+        extra = self._layout.convert(native[..., list(self._layout.bands_taken)])
+        return np.concatenate([samples, extra], axis=2)
 
     def _read_alpha(self, rows: int) -> np.ndarray:
-        """The next rows of the source's transparency, full intensity 1."""
+        """The next rows of what stands beside the source's colours, full intensity 1."""
         assert self._source is not None
-        alpha = scaled(self._source.read(rows)[..., self._info.channels :])
-        return alpha.astype(np.float32, copy=False)
+        extra = scaled(self._source.read(rows)[..., list(self._layout.bands_taken)])
+        return extra.astype(np.float32, copy=False)
 
     def _change(self, native: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """The source's samples plus the change, full intensity 1."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
+from urushi.image.contents import ALPHA, Contents, contents_of
 from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import open_image, reason, vips
 
@@ -36,10 +37,15 @@ class PictureInfo:
         width, height: in pixels, after the orientation is applied.
         kind: 'grey', 'rgb' or 'cmyk'.
         bits: per sample; 32 is floating point, and 10 or 12 bits of AVIF count as 16.
-        has_alpha: whether there are channels beyond the colour ones.
+        has_alpha: whether one of the channels beyond the colour ones is transparency.
         has_profile: whether an ICC profile is embedded.
         orientation: EXIF's number 1..8 as the file has it; the pixels are turned when read.
-        pages: how many pictures the file holds; the first is read.
+        pages: how many pictures the file holds that can be read: pages of a TIFF, frames of an
+            animated WebP. Previews and masks do not count.
+        page: which of them this is, from 0.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 and 2 are
+            transparency, 0 is anything else, such as infrared, a spot ink or a selection.
+        beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
     """
 
     path: Path
@@ -52,6 +58,15 @@ class PictureInfo:
     has_profile: bool
     orientation: int
     pages: int = 1
+    page: int = 0
+    extra: tuple[int, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    @property
+    def alpha_band(self) -> int | None:
+        """Which of the file's channels is transparency, counted from 0 with the colours."""
+        found = [i for i, kind in enumerate(self.extra) if kind in ALPHA]
+        return self.channels + found[0] if found else None
 
     @property
     def channels(self) -> int:
@@ -86,35 +101,63 @@ class Header:
 
 
 def inspect_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
 ) -> PictureInfo:
     """Reads what a file holds, without its pixels.
 
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
         TooLargeError: more than `max_pixels`.
     """
-    return read_header(Path(path), max_pixels).info
+    return read_header(Path(path), max_pixels, page).info
 
 
-def read_header(path: Path, max_pixels: int | None) -> Header:
+def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
+    contents = contents_of(path, format)
+    if page is not None and contents.pages is not None:
+        _check_page(path, page, contents.pages)
     try:
-        image = open_image(path, format)
-        info = _describe(path, format, image)
+        image = open_image(path, format, **contents.place(page or 0))
+        info = _describe(path, format, image, contents, page or 0)
     except vips().Error as error:
+        if page and contents.pages is None:
+            first = read_header(path, max_pixels).info
+            _check_page(path, page, first.pages)
         raise UnreadableError(damaged(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
-    return Header(info, _plain(image))
+    return Header(info, _plain(image), [*contents.notes, *_notes(info, page)])
+
+
+def _check_page(path: Path, page: int, pages: int) -> None:
+    if page >= pages:
+        holds = "1 picture" if pages == 1 else f"{pages} pictures"
+        raise UnreadableError(
+            f"'{path}' holds {holds}, so there is no page {page + 1}: ask for pages 1 to {pages}."
+        )
+
+
+def _notes(info: PictureInfo, page: int | None) -> list[str]:
+    """What is left out of a file because it cannot be read, or was not asked for."""
+    notes = []
+    if page is None and info.pages > 1:
+        notes.append(
+            f"Only the first of {info.pages} pictures was taken: the others are not in the result."
+        )
+    if info.beside:
+        what = " and ".join(info.beside)
+        notes.append(f"The file also holds {what}: not in the result, so keep the original.")
+    return notes
 
 
 def damaged(path: Path, format: str, error: Exception) -> str:
@@ -149,9 +192,18 @@ def _recognise(path: Path) -> str:
     return format
 
 
-def _describe(path: Path, format: str, image: Any) -> PictureInfo:
+def _describe(
+    path: Path, format: str, image: Any, contents: Contents, page: int
+) -> PictureInfo:
     """Turns libvips' header into ours."""
-    kind = _kind(path, image)
+    kind = contents.kind(page)
+    if kind is None or image.bands < _CHANNELS[kind]:
+        kind = _kind(path, image)
+    if contents.has_own_inks(page):
+        raise UnreadableError(
+            f"'{path}' is separated into {image.bands} inks that are not CMYK: convert it to RGB or"
+            " CMYK first."
+        )
     bits = _BITS_OF_FORMAT.get(image.format)
     if bits is None:
         raise UnreadableError(
@@ -164,6 +216,12 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
     orientation = int(image.get("orientation")) if turned else 1
     if not 1 <= orientation <= 8:
         orientation = 1
+    extra = contents.extra(page, image.bands - _CHANNELS[kind])
+    if extra is None:
+        raise UnreadableError(
+            f"'{path}' has transparency that is multiplied in, behind channels of another kind:"
+            " save it with straight transparency, or without those channels."
+        )
     width, height = image.width, image.height
     if orientation >= 5:
         width, height = height, width
@@ -174,10 +232,13 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
         height=height,
         kind=kind,
         bits=bits,
-        has_alpha=image.bands > _CHANNELS[kind],
+        has_alpha=any(value in ALPHA for value in extra),
         has_profile="icc-profile-data" in fields,
         orientation=orientation,
-        pages=int(image.get("n-pages")) if "n-pages" in fields else 1,
+        pages=contents.pages or (int(image.get("n-pages")) if "n-pages" in fields else 1),
+        page=page,
+        extra=extra,
+        beside=contents.beside,
     )
 
 

@@ -42,8 +42,10 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(path: Path, format: str) -> Any:
+def open_image(path: Path, format: str, **place: int) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
+
+    `place` says which of its pictures: libvips' `page` and `subifd`.
 
     The loader is named outright: libvips' own search would parse brackets in file names as
     options and could choose a loader for something that is no picture.
@@ -52,7 +54,7 @@ def open_image(path: Path, format: str) -> Any:
         pyvips.Error: what libvips says when the header is damaged.
     """
     loader = getattr(vips().Image, FORMATS[format].loader)
-    return loader(str(path), access="sequential", fail_on="error")
+    return loader(str(path), access="sequential", fail_on="error", **place)
 
 
 def interpretation(kind: str, dtype: np.dtype) -> str:

@@ -9,6 +9,7 @@ from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc
 from urushi.image.libvips import vips
 from urushi.image.tiff_exif import append_exif, read_exif
+from urushi.image.tiff_pages import page_offset
 
 __all__ = ["carry_over", "carry_over_to_tiff"]
 
@@ -75,7 +76,7 @@ def carry_over(
         ) or field in ("image-description",):
             image.set_type(text, field, source.get(field))
     if header.info.format == "tiff" and format != "tiff":
-        exif = read_exif(header.info.path)
+        exif = read_exif(header.info.path, start=_page_offset(header))
         if exif is not None:
             image.set_type(blob, "exif-data", exif)
             keep |= _EXIF
@@ -110,11 +111,15 @@ def _states_resolution(source: Any, fields: set[str]) -> bool:
     return "resolution-unit" in fields or abs(source.xres - _USUAL_RESOLUTION) > 0.01
 
 
+def _page_offset(header: Header) -> int | None:
+    return page_offset(header.info.path, header.info.page)
+
+
 def carry_over_to_tiff(path: Path, header: Header, scale: int = 1) -> None:
     """Gives a finished TIFF its source's EXIF, which libvips does not write there."""
     info = header.info
     if info.format == "tiff":
-        exif = read_exif(info.path, longest=None)
+        exif = read_exif(info.path, longest=None, start=_page_offset(header))
     else:
         exif = header.image.get("exif-data") if "exif-data" in header.image.get_fields() else None
     if exif is not None:

@@ -16,7 +16,7 @@ from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
 
-__all__ = ["Layout", "Target", "lay_out"]
+__all__ = ["Layout", "Target", "lay_out", "left_out"]
 
 _DTYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
 
@@ -29,7 +29,8 @@ class Layout:
         format: a name in `FORMATS`.
         kind: 'grey', 'rgb' or 'cmyk'.
         bits: 8, 16 or 32.
-        alpha: number of channels beyond the colour ones.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers.
+        bands_taken: where each of those stands in the source.
         keeps_profile: whether the source's ICC profile describes these samples too.
         steps: the largest value a sample can take when rounded; 4095 in AVIF's 12 bits.
     """
@@ -37,8 +38,9 @@ class Layout:
     format: str
     kind: str
     bits: int
-    alpha: int
+    extra: tuple[int, ...]
     keeps_profile: bool
+    bands_taken: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> np.dtype:
@@ -47,8 +49,8 @@ class Layout:
 
     @property
     def bands(self) -> int:
-        """Number of channels, alpha included."""
-        return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + self.alpha
+        """Number of channels, those beyond the colours included."""
+        return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + len(self.extra)
 
     def plain(self) -> PlainColours:
         """The conversion for samples without a profile."""
@@ -83,7 +85,9 @@ class Target:
         TargetError: the name, the folder or an existing file stands in the way.
     """
 
-    def __init__(self, path: Path, like: PictureInfo | None, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, like: PictureInfo | None, overwrite: bool, pages: int = 1
+    ) -> None:
         format = name_of(path)
         if format is None:
             known = " ".join(SUPPORTED_SUFFIXES)
@@ -100,14 +104,15 @@ class Target:
         # A link is followed: what it points to is replaced, and the link stays.
         self._final = Path(os.path.realpath(path))
         try:
-            self._check(like)
+            self._check(like, pages)
         except OSError as error:  # a folder on the way that may not be searched
             raise self.failure((error.strerror or str(error)).lower()) from error
         token = f".{self._final.stem[:40]}-{secrets.token_hex(4)}"
         self.spool = self._final.with_name(f"{token}.rows")
-        self._result = self._final.with_name(f"{token}.part")
+        self.result = self._final.with_name(f"{token}.part")
+        self._page = self._final.with_name(f"{token}.page.part")
 
-    def _check(self, like: PictureInfo | None) -> None:
+    def _check(self, like: PictureInfo | None, pages: int) -> None:
         if self._final.is_dir():
             raise TargetError(f"'{self.path}' is a folder, where a file name was expected.")
         if not self._final.parent.is_dir():
@@ -122,9 +127,20 @@ class Target:
                 f"'{self.path}' exists already and is left as it is: overwrite it explicitly or"
                 " choose another name."
             )
-        if like is not None and like.pages > 1 and self._final.samefile(like.path):
+        if like is not None and self._final.samefile(like.path):
+            self._check_in_place(like, pages)
+
+    def _check_in_place(self, like: PictureInfo, pages: int) -> None:
+        """Nothing that lies in a file beside its picture may be lost where it replaces itself."""
+        if pages < like.pages:
+            remain = "only the first" if pages == 1 else f"only {pages} of them"
             raise TargetError(
-                f"'{self.path}' holds {like.pages} pictures and only the first would remain:"
+                f"'{self.path}' holds {like.pages} pictures and {remain} would remain:"
+                " write to another name."
+            )
+        if like.beside:
+            raise TargetError(
+                f"'{self.path}' also holds {' and '.join(like.beside)}, which would be lost:"
                 " write to another name."
             )
 
@@ -146,21 +162,27 @@ class Target:
 
     def create_result(self) -> Path:
         """The file that the encoder fills; made here so that it gets the usual permissions."""
-        self._result.touch(exist_ok=False)
-        return self._result
+        self.result.touch(exist_ok=False)
+        return self.result
+
+    def create_page(self) -> Path:
+        """The file that the encoder fills with a page, before it joins the result."""
+        self._page.unlink(missing_ok=True)
+        self._page.touch(exist_ok=False)
+        return self._page
 
     def commit(self) -> None:
         """Makes the result the target, in one step."""
-        with self._result.open("rb") as file:
+        with self.result.open("rb") as file:
             os.fsync(file.fileno())
         if self._overwrite:
             if self._final.exists():
-                shutil.copymode(self._final, self._result)
-            self._result.replace(self._final)
+                shutil.copymode(self._final, self.result)
+            self.result.replace(self._final)
             return
         try:
             # Unlike a rename, a link never replaces a file that appeared in the meantime.
-            os.link(self._result, self._final)
+            os.link(self.result, self._final)
         except FileExistsError:
             raise TargetError(
                 f"'{self.path}' appeared while it was being made and is left as it is:"
@@ -170,12 +192,12 @@ class Target:
             # File systems without hard links, such as FAT.
             if self._final.exists():
                 raise
-            self._result.rename(self._final)
+            self.result.rename(self._final)
 
     def clean_up(self) -> None:
         """Removes what was only needed on the way."""
-        self.spool.unlink(missing_ok=True)
-        self._result.unlink(missing_ok=True)
+        for path in (self.spool, self.result, self._page):
+            path.unlink(missing_ok=True)
 
 
 def lay_out(
@@ -197,15 +219,38 @@ def lay_out(
         raise TargetError(f"'{target.path}' cannot have {wanted} bits: choose 8, 16 or 32.")
     depth = max((d for d in entry.depths if d <= wanted), default=entry.depths[0])
     if like is None:
-        return Layout(target.format, "rgb", depth, 0, False)
+        return Layout(target.format, "rgb", depth, (), False)
     kind = like.kind if like.kind in entry.kinds else "rgb"
-    alpha = 0
-    if like.has_alpha:
-        seen = survey(like)
-        alpha = 0 if seen.opaque and not entry.alpha else 1
-        if alpha and not entry.alpha:
-            raise TargetError(
-                f"'{target.path}' cannot hold the transparency of '{like.path}' because"
-                f" {entry.title} has none: choose PNG, TIFF or WebP."
-            )
-    return Layout(target.format, kind, depth, alpha, kind == like.kind)
+    taken = _bands_taken(target, like)
+    extra = tuple(like.extra[band - like.channels] for band in taken)
+    return Layout(target.format, kind, depth, extra, kind == like.kind, taken)
+
+
+def _bands_taken(target: Target, like: PictureInfo) -> tuple[int, ...]:
+    """Which of the source's channels beyond the colours the target has, too."""
+    entry = FORMATS[target.format]
+    if target.format == "tiff":
+        return tuple(range(like.channels, like.channels + len(like.extra)))
+    if like.alpha_band is None or (not entry.alpha and survey(like).opaque):
+        return ()
+    if not entry.alpha:
+        raise TargetError(
+            f"'{target.path}' cannot hold the transparency of '{like.path}' because"
+            f" {entry.title} has none: choose PNG, TIFF or WebP."
+        )
+    return (like.alpha_band,)
+
+
+def left_out(layout: Layout, like: PictureInfo) -> str:
+    """What becomes of channels that are neither colour nor transparency; empty without any."""
+    count = sum(like.channels + i != like.alpha_band for i in range(len(like.extra)))
+    if not count:
+        return ""
+    what = "1 further channel" if count == 1 else f"{count} further channels"
+    if len(layout.extra) == len(like.extra):
+        return f"{what} beside colour and transparency kept, unrestored."
+    title = FORMATS[layout.format].title
+    return (
+        f"{what} of the source (infrared, inks, selections or the like) left out, because {title}"
+        " cannot hold such: choose TIFF to keep all."
+    )
