@@ -36,6 +36,7 @@ from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.image.pages import Pages
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, Job
     from urushi.inference.restorer import Restorer
@@ -93,6 +94,14 @@ def restore(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
     ] = False,
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            "--pages",
+            metavar="first|all|N|N-M",
+            help="Of files with several: all of a TIFF into a TIFF otherwise, else the first.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore again what is there already.")
     ] = False,
@@ -116,9 +125,11 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
 
     out = Output(json=json, quiet=quiet)
+    chosen = None if pages is None else parse_pages(pages)
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     if dry_run:
         _tell_plan(out, jobs)
@@ -136,8 +147,9 @@ def restore(
             strip_metadata=strip_metadata,
             quality=quality,
             max_pixels=limit,
+            pages=chosen,
         )
-        sheets = _write_sheets(out, jobs, report, output, limit) if compare else {}
+        sheets = _write_sheets(out, jobs, report, output, limit, chosen) if compare else {}
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     if out.json:
@@ -217,6 +229,7 @@ def _write_sheets(
     report: "BatchReport",
     output: str | None,
     max_pixels: int | None,
+    pages: "Pages | None",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.compare import sheet_paths, write_before_after
@@ -229,7 +242,10 @@ def _write_sheets(
         try:
             if result.source.resolve() == result.target.resolve():
                 raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
-            write_before_after(result.source, result.target, path, max_pixels=max_pixels)
+            first = pages.first if pages is not None and pages.first else None
+            write_before_after(
+                result.source, result.target, path, max_pixels=max_pixels, page=first
+            )
             sheets[path] = ""
         except UrushiError as error:
             sheets[path] = str(error)

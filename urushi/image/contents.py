@@ -86,6 +86,15 @@ class Contents:
         return tuple(2 if value == _PREMULTIPLIED else value for value in values)
 
     @property
+    def larger_page(self) -> int | None:
+        """A page so much larger than the first that the first may be its preview."""
+        pages = self.tiff.pages if self.tiff is not None else ()
+        if len(pages) < 2:
+            return None
+        largest = max(range(len(pages)), key=lambda number: pages[number].pixels)
+        return largest if pages[largest].pixels >= 4 * pages[0].pixels else None
+
+    @property
     def beside(self) -> tuple[str, ...]:
         """What the file holds that cannot be read, each as a few words."""
         found = []

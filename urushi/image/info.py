@@ -136,7 +136,8 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
-    return Header(info, _plain(image), [*contents.notes, *_notes(info, page)])
+    notes = [*contents.notes, *_notes(info, page, contents.larger_page)]
+    return Header(info, _plain(image), notes)
 
 
 def _check_page(path: Path, page: int, pages: int) -> None:
@@ -147,13 +148,16 @@ def _check_page(path: Path, page: int, pages: int) -> None:
         )
 
 
-def _notes(info: PictureInfo, page: int | None) -> list[str]:
+def _notes(info: PictureInfo, page: int | None, larger: int | None) -> list[str]:
     """What is left out of a file because it cannot be read, or was not asked for."""
     notes = []
     if page is None and info.pages > 1:
+        what, keep = ("frames", "") if info.format != "tiff" else ("pages", "a TIFF keeps all, ")
         notes.append(
-            f"Only the first of {info.pages} pictures was taken: the others are not in the result."
+            f"Only the first of {info.pages} {what} was taken: {keep}--pages takes another."
         )
+        if larger is not None:
+            notes.append(f"Page {larger + 1} is much larger, perhaps the picture itself.")
     if info.beside:
         what = " and ".join(info.beside)
         notes.append(f"The file also holds {what}: not in the result, so keep the original.")

@@ -100,7 +100,7 @@ class TiffFile:
             raise
 
     def _read_form(self) -> Form:
-        head = self.bytes(0, 4)
+        head = self.take(0, 4)
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         if order is None:
             raise ValueError("no TIFF")
@@ -120,7 +120,7 @@ class TiffFile:
     ) -> None:
         self.file.close()
 
-    def bytes(self, start: int, size: int) -> bytes:
+    def take(self, start: int, size: int) -> bytes:
         """Exactly so many bytes from there."""
         self.file.seek(start)
         data = self.file.read(size)
@@ -134,7 +134,7 @@ class TiffFile:
         Raises:
             one of `DAMAGE`: the chain leads out of the file or back into itself.
         """
-        (place,) = self.form.offset.unpack(self.bytes(self.form.link, self.form.offset.size))
+        (place,) = self.form.offset.unpack(self.take(self.form.link, self.form.offset.size))
         seen: set[int] = set()
         while place:
             if place in seen or len(seen) > _MOST_DIRECTORIES:
@@ -147,10 +147,10 @@ class TiffFile:
     def directory(self, start: int) -> Directory:
         """The directory that begins there."""
         form = self.form
-        (count,) = form.count.unpack(self.bytes(start, form.count.size))
+        (count,) = form.count.unpack(self.take(start, form.count.size))
         if not 0 < count <= _MOST_ENTRIES:
             raise ValueError("no directory")
-        data = self.bytes(start + form.count.size, count * form.entry.size)
+        data = self.take(start + form.count.size, count * form.entry.size)
         entries: dict[int, Entry] = {}
         for tag, kind, number, value in form.entry.iter_unpack(data):
             entries.setdefault(tag, Entry(kind, number, value))
@@ -164,7 +164,7 @@ class TiffFile:
         """The values of an entry as they stand."""
         if entry.size <= len(entry.value):
             return entry.value[: entry.size]
-        return self.bytes(self.form.offset.unpack(entry.value)[0], entry.size)
+        return self.take(self.form.offset.unpack(entry.value)[0], entry.size)
 
     def numbers(
         self, directory: Directory, tag: int, most: int = 65536

@@ -63,7 +63,7 @@ class TiffPage:
         return self.width * self.height
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Of its samples, uncompressed."""
         return self.pixels * self.samples * -(-self.bits // 8)
 
@@ -102,7 +102,7 @@ def tiff_pages(path: Path) -> TiffPages:
 
 def bytes_of_pages(path: Path) -> int:
     """Bytes of the samples of all pages, uncompressed; 0 where this is no TIFF."""
-    return sum(page.bytes for page in tiff_pages(path).pages)
+    return sum(page.size for page in tiff_pages(path).pages)
 
 
 def page_offset(path: Path, number: int) -> int | None:
@@ -220,7 +220,7 @@ def _page(tiff: TiffFile, directory: Directory, number: int, sub: int | None) ->
 def _raw_signature(tiff: TiffFile) -> str:
     """What the first bytes tell of a camera's raw file."""
     try:
-        mark = tiff.bytes(8, 4)
+        mark = tiff.take(8, 4)
     except DAMAGE:
         return ""
     if mark[:2] == b"CR" and not tiff.form.big:
@@ -250,7 +250,7 @@ def _has_layers(tiff: TiffFile, directory: Directory) -> bool:
     if entry is None or entry.size <= 40:
         return False
     try:
-        head = tiff.bytes(tiff.form.offset.unpack(entry.value)[0], min(entry.size, 2**16))
+        head = tiff.take(tiff.form.offset.unpack(entry.value)[0], min(entry.size, 2**16))
     except DAMAGE:
         return False
     for key in (b"Layr", b"Lr16", b"Lr32"):

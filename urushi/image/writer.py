@@ -317,7 +317,7 @@ def write_picture(
     overwrite: bool = False,
     strip_metadata: bool = False,
     quality: int | None = None,
-) -> None:
+) -> list[str]:
     """Writes a whole picture; see `PictureWriter`.
 
     Args:
@@ -325,6 +325,9 @@ def write_picture(
         pixels: `(H, W, 3)` in the working space.
         like: the source whose nature and metadata to keep, or None for plain sRGB.
         bits, overwrite, strip_metadata, quality: as `PictureWriter`.
+
+    Returns:
+        Sentences about what the target lacks, or holds in another form than `like`.
     """
     if isinstance(like, Path):
         like = inspect_picture(like, max_pixels=None)
@@ -340,3 +343,4 @@ def write_picture(
         quality=quality,
     ) as writer:
         writer.write(pixels)
+    return writer.notes
