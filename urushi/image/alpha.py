@@ -6,12 +6,12 @@ smear that over the edge of what is visible. There, the neighbouring visible col
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from urushi.image.colour import colours_of, scaled
-from urushi.image.info import PictureInfo, read_header
+from urushi.image.info import PictureInfo, read_again
+from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
 
 __all__ = ["Transparency", "survey"]
@@ -71,16 +71,13 @@ def survey(info: PictureInfo) -> Transparency:
     """Looks through a picture once; asking again about an unchanged file costs nothing."""
     if info.alpha_band is None:
         return Transparency(True, False, np.empty((0, 0, 3), np.float32), 1)
-    stat = info.path.stat()
-    return _survey(
-        info.path, info.page, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    )
+    return _survey(info, info.identity or identity_of(info.path))
 
 
 @functools.lru_cache(maxsize=2)
-def _survey(path: Path, page: int, identity: tuple[int, ...]) -> Transparency:
+def _survey(info: PictureInfo, identity: Identity) -> Transparency:
     """See `survey`. `identity` tells one state of the file from another."""
-    header = read_header(path, None, page)
+    header = read_again(info)
     info, colours = header.info, colours_of(header)
     band = info.alpha_band
     assert band is not None

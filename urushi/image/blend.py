@@ -7,7 +7,7 @@ import numpy as np
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of, scaled
 from urushi.image.enlarge import enlarge_rows
-from urushi.image.info import PictureInfo, read_header
+from urushi.image.info import PictureInfo, read_again
 from urushi.image.source import NativeRows
 from urushi.image.target import Layout
 
@@ -34,7 +34,7 @@ class Blend:
     """
 
     def __init__(self, like: PictureInfo, layout: Layout, scale: int = 1) -> None:
-        header = read_header(like.path, None, like.page)
+        header = read_again(like)
         self._info, self._layout = header.info, layout
         same = layout.kind == header.info.kind
         self._own = colours_of(header)

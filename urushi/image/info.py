@@ -1,6 +1,6 @@
 """What a picture's file holds, read from its header."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,16 @@ from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.contents import ALPHA, Contents, contents_of
 from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import open_image, reason, vips
+from urushi.image.opened import Identity, OpenFile, check_unchanged
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Header", "PictureInfo", "inspect_picture", "read_header"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "Header",
+    "PictureInfo",
+    "inspect_picture",
+    "read_again",
+    "read_header",
+]
 
 DEFAULT_MAX_PIXELS = 2**30
 """Pictures with more pixels than this (about a gigapixel) are refused unless told otherwise."""
@@ -46,6 +54,7 @@ class PictureInfo:
         extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 and 2 are
             transparency, 0 is anything else, such as infrared, a spot ink or a selection.
         beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
+        identity: of the file when it was opened; None where this was not read from a file.
     """
 
     path: Path
@@ -61,6 +70,7 @@ class PictureInfo:
     page: int = 0
     extra: tuple[int, ...] = ()
     beside: tuple[str, ...] = ()
+    identity: Identity | None = field(default=None, compare=False, repr=False)
 
     @property
     def alpha_band(self) -> int | None:
@@ -120,14 +130,21 @@ def inspect_picture(
 def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
-    contents = contents_of(path, format)
-    if page is not None and contents.pages is not None:
-        _check_page(path, page, contents.pages)
     try:
-        image = open_image(path, format, **contents.place(page or 0))
-        info = _describe(path, format, image, contents, page or 0)
+        file = OpenFile(path)
+        contents = contents_of(path, format)
+        check_unchanged(path, file.identity)
+        if page is not None and contents.pages is not None:
+            _check_page(path, page, contents.pages)
+        image = open_image(file, format, **contents.place(page or 0))
+        described = _describe(path, format, image, contents, page or 0)
+        info = replace(described, identity=file.identity)
+    except OSError as error:
+        raise UnreadableError(
+            f"'{path}' cannot be opened ({reason(error)}): check who may read it."
+        ) from error
     except vips().Error as error:
-        if page and contents.pages is None:
+        if page and format != "tiff":
             first = read_header(path, max_pixels).info
             _check_page(path, page, first.pages)
         raise UnreadableError(damaged(path, format, error)) from error
@@ -164,6 +181,17 @@ def _notes(info: PictureInfo, page: int | None, larger: int | None) -> list[str]
     return notes
 
 
+def read_again(info: PictureInfo) -> Header:
+    """Opens a picture once more, for another pass.
+
+    Raises:
+        UnreadableError: the file is another one by now, or was changed.
+    """
+    header = read_header(info.path, None, info.page)
+    check_unchanged(info.path, info.identity, header.info.identity)
+    return header
+
+
 def damaged(path: Path, format: str, error: Exception) -> str:
     """The sentence for a file whose content breaks off or makes no sense."""
     return (
@@ -196,9 +224,7 @@ def _recognise(path: Path) -> str:
     return format
 
 
-def _describe(
-    path: Path, format: str, image: Any, contents: Contents, page: int
-) -> PictureInfo:
+def _describe(path: Path, format: str, image: Any, contents: Contents, page: int) -> PictureInfo:
     """Turns libvips' header into ours."""
     kind = contents.kind(page)
     if kind is None or image.bands < _CHANNELS[kind]:

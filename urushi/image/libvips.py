@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from urushi.image.formats import FORMATS
+from urushi.image.opened import OpenFile
 
 __all__ = ["can_write", "from_array", "open_image", "reason", "to_array", "vips"]
 
@@ -42,19 +43,25 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(path: Path, format: str, **place: int) -> Any:
+def open_image(source: Path | OpenFile, format: str, **place: int) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
 
-    `place` says which of its pictures: libvips' `page` and `subifd`.
-
-    The loader is named outright: libvips' own search would parse brackets in file names as
-    options and could choose a loader for something that is no picture.
+    The loader is named outright: libvips' own search could choose a loader for something that is
+    no picture. `place` says which of its pictures: libvips' `page` and `subifd`.
 
     Raises:
         pyvips.Error: what libvips says when the header is damaged.
+        OSError: the file cannot be opened.
     """
-    loader = getattr(vips().Image, FORMATS[format].loader)
-    return loader(str(path), access="sequential", fail_on="error", **place)
+    file = source if isinstance(source, OpenFile) else OpenFile(source)
+    stream = vips().SourceCustom()
+    stream.on_read(file.read)
+    stream.on_seek(file.seek)
+    loader = getattr(vips().Image, FORMATS[format].loader + "_source")
+    image = loader(stream, access="sequential", fail_on="error", **place)
+    # Lives as long as the image, and what is made of it: pyvips hands its references on.
+    image._references.append(stream)
+    return image
 
 
 def interpretation(kind: str, dtype: np.dtype) -> str:

@@ -1,20 +1,20 @@
 """Where a picture will be written, and how its samples are laid out there."""
 
+import functools
 import os
-import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from urushi.errors import TargetError
+from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
 from urushi.image.colour import PlainColours
 from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
+from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "lay_out", "left_out"]
 
@@ -107,10 +107,10 @@ class Target:
             self._check(like, pages)
         except OSError as error:  # a folder on the way that may not be searched
             raise self.failure((error.strerror or str(error)).lower()) from error
-        token = f".{self._final.stem[:40]}-{secrets.token_hex(4)}"
-        self.spool = self._final.with_name(f"{token}.rows")
-        self.result = self._final.with_name(f"{token}.part")
-        self._page = self._final.with_name(f"{token}.page.part")
+        self._spool: Part | None = None
+        self._result: Part | None = None
+        self._page: Part | None = None
+        _clear(self._final.parent)
 
     def _check(self, like: PictureInfo | None, pages: int) -> None:
         if self._final.is_dir():
@@ -123,10 +123,7 @@ class Target:
         if not self._final.exists():
             return
         if not self._overwrite:
-            raise TargetError(
-                f"'{self.path}' exists already and is left as it is: overwrite it explicitly or"
-                " choose another name."
-            )
+            raise TakenError(taken(self.path))
         if like is not None and self._final.samefile(like.path):
             self._check_in_place(like, pages)
 
@@ -151,10 +148,17 @@ class Target:
             " permissions and free space."
         )
 
+    @property
+    def spool(self) -> Path:
+        """The file that collects rows."""
+        assert self._spool is not None
+        return self._spool.path
+
     def create_spool(self, head: bytes) -> BinaryIO:
         """The file that collects rows, beginning with `head`."""
         try:
-            file = self.spool.open("xb")
+            self._spool = Part(self._final, "rows")
+            file = self._spool.path.open("r+b")
             file.write(head)
             return file
         except OSError as error:
@@ -162,42 +166,44 @@ class Target:
 
     def create_result(self) -> Path:
         """The file that the encoder fills; made here so that it gets the usual permissions."""
-        self.result.touch(exist_ok=False)
-        return self.result
+        self._result = Part(self._final)
+        return self._result.path
+
+    @property
+    def result(self) -> Path:
+        """The file that becomes the target."""
+        assert self._result is not None
+        return self._result.path
 
     def create_page(self) -> Path:
-        """The file that the encoder fills with a page, before it joins the result."""
-        self._page.unlink(missing_ok=True)
-        self._page.touch(exist_ok=False)
-        return self._page
+        """The file that the encoder fills with a further page, before it joins the result."""
+        if self._page is not None:
+            self._page.discard()
+        self._page = Part(self._final)
+        return self._page.path
+
+    def end_spool(self) -> None:
+        """Removes the rows of a page that is encoded."""
+        if self._spool is not None:
+            self._spool.discard()
+            self._spool = None
 
     def commit(self) -> None:
         """Makes the result the target, in one step."""
-        with self.result.open("rb") as file:
-            os.fsync(file.fileno())
-        if self._overwrite:
-            if self._final.exists():
-                shutil.copymode(self._final, self.result)
-            self.result.replace(self._final)
-            return
-        try:
-            # Unlike a rename, a link never replaces a file that appeared in the meantime.
-            os.link(self.result, self._final)
-        except FileExistsError:
-            raise TargetError(
-                f"'{self.path}' appeared while it was being made and is left as it is:"
-                " overwrite it explicitly or choose another name."
-            ) from None
-        except OSError:
-            # File systems without hard links, such as FAT.
-            if self._final.exists():
-                raise
-            self.result.rename(self._final)
+        assert self._result is not None
+        self._result.commit(self._overwrite)
 
     def clean_up(self) -> None:
         """Removes what was only needed on the way."""
-        for path in (self.spool, self.result, self._page):
-            path.unlink(missing_ok=True)
+        for part in (self._spool, self._result, self._page):
+            if part is not None:
+                part.discard()
+
+
+@functools.lru_cache(maxsize=256)
+def _clear(folder: Path) -> None:
+    """Removes what killed processes left in a folder, once: to look again and again is slow."""
+    remove_leftovers(folder)
 
 
 def lay_out(

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 __all__ = ["DAMAGE", "SIZES", "Directory", "Entry", "Form", "TiffFile", "pack_directory"]
 
-SIZES = {
-    **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8},
-    **{13: 4, 16: 8, 17: 8, 18: 8},
-}
+SIZES = dict(
+    zip((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8), strict=True)
+) | {13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of a value by TIFF's type."""
 
 DAMAGE = (OSError, struct.error, ValueError, OverflowError)
@@ -30,12 +29,17 @@ _MOST_DIRECTORIES = 2**20
 SUBDIRECTORIES = 330
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry:
     """One tag: its type, the number of its values, and its field, which holds them or points."""
 
     kind: int
     count: int
     value: bytes
+
+    def packed(self, form: "Form", tag: int) -> bytes:
+        """As it stands in a directory."""
+        return form.entry.pack(tag, self.kind, self.count, self.value)
 
     @property
     def size(self) -> int:
@@ -218,7 +222,7 @@ def pack_directory(
     entries, rest = [], b""
     for tag in tags:
         if tag not in given:
-            entries.append(form.entry.pack(tag, *kept[tag]))
+            entries.append(kept[tag].packed(form, tag))
             continue
         kind, data = given[tag]
         value = data

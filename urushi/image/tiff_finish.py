@@ -12,7 +12,6 @@ from pathlib import Path
 from urushi.image.info import PictureInfo
 from urushi.image.tiff_directories import (
     DAMAGE,
-
     SUBDIRECTORIES,
     Directory,
     Entry,
@@ -208,6 +207,6 @@ def _relocate(added: TiffFile, base: TiffFile, own: Directory, start: int) -> No
             if data is not None:
                 base.file.seek(place)
                 base.file.write(data)
-        entries += form.entry.pack(tag, *Entry(entry.kind, entry.count, value))
+        entries += Entry(entry.kind, entry.count, value).packed(form, tag)
     base.file.seek(start + own.offset + form.count.size)
     base.file.write(entries)

@@ -1,6 +1,7 @@
 """Which directories of a TIFF are its pictures: pages, not previews, masks or raw sensor data."""
 
 import functools
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,10 +255,11 @@ def _has_layers(tiff: TiffFile, directory: Directory) -> bool:
     except DAMAGE:
         return False
     for key in (b"Layr", b"Lr16", b"Lr32"):
-        for mark, order in ((b"8BIM" + key, "big"), (b"MIB8" + key[::-1], "little")):
+        for mark, order in ((b"8BIM" + key, ">I"), (b"MIB8" + key[::-1], "<I")):
             place = head.find(mark)
-            if place >= 0 and int.from_bytes(head[place + 8 : place + 12], order) > 16:
-                return True
+            if 0 <= place <= len(head) - 12:
+                if struct.unpack_from(order, head, place + 8)[0] > 16:
+                    return True
     return False
 
 

@@ -1,6 +1,7 @@
 """Writing pictures: whole or not at all, in the source's own colours and with its metadata."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +13,12 @@ from urushi.errors import TargetError
 from urushi.image.blend import Blend
 from urushi.image.described import fitted_header
 from urushi.image.formats import FORMATS
-from urushi.image.info import PictureInfo, inspect_picture, read_header
+from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
 from urushi.image.metadata import carry_over, carry_over_to_tiff
+from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
-from urushi.image.target import Layout, Target, lay_out, left_out
+from urushi.image.target import Target, lay_out, left_out
 from urushi.image.tiff_directories import DAMAGE, TiffFile
 from urushi.image.tiff_finish import amend, first_link, join, page_tags
 from urushi.image.tiff_pages import bytes_of_pages
@@ -39,8 +41,8 @@ class PictureWriter:
     format does. A picture enlarged by a whole factor keeps all that, too: its transparency is
     enlarged with it, and its resolution, so that it is printed as large as before. Where the source
     does not fit the format: CMYK becomes RGB, floating point 16 bit, 16 bit 8 bit, and a picture
-    with transparency is refused by JPEG. Channels that are neither colour nor transparency go into a
-    TIFF as they are, and into nothing else; `notes` says so.
+    with transparency is refused by JPEG. Channels that are neither colour nor transparency go into
+    a TIFF as they are, and into nothing else; `notes` says so.
 
     A TIFF may have several pages: `next_page` begins each but the first.
 
@@ -183,6 +185,8 @@ class PictureWriter:
     def _commit(self) -> None:
         """Finishes the last page, then gives the file its name."""
         self._guard(self._finish_page)
+        if self._like is not None:
+            check_unchanged(self._like.path, self._like.identity)
         self._guard(self._target.commit)
 
     def _guard(self, act: Callable[[], None]) -> None:
@@ -212,7 +216,7 @@ class PictureWriter:
             self._blend.close()
             self._blend = None
         self._spool = None
-        self._target.spool.unlink(missing_ok=True)
+        self._target.end_spool()
         self._finished += 1
 
     @property
@@ -257,7 +261,7 @@ class PictureWriter:
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
         keep, header, self._described = 0, None, None
         if self._like is not None:
-            header = read_header(self._like.path, None, self._like.page)
+            header = read_again(self._like)
             header, self._described, note = fitted_header(
                 header, layout, scale=self._scale, complete=self._complete
             )
@@ -271,7 +275,8 @@ class PictureWriter:
                 scale=self._scale,
             )
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
-        save(str(path), keep=keep, **self._options())
+        # Bytes, since a name need not be UTF-8.
+        save(os.fsencode(path), keep=keep, **self._options())
         if layout.format == "tiff" and header is not None and not self._strip:
             carry_over_to_tiff(path, header, self._scale)
 

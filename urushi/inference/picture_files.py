@@ -8,6 +8,7 @@ from pathlib import Path
 
 from urushi.errors import UnreadableError
 from urushi.image import DEFAULT_MAX_PIXELS, PictureWriter, inspect_picture, open_picture
+from urushi.image.opened import check_unchanged
 from urushi.image.pages import Pages, TakenPages, parse_pages, taken_pages
 from urushi.inference.restorer import Restorer
 
@@ -102,6 +103,7 @@ def restore_picture(
                 _naming_the_page(number, taken),
                 open_picture(source, max_pixels=max_pixels, page=number) as reader,
             ):
+                check_unchanged(source, info.identity, reader.info.identity)
                 width, height = reader.info.width, reader.info.height
                 size = {"width": active.scale * width, "height": active.scale * height}
                 if writer is None:
