@@ -83,7 +83,7 @@ def test_forbidden_file(tmp_path, picture):
 def test_camera_raw_is_not_taken_for_its_preview(tmp_path):
     write_picture(tmp_path / "a.tif", PIXELS)
     (tmp_path / "a.tif").rename(tmp_path / "a.nef")
-    with pytest.raises(UnreadableError, match="not a picture of a known format"):
+    with pytest.raises(UnreadableError, match="camera raw, which is not read: develop it"):
         inspect_picture(tmp_path / "a.nef")
 
 

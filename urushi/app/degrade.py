@@ -190,9 +190,13 @@ def _degrade_all(
     quality: int | None,
 ) -> None:
     from urushi.degradations.files import degrade_file, picture_seed
+    from urushi.image import left_out_sentence
     from urushi.inference.jobs import plan_batch
+    from urushi.inference.passed_over import passed_over
 
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    if left_out := passed_over(sources, output):
+        complain(f"note: {left_out_sentence(left_out)}")
     rows, failed = [], []
     with out.progress() as progress:
         for job in progress.track(jobs, description="degrading"):

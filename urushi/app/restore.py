@@ -127,12 +127,14 @@ def restore(
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
     from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
+    from urushi.inference.passed_over import passed_over
 
     out = Output(json=json, quiet=quiet)
     chosen = None if pages is None else parse_pages(pages)
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    left_out = passed_over(sources, output)
     if dry_run:
-        _tell_plan(out, jobs)
+        _tell_plan(out, jobs, left_out)
         return
     limit = _limit(max_pixels)
     restorer = choose_restorer(
@@ -152,11 +154,16 @@ def restore(
         sheets = _write_sheets(out, jobs, report, output, limit, chosen) if compare else {}
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
+    _tell_left_out(out, left_out)
     if out.json:
         files: dict[str, Any] = {
             "sheets": {str(path): problem or None for path, problem in sheets.items()}
         }
-        facts = {"restorer": restorer.describe(), "outdated": [str(path) for path in older]}
+        facts = {
+            "restorer": restorer.describe(),
+            "outdated": [str(path) for path in older],
+            "left_out": [str(path) for path in left_out],
+        }
         out.document({**report.to_json(), **facts, **(files if compare else {})})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
@@ -171,7 +178,14 @@ def _limit(max_pixels: int | None) -> int | None:
     return DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels or None
 
 
-def _tell_plan(out: Output, jobs: "list[Job]") -> None:
+def _tell_left_out(out: Output, left_out: list[Path]) -> None:
+    from urushi.image import left_out_sentence
+
+    if left_out and not out.quiet:
+        complain(f"note: {left_out_sentence(left_out)}")
+
+
+def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
     rows = []
     for job in jobs:
         if job.problem:
@@ -183,7 +197,9 @@ def _tell_plan(out: Output, jobs: "list[Job]") -> None:
         rows.append({"source": str(job.source), "target": str(job.target), "would": what})
         out.say(f"would {what} {job.source} -> {job.target}")
     if out.json:
-        out.document({"dry_run": True, "files": rows})
+        names = [str(path) for path in left_out]
+        out.document({"dry_run": True, "files": rows, "left_out": names})
+    _tell_left_out(out, left_out)
 
 
 class _Teller:

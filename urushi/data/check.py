@@ -19,6 +19,7 @@ from urushi.data.pairs import (
     INPUT_FOLDERS,
     TARGET_FOLDERS,
     PairedFolder,
+    find_left_out,
     find_pictures,
     whole_factor,
 )
@@ -47,6 +48,7 @@ class CheckReport(BaseModel):
         mismatched: (name, size of the input, size of the target) where the target's is neither that
             of the input nor a whole multiple of it.
         leaked: (name, the picture of the other folder that is or looks the same).
+        left_out: pictures of formats that are not read; they do not count as findings.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -65,6 +67,7 @@ class CheckReport(BaseModel):
     unmatched: tuple[str, ...]
     mismatched: tuple[tuple[str, str, str], ...]
     leaked: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()
 
     @computed_field
     @property
@@ -99,7 +102,8 @@ class CheckReport(BaseModel):
         found += [f"unmatched: {sentence}" for sentence in self.unmatched]
         found += [f"sizes differ: {name}, {a} and {b}" for name, a, b in self.mismatched]
         found += [f"in both folders: {name} and {other}" for name, other in self.leaked]
-        return [head, *(found or ["nothing found"])]
+        notes = [f"note: {_left_out_sentence(self.left_out)}"] if self.left_out else []
+        return [head, *notes, *(found or ["nothing found"])]
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,10 @@ def check_folder(
     """
     folder = Path(folder)
     files = find_pictures(folder)
+    left_out = tuple(p.relative_to(folder).as_posix() for p in find_left_out(folder))
     if not files:
+        if left_out:
+            raise DataError(f"{folder}: no picture can be read. {_left_out_sentence(left_out)}")
         raise DataError(f"{folder} holds no pictures: name a folder that does")
     paired = _as_pairs(folder)
     looks = _look_at(folder, files, on_progress)
@@ -158,7 +165,14 @@ def check_folder(
         unmatched=() if paired is None else paired.problems,
         mismatched=() if paired is None else _mismatched(paired, good, folder),
         leaked=() if against is None else _leaked(prints, Path(against)),
+        left_out=left_out,
     )
+
+
+def _left_out_sentence(names: tuple[str, ...]) -> str:
+    from urushi.image import left_out_sentence
+
+    return left_out_sentence(map(Path, names))
 
 
 def _as_pairs(folder: Path) -> PairedFolder | None:

@@ -6,7 +6,7 @@ suffix may differ, and so may a word that tells the side (``rain-12.png``, ``nor
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ __all__ = [
     "TARGET_FOLDERS",
     "Pair",
     "PairedFolder",
+    "find_left_out",
     "find_pictures",
     "whole_factor",
 ]
@@ -54,13 +55,27 @@ def find_pictures(folder: Path) -> list[Path]:
     """
     from urushi.image import is_picture_name
 
-    folder = Path(folder)
+    return _files(Path(folder), is_picture_name)
+
+
+def find_left_out(folder: Path) -> list[Path]:
+    """All pictures below a folder that are of formats that are not read, by file name, sorted.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    from urushi.image import foreign_name
+
+    return _files(Path(folder), lambda path: foreign_name(path) is not None)
+
+
+def _files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist: name a folder of pictures")
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_picture_name(path)
+        if wanted(path)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )

@@ -1,7 +1,9 @@
-"""A source's header as it fits its result: no word about planes or lengths that would be wrong."""
+"""A source's header as it fits its result: no word about planes that would be wrong."""
+
+from dataclasses import replace
 
 from urushi.image.info import Header
-from urushi.image.libvips import vips
+from urushi.image.libvips import fields_of, vips
 from urushi.image.stacks import fitting_description, planes_of, stack_title
 from urushi.image.target import Layout
 from urushi.image.tiff_pages import description_of, tiff_pages
@@ -30,10 +32,6 @@ def fitted_header(
     pages = tiff_pages(info.path).pages if info.format == "tiff" else ()
     if info.page >= len(pages):
         return header, None, ""
-    image = header.image
-    if "resolution-unit" not in image.get_fields() and layout.format != "tiff":
-        # So many pixels for each of something: no length that other formats could state.
-        image = image.copy(xres=1.0, yres=1.0)
     page = pages[info.page]
     told = description_of(info.path, page)
     same = (
@@ -46,9 +44,9 @@ def fitted_header(
     whole = complete and len(pages) * page.samples >= planes_of(told)
     fitting = fitting_description(told, whole, same)
     if fitting == told:
-        return Header(info, image, header.notes), None, ""
-    image = image.copy()
-    if _DESCRIPTION in image.get_fields():
+        return header, None, ""
+    image = header.image.copy()
+    if _DESCRIPTION in fields_of(image):
         image.remove(_DESCRIPTION)
     if fitting:
         text = vips().GValue.gstr_type
@@ -61,4 +59,4 @@ def fitted_header(
             f"What {stack_title(told)}'s description says {what} is not true of the result and was"
             " left out."
         )
-    return Header(info, image, header.notes), fitting or b"", note
+    return replace(header, image=image), fitting or b"", note

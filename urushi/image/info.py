@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
+from urushi.image.broken_jpeg import damage_of
+from urushi.image.causes import has_refused_profile, misleading_variant, unknown_format, unread
 from urushi.image.contents import ALPHA, Contents, contents_of
-from urushi.image.formats import FORMATS, sniff
-from urushi.image.libvips import open_image, reason, vips
+from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
+from urushi.image.pillow_pictures import pillow_header
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -98,11 +101,13 @@ class Header:
         image: gives the pixels, once.
         notes: sentences about what is not as a user would expect although the file can be read;
             reading the pixels may add some.
+        damage: those of the notes that tell of pixels that are missing or wrong.
     """
 
     info: PictureInfo
     image: Any
     notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def profile(self) -> bytes | None:
@@ -130,31 +135,47 @@ def inspect_picture(
 def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
+    notes: list[str] = []
+    damage: list[str] = []
     try:
         file = OpenFile(path)
-        contents = contents_of(path, format)
-        check_unchanged(path, file.identity)
-        if page is not None and contents.pages is not None:
-            _check_page(path, page, contents.pages)
-        image = open_image(file, format, **contents.place(page or 0))
-        described = _describe(path, format, image, contents, page or 0)
-        info = replace(described, identity=file.identity)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
+    contents = contents_of(path, format)
+    check_unchanged(path, file.identity)
+    if page is not None and contents.pages is not None:
+        _check_page(path, page, contents.pages)
+    try:
+        if FORMATS[format].loader:
+            image = open_image(file, format, **contents.place(page or 0))
+        else:
+            image = pillow_header(path, format)
+    except (vips().Error, OSError) as error:
+        if page and contents.pages is None:
+            _check_page(path, page, read_header(path, max_pixels).info.pages)
+        image = opened_broken(path, format, error, notes, damage)
+    suffix = path.suffix.lower()
+    if suffix in READ_SUFFIXES and suffix not in FORMATS[format].suffixes:
+        notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")
+    try:
+        described = _describe(path, format, image, contents, page or 0)
+        info = replace(described, identity=file.identity)
     except vips().Error as error:
-        if page and format != "tiff":
-            first = read_header(path, max_pixels).info
-            _check_page(path, page, first.pages)
-        raise UnreadableError(damaged(path, format, error)) from error
+        raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
-    notes = [*contents.notes, *_notes(info, page, contents.larger_page)]
-    return Header(info, _plain(image), notes)
+    notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
+    if not info.has_profile and has_refused_profile(path, format):
+        notes.append(
+            "Its colour profile is broken or made for other channels, so it is left out and the"
+            " usual colours are taken for granted."
+        )
+    return Header(info, _plain(image), notes, damage)
 
 
 def _check_page(path: Path, page: int, pages: int) -> None:
@@ -192,12 +213,31 @@ def read_again(info: PictureInfo) -> Header:
     return header
 
 
-def damaged(path: Path, format: str, error: Exception) -> str:
-    """The sentence for a file whose content breaks off or makes no sense."""
-    return (
-        f"'{path}' cannot be read as {FORMATS[format].title} ({reason(error)}):"
-        " it is damaged, cut short or of an unsupported variant, so get a whole copy."
-    )
+def opened_broken(
+    path: Path, format: str, error: Exception, notes: list[str], damage: list[str]
+) -> Any:
+    """Opens a damaged picture anew, if it is a JPEG of which most is there.
+
+    Args:
+        path, format: of the picture.
+        error: what libvips said of it.
+        notes, damage: take a sentence on what is wrong with it; see `Header`.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    if format != "jpeg":
+        raise UnreadableError(unread(path, format, error)) from error
+    try:
+        found = damage_of(path)
+        if not found.hopeless:
+            image = open_image(path, format, broken=True)
+            notes.extend({found.note} - {"", *notes})
+            damage.extend([found.note] if found.spoils else [])
+            return image
+    except (vips().Error, OSError) as another:
+        raise UnreadableError(unread(path, format, error)) from another
+    raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
 
 
 def _recognise(path: Path) -> str:
@@ -210,17 +250,18 @@ def _recognise(path: Path) -> str:
         if not path.is_file():
             raise UnreadableError(f"'{path}' is not a regular file, where a picture was expected.")
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(192)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
     if not head:
         raise UnreadableError(f"'{path}' is empty: get a whole copy.")
-    format = sniff(head, path.suffix)
+    format = sniff(head[:64], path.suffix)
     if format is None:
-        known = ", ".join(entry.title for entry in FORMATS.values())
-        raise UnreadableError(f"'{path}' is not a picture of a known format ({known}).")
+        raise UnreadableError(unknown_format(path, head))
+    if misleading := misleading_variant(path, format):
+        raise UnreadableError(misleading)
     return format
 
 
@@ -240,7 +281,7 @@ def _describe(path: Path, format: str, image: Any, contents: Contents, page: int
             f"'{path}' has samples of type {image.format}, where 8 or 16 bits or floating point"
             " were expected: convert it first."
         )
-    fields = set(image.get_fields())
+    fields = fields_of(image)
     # libvips turns the pixels of HEIF containers itself, always.
     turned = "orientation" in fields and format not in ("avif", "heif")
     orientation = int(image.get("orientation")) if turned else 1

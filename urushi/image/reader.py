@@ -5,6 +5,7 @@ from types import TracebackType
 
 import numpy as np
 
+from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
@@ -29,6 +30,8 @@ class PictureReader:
         info: what the file holds.
         notes: sentences about what is not as a user would expect although the file can be read;
             complete when the last row was read.
+        damage: those of the notes that tell of pixels that are missing or wrong, as in a JPEG that
+            breaks off.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
@@ -37,6 +40,7 @@ class PictureReader:
 
     info: PictureInfo
     notes: list[str]
+    damage: list[str]
 
     def __init__(
         self,
@@ -47,7 +51,7 @@ class PictureReader:
     ) -> None:
         header = read_header(Path(path), max_pixels, page)
         self.info = header.info
-        self.notes = header.notes
+        self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header)
         self._transparency = survey(header.info)
         self._source = NativeRows(header)
@@ -104,7 +108,7 @@ def open_picture(
 def read_picture(
     path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
 ) -> np.ndarray:
-    """Reads a whole picture.
+    """Reads a whole picture; one of which a part is missing or garbled is refused.
 
     Args:
         path, max_pixels, page: as `PictureReader`.
@@ -120,4 +124,6 @@ def read_picture(
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):
             pixels[top : top + step] = reader.read(step)
+        if reader.damage:
+            raise UnreadableError(f"'{path}' is damaged. {reader.damage[0]}")
         return pixels

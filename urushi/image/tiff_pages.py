@@ -257,9 +257,9 @@ def _has_layers(tiff: TiffFile, directory: Directory) -> bool:
     for key in (b"Layr", b"Lr16", b"Lr32"):
         for mark, order in ((b"8BIM" + key, ">I"), (b"MIB8" + key[::-1], "<I")):
             place = head.find(mark)
-            if 0 <= place <= len(head) - 12:
-                if struct.unpack_from(order, head, place + 8)[0] > 16:
-                    return True
+            told = 0 <= place <= len(head) - 12
+            if told and struct.unpack_from(order, head, place + 8)[0] > 16:
+                return True
     return False
 
 

@@ -15,7 +15,7 @@ from urushi.image.described import fitted_header
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import carry_over, carry_over_to_tiff
+from urushi.image.metadata import Luggage
 from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
 from urushi.image.target import Target, lay_out, left_out
@@ -259,26 +259,20 @@ class PictureWriter:
         layout = self._layout
         meaning = interpretation(layout.kind, layout.dtype)
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
-        keep, header, self._described = 0, None, None
+        keep, luggage, self._described = 0, None, None
         if self._like is not None:
             header = read_again(self._like)
             header, self._described, note = fitted_header(
                 header, layout, scale=self._scale, complete=self._complete
             )
             self._say(note)
-            image, keep = carry_over(
-                image,
-                header,
-                format=layout.format,
-                profile=layout.keeps_profile,
-                strip=self._strip,
-                scale=self._scale,
-            )
+            luggage = Luggage(header, layout.format, self._strip, self._scale, self.notes)
+            image, keep = luggage.attach(image, profile=layout.keeps_profile)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         # Bytes, since a name need not be UTF-8.
         save(os.fsencode(path), keep=keep, **self._options())
-        if layout.format == "tiff" and header is not None and not self._strip:
-            carry_over_to_tiff(path, header, self._scale)
+        if luggage is not None:
+            luggage.finish(path)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""

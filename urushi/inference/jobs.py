@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urushi.errors import TargetError, UnreadableError
-from urushi.image import SUPPORTED_SUFFIXES, is_picture_name
+from urushi.image import READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name, left_out_sentence
+from urushi.inference.passed_over import passed_over
 
 __all__ = ["Job", "plan_batch"]
 
@@ -42,7 +43,8 @@ def plan_batch(
     """Decide which files are restored into which.
 
     Folders are walked with their structure kept; hidden files, and files whose suffix names no
-    picture format, are passed over there and in patterns. A file that is named itself always
+    picture format, are passed over there and in patterns; `passed_over` tells the pictures among
+    those. A file that is named itself always
     becomes a job, and fails as one if it is no picture.
 
     Args:
@@ -67,9 +69,10 @@ def plan_batch(
             found.setdefault(Path(os.path.abspath(item.source)), item)
     items = list(found.values())
     if not items:
+        left_out = left_out_sentence(passed_over(sources, output))
         raise UnreadableError(
-            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: name files of a "
-            f"known format ({', '.join(SUPPORTED_SUFFIXES)})"
+            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: "
+            + (left_out or f"name files of a known format ({', '.join(READ_SUFFIXES)})")
         )
     if folder is None:
         targets = [_beside(items, suffix)]

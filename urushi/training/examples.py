@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from urushi.data.align import Shift, aligned, estimate_shift
 from urushi.data.pack import pack_pairs, pack_pictures, read_8bit
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.data.pairs import Pair, PairedFolder, find_pictures, whole_factor
+from urushi.data.pairs import Pair, PairedFolder, find_left_out, find_pictures, whole_factor
 from urushi.degradations import create_degradation
 from urushi.errors import DataError, PictureError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
@@ -77,13 +77,14 @@ def pair_examples(
         DataError: there are no pairs or too few, or their sizes differ.
     """
     found = PairedFolder(folder)
-    notes = [*found.problems[:3]]
+    notes = [*found.problems[:3], *_left_out(found.input_folder, found.target_folder)]
     if len(found.problems) > 3:
         notes.append(f"{len(found.problems) - 3} more pictures have no partner")
     if len(found) < LEAST_PAIRS:
         raise DataError(
             f"{folder} holds {len(found)} pair{_SUFFIX[len(found) != 1]}: at least {LEAST_PAIRS} "
             "are needed, one to learn from and one to measure by, and 16 are a good start"
+            + "".join(f". {note}" for note in _left_out(found.input_folder, found.target_folder))
         )
     pairs, shifted = _looked_at(list(found), run / "aligned" if align else None, on_progress)
     if shifted:
@@ -105,6 +106,14 @@ def pair_examples(
     )
     pack = PackedPairs(summary.path)
     return Examples(pack, benchmark, None, tuple(notes), pack.scale)
+
+
+def _left_out(*folders: Path) -> list[str]:
+    """A sentence on pictures of formats that are not read, if there are any."""
+    from urushi.image import left_out_sentence
+
+    sentence = left_out_sentence(path for folder in folders for path in find_left_out(folder))
+    return [sentence] if sentence else []
 
 
 def _looked_at(
@@ -207,6 +216,7 @@ def clean_examples(
         raise DataError(
             f"{folder} holds {len(paths)} picture{_SUFFIX[len(paths) != 1]}: at least "
             f"{LEAST_PAIRS} are needed, one to learn from and one to measure by"
+            + "".join(f". {note}" for note in _left_out(folder))
         )
     train, held = set_aside(list(paths))
     options = {key: value for key, value in degradation.items() if key != "name"}
@@ -220,5 +230,6 @@ def clean_examples(
         on_progress=on_progress,
     )
     notes = [f"left out: {reason}" for _, reason in summary.skipped[:3]]
+    notes += _left_out(folder)
     pack = PackedPictures(summary.path)
     return Examples(pack, benchmark, dict(degradation), tuple(notes), scale)
