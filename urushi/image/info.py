@@ -154,6 +154,8 @@ def damaged(path: Path, format: str, error: Exception) -> str:
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
+        if not path.exists() and path.is_symlink():
+            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urushi.image import DEFAULT_MAX_PIXELS, PictureWriter, open_picture
+from urushi.image.opened import Identity, check_unchanged
 from urushi.inference.restorer import Restorer
 
 __all__ = ["Outcome", "restore_picture"]
@@ -48,6 +49,7 @@ def restore_picture(
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     on_progress: Callable[[int, int], None] | None = None,
+    expected: Identity | None = None,
 ) -> Outcome:
     """Restore the picture `source` into the file `target`.
 
@@ -63,13 +65,16 @@ def restore_picture(
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
         on_progress: called with finished and total pixels as the work goes on.
+        expected: the file that the source has to be; None where nobody has looked at it before.
 
     Raises:
-        PictureError: the source cannot be read, or the target not be written.
+        PictureError: the source cannot be read, or was replaced meanwhile; or the target cannot
+            be written.
         EngineError: the picture could not be restored.
     """
     start = time.perf_counter()
     with open_picture(source, max_pixels=max_pixels) as reader:
+        check_unchanged(source, expected, reader.info.identity)
         width, height = reader.info.width, reader.info.height
         with PictureWriter(
             target,
