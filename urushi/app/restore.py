@@ -1,5 +1,6 @@
 """`urushi restore`: pictures in, mended pictures out."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -151,7 +152,7 @@ def restore(
             max_pixels=limit,
             pages=chosen,
         )
-        sheets = _write_sheets(out, jobs, report, output, limit, chosen) if compare else {}
+        sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen) if compare else {}
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     _tell_left_out(out, left_out)
@@ -190,7 +191,7 @@ def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
     for job in jobs:
         if job.problem:
             what = "fail"
-        elif job.target.exists() and not job.overwrite:
+        elif job.made_from is not None or (os.path.lexists(job.target) and not job.overwrite):
             what = "skip"
         else:
             what = "restore"
@@ -240,11 +241,11 @@ class _Teller:
 
 
 def _write_sheets(
-    out: Output,
     jobs: "list[Job]",
     report: "BatchReport",
     output: str | None,
     max_pixels: int | None,
+    overwrite: bool,
     pages: "Pages | None",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
@@ -253,14 +254,19 @@ def _write_sheets(
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
     for result, path in zip(report.results, paths, strict=False):
-        if result.status == "failed" or (result.status == "skipped" and path.exists()):
+        if result.status == "failed" or (result.status == "skipped" and os.path.lexists(path)):
             continue
         try:
-            if result.source.resolve() == result.target.resolve():
+            if os.path.realpath(result.source) == os.path.realpath(result.target):
                 raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
             first = pages.first if pages is not None and pages.first else None
             write_before_after(
-                result.source, result.target, path, max_pixels=max_pixels, page=first
+                result.source,
+                result.target,
+                path,
+                max_pixels=max_pixels,
+                page=first,
+                overwrite=overwrite,
             )
             sheets[path] = ""
         except UrushiError as error:
@@ -288,8 +294,14 @@ def _tell_summary(
     elif restorer.adapters:
         how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
-    if counts["skipped"]:
+    made = sum(r.status == "skipped" and r.source == r.target for r in report.results)
+    if counts["skipped"] > made:
         out.say("skipped are those whose target exists: --overwrite restores them again")
+    if made:
+        out.say(
+            f"{made} of them are taken for what others beside them became: another output folder "
+            "restores them, too"
+        )
     if older:
         out.say(
             f"{len(older)} of them are older than an adapter in use, so were not restored with it"

@@ -149,7 +149,7 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
         _check_page(path, page, contents.pages)
     try:
         if FORMATS[format].loader:
-            image = open_image(file, format, **contents.place(page or 0))
+            image = open_image(file, format, place=contents.place(page or 0))
         else:
             image = pillow_header(path, format)
     except (vips().Error, OSError) as error:
@@ -243,6 +243,8 @@ def opened_broken(
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
+        if not path.exists() and path.is_symlink():
+            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():

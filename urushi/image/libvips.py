@@ -2,8 +2,9 @@
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,13 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(source: Path | OpenFile, format: str, *, broken: bool = False, **place: int) -> Any:
+def open_image(
+    source: Path | OpenFile,
+    format: str,
+    *,
+    broken: bool = False,
+    place: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
 
     The loader is named outright: libvips' own search could choose a loader for something that is

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from urushi.errors import TargetError, UrushiError
+from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image import DEFAULT_MAX_PIXELS
+from urushi.image.opened import Identity, identity_of
 from urushi.image.pages import Pages, is_stack, parse_pages
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
+from urushi.writing import remove_leftovers
 
 __all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
 
@@ -146,6 +148,8 @@ def run_batch(
     if isinstance(pages, str):
         pages = parse_pages(pages)
     tell = on_event or (lambda event: None)
+    for folder in {job.target.parent for job in jobs}:
+        remove_leftovers(folder)
     report: list[FileResult] = []
     begin = time.perf_counter()
     interrupted = False
@@ -163,6 +167,7 @@ def run_batch(
                 status, message = _before(job)
                 finished = 0
                 if status == "restored":
+                    seen = _identity(job.source) if isinstance(restorer, AutoRestorer) else None
                     chosen = _PerPage(restorer, job.source, max_pixels, pages)
                     ready, choice = chosen.first()
                     outcome = _run_job(
@@ -172,12 +177,18 @@ def run_batch(
                         strip_metadata,
                         quality,
                         max_pixels,
+                        seen,
                         pages,
                         chosen.later,
                     )
                     finished, notes = outcome.pixels, (*outcome.notes, *chosen.notes)
+            except TakenError as error:
+                # Another process has done the same meanwhile.
+                status, message, finished = "skipped", str(error), 0
             except (UrushiError, OSError) as error:
                 status, message, finished = "failed", str(error), 0
+            except MemoryError:
+                status, message, finished = "failed", _no_memory(job.source), 0
             except Exception as error:
                 # A fault of ours in one picture: the others are still worth restoring.
                 logger.exception("restoring %s failed unexpectedly", job.source)
@@ -262,6 +273,11 @@ def _before(job: Job) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
+    if job.made_from is not None:
+        return "skipped", (
+            f"{job.source}: taken for what {job.made_from} became, so it is not restored again: "
+            "another output folder restores both"
+        )
     if not job.overwrite and os.path.lexists(job.target):
         return "skipped", f"{job.target}: exists already, --overwrite restores it again"
     return "restored", ""
@@ -274,12 +290,15 @@ def _run_job(
     strip_metadata: bool,
     quality: int | None,
     max_pixels: int | None,
+    seen: Identity | None,
     pages: Pages | None,
     for_page: Callable[[int], Restorer],
 ) -> Outcome:
-    """Restores one picture."""
+    """Restores one picture; `seen` is the file that a router has looked at."""
     try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        # Nothing is made for a source that is not there.
+        if job.source.exists():
+            job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
             f"{job.target.parent}: cannot be made ({error.strerror or error}): "
@@ -294,6 +313,22 @@ def _run_job(
         quality=quality,
         max_pixels=max_pixels,
         on_progress=on_progress,
+        expected=seen,
         pages=pages,
         for_page=for_page,
+    )
+
+
+def _identity(path: Path) -> Identity | None:
+    """Of a file; None where there is none, which reading it will tell."""
+    try:
+        return identity_of(path)
+    except OSError:
+        return None
+
+
+def _no_memory(path: Path) -> str:
+    return (
+        f"{path}: there is too little memory to restore it: close other programs, or give a "
+        "smaller --tile"
     )

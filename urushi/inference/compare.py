@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from urushi.errors import PictureError, TargetError
-from urushi.image import open_picture, write_picture
+from urushi.image import open_picture
 from urushi.image.enlarge import enlarge
 from urushi.image.preview import preview_factor, read_part, read_rows, shrink
 from urushi.inference.jobs import Job
-from urushi.sheet import contact_sheet
+from urushi.sheet import contact_sheet, write_sheet
+from urushi.writing import refuse_taken
 
 __all__ = ["SHEET_FOLDER", "before_after", "sheet_paths", "write_before_after"]
 
@@ -73,14 +74,20 @@ def write_before_after(
     *,
     max_pixels: int | None = None,
     page: int | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Makes the sheet of two picture files and writes it; one that is there is replaced.
+    """Makes the sheet of two picture files and writes it.
 
-    Where `before` has several pages, `page` is the one that the first page of `after` was.
+    Args:
+        before, after, max_pixels: as for `before_after`.
+        sheet: `NAME.jpg`.
+        page: of `before`, from 0, that became the first of `after`; None for the first.
+        overwrite: replace a sheet that is there; anything else of that name stays.
 
     Raises:
         PictureError: a picture cannot be read, or the sheet not be written.
     """
+    refuse_taken([sheet], overwrite)
     pixels = before_after(before, after, max_pixels=max_pixels, page=page)
     try:
         sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +95,7 @@ def write_before_after(
         raise TargetError(
             f"{sheet.parent}: cannot be made ({error.strerror or error}): choose another folder"
         ) from error
-    write_picture(sheet, pixels, overwrite=True)
+    write_sheet(sheet, pixels, overwrite=overwrite)
 
 
 def before_after(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from urushi.errors import UnreadableError
 from urushi.image import DEFAULT_MAX_PIXELS, PictureWriter, inspect_picture, open_picture
-from urushi.image.opened import check_unchanged
+from urushi.image.opened import Identity, check_unchanged
 from urushi.image.pages import Pages, TakenPages, parse_pages, taken_pages
 from urushi.inference.restorer import Restorer
 
@@ -57,6 +57,7 @@ def restore_picture(
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     on_progress: Callable[[int, int], None] | None = None,
+    expected: Identity | None = None,
     pages: str | Pages | None = None,
     for_page: Callable[[int], Restorer] | None = None,
 ) -> Outcome:
@@ -74,12 +75,14 @@ def restore_picture(
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
         on_progress: called with finished and total pixels as the work goes on.
+        expected: the file that the source has to be; None where nobody has looked at it before.
         pages: `first`, `all`, a number from 1, or a range such as `2-5`. None takes all pages of a
             TIFF into a TIFF, and the first picture of anything else, with a note.
         for_page: what restores a page other than the first one taken, by its number from 0.
 
     Raises:
-        PictureError: the source cannot be read, or the target not be written.
+        PictureError: the source cannot be read, or was replaced meanwhile; or the target cannot
+            be written.
         EngineError: the picture could not be restored.
     """
     start = time.perf_counter()
@@ -87,6 +90,7 @@ def restore_picture(
         pages = parse_pages(pages)
     # A file whose first page is larger than allowed may have others that are not.
     info = inspect_picture(source, max_pixels=max_pixels if pages is None else None)
+    check_unchanged(source, expected, info.identity)
     taken = taken_pages(info, target, pages, max_pixels)
     notes = dict.fromkeys(taken.notes)
     done = 0
