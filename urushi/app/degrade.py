@@ -200,6 +200,8 @@ def _degrade_all(
     rows, failed = [], []
     with out.progress() as progress:
         for job in progress.track(jobs, description="degrading"):
+            if job.made_from is not None:
+                continue
             try:
                 if job.problem:
                     raise DegradationError(job.problem)

@@ -1,5 +1,6 @@
 """`urushi restore`: pictures in, mended pictures out."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.image.pages import Pages
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, Job
     from urushi.inference.restorer import Restorer
@@ -93,6 +95,14 @@ def restore(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
     ] = False,
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            "--pages",
+            metavar="first|all|N|N-M",
+            help="Of files with several: all of a TIFF into a TIFF otherwise, else the first.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore again what is there already.")
     ] = False,
@@ -116,10 +126,12 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
     from urushi.inference.passed_over import passed_over
 
     out = Output(json=json, quiet=quiet)
+    chosen = None if pages is None else parse_pages(pages)
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     left_out = passed_over(sources, output)
     if dry_run:
@@ -138,8 +150,9 @@ def restore(
             strip_metadata=strip_metadata,
             quality=quality,
             max_pixels=limit,
+            pages=chosen,
         )
-        sheets = _write_sheets(out, jobs, report, output, limit) if compare else {}
+        sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen) if compare else {}
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     _tell_left_out(out, left_out)
@@ -178,7 +191,7 @@ def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
     for job in jobs:
         if job.problem:
             what = "fail"
-        elif job.target.exists() and not job.overwrite:
+        elif job.made_from is not None or (os.path.lexists(job.target) and not job.overwrite):
             what = "skip"
         else:
             what = "restore"
@@ -228,11 +241,12 @@ class _Teller:
 
 
 def _write_sheets(
-    out: Output,
     jobs: "list[Job]",
     report: "BatchReport",
     output: str | None,
     max_pixels: int | None,
+    overwrite: bool,
+    pages: "Pages | None",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.compare import sheet_paths, write_before_after
@@ -240,12 +254,20 @@ def _write_sheets(
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
     for result, path in zip(report.results, paths, strict=False):
-        if result.status == "failed" or (result.status == "skipped" and path.exists()):
+        if result.status == "failed" or (result.status == "skipped" and os.path.lexists(path)):
             continue
         try:
-            if result.source.resolve() == result.target.resolve():
+            if os.path.realpath(result.source) == os.path.realpath(result.target):
                 raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
-            write_before_after(result.source, result.target, path, max_pixels=max_pixels)
+            first = pages.first if pages is not None and pages.first else None
+            write_before_after(
+                result.source,
+                result.target,
+                path,
+                max_pixels=max_pixels,
+                page=first,
+                overwrite=overwrite,
+            )
             sheets[path] = ""
         except UrushiError as error:
             sheets[path] = str(error)
@@ -272,8 +294,14 @@ def _tell_summary(
     elif restorer.adapters:
         how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
-    if counts["skipped"]:
+    made = sum(r.status == "skipped" and r.source == r.target for r in report.results)
+    if counts["skipped"] > made:
         out.say("skipped are those whose target exists: --overwrite restores them again")
+    if made:
+        out.say(
+            f"{made} of them are taken for what others beside them became: another output folder "
+            "restores them, too"
+        )
     if older:
         out.say(
             f"{len(older)} of them are older than an adapter in use, so were not restored with it"

@@ -1,17 +1,26 @@
 """What a picture's file holds, read from its header."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.broken_jpeg import damage_of
 from urushi.image.causes import misleading_variant, unknown_format, unread
+from urushi.image.contents import ALPHA, Contents, contents_of
 from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
+from urushi.image.opened import Identity, OpenFile, check_unchanged
 from urushi.image.pillow_pictures import pillow_header
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Header", "PictureInfo", "inspect_picture", "read_header"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "Header",
+    "PictureInfo",
+    "inspect_picture",
+    "read_again",
+    "read_header",
+]
 
 DEFAULT_MAX_PIXELS = 2**30
 """Pictures with more pixels than this (about a gigapixel) are refused unless told otherwise."""
@@ -39,10 +48,16 @@ class PictureInfo:
         width, height: in pixels, after the orientation is applied.
         kind: 'grey', 'rgb' or 'cmyk'.
         bits: per sample; 32 is floating point, and 10 or 12 bits of AVIF count as 16.
-        has_alpha: whether there are channels beyond the colour ones.
+        has_alpha: whether one of the channels beyond the colour ones is transparency.
         has_profile: whether an ICC profile is embedded.
         orientation: EXIF's number 1..8 as the file has it; the pixels are turned when read.
-        pages: how many pictures the file holds; the first is read.
+        pages: how many pictures the file holds that can be read: pages of a TIFF, frames of an
+            animated WebP. Previews and masks do not count.
+        page: which of them this is, from 0.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 and 2 are
+            transparency, 0 is anything else, such as infrared, a spot ink or a selection.
+        beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
+        identity: of the file when it was opened; None where this was not read from a file.
     """
 
     path: Path
@@ -55,6 +70,16 @@ class PictureInfo:
     has_profile: bool
     orientation: int
     pages: int = 1
+    page: int = 0
+    extra: tuple[int, ...] = ()
+    beside: tuple[str, ...] = ()
+    identity: Identity | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def alpha_band(self) -> int | None:
+        """Which of the file's channels is transparency, counted from 0 with the colours."""
+        found = [i for i, kind in enumerate(self.extra) if kind in ALPHA]
+        return self.channels + found[0] if found else None
 
     @property
     def channels(self) -> int:
@@ -91,35 +116,52 @@ class Header:
 
 
 def inspect_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
 ) -> PictureInfo:
     """Reads what a file holds, without its pixels.
 
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
         TooLargeError: more than `max_pixels`.
     """
-    return read_header(Path(path), max_pixels).info
+    return read_header(Path(path), max_pixels, page).info
 
 
-def read_header(path: Path, max_pixels: int | None) -> Header:
+def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     format = _recognise(path)
     notes: list[str] = []
     damage: list[str] = []
     try:
-        image = (open_image if FORMATS[format].loader else pillow_header)(path, format)
+        file = OpenFile(path)
+    except OSError as error:
+        raise UnreadableError(
+            f"'{path}' cannot be opened ({reason(error)}): check who may read it."
+        ) from error
+    contents = contents_of(path, format)
+    check_unchanged(path, file.identity)
+    if page is not None and contents.pages is not None:
+        _check_page(path, page, contents.pages)
+    try:
+        if FORMATS[format].loader:
+            image = open_image(file, format, place=contents.place(page or 0))
+        else:
+            image = pillow_header(path, format)
     except (vips().Error, OSError) as error:
+        if page and contents.pages is None:
+            _check_page(path, page, read_header(path, max_pixels).info.pages)
         image = opened_broken(path, format, error, notes, damage)
     suffix = path.suffix.lower()
     if suffix in READ_SUFFIXES and suffix not in FORMATS[format].suffixes:
         notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")
     try:
-        info = _describe(path, format, image)
+        described = _describe(path, format, image, contents, page or 0)
+        info = replace(described, identity=file.identity)
     except vips().Error as error:
         raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
@@ -127,7 +169,43 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
+    notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
     return Header(info, _plain(image), notes, damage)
+
+
+def _check_page(path: Path, page: int, pages: int) -> None:
+    if page >= pages:
+        holds = "1 picture" if pages == 1 else f"{pages} pictures"
+        raise UnreadableError(
+            f"'{path}' holds {holds}, so there is no page {page + 1}: ask for pages 1 to {pages}."
+        )
+
+
+def _notes(info: PictureInfo, page: int | None, larger: int | None) -> list[str]:
+    """What is left out of a file because it cannot be read, or was not asked for."""
+    notes = []
+    if page is None and info.pages > 1:
+        what, keep = ("frames", "") if info.format != "tiff" else ("pages", "a TIFF keeps all, ")
+        notes.append(
+            f"Only the first of {info.pages} {what} was taken: {keep}--pages takes another."
+        )
+        if larger is not None:
+            notes.append(f"Page {larger + 1} is much larger, perhaps the picture itself.")
+    if info.beside:
+        what = " and ".join(info.beside)
+        notes.append(f"The file also holds {what}: not in the result, so keep the original.")
+    return notes
+
+
+def read_again(info: PictureInfo) -> Header:
+    """Opens a picture once more, for another pass.
+
+    Raises:
+        UnreadableError: the file is another one by now, or was changed.
+    """
+    header = read_header(info.path, None, info.page)
+    check_unchanged(info.path, info.identity, header.info.identity)
+    return header
 
 
 def opened_broken(
@@ -160,6 +238,8 @@ def opened_broken(
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
+        if not path.exists() and path.is_symlink():
+            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():
@@ -182,9 +262,16 @@ def _recognise(path: Path) -> str:
     return format
 
 
-def _describe(path: Path, format: str, image: Any) -> PictureInfo:
+def _describe(path: Path, format: str, image: Any, contents: Contents, page: int) -> PictureInfo:
     """Turns libvips' header into ours."""
-    kind = _kind(path, image)
+    kind = contents.kind(page)
+    if kind is None or image.bands < _CHANNELS[kind]:
+        kind = _kind(path, image)
+    if contents.has_own_inks(page):
+        raise UnreadableError(
+            f"'{path}' is separated into {image.bands} inks that are not CMYK: convert it to RGB or"
+            " CMYK first."
+        )
     bits = _BITS_OF_FORMAT.get(image.format)
     if bits is None:
         raise UnreadableError(
@@ -197,6 +284,12 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
     orientation = int(image.get("orientation")) if turned else 1
     if not 1 <= orientation <= 8:
         orientation = 1
+    extra = contents.extra(page, image.bands - _CHANNELS[kind])
+    if extra is None:
+        raise UnreadableError(
+            f"'{path}' has transparency that is multiplied in, behind channels of another kind:"
+            " save it with straight transparency, or without those channels."
+        )
     width, height = image.width, image.height
     if orientation >= 5:
         width, height = height, width
@@ -207,10 +300,13 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
         height=height,
         kind=kind,
         bits=bits,
-        has_alpha=image.bands > _CHANNELS[kind],
+        has_alpha=any(value in ALPHA for value in extra),
         has_profile="icc-profile-data" in fields,
         orientation=orientation,
-        pages=int(image.get("n-pages")) if "n-pages" in fields else 1,
+        pages=contents.pages or (int(image.get("n-pages")) if "n-pages" in fields else 1),
+        page=page,
+        extra=extra,
+        beside=contents.beside,
     )
 
 

@@ -2,13 +2,15 @@
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from urushi.image.formats import FORMATS
+from urushi.image.opened import OpenFile
 
 __all__ = ["can_write", "fields_of", "from_array", "open_image", "reason", "to_array", "vips"]
 
@@ -42,24 +44,39 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(path: Path, format: str, *, broken: bool = False) -> Any:
+def open_image(
+    source: Path | OpenFile,
+    format: str,
+    *,
+    broken: bool = False,
+    place: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
 
+    The loader is named outright: libvips' own search could choose a loader for something that is
+    no picture.
+
     Args:
-        path: of the file.
+        source: the file.
         format: a name in `FORMATS`.
         broken: take whatever pixels can be decoded. Otherwise errors stop the decoding, and in a
             JPEG warnings do: libjpeg has no more than those for corrupt data.
-
-    The loader is named outright: libvips' own search would parse brackets in file names as
-    options and could choose a loader for something that is no picture.
+        place: which of the file's pictures: libvips' `page` and `subifd`.
 
     Raises:
         pyvips.Error: what libvips says when the header is damaged.
+        OSError: the file cannot be opened.
     """
-    loader = getattr(vips().Image, FORMATS[format].loader)
+    file = source if isinstance(source, OpenFile) else OpenFile(source)
+    stream = vips().SourceCustom()
+    stream.on_read(file.read)
+    stream.on_seek(file.seek)
+    loader = getattr(vips().Image, FORMATS[format].loader + "_source")
     fail_on = "none" if broken else "warning" if format == "jpeg" else "error"
-    return loader(str(path), access="sequential", fail_on=fail_on)
+    image = loader(stream, access="sequential", fail_on=fail_on, **place)
+    # Lives as long as the image, and what is made of it: pyvips hands its references on.
+    image._references.append(stream)
+    return image
 
 
 def fields_of(image: Any) -> set[str]:

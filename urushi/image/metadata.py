@@ -29,6 +29,7 @@ from urushi.image.libvips import fields_of, vips
 from urushi.image.photoshop import true_resources
 from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk, xmp_chunk
 from urushi.image.tiff_exif import Tag, append_exif, read_exif, read_tags
+from urushi.image.tiff_pages import page_offset
 from urushi.image.tiff_tags import RESOLUTION, private_tags
 from urushi.image.xmp import split_xmp, true_xmp
 
@@ -83,11 +84,16 @@ class Luggage:
         elif self._from == "png":
             self._png = read_png_parts(path)
         elif self._from == "tiff":
-            self._tags = read_tags(path)
+            self._tags = read_tags(path, start=self._start)
 
     @property
     def _from(self) -> str:
         return self.header.info.format
+
+    @property
+    def _start(self) -> int | None:
+        """Where a TIFF tells of this page."""
+        return page_offset(self.header.info.path, self.header.info.page)
 
     @property
     def _turned(self) -> bool:
@@ -178,7 +184,7 @@ class Luggage:
             image.set_type(blob, "exif-data", _without_thumbnail(source.get("exif-data")))
             keep |= _EXIF
         elif self._from == "tiff" and self.format != "tiff":
-            exif = read_exif(self.header.info.path)
+            exif = read_exif(self.header.info.path, start=self._start)
             if exif is not None:
                 image.set_type(blob, "exif-data", exif)
                 keep |= _EXIF
@@ -251,7 +257,9 @@ class Luggage:
             exif = bytes(image.get("exif-data")) if "exif-data" in fields else b""
             return self._png.states_size or RESOLUTION[0] in tags_of(exif)
         if self._from == "tiff":
-            return RESOLUTION[0] in self._tags and abs(image.xres - _NO_RESOLUTION) > 1e-6
+            # So many pixels for each of something are no length that other formats could state.
+            measured = self.format == "tiff" or "resolution-unit" in fields
+            return RESOLUTION[0] in self._tags and measured
         if abs(image.xres - _NO_RESOLUTION) < 1e-6:
             return False
         return "resolution-unit" in fields or abs(image.xres - _USUAL_RESOLUTION) > 0.01
@@ -282,7 +290,7 @@ class Luggage:
         fields = fields_of(self.header.image)
         exif = self.header.image.get("exif-data") if "exif-data" in fields else None
         if self._from == "tiff":
-            exif = read_exif(self.header.info.path)
+            exif = read_exif(self.header.info.path, start=self._start)
         known = set() if exif is None or self.strip else tags_of(exif)
         return ({COLOUR_SPACE} - known) | (set() if states else set(RESOLUTION))
 
@@ -291,7 +299,7 @@ class Luggage:
         if not self.strip:
             tags = self._private()
             if self._from == "tiff":
-                exif = read_exif(self.header.info.path, longest=None)
+                exif = read_exif(self.header.info.path, longest=None, start=self._start)
             elif "exif-data" in fields_of(self.header.image):
                 exif = self.header.image.get("exif-data")
         append_exif(path, exif, *self._size, more=tags, drop=() if states else RESOLUTION)

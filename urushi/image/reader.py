@@ -24,6 +24,8 @@ class PictureReader:
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first, with a note if there are
+            others.
 
     Attributes:
         info: what the file holds.
@@ -41,8 +43,14 @@ class PictureReader:
     notes: list[str]
     damage: list[str]
 
-    def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
-        header = read_header(Path(path), max_pixels)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        page: int | None = None,
+    ) -> None:
+        header = read_header(Path(path), max_pixels, page)
         self.info = header.info
         self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header)
@@ -71,8 +79,9 @@ class PictureReader:
             return np.empty((0, self.info.width, 3), np.float32)
         channels = self.info.channels
         pixels = self._colours.to_working(native[..., :channels])
-        if self.info.has_alpha:
-            pixels = self._transparency.fill(pixels, native[..., channels], self._row)
+        band = self.info.alpha_band
+        if band is not None:
+            pixels = self._transparency.fill(pixels, native[..., band], self._row)
         self._row += native.shape[0]
         return np.require(pixels, np.float32, ["C", "W", "O"])
 
@@ -92,13 +101,20 @@ class PictureReader:
         self.close()
 
 
-def open_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PictureReader:
+def open_picture(
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+) -> PictureReader:
     """Opens a picture for reading in rows; see `PictureReader`."""
-    return PictureReader(path, max_pixels=max_pixels)
+    return PictureReader(path, max_pixels=max_pixels, page=page)
 
 
-def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> np.ndarray:
+def read_picture(
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+) -> np.ndarray:
     """Reads a whole picture; one of which a part is missing or garbled is refused.
+
+    Args:
+        path, max_pixels, page: as `PictureReader`.
 
     Returns:
         `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
@@ -106,7 +122,7 @@ def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXEL
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels) as reader:
+    with PictureReader(path, max_pixels=max_pixels, page=page) as reader:
         pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from urushi.image.stacks import fitting_description
+
 __all__ = ["Tag", "append_exif", "read_exif", "read_tags"]
 
 Tag = tuple[int, bytes]
@@ -31,6 +33,7 @@ _DESCRIPTIVE = frozenset(
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _UNITS = {**_SIZES, 5: 4, 10: 4}
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+_DESCRIPTION = 270
 _MAKER_NOTE = 37500
 LONGEST_BLOCK = 65000
 """A JPEG holds hardly more, and libvips reads no more of it in any format."""
@@ -70,22 +73,34 @@ class _Form:
         return struct.Struct(self.order + ("Q" if self.big else "I"))
 
 
-def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
+def read_exif(
+    path: Path,
+    longest: int | None = LONGEST_BLOCK,
+    *,
+    start: int | None = None,
+) -> bytes | None:
     """What a TIFF says about how its picture was taken, as a block for JPEG, PNG and WebP.
 
     Args:
         path: of the TIFF.
         longest: the most bytes the block may have before the maker's own notes are left out.
+        start: where the page's directory begins; None for the first page.
 
     Returns:
         `Exif\\0\\0` and a small TIFF, or None if the file says nothing.
     """
     try:
         with path.open("rb") as file:
-            form, start = _open(file)
-            main = _read(file, start, form, (_EXIF, _GPS))
+            form, first = _open(file)
+            main = _read(file, first if start is None else start, form, (_EXIF, _GPS))
     except _DAMAGE:
         return None
+    if longest is not None and _DESCRIPTION in main.entries:
+        # Other formats hold one picture, so what is told of a stack's planes would be wrong there.
+        kind, told = main.entries.pop(_DESCRIPTION)
+        told = fitting_description(told, complete=False, same=False)
+        if told:
+            main.entries[_DESCRIPTION] = (kind, told)
     main.entries = {t: value for t, value in main.entries.items() if t in _DESCRIPTIVE}
     if not main.entries and not main.children:
         return None
@@ -97,12 +112,15 @@ def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
     return b"Exif\0\0II*\0" + form.offset.pack(8) + packed
 
 
-def read_tags(path: Path, only: Collection[int] | None = None) -> dict[int, Tag | None]:
-    """The values of a TIFF's main directory by tag.
+def read_tags(
+    path: Path, only: Collection[int] | None = None, *, start: int | None = None
+) -> dict[int, Tag | None]:
+    """The values of a TIFF's main directory, or another page's, by tag.
 
     Args:
         path: of the TIFF.
         only: the tags that are asked for; None for all.
+        start: where the page's directory begins; None for the first page.
 
     Returns:
         None for a value that is too long, or of a type that may lead elsewhere in the file. Empty
@@ -110,7 +128,8 @@ def read_tags(path: Path, only: Collection[int] | None = None) -> dict[int, Tag 
     """
     try:
         with path.open("rb") as file:
-            form, start = _open(file)
+            form, first = _open(file)
+            start = first if start is None else start
             known = _read(file, start, form, (_EXIF, _GPS), only).entries
             tags = _raw_entries(file, start, form)[0]
             return {tag: known.get(tag) for tag in tags if only is None or tag in only}

@@ -204,15 +204,17 @@ class AutoRestorer:
         reading = self._router.read_rows(watched.read, height, width)
         return self._chosen(reading, watched.empty)
 
-    def choose_file(self, path: Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Choice:
-        """The same for a file, in memory independent of the picture's height.
+    def choose_file(
+        self, path: Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+    ) -> Choice:
+        """The same for a file, or one of its pages, in memory independent of the picture's height.
 
         Raises:
             PictureError: it cannot be read.
         """
         if self._router is None:
             return self._told()
-        with open_picture(path, max_pixels=max_pixels) as reader:
+        with open_picture(path, max_pixels=max_pixels, page=page) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
 
     def _chosen(self, reading: Reading, empty: bool) -> Choice:
