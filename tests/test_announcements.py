@@ -19,6 +19,7 @@ from jpeg_support import (
 from PIL import Image, PngImagePlugin
 
 from urushi.image import PictureWriter, inspect_picture, open_picture
+from urushi.image.heif_boxes import codec_of, heif_extras
 
 GOOGLE = "http://ns.google.com/photos"
 NAMES = (
@@ -195,3 +196,36 @@ def test_nothing_is_told_of_what_was_to_be_stripped(tmp_path):
     source.write_bytes(with_xmp(f'{NAMES} GCamera:MotionPhoto="1"'))
     assert copied(source, target, strip_metadata=True) == []
     assert segments_of(target, 0xE1) == []
+
+
+def test_a_gain_map_that_the_second_picture_alone_tells_of(tmp_path):
+    """As telephones write it: an index of pictures (MPF), and not a word in the first one's XMP."""
+    second = with_xmp('xmlns:h="http://ns.apple.com/HDRGainMap/1.0/" h:HDRGainMapVersion="65536"')
+    first = with_segments()
+
+    def index(size, start):
+        entries = struct.pack(">HHI4sHHII", 0xB000, 7, 4, b"0100", 0xB001, 4, 1, 2)
+        entries += struct.pack(">HHII", 0xB002, 7, 32, 50) + bytes(4)
+        pictures = struct.pack(">IIIHH", 0x20030000, size, 0, 0, 0)
+        pictures += struct.pack(">IIIHH", 0, len(second), start, 0, 0)
+        return segment(0xE2, b"MPF\0MM\0*" + struct.pack(">IH", 8, 3) + entries + pictures)
+
+    at = 4 + struct.unpack(">H", first[4:6])[0]
+    size = len(first) + len(index(0, 0))
+    source = tmp_path / "in.jpg"
+    source.write_bytes(first[:at] + index(size, size - at - 8) + first[at:] + second)
+    assert copied(source, tmp_path / "out.jpg") == ["Not in the result: gain map."]
+
+
+@pytest.mark.parametrize(
+    ("mark", "lost"), [(b"tmap", "gain map"), (b"hevc:2015:auxid:2", "depth map")]
+)
+def test_what_an_avif_holds_besides(tmp_path, mark, lost):
+    source = tmp_path / "in.avif"
+    Image.fromarray(pixels()).save(source)
+    data = source.read_bytes()
+    box = struct.pack(">I4s", 8 + len(mark), b"free") + mark
+    assert heif_extras(source) == ()
+    assert codec_of(source) == "AV1"
+    source.write_bytes(data + struct.pack(">I4s", 8 + len(box), b"meta") + box)
+    assert heif_extras(source) == (lost,)

@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
-from jpeg_support import jpeg, pixels, segment, segments_of, with_segments
-from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from jpeg_support import jpeg, packet, pixels, segment, segments_of, with_segments
+from PIL import Image, ImageCms, TiffImagePlugin
 from test_announcements import copied
 
 from urushi.image import PictureWriter, inspect_picture, read_picture, write_picture
@@ -259,11 +259,40 @@ def test_a_file_of_ones_own_has_no_notes(tmp_path):
     assert copied(path, tmp_path / "b.png") == []
 
 
-def test_raw_profiles_in_texts_are_not_copied(tmp_path):
-    """They hold EXIF and XMP of the picture as it was, thumbnails among them."""
+def hidden(kind, data):
+    """EXIF or XMP as ImageMagick puts it into a text: its length, and hexadecimal numbers."""
+    text = b"\n%s\n%8d\n%s\n" % (kind, len(data), data.hex().encode())
+    return b"zTXt", b"Raw profile type " + kind + b"\0\0" + zlib.compress(text)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_exif_and_xmp_hidden_in_texts_become_what_they_are(tmp_path, suffix):
+    source, target = tmp_path / "in.png", tmp_path / f"out{suffix}"
+    exif = Image.Exif()
+    exif[315] = "Ogata"
+    source.write_bytes(png_with(hidden(b"exif", exif.tobytes()), hidden(b"xmp", packet(""))))
+    assert copied(source, target) == []
+    with Image.open(target) as picture:
+        assert picture.getexif()[315] == "Ogata"
+        assert "archive 17" in str(picture.info)
+        assert "Raw profile" not in str(picture.info)
+
+
+def test_iptc_is_told_where_it_has_no_place(tmp_path):
+    source = tmp_path / "in.jpg"
+    record = resource(1028, b"\x1c\x02\x50\x00\x05Ogata")
+    source.write_bytes(with_segments(segment(0xED, b"Photoshop 3.0\0" + record)))
+    assert copied(source, tmp_path / "out.jpg") == []
+    assert copied(source, tmp_path / "out.tif") == []
+    assert copied(source, tmp_path / "out.png") == ["Not in the result: IPTC."]
+
+
+def test_other_chunks_of_a_png(tmp_path):
+    """Those whose last letter is small may be copied; the others may not, and are named."""
     source = tmp_path / "in.png"
-    source.write_bytes(png_with((b"tEXt", b"Raw profile type exif\0\nexif\n 4\n45786966\n")))
-    copied(source, tmp_path / "out.png")
-    with Image.open(tmp_path / "out.png") as picture:
-        assert isinstance(picture, PngImagePlugin.PngImageFile)
-        assert "Raw profile type exif" not in picture.info
+    source.write_bytes(png_with((b"npTc", b"patch"), (b"mkBF", b"layers"), (b"caBX", b"c2pa")))
+    (note,) = copied(source, tmp_path / "out.png")
+    assert note == "Not in the result: content credentials, chunks of the PNG (mkBF)."
+    assert b"npTcpatch" in (tmp_path / "out.png").read_bytes()
+    (note,) = copied(source, tmp_path / "out.jpg")
+    assert "(mkBF, npTc)" in note

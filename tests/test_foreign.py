@@ -21,17 +21,7 @@ from urushi.image import (
     read_picture,
     write_picture,
 )
-
-# 64 x 64 in HEVC, as telephones write photographs.
-HEIC = (
-    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAUJtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
-    "AAAAAAAAAA5waXRtAAAAAAABAAAAImlsb2MAAAAAREAAAQABAAAAAAFmAAEAAAAAAAAAegAAACNpaW5mAAAAAAABAAAA"
-    "FWluZmUCAAAAAAEAAGh2YzEAAAAAwmlwcnAAAACkaXBjbwAAAHhodmNDAQNwAAAAAAAAAAAAHvAA/P34+AAADwMgAAEA"
-    "GEABDAH//wNwAAADAJAAAAMAAAMAHroCQCEAAQArQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqSSmubgQEDAgAAAMACAAA"
-    "AwAIQCIAAQAHRAHBcrAiQAAAABRpc3BlAAAAAAAAAEAAAABAAAAAEHBpeGkAAAAAAwgICAAAABZpcG1hAAAAAAAAAAEA"
-    "AQOBAoMAAACCbWRhdAAAAHYoAa8LYM/XXqf9XIuDRaky5MTwgj924YsIJYO0EOqSrkk2GaZ5RrU/PeaigxtTPcyoul1S"
-    "YBKh33Y7JPCpWefrKDd3w6r+2hcoyLz34Gqn9wZ+LMAuNIJqoaxSuQ1zmKogaNhAgg05uRD+F8EyN3Slvd9oPY82"
-)
+from urushi.image.hevc import _TRIAL
 
 
 def refusal(path):
@@ -235,7 +225,7 @@ def test_variants_of_jpeg_are_named(tmp_path, marker, bits, expected):
 
 
 def test_heic_without_a_decoder_is_not_called_damaged(tmp_path):
-    path, data = tmp_path / "iphone.heic", base64.b64decode(HEIC)
+    path, data = tmp_path / "iphone.heic", base64.b64decode(_TRIAL)
     path.write_bytes(data)
     try:
         read_picture(path)
@@ -243,6 +233,9 @@ def test_heic_without_a_decoder_is_not_called_damaged(tmp_path):
         sentence = str(error)
     else:
         pytest.skip("this libvips decodes HEVC")
+    for ask in (inspect_picture, open_picture):
+        with pytest.raises(UnreadableError, match="coded in HEVC"):
+            ask(path)
     assert "coded in HEVC, which the installed libvips does not decode: convert" in sentence
     path.write_bytes(data[:400])
     assert "cut short" in refusal(path)

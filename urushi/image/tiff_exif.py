@@ -17,7 +17,7 @@ import numpy as np
 
 from urushi.image.stacks import fitting_description
 
-__all__ = ["Tag", "append_exif", "read_exif", "read_tags"]
+__all__ = ["LONGEST_BLOCK", "Tag", "append_exif", "read_exif", "read_tags"]
 
 Tag = tuple[int, bytes]
 """TIFF's type of a value, and the value, little-endian."""
