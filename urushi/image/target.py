@@ -92,11 +92,10 @@ class Target:
         if format is None:
             known = " ".join(SUPPORTED_SUFFIXES)
             read = READ_SUFFIXES.get(path.suffix.lower())
-            why = "names no known picture format by its suffix" if read is None else "would be a"
-            what = (
-                f"'{path.suffix}'" if read is None else f"{FORMATS[read].title}, which is only read"
-            )
-            raise TargetError(f"'{path}' {why} {what}: use one of {known}.")
+            why = f"names no known picture format by its suffix '{path.suffix}'"
+            if read is not None:
+                why = f"would be a {FORMATS[read].title}, which is read and not written"
+            raise TargetError(f"'{path}' {why}: use one of {known}.")
         if not can_write(format):
             raise TargetError(
                 f"'{path}' cannot be written because the installed libvips has no"
