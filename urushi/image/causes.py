@@ -47,11 +47,14 @@ _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
 _UNSUPPORTED = ("not support", "unsupported", "not configured", "not implement", "unknown", "bad ")
 
 
-def misleading_variant(path: Path, format: str) -> str | None:
-    """The sentence for a file that can be opened and would be misunderstood; None for others."""
+def misleading_variant(path: Path, format: str, start: int | None = None) -> str | None:
+    """The sentence for a file that can be opened and would be misunderstood; None for others.
+
+    `start` is where the directory of the page begins that is to be read.
+    """
     if format != "tiff":
         return None
-    values = read_tags(path, only=(_PHOTOMETRIC,)).get(_PHOTOMETRIC)
+    values = read_tags(path, only=(_PHOTOMETRIC,), start=start).get(_PHOTOMETRIC)
     number = None if values is None else int.from_bytes(values[1][:2], "little")
     if number not in _PHOTOMETRICS:
         return None

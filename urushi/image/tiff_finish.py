@@ -9,6 +9,7 @@ import struct
 from fractions import Fraction
 from pathlib import Path
 
+from urushi.image.imagej import imagej_tags
 from urushi.image.info import PictureInfo
 from urushi.image.tiff_directories import (
     DAMAGE,
@@ -46,6 +47,7 @@ def page_tags(
     strip: bool,
     complete: bool,
     description: bytes | None = None,
+    imagej: bool = False,
 ) -> tuple[Given, frozenset[int]]:
     """Tags that a page is to have although libvips does not write them, or others.
 
@@ -57,6 +59,7 @@ def page_tags(
         strip: leave names behind.
         complete: all pages of the source are written.
         description: what ImageDescription is to say; empty for nothing, None for what it says.
+        imagej: what ImageJ writes beside its description is true of the target, too.
 
     Returns:
         Type and value by tag, and the tags that are to go.
@@ -82,6 +85,8 @@ def page_tags(
             if not size:
                 dropped |= {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
             given.update(_names(tiff, own, form, strip, complete))
+            if imagej and not strip:
+                given.update(imagej_tags(tiff, own, form))
     except DAMAGE:
         return given, dropped
     return given, dropped
