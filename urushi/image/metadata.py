@@ -28,7 +28,7 @@ from urushi.image.jpeg_parts import (
 from urushi.image.libvips import fields_of, vips
 from urushi.image.photoshop import true_resources
 from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk
-from urushi.image.tiff_exif import Tag, append_exif, read_exif, read_tags
+from urushi.image.tiff_exif import LONGEST_BLOCK, Tag, append_exif, read_exif, read_tags
 from urushi.image.tiff_pages import page_offset
 from urushi.image.tiff_tags import RESOLUTION, private_tags
 from urushi.image.xmp import split_xmp, true_xmp
@@ -62,6 +62,7 @@ class Luggage:
         strip: leave EXIF, XMP, IPTC, texts and comments behind.
         scale: by which both sides were enlarged; the resolution grows with them.
         notes: takes one sentence if anything is lost.
+        description: in place of what a TIFF's ImageDescription says; empty for none.
     """
 
     header: Header
@@ -69,6 +70,7 @@ class Luggage:
     strip: bool
     scale: int
     notes: list[str]
+    description: bytes | None = None
     _jpeg: JpegParts = field(default_factory=JpegParts)
     _png: PngParts = field(default_factory=PngParts)
     _tags: dict[int, Tag | None] = field(default_factory=dict)
@@ -93,6 +95,10 @@ class Luggage:
     def _start(self) -> int | None:
         """Where a TIFF tells of this page."""
         return page_offset(self.header.info.path, self.header.info.page)
+
+    def _exif_of_tiff(self, longest: int | None = LONGEST_BLOCK) -> bytes | None:
+        path, description = self.header.info.path, self.description
+        return read_exif(path, longest, start=self._start, description=description)
 
     @property
     def _turned(self) -> bool:
@@ -183,7 +189,7 @@ class Luggage:
             image.set_type(blob, "exif-data", _without_thumbnail(source.get("exif-data")))
             keep |= _EXIF
         elif self._from == "tiff" and self.format != "tiff":
-            exif = read_exif(self.header.info.path, start=self._start)
+            exif = self._exif_of_tiff()
             if exif is not None:
                 image.set_type(blob, "exif-data", exif)
                 keep |= _EXIF
@@ -284,7 +290,7 @@ class Luggage:
         fields = fields_of(self.header.image)
         exif = self.header.image.get("exif-data") if "exif-data" in fields else None
         if self._from == "tiff":
-            exif = read_exif(self.header.info.path, start=self._start)
+            exif = self._exif_of_tiff()
         known = set() if exif is None or self.strip else tags_of(exif)
         return ({COLOUR_SPACE} - known) | (set() if states else set(RESOLUTION))
 
@@ -293,7 +299,7 @@ class Luggage:
         if not self.strip:
             tags = self._private()
             if self._from == "tiff":
-                exif = read_exif(self.header.info.path, longest=None, start=self._start)
+                exif = self._exif_of_tiff(longest=None)
             elif "exif-data" in fields_of(self.header.image):
                 exif = self.header.image.get("exif-data")
         append_exif(path, exif, *self._size, more=tags, drop=() if states else RESOLUTION)

@@ -11,7 +11,7 @@ import numpy as np
 
 from urushi.errors import TargetError
 from urushi.image.blend import Blend
-from urushi.image.described import Fitted, fitted_header
+from urushi.image.described import Fitted, fitted_words
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
@@ -241,7 +241,6 @@ class PictureWriter:
             scale=self._scale,
             strip=self._strip,
             complete=self._complete,
-            description=None if self._fitted is None else self._fitted.description,
             imagej=self._fitted is not None and self._fitted.imagej,
         )
         if given or dropped:
@@ -266,11 +265,16 @@ class PictureWriter:
         keep, luggage, self._fitted = 0, None, None
         if self._like is not None:
             header = read_again(self._like)
-            self._fitted = fitted_header(header, layout, scale=self._scale, complete=self._complete)
+            self._fitted = fitted_words(header, layout, scale=self._scale, complete=self._complete)
             for note in self._fitted.notes:
                 self._say(note)
             luggage = Luggage(
-                self._fitted.header, layout.format, self._strip, self._scale, self.notes
+                header,
+                layout.format,
+                self._strip,
+                self._scale,
+                self.notes,
+                self._fitted.description,
             )
             image, keep = luggage.attach(image, profile=layout.keeps_profile)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
