@@ -124,3 +124,20 @@ def test_writer_asserts_what_it_is_given(tmp_path, monkeypatch):
     ):
         writer.write(read_picture(source))
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_a_changed_separation_stays_the_sources(tmp_path):
+    """Noise taken out of CMYK leaves the black plate empty where it was empty."""
+    noise = np.random.default_rng(1).normal(0, 12, RGB.shape)
+    inks = 255 - np.clip(0.6 * RGB + 50 + noise, 0, 255)
+    samples = np.dstack([inks, np.zeros_like(GREY)]).astype(np.uint8)
+    source, target = tmp_path / "in.tif", tmp_path / "out.tif"
+    store(source, samples, 5, ())
+    pixels = read_picture(source)
+    rows = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    smooth = sum(rows[i : i + 24, j : j + 36] for i in range(3) for j in range(3)) / 9
+    write_picture(target, smooth, like=source)
+    written = pyvips.Image.new_from_file(str(target)).numpy()
+    assert np.abs(read_picture(target) - np.clip(smooth, 0, 1)).mean() < 0.02
+    assert np.abs(written.astype(int) - samples).mean(axis=(0, 1)).max() < 15
+    assert np.percentile(written[..., 3], 90) < 40

@@ -1,6 +1,7 @@
 """Files of several pages: each is restored, the choice of pages, and what a result says of them."""
 
 import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture
 from urushi.image.pages import Pages, parse_pages
 from urushi.image.tiff_directories import TiffFile
-from urushi.image.tiff_finish import first_link, join
 from urushi.inference.picture_files import restore_picture
 
 SCENE = Scene()
@@ -93,27 +93,23 @@ def test_names_places_and_numbers_of_pages(tmp_path):
     assert 297 not in only
 
 
-def test_exif_of_each_page_is_its_own(tmp_path):
-    frames = [Image.fromarray(RGB), Image.fromarray(RGB[::-1])]
-    exif = Image.Exif()
-    exif[0x010F] = "Scanner"
-    exif[0x8769] = {0x9286: b"ASCII\0\0\0of the first page"}
-    frames[0].save(tmp_path / "a.tif", exif=exif)
-    frames[1].save(tmp_path / "b.tif")
-    link = first_link(tmp_path / "b.tif")
-    assert join(tmp_path / "b.tif", tmp_path / "a.tif", link) > link
-    with Image.open(tmp_path / "b.tif") as joined:
-        assert joined.n_frames == 2
-        np.testing.assert_array_equal(np.asarray(joined), RGB[::-1])
-        joined.seek(1)
-        np.testing.assert_array_equal(np.asarray(joined), RGB)
-    restore_picture(Untouched(), tmp_path / "b.tif", tmp_path / "out.tif")
-    with Image.open(tmp_path / "out.tif") as written:
-        assert 0x010F not in written.getexif()
-        written.seek(1)
-        exif = written.getexif()
-        assert exif[0x010F] == "Scanner"
-        assert exif.get_ifd(0x8769)[0x9286].endswith(b"of the first page")
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_of_each_page_is_its_own(tmp_path, order):
+    exif = {0x9003: b"2020:01:02 03:04:05", 0x9209: 16, 0x829A: ("/", 1, 250)}
+    second = Page(RGB[::-1], 2, {271: b"Scanner"}, exif=exif)
+    source = write_tiff(tmp_path / "in.tif", Page(RGB, 2), second, order=order)
+    target = tmp_path / "out.tif"
+    restore_picture(Untouched(), source, target)
+    with TiffFile(target) as tiff:
+        first, other = tiff.chain()
+        assert not {271, 34665} & set(first.entries)
+        assert tiff.text(other, 271) == b"Scanner"
+        taken = tiff.directory(tiff.number(other, 34665, 0))
+        assert tiff.text(taken, 0x9003) == exif[0x9003]
+        assert tiff.numbers(taken, 0x829A) == (Fraction(1, 250),)
+    restore_picture(Untouched(), source, tmp_path / "out.jpg", pages="2")
+    with Image.open(tmp_path / "out.jpg") as written:
+        assert written.getexif()[271] == "Scanner"
 
 
 @pytest.mark.parametrize(

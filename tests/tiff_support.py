@@ -25,6 +25,7 @@ class Page:
     photometric: int = 1
     tags: Mapping[int, object] = field(default_factory=dict)
     below: Sequence["Page"] = ()
+    exif: Mapping[int, object] = field(default_factory=dict)
 
 
 def write_tiff(path: Path, *pages: Page, order: str = "<", end: int = 0) -> Path:
@@ -43,6 +44,7 @@ def write_tiff(path: Path, *pages: Page, order: str = "<", end: int = 0) -> Path
 def _append(data: bytearray, page: Page, order: str) -> tuple[int, int]:
     """Where the directory begins, and where the place of the next one stands."""
     below = [_append(data, sub, order)[0] for sub in page.below]
+    exif = _directory(data, page.exif, order)[0] if page.exif else 0
     pixels = page.pixels if page.pixels.ndim == 3 else page.pixels[..., None]
     height, width, samples = pixels.shape
     stored = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
@@ -61,8 +63,13 @@ def _append(data: bytearray, page: Page, order: str) -> tuple[int, int]:
         279: ("long", len(stored)),
         339: (kind,) * samples,
         **({330: ("long", *below)} if below else {}),
+        **({34665: ("long", exif)} if exif else {}),
         **page.tags,
     }
+    return _directory(data, tags, order)
+
+
+def _directory(data: bytearray, tags: Mapping[int, object], order: str) -> tuple[int, int]:
     start = len(data)
     values = start + 2 + 12 * len(tags) + 4
     directory, rest = struct.pack(f"{order}H", len(tags)), b""
