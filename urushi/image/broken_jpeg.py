@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from urushi.image.jpeg_parts import read_jpeg_parts
 from urushi.image.libvips import reason, vips
 
 __all__ = ["Damage", "damage_of"]
 
 _END = b"\xff\xd9"
 _STEP = 16
+# Frames whose scans each add to all pixels.
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 # A JPEG that lacks more of its rows than this is not worth mending.
 _MOST_MISSING = 0.5
 # Warnings about what does no harm to pixels.
@@ -57,6 +60,11 @@ def _damage(path: Path, identity: tuple[int, ...]) -> Damage:
     if not complaint or any(words in complaint.lower() for words in _HARMLESS):
         return Damage("", spoils=False)
     if _whole_but_for_its_end(path):
+        if read_jpeg_parts(path).coding in _PROGRESSIVE:
+            return Damage(
+                "The JPEG lacks its end marker. It is progressive, so its last details may be"
+                " missing; get a whole copy if there is one."
+            )
         return Damage("The JPEG lacks its end marker; all its pixels are there.", spoils=False)
     height, missing = _missing_rows(vips().Image.jpegload(str(path), **_options("none")))
     if missing > _MOST_MISSING * height:

@@ -1,18 +1,18 @@
 """Why a picture cannot be read: a variant that is not supported, or damage."""
 
-import struct
 from pathlib import Path
 
 from urushi.image.foreign import foreign_name, foreign_title, way_out
 from urushi.image.formats import FORMATS, READ_SUFFIXES
+from urushi.image.heif_boxes import codec_of
+from urushi.image.hevc import decodes_hevc
 from urushi.image.jpeg_parts import read_jpeg_parts
 from urushi.image.libvips import reason
-from urushi.image.png_chunks import read_png_parts
 from urushi.image.tiff_exif import read_tags
 
-__all__ = ["has_refused_profile", "misleading_variant", "unknown_format", "unread"]
+__all__ = ["misleading_variant", "unknown_format", "unread"]
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _PROFILE = 258, 259, 262, 34675
+_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
 _COMPRESSIONS = {
     6: "old JPEG",
     32766: "NeXT",
@@ -44,14 +44,20 @@ _PHOTOMETRICS = {
     34892: "the linear data of a raw file",
 }
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
+_NO_DECODER = "the installed libvips does not decode"
 _UNSUPPORTED = ("not support", "unsupported", "not configured", "not implement", "unknown", "bad ")
 
 
 def misleading_variant(path: Path, format: str, start: int | None = None) -> str | None:
-    """The sentence for a file that can be opened and would be misunderstood; None for others.
+    """The sentence for a file that can be opened and not decoded, or would be misunderstood.
 
-    `start` is where the directory of the page begins that is to be read.
+    None for others. `start` is where the directory of a TIFF's page begins that is to be read.
     """
+    if format == "heif" and codec_of(path) == "HEVC" and not decodes_hevc():
+        return (
+            f"'{path}' is coded in HEVC, which {_NO_DECODER}: convert it to JPEG, PNG or TIFF"
+            " first."
+        )
     if format != "tiff":
         return None
     values = read_tags(path, only=(_PHOTOMETRIC,), start=start).get(_PHOTOMETRIC)
@@ -61,18 +67,6 @@ def misleading_variant(path: Path, format: str, start: int | None = None) -> str
     what = _PHOTOMETRICS[number]
     first = "develop it to RGB" if number in (32803, 34892) else "convert it to RGB"
     return f"'{path}' holds {what}, where grey, RGB or CMYK was expected: {first} first."
-
-
-def has_refused_profile(path: Path, format: str) -> bool:
-    """Whether a file has an ICC profile after all, where libvips gave none.
-
-    libvips leaves out what is broken, or of other channels than the picture.
-    """
-    if format == "jpeg":
-        return read_jpeg_parts(path).profile
-    if format == "png":
-        return read_png_parts(path).profile
-    return format == "tiff" and _PROFILE in read_tags(path, only=(_PROFILE,))
 
 
 def unread(path: Path, format: str, error: Exception) -> str:
@@ -145,25 +139,6 @@ def _number(value: tuple[int, bytes] | None) -> int | None:
 
 
 def _of_heif(path: Path) -> str | None:
-    """That no decoder is there, where the file itself is whole: all its boxes end within it."""
-    try:
-        with path.open("rb") as file:
-            end, at, codecs = file.seek(0, 2), 0, b""
-            while at + 8 <= end:
-                file.seek(at)
-                size, name = struct.unpack(">I4s", file.read(8))
-                if size == 1:
-                    (size,) = struct.unpack(">Q", file.read(8))
-                if size == 0:
-                    size = end - at
-                if size < 8 or at + size > end:
-                    return None
-                if name == b"meta":
-                    codecs = file.read(min(size, 2**20))
-                at += size
-    except (OSError, struct.error):
-        return None
-    for mark, title in ((b"hvc1", "HEVC"), (b"av01", "AV1"), (b"vvc1", "VVC"), (b"avc1", "AVC")):
-        if mark in codecs:
-            return f"is coded in {title}, which the installed libvips does not decode"
-    return None
+    """That no decoder is there, where the file itself is whole."""
+    codec = codec_of(path)
+    return None if codec is None else f"is coded in {codec}, which {_NO_DECODER}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.broken_jpeg import damage_of
-from urushi.image.causes import has_refused_profile, misleading_variant, unknown_format, unread
+from urushi.image.causes import misleading_variant, unknown_format, unread
 from urushi.image.contents import ALPHA, Contents, contents_of
 from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
@@ -174,11 +174,6 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
     notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
-    if not info.has_profile and has_refused_profile(path, format):
-        notes.append(
-            "Its colour profile is broken or made for other channels, so it is left out and the"
-            " usual colours are taken for granted."
-        )
     return Header(info, _plain(image), notes, damage)
 
 

@@ -30,6 +30,8 @@ _MORE_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
 """What stands before image resources."""
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
+_GAIN_MAP_WORDS = (b"hdrgm:", b"HDRGainMap", b"hdrgainmap", _ISO_GAIN_MAP)
+_HEAD = 2**16
 # Either carried over by other means, or of no use in a file that is encoded anew.
 _KNOWN = (b"JFIF", b"JFXX", b"Exif", b"http://ns.adobe.com/", b"ICC_PROFILE", b"MPF", b"Adobe")
 _KNOWN += (b"Photoshop 3.0", b"Ducky", _ISO_GAIN_MAP)
@@ -48,7 +50,8 @@ class JpegParts:
         more_xmp: the extended packet that belongs to it, put together; None unless whole.
         photoshop: Photoshop's image resources, put together; empty if there are none.
         comments: as they stand.
-        gain_map: whether there are facts on a gain map after ISO 21496-1.
+        gain_map: whether there are facts on a gain map after ISO 21496-1, or a second picture
+            that calls itself one.
         profile: whether there is an ICC profile.
         credentials: whether there is a manifest of content credentials (C2PA).
         private: names of segments that only their maker knows, each once.
@@ -72,7 +75,8 @@ class JpegParts:
 
 def read_jpeg_parts(path: Path) -> JpegParts:
     """Reads the segments; what is damaged is left out, and no picture fails for it."""
-    found = list(_segments(path))
+    placed = list(_segments(path))
+    found = [(marker, content) for marker, content, _ in placed]
     contents = [content for marker, content in found if marker == APP1]
     xmp = next((c[len(_XMP) :] for c in contents if c.startswith(_XMP)), None)
     more = [c[len(_MORE_XMP) :] for c in contents if c.startswith(_MORE_XMP)]
@@ -85,7 +89,8 @@ def read_jpeg_parts(path: Path) -> JpegParts:
         more_xmp=None if xmp is None else _put_together(more, xmp),
         photoshop=b"".join(resources),
         comments=tuple(content for marker, content in found if marker == COMMENT),
-        gain_map=any(content.startswith(_ISO_GAIN_MAP) for _, content in found),
+        gain_map=any(content.startswith(_ISO_GAIN_MAP) for _, content in found)
+        or _second_is_gain_map(path, placed),
         profile=any(content.startswith(b"ICC_PROFILE\0") for _, content in found),
         credentials="JUMBF" in private,
         private=tuple(known),
@@ -131,8 +136,33 @@ def insert_segments(path: Path, segments: Sequence[bytes]) -> None:
             other.unlink(missing_ok=True)
 
 
-def _segments(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment up to the first scan, as far as they are sound."""
+def _second_is_gain_map(path: Path, found: Sequence[tuple[int, bytes, int]]) -> bool:
+    """Whether one of the pictures that an index lists (CIPA DC-007, 5.2) is a gain map."""
+    for marker, content, place in found:
+        if marker != 0xE2 or content[:4] != b"MPF\0":
+            continue
+        try:
+            order = {b"II": "<", b"MM": ">"}[content[4:6]]
+            (first,) = struct.unpack_from(f"{order}I", content, 8)
+            (count,) = struct.unpack_from(f"{order}H", content, 4 + first)
+            with path.open("rb") as file:
+                for i in range(count):
+                    tag, _, size, start = struct.unpack_from(
+                        f"{order}HHII", content, 4 + first + 2 + 12 * i
+                    )
+                    for at in range(start, start + size, 16) if tag == 0xB002 else ():
+                        (offset,) = struct.unpack_from(f"{order}I", content, 4 + at + 8)
+                        file.seek(place + 4 + offset)
+                        head = file.read(_HEAD) if offset else b""
+                        if any(word in head for word in _GAIN_MAP_WORDS):
+                            return True
+        except (KeyError, struct.error, OSError):
+            continue
+    return False
+
+
+def _segments(path: Path) -> Iterator[tuple[int, bytes, int]]:
+    """Marker, content and its place of each segment up to the first scan, as far as sound."""
     try:
         with path.open("rb") as file:
             if file.read(2) != b"\xff\xd8":
@@ -148,7 +178,7 @@ def _segments(path: Path) -> Iterator[tuple[int, bytes]]:
                 content = file.read(size) if size >= 0 else b""
                 if len(content) != size:
                     return
-                yield head[1], content
+                yield head[1], content, file.tell() - size
     except OSError:
         return
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from urushi.errors import TargetError
 from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
+from urushi.image.heif_boxes import heif_extras
 from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc
 from urushi.image.jpeg_parts import (
@@ -27,7 +28,7 @@ from urushi.image.jpeg_parts import (
 )
 from urushi.image.libvips import fields_of, vips
 from urushi.image.photoshop import true_resources
-from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk
+from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk, xmp_chunk
 from urushi.image.tiff_exif import LONGEST_BLOCK, Tag, append_exif, read_exif, read_tags
 from urushi.image.tiff_pages import page_offset
 from urushi.image.tiff_tags import RESOLUTION, private_tags
@@ -77,6 +78,7 @@ class Luggage:
     _lost: dict[str, None] = field(default_factory=dict)
     # Contents of segments of a JPEG, with their numbers, for `finish`.
     _segments: list[tuple[int, bytes]] = field(default_factory=list)
+    _chunks: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         path = self.header.info.path
@@ -95,10 +97,6 @@ class Luggage:
     def _start(self) -> int | None:
         """Where a TIFF tells of this page."""
         return page_offset(self.header.info.path, self.header.info.page)
-
-    def _exif_of_tiff(self, longest: int | None = LONGEST_BLOCK) -> bytes | None:
-        path, description = self.header.info.path, self.description
-        return read_exif(path, longest, start=self._start, description=description)
 
     @property
     def _turned(self) -> bool:
@@ -185,27 +183,38 @@ class Luggage:
         """EXIF, XMP, and what IPTC and Photoshop have; gives the flags of what is there."""
         source, keep = self.header.image, 0
         blob = vips().GValue.blob_type
-        if "exif-data" in fields:
-            image.set_type(blob, "exif-data", _without_thumbnail(source.get("exif-data")))
+        exif = self._exif(fields)
+        if exif is not None and (self._from, self.format) != ("tiff", "tiff"):
+            image.set_type(blob, "exif-data", _without_thumbnail(exif))
             keep |= _EXIF
-        elif self._from == "tiff" and self.format != "tiff":
-            exif = self._exif_of_tiff()
-            if exif is not None:
-                image.set_type(blob, "exif-data", exif)
-                keep |= _EXIF
-        packet = self._packet(source.get("xmp-data") if "xmp-data" in fields else None)
-        if packet is not None:
+        given = source.get("xmp-data") if "xmp-data" in fields else self._png.hidden.get("xmp")
+        packet = self._packet(given)
+        if packet is not None and self.format == "png":
+            # libvips would write it as `zTXt`, which is Latin-1.
+            self._chunks.append(xmp_chunk(packet))
+        elif packet is not None:
             image.set_type(blob, "xmp-data", packet)
             keep |= _XMP
-        iptc = source.get("iptc-data") if "iptc-data" in fields else None
+        iptc = source.get("iptc-data") if "iptc-data" in fields else self._png.hidden.get("iptc")
         if self._from in _FORMATS_WITH_RESOURCES:
             iptc = self._resources(image, fields, iptc)
         elif iptc is not None:
             iptc = converted_iptc(iptc, self.header.info.path, self._from, self.format)
-        if iptc:
+        if iptc and self.format in _FORMATS_WITH_RESOURCES:
             image.set_type(blob, "iptc-data", iptc)
             keep |= _IPTC
+        elif iptc:
+            self._lost["IPTC"] = None
         return keep
+
+    def _exif(self, fields: set[str], longest: int | None = LONGEST_BLOCK) -> bytes | None:
+        """The source's EXIF as a block; of a TIFF, at most so many bytes."""
+        if self._from == "tiff":
+            path, description = self.header.info.path, self.description
+            return read_exif(path, longest, start=self._start, description=description)
+        if "exif-data" in fields:
+            return bytes(self.header.image.get("exif-data"))
+        return self._png.hidden.get("exif")
 
     def _packet(self, given: bytes | None) -> bytes | None:
         """The XMP that libvips is to write."""
@@ -255,7 +264,9 @@ class Luggage:
         """Whether the source says how large it is to be printed."""
         image = self.header.image
         if self._from == "png":
-            return self._png.states_size or bool(_EXIF_RESOLUTION & fields)
+            # The fields of EXIF hold what libvips makes up, too.
+            exif = bytes(image.get("exif-data")) if "exif-data" in fields else b""
+            return self._png.states_size or RESOLUTION[0] in tags_of(exif)
         if self._from == "tiff":
             # So many pixels for each of something are no length that other formats could state.
             measured = self.format == "tiff" or "resolution-unit" in fields
@@ -274,7 +285,7 @@ class Luggage:
         if self.format == "tiff":
             self._finish_tiff(path, states)
         elif self.format == "png":
-            texts = [] if self.strip else self._texts()
+            texts = [] if self.strip else self._chunks + self._texts()
             if texts or not states:
                 rewrite_png(path, add=texts, drop=() if states else (b"pHYs",))
         elif self.format == "jpeg" and not self.strip:
@@ -287,10 +298,7 @@ class Luggage:
 
     def _made_up(self, states: bool) -> set[int]:
         """Tags of EXIF that libvips and libexif write of their own accord."""
-        fields = fields_of(self.header.image)
-        exif = self.header.image.get("exif-data") if "exif-data" in fields else None
-        if self._from == "tiff":
-            exif = self._exif_of_tiff()
+        exif = self._exif(fields_of(self.header.image))
         known = set() if exif is None or self.strip else tags_of(exif)
         return ({COLOUR_SPACE} - known) | (set() if states else set(RESOLUTION))
 
@@ -298,10 +306,7 @@ class Luggage:
         exif, tags = None, {}
         if not self.strip:
             tags = self._private()
-            if self._from == "tiff":
-                exif = self._exif_of_tiff(longest=None)
-            elif "exif-data" in fields_of(self.header.image):
-                exif = self.header.image.get("exif-data")
+            exif = self._exif(fields_of(self.header.image), longest=None)
         append_exif(path, exif, *self._size, more=tags, drop=() if states else RESOLUTION)
 
     def _private(self) -> dict[int, Tag]:
@@ -314,7 +319,7 @@ class Luggage:
     def _texts(self) -> list[bytes]:
         """Chunks of text for a PNG."""
         if self._from == "png":
-            return list(self._png.texts)
+            return [*self._png.texts, *self._png.others]
         return [text_chunk("Comment", _decoded(comment)) for comment in self._jpeg.comments]
 
     def _tell(self) -> None:
@@ -331,8 +336,19 @@ class Luggage:
             self._lost[f"segments that only their maker reads ({names})"] = None
         if self._png.keywords and self.format != "png":
             self._lost[f"texts of the PNG ({_some(self._png.keywords)})"] = None
+        chunks = self._png.lost
+        if self.format != "png":
+            chunks += tuple(chunk[4:8].decode("latin-1") for chunk in self._png.others)
+        if chunks:
+            self._lost[f"chunks of the PNG ({_some(chunks)})"] = None
+        if self._from in ("avif", "heif"):
+            self._lost.update(dict.fromkeys(heif_extras(self.header.info.path)))
         if self._jpeg.comments and self.format not in ("jpeg", "png"):
             self._lost["the comment of the JPEG"] = None
+        # What was named with the source already.
+        for word in ("video", "picture"):
+            if any(word in beside for beside in self.header.info.beside):
+                self._lost.pop({"video": "video", "picture": "second picture"}[word], None)
         if self._lost:
             self.notes.append(f"Not in the result: {', '.join(self._lost)}.")
 

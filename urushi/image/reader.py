@@ -9,6 +9,7 @@ from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
+from urushi.image.profile_check import profile_note
 from urushi.image.source import NativeRows
 
 __all__ = ["PictureReader", "open_picture", "read_picture"]
@@ -53,6 +54,8 @@ class PictureReader:
         self.info = header.info
         self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header)
+        if note := profile_note(header):
+            self.notes.append(note)
         self._transparency = survey(header.info)
         self._source = NativeRows(header)
         self._row = 0

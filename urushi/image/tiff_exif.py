@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Tag", "append_exif", "read_exif", "read_tags"]
+__all__ = ["LONGEST_BLOCK", "Tag", "append_exif", "read_exif", "read_tags"]
 
 Tag = tuple[int, bytes]
 """TIFF's type of a value, and the value, little-endian."""
