@@ -53,9 +53,12 @@ class Blend:
         if self._source is None:
             return self._layout.quantise(self._colours.from_working(restored))
         if self._alpha is not None:
-            samples = self._layout.quantise(self._colours.from_working(restored))
-            alpha = self._layout.quantise(np.clip(self._alpha.take(len(restored)), 0.0, 1.0))
-            return np.concatenate([samples, alpha], axis=2)
+            extra = self._alpha.take(len(restored))
+            if (band := self._layout.alpha) is not None:
+                # Interpolation reaches a little beyond; other channels may mean it.
+                extra[..., band] = np.clip(extra[..., band], 0.0, 1.0)
+            samples = self._samples(self._colours.from_working(restored), extra)
+            return np.concatenate([samples, self._layout.quantise(extra)], axis=2)
         native = self._source.read(restored.shape[0])
         channels = self._info.channels
         if self._by_change:
@@ -66,12 +69,25 @@ class Blend:
                     values[hidden] = self._colours.from_working(restored)[hidden]
         else:
             values = self._colours.from_working(restored)
-        samples = self._layout.quantise(values)
         self._row += restored.shape[0]
         if not self._layout.extra:
-            return samples
-        extra = self._layout.convert(native[..., list(self._layout.bands_taken)])
-        return np.concatenate([samples, extra], axis=2)
+            return self._layout.quantise(values)
+        extra = native[..., list(self._layout.bands_taken)]
+        samples = self._samples(values, scaled(extra))
+        return np.concatenate([samples, self._layout.convert(extra)], axis=2)
+
+    def _samples(self, values: np.ndarray, extra: np.ndarray) -> np.ndarray:
+        """Colours, full intensity 1, as the target holds them beside these further channels."""
+        layout = self._layout
+        if not layout.premultiplied:
+            return layout.quantise(values)
+        assert layout.alpha is not None
+        alpha = extra[..., layout.alpha : layout.alpha + 1]
+        if layout.bits == 32:
+            return layout.quantise(values * alpha)
+        # libvips rounds down where it divides by the transparency: half a step puts that right.
+        values = np.clip(values, 0.0, 1.0) + np.float32(0.5 / np.iinfo(layout.dtype).max)
+        return layout.quantise(np.minimum(values * alpha, alpha))
 
     def _read_alpha(self, rows: int) -> np.ndarray:
         """The next rows of what stands beside the source's colours, full intensity 1."""

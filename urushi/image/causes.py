@@ -48,10 +48,10 @@ _NO_DECODER = "the installed libvips does not decode"
 _UNSUPPORTED = ("not support", "unsupported", "not configured", "not implement", "unknown", "bad ")
 
 
-def misleading_variant(path: Path, format: str) -> str | None:
+def misleading_variant(path: Path, format: str, start: int | None = None) -> str | None:
     """The sentence for a file that can be opened and not decoded, or would be misunderstood.
 
-    None for others.
+    None for others. `start` is where the directory of a TIFF's page begins that is to be read.
     """
     if format == "heif" and codec_of(path) == "HEVC" and not decodes_hevc():
         return (
@@ -60,7 +60,7 @@ def misleading_variant(path: Path, format: str) -> str | None:
         )
     if format != "tiff":
         return None
-    values = read_tags(path, only=(_PHOTOMETRIC,)).get(_PHOTOMETRIC)
+    values = read_tags(path, only=(_PHOTOMETRIC,), start=start).get(_PHOTOMETRIC)
     number = None if values is None else int.from_bytes(values[1][:2], "little")
     if number not in _PHOTOMETRICS:
         return None

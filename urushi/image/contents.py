@@ -7,11 +7,11 @@ from urushi.errors import UnreadableError
 from urushi.image.companions import Companions, companions
 from urushi.image.tiff_pages import TiffPage, TiffPages, tiff_pages
 
-__all__ = ["ALPHA", "Contents", "contents_of"]
+__all__ = ["ALPHA", "PREMULTIPLIED", "STRAIGHT", "Contents", "contents_of"]
 
 # TIFF 6.0, section 18: associated and unassociated; CorelDRAW writes 999 for the latter.
-_PREMULTIPLIED = 1
-ALPHA = frozenset((_PREMULTIPLIED, 2, 999))
+PREMULTIPLIED, STRAIGHT = 1, 2
+ALPHA = frozenset((PREMULTIPLIED, STRAIGHT, 999))
 """Values of TIFF's ExtraSamples that mean transparency."""
 
 # TIFF's photometric number -> kind of picture. Palettes, Lab and the rest are libvips' to say.
@@ -53,6 +53,11 @@ class Contents:
         place = {"page": page.directory} if page.directory else {}
         return place if page.subdirectory is None else {**place, "subifd": page.subdirectory}
 
+    def start(self, number: int) -> int | None:
+        """Where the directory of a page begins; None where this is no TIFF."""
+        page = self.page(number)
+        return None if page is None else page.offset
+
     def kind(self, number: int) -> str | None:
         """'grey', 'rgb' or 'cmyk' by the file's own word; None where libvips is to say."""
         page = self.page(number)
@@ -78,12 +83,12 @@ class Contents:
         page = self.page(number)
         if page is None:
             # All other formats know transparency alone.
-            return (2,) * count
+            return (STRAIGHT,) * count
         told = page.extra[-count:] if count else ()
         values = (0,) * (count - len(told)) + told
-        if _PREMULTIPLIED in values and values[0] != _PREMULTIPLIED:
+        if PREMULTIPLIED in values[1:]:
             return None
-        return tuple(2 if value == _PREMULTIPLIED else value for value in values)
+        return values
 
     @property
     def larger_page(self) -> int | None:

@@ -1,22 +1,34 @@
-"""A source's header as it fits its result: no word about planes that would be wrong."""
+"""What a result may say of its source: no word about planes that would be wrong."""
 
-from dataclasses import replace
+from dataclasses import dataclass
 
+from urushi.image.imagej import BLOCK
 from urushi.image.info import Header
-from urushi.image.libvips import fields_of, vips
 from urushi.image.stacks import fitting_description, planes_of, stack_title
 from urushi.image.target import Layout
-from urushi.image.tiff_pages import description_of, tiff_pages
+from urushi.image.tiff_pages import description_of, has_tag, tiff_pages
 
-__all__ = ["fitted_header"]
-
-_DESCRIPTION = "image-description"
+__all__ = ["Fitted", "fitted_words"]
 
 
-def fitted_header(
-    header: Header, layout: Layout, *, scale: int, complete: bool
-) -> tuple[Header, bytes | None, str]:
-    """Takes out of a TIFF's header what its result may not say.
+@dataclass(frozen=True)
+class Fitted:
+    """What a result is to say of its source.
+
+    Attributes:
+        description: what the result's ImageDescription is to be; None where it is the source's,
+            empty for none.
+        imagej: whether what ImageJ writes beside its description is true of the result, too.
+        notes: sentences about what was left out.
+    """
+
+    description: bytes | None = None
+    imagej: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def fitted_words(header: Header, layout: Layout, *, scale: int, complete: bool) -> Fitted:
+    """Finds what the result of a TIFF may say.
 
     Args:
         header: of the source.
@@ -24,14 +36,11 @@ def fitted_header(
         scale: by which both sides were enlarged.
         complete: all pages are written, in order, into a TIFF.
 
-    Returns:
-        The header; what the result's description is to be, None where nothing is changed and empty
-        for none; and a note, empty without a reason for one.
     """
     info = header.info
     pages = tiff_pages(info.path).pages if info.format == "tiff" else ()
     if info.page >= len(pages):
-        return header, None, ""
+        return Fitted()
     page = pages[info.page]
     told = description_of(info.path, page)
     same = (
@@ -43,20 +52,17 @@ def fitted_header(
     )
     whole = complete and len(pages) * page.samples >= planes_of(told)
     fitting = fitting_description(told, whole, same)
+    beside = whole and same and stack_title(told) == "ImageJ"
+    notes = []
+    if not beside and has_tag(info.path, page, BLOCK):
+        notes.append("ImageJ's labels, colour tables and overlays are not in the result.")
     if fitting == told:
-        return header, None, ""
-    image = header.image.copy()
-    if _DESCRIPTION in fields_of(image):
-        image.remove(_DESCRIPTION)
-    if fitting:
-        text = vips().GValue.gstr_type
-        image.set_type(text, _DESCRIPTION, fitting.decode("utf-8", "replace"))
+        return Fitted(None, beside, tuple(notes))
     planes = planes_of(told)
-    note = ""
     if planes > 1 or not fitting:
         what = f"of {planes} planes" if planes > 1 else "of how the samples lie"
-        note = (
+        notes.append(
             f"What {stack_title(told)}'s description says {what} is not true of the result and was"
             " left out."
         )
-    return replace(header, image=image), fitting or b"", note
+    return Fitted(fitting or b"", beside, tuple(notes))

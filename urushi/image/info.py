@@ -54,8 +54,9 @@ class PictureInfo:
         pages: how many pictures the file holds that can be read: pages of a TIFF, frames of an
             animated WebP. Previews and masks do not count.
         page: which of them this is, from 0.
-        extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 and 2 are
-            transparency, 0 is anything else, such as infrared, a spot ink or a selection.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 is transparency
+            that the colours are multiplied by in the file, 2 is any other transparency, 0 is
+            anything else, such as infrared, a spot ink or a selection.
         beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
         identity: of the file when it was opened; None where this was not read from a file.
     """
@@ -147,6 +148,9 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
     check_unchanged(path, file.identity)
     if page is not None and contents.pages is not None:
         _check_page(path, page, contents.pages)
+    misleading = misleading_variant(path, format, start=contents.start(page or 0))
+    if misleading is not None:
+        raise UnreadableError(misleading)
     try:
         if FORMATS[format].loader:
             image = open_image(file, format, place=contents.place(page or 0))
@@ -257,8 +261,6 @@ def _recognise(path: Path) -> str:
     format = sniff(head[:64], path.suffix)
     if format is None:
         raise UnreadableError(unknown_format(path, head))
-    if misleading := misleading_variant(path, format):
-        raise UnreadableError(misleading)
     return format
 
 

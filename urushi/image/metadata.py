@@ -63,6 +63,7 @@ class Luggage:
         strip: leave EXIF, XMP, IPTC, texts and comments behind.
         scale: by which both sides were enlarged; the resolution grows with them.
         notes: takes one sentence if anything is lost.
+        description: in place of what a TIFF's ImageDescription says; empty for none.
     """
 
     header: Header
@@ -70,6 +71,7 @@ class Luggage:
     strip: bool
     scale: int
     notes: list[str]
+    description: bytes | None = None
     _jpeg: JpegParts = field(default_factory=JpegParts)
     _png: PngParts = field(default_factory=PngParts)
     _tags: dict[int, Tag | None] = field(default_factory=dict)
@@ -212,7 +214,8 @@ class Luggage:
     def _exif(self, fields: set[str], longest: int | None = LONGEST_BLOCK) -> bytes | None:
         """The source's EXIF as a block; of a TIFF, at most so many bytes."""
         if self._from == "tiff":
-            return read_exif(self.header.info.path, longest, start=self._start)
+            path, description = self.header.info.path, self.description
+            return read_exif(path, longest, start=self._start, description=description)
         if "exif-data" in fields:
             return bytes(self.header.image.get("exif-data"))
         return self._png.hidden.get("exif")

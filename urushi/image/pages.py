@@ -7,7 +7,7 @@ from pathlib import Path
 from urushi.errors import TargetError
 from urushi.image.formats import name_of
 from urushi.image.info import PictureInfo, inspect_picture
-from urushi.image.stacks import planes_of
+from urushi.image.stacks import stack_title
 from urushi.image.tiff_pages import description_of, tiff_pages
 
 __all__ = ["ALL", "FIRST", "Pages", "TakenPages", "is_stack", "parse_pages", "taken_pages"]
@@ -50,7 +50,7 @@ class TakenPages:
 def is_stack(path: Path) -> bool:
     """Whether the pages of a TIFF are described as planes of one thing."""
     pages = tiff_pages(path).pages
-    return len(pages) > 1 and planes_of(description_of(path, pages[0])) > 1
+    return len(pages) > 1 and bool(stack_title(description_of(path, pages[0])))
 
 
 def parse_pages(text: str) -> Pages:

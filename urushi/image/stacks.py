@@ -15,6 +15,7 @@ _STACK_LINES = re.compile(
 )
 _OME_SIZE = re.compile(rb"<(?:\w+:)?Pixels\b[^>]*>")
 _ATTRIBUTE = re.compile(rb"\bSize([CZT])\s*=\s*[\"'](\d{1,9})[\"']")
+_OME_FILE = re.compile(rb"\bFileName\s*=\s*[\"']([^\"']*)[\"']")
 _OME_ROOT = re.compile(rb"<(?:\w+:)?OME\b")
 
 
@@ -29,7 +30,7 @@ def stack_title(description: bytes) -> str:
 
 
 def planes_of(description: bytes) -> int:
-    """How many planes a description tells of; 0 where it tells of none."""
+    """How many planes of its file a description tells of; 0 where it tells of none."""
     title = stack_title(description)
     if title == "ImageJ":
         counts = dict(_COUNTS.findall(description))
@@ -37,6 +38,8 @@ def planes_of(description: bytes) -> int:
             return int(counts[b"images"])
         return math.prod(int(count) for count in counts.values()) if counts else 0
     if title == "OME":
+        if len(set(_OME_FILE.findall(description))) > 1:
+            return 0  # the planes lie in several files
         total = 0
         for pixels in _OME_SIZE.findall(description):
             total += math.prod(int(size) for _, size in _ATTRIBUTE.findall(pixels))

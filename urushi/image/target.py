@@ -52,6 +52,16 @@ class Layout:
         """Number of channels, those beyond the colours included."""
         return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + len(self.extra)
 
+    @property
+    def alpha(self) -> int | None:
+        """Which of the channels beyond the colours is transparency, from 0."""
+        return next((i for i, kind in enumerate(self.extra) if kind in ALPHA), None)
+
+    @property
+    def premultiplied(self) -> bool:
+        """Whether the file holds colours multiplied by their transparency."""
+        return self.alpha is not None and self.extra[self.alpha] == PREMULTIPLIED
+
     def plain(self) -> PlainColours:
         """The conversion for samples without a profile."""
         return PlainColours(self.kind)
@@ -230,6 +240,8 @@ def lay_out(
     kind = like.kind if like.kind in entry.kinds else "rgb"
     taken = _bands_taken(target, like)
     extra = tuple(like.extra[band - like.channels] for band in taken)
+    if target.format != "tiff":
+        extra = (STRAIGHT,) * len(extra)
     return Layout(target.format, kind, depth, extra, kind == like.kind, taken)
 
 

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from urushi.image.stacks import fitting_description
-
 __all__ = ["LONGEST_BLOCK", "Tag", "append_exif", "read_exif", "read_tags"]
 
 Tag = tuple[int, bytes]
@@ -33,7 +31,7 @@ _DESCRIPTIVE = frozenset(
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _UNITS = {**_SIZES, 5: 4, 10: 4}
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
-_DESCRIPTION = 270
+_DESCRIPTION, _ASCII = 270, 2
 _MAKER_NOTE = 37500
 LONGEST_BLOCK = 65000
 """A JPEG holds hardly more, and libvips reads no more of it in any format."""
@@ -78,6 +76,7 @@ def read_exif(
     longest: int | None = LONGEST_BLOCK,
     *,
     start: int | None = None,
+    description: bytes | None = None,
 ) -> bytes | None:
     """What a TIFF says about how its picture was taken, as a block for JPEG, PNG and WebP.
 
@@ -85,6 +84,7 @@ def read_exif(
         path: of the TIFF.
         longest: the most bytes the block may have before the maker's own notes are left out.
         start: where the page's directory begins; None for the first page.
+        description: in place of the file's; empty for none.
 
     Returns:
         `Exif\\0\\0` and a small TIFF, or None if the file says nothing.
@@ -95,12 +95,10 @@ def read_exif(
             main = _read(file, first if start is None else start, form, (_EXIF, _GPS))
     except _DAMAGE:
         return None
-    if longest is not None and _DESCRIPTION in main.entries:
-        # Other formats hold one picture, so what is told of a stack's planes would be wrong there.
-        kind, told = main.entries.pop(_DESCRIPTION)
-        told = fitting_description(told, complete=False, same=False)
-        if told:
-            main.entries[_DESCRIPTION] = (kind, told)
+    if description is not None:
+        main.entries.pop(_DESCRIPTION, None)
+        if description:
+            main.entries[_DESCRIPTION] = (_ASCII, description + b"\0")
     main.entries = {t: value for t, value in main.entries.items() if t in _DESCRIPTIVE}
     if not main.entries and not main.children:
         return None

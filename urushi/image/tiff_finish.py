@@ -9,6 +9,7 @@ import struct
 from fractions import Fraction
 from pathlib import Path
 
+from urushi.image.imagej import imagej_tags
 from urushi.image.info import PictureInfo
 from urushi.image.tiff_directories import (
     DAMAGE,
@@ -25,7 +26,7 @@ __all__ = ["amend", "first_link", "join", "page_tags"]
 
 _ASCII, _SHORT, _LONG, _RATIONAL = 2, 3, 4, 5
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
-_DESCRIPTION, _SUBFILE_TYPE, _PAGE_NAME, _PAGE_NUMBER, _EXTRA_SAMPLES = 270, 254, 285, 297, 338
+_SUBFILE_TYPE, _PAGE_NAME, _PAGE_NUMBER, _EXTRA_SAMPLES = 254, 285, 297, 338
 _POSITIONS = (286, 287)
 _PAGE_OF_SEVERAL = 2
 _INCH = 2
@@ -45,7 +46,7 @@ def page_tags(
     scale: int,
     strip: bool,
     complete: bool,
-    description: bytes | None = None,
+    imagej: bool = False,
 ) -> tuple[Given, frozenset[int]]:
     """Tags that a page is to have although libvips does not write them, or others.
 
@@ -56,7 +57,7 @@ def page_tags(
         scale: by which both sides were enlarged.
         strip: leave names behind.
         complete: all pages of the source are written.
-        description: what ImageDescription is to say; empty for nothing, None for what it says.
+        imagej: what ImageJ writes beside its description is true of the target, too.
 
     Returns:
         Type and value by tag, and the tags that are to go.
@@ -65,10 +66,6 @@ def page_tags(
     if extra:
         given[_EXTRA_SAMPLES] = (_SHORT, struct.pack(f"{form.order}{len(extra)}H", *extra))
     dropped: frozenset[int] = frozenset()
-    if description:
-        given[_DESCRIPTION] = (_ASCII, description + b"\0")
-    elif description is not None:
-        dropped |= {_DESCRIPTION}
     if like is None or like.format != "tiff":
         return given, dropped
     pages = tiff_pages(like.path).pages
@@ -82,6 +79,8 @@ def page_tags(
             if not size:
                 dropped |= {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
             given.update(_names(tiff, own, form, strip, complete))
+            if imagej and not strip:
+                given.update(imagej_tags(tiff, own, form))
     except DAMAGE:
         return given, dropped
     return given, dropped

@@ -13,7 +13,15 @@ from urushi.image.tiff_directories import (
     TiffFile,
 )
 
-__all__ = ["TiffPage", "TiffPages", "bytes_of_pages", "description_of", "page_offset", "tiff_pages"]
+__all__ = [
+    "TiffPage",
+    "TiffPages",
+    "bytes_of_pages",
+    "description_of",
+    "has_tag",
+    "page_offset",
+    "tiff_pages",
+]
 
 _REDUCED, _MASK = 1, 4
 _CFA, _LINEAR_RAW = 32803, 34892
@@ -119,6 +127,15 @@ def page_offset(path: Path, number: int) -> int | None:
     return pages[number].offset
 
 
+def has_tag(path: Path, page: TiffPage, tag: int) -> bool:
+    """Whether a page's directory has a tag."""
+    try:
+        with TiffFile(path) as tiff:
+            return tag in tiff.directory(page.offset).entries
+    except DAMAGE:
+        return False
+
+
 def description_of(path: Path, page: TiffPage) -> bytes:
     """What a page's ImageDescription says; empty without one."""
     try:
@@ -140,7 +157,7 @@ def _tiff_pages(path: Path, identity: tuple[int, ...]) -> TiffPages:
                 for number, directory in enumerate(tiff.chain()):
                     family = [(None, directory), *_subdirectories(tiff, directory)]
                     for sub, each in family:
-                        raw = raw or _raw(tiff, each)
+                        raw = raw or _raw(tiff, each, directory)
                         found.append(_page(tiff, each, number, sub))
                     if number == 0:
                         layers = _has_layers(tiff, directory)
@@ -229,8 +246,11 @@ def _raw_signature(tiff: TiffFile) -> str:
     return "Phase One raw" if mark in (b"IIII", b"MMMM") and not tiff.form.big else ""
 
 
-def _raw(tiff: TiffFile, directory: Directory) -> str:
-    """Why this directory makes the file a camera's raw file; empty where it does not."""
+def _raw(tiff: TiffFile, directory: Directory, main: Directory) -> str:
+    """Why this directory makes the file a camera's raw file; empty where it does not.
+
+    `main` is the one that it hangs on, which names the camera.
+    """
     if _DNG_VERSION in directory.entries:
         return "DNG"
     photometric = tiff.number(directory, 262, -1)
@@ -239,8 +259,7 @@ def _raw(tiff: TiffFile, directory: Directory) -> str:
     if photometric != _CFA and _CFA_PATTERN not in directory.entries:
         return ""
     maker = " ".join(
-        tiff.text(directory, tag, most=256).decode("ascii", "replace").strip()
-        for tag in (_MAKE, _MODEL)
+        tiff.text(main, tag, most=256).decode("ascii", "replace").strip() for tag in (_MAKE, _MODEL)
     ).strip()
     return f"a mosaic of sensor values{' of ' + maker if maker else ''}"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from urushi.errors import TargetError
 from urushi.image.blend import Blend
-from urushi.image.described import fitted_header
+from urushi.image.described import Fitted, fitted_words
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
@@ -94,6 +94,7 @@ class PictureWriter:
         self._pages, self._finished = pages, 0
         self._link = 0
         self._spool: BinaryIO | None = None
+        self._fitted: Fitted | None = None
         self._blend: Blend | None = None
         self._begin(like, width, height)
         self._big = self._needs_offsets_of_64_bits()
@@ -115,7 +116,9 @@ class PictureWriter:
                 self._blend = Blend(like, layout, scale)
                 self._say(left_out(layout, like))
             colour = layout.bands - len(layout.extra)
-            head = spool_header(width, height, colour, layout.extra, layout.dtype)
+            # As they are, whatever they mean: libvips divides by some kinds of transparency.
+            extra = (0,) * len(layout.extra)
+            head = spool_header(width, height, colour, extra, layout.dtype)
             self._spool = self._target.create_spool(head)
         except BaseException:
             self._close()
@@ -237,8 +240,8 @@ class PictureWriter:
             form,
             scale=self._scale,
             strip=self._strip,
-            description=self._described,
             complete=self._complete,
+            imagej=self._fitted is not None and self._fitted.imagej,
         )
         if given or dropped:
             amend(path, given, dropped)
@@ -259,14 +262,20 @@ class PictureWriter:
         layout = self._layout
         meaning = interpretation(layout.kind, layout.dtype)
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
-        keep, luggage, self._described = 0, None, None
+        keep, luggage, self._fitted = 0, None, None
         if self._like is not None:
             header = read_again(self._like)
-            header, self._described, note = fitted_header(
-                header, layout, scale=self._scale, complete=self._complete
+            self._fitted = fitted_words(header, layout, scale=self._scale, complete=self._complete)
+            for note in self._fitted.notes:
+                self._say(note)
+            luggage = Luggage(
+                header,
+                layout.format,
+                self._strip,
+                self._scale,
+                self.notes,
+                self._fitted.description,
             )
-            self._say(note)
-            luggage = Luggage(header, layout.format, self._strip, self._scale, self.notes)
             image, keep = luggage.attach(image, profile=layout.keeps_profile)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         # Bytes, since a name need not be UTF-8.

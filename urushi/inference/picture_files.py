@@ -148,6 +148,6 @@ def _naming_the_page(number: int | None, taken: TakenPages) -> Iterator[None]:
     try:
         yield
     except UnreadableError as error:
-        if number is None or len(taken.numbers) == 1:
+        if not number or len(taken.numbers) == 1:
             raise
         raise type(error)(f"{error} That was page {number + 1}.") from error
