@@ -6,6 +6,7 @@ from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.formats import FORMATS, sniff
+from urushi.image.decoding import check_memory, memory_ran_out
 from urushi.image.libvips import open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
 
@@ -129,6 +130,8 @@ def read_header(path: Path, max_pixels: int | None) -> Header:
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
+    if max_pixels is not None:
+        check_memory(info, image, file.identity.size, max_pixels)
     return Header(info, _plain(image))
 
 
@@ -145,6 +148,11 @@ def read_again(info: PictureInfo) -> Header:
 
 def damaged(path: Path, format: str, error: Exception) -> str:
     """The sentence for a file whose content breaks off or makes no sense."""
+    if memory_ran_out(error):
+        return (
+            f"'{path}' needs more memory to be decoded than there is ({reason(error)}): close other"
+            " programs, or convert it where there is more."
+        )
     return (
         f"'{path}' cannot be read as {FORMATS[format].title} ({reason(error)}):"
         " it is damaged, cut short or of an unsupported variant, so get a whole copy."

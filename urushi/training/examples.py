@@ -84,7 +84,8 @@ def pair_examples(
     if len(found) < LEAST_PAIRS:
         raise DataError(
             f"{_place_of(found)} {len(found)} pair{_SUFFIX[len(found) != 1]}: at least "
-            f"{LEAST_PAIRS} are needed, one to learn from and one to measure by, and 16 are a good start"
+            f"{LEAST_PAIRS} are needed, one to learn from and one to measure by, and 16 are a good "
+            "start"
         )
     pairs, shifted = _looked_at(list(found), run / "aligned" if align else None, on_progress)
     if shifted:
