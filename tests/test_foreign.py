@@ -187,7 +187,7 @@ def tiff(path, **tags):
         ({"t262": 8}, "holds CIE Lab colours"),
         ({"t262": 9}, "holds ICC Lab colours"),
         ({"t262": 32845}, "holds LogLuv colours"),
-        ({"t262": 32803, "t258": 8, "t277": 1}, "holds the mosaic of a sensor"),
+        ({"t262": 32803, "t258": 8, "t277": 1}, "mosaic of"),
         ({"t259": 50000}, "compressed with Zstandard"),
         ({"t259": 50002}, "compressed with JPEG XL"),
         ({"t259": 34887}, "compressed with LERC"),

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import DataRoot, Json, MaybeModel, Seed, degradation_options, require
+from urushi.app.adapt_usage import check_target, check_usage
+from urushi.app.options import (
+    DataRoot,
+    Inputs,
+    Json,
+    MaybeModel,
+    Seed,
+    Targets,
+    degradation_options,
+    require,
+    two_folders,
+)
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
@@ -14,6 +25,7 @@ from urushi.errors import AdapterError, TargetError, UrushiError
 from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
     from urushi.training.adaptation import Adaptation, AdaptationResult
     from urushi.training.examples import Examples
     from urushi.training.recipe import Recipe
@@ -58,6 +70,8 @@ def adapt(
             "--pairs", metavar="FOLDER", help="Holds a folder of inputs and one of targets."
         ),
     ] = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
     clean: Annotated[
         Path | None,
         typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
@@ -125,8 +139,9 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Teach a model your own kind of bad pictures, from pairs, in minutes."""
-    _check_usage(pairs, clean, degrade, values, minutes, steps, align, device)
-    _check_target(output, into, name, data, backbone)
+    paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
+    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align, device)
+    check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     facts: dict[str, Any] = {}
     if into is not None:
@@ -150,7 +165,7 @@ def adapt(
             # What is there is finished, or somebody else's.
             refuse_taken([output], overwrite)
             out.say(f"nothing to resume in {kept.path}: it begins anew")
-        found = _examples(out, pairs, clean, degrade, values or [], kept.path, align, seed)
+        found = _examples(out, paired, clean, degrade, values or [], kept.path, align, seed)
     except UrushiError:
         if not going_on:
             kept.remove()
@@ -191,47 +206,6 @@ def adapt(
             f"no adapter was better than the base on the validation pictures, and {output} was not "
             "written: more pairs, more --minutes or another --method may help"
         )
-
-
-def _check_usage(
-    pairs: Path | None,
-    clean: Path | None,
-    degrade: str | None,
-    values: list[str] | None,
-    minutes: float | None,
-    steps: int | None,
-    align: bool,
-    device: str,
-) -> None:
-    if (pairs is None) == (clean is None):
-        raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
-    if (clean is None) != (degrade is None):
-        raise typer.BadParameter("--clean FOLDER and --degrade KIND need each other.")
-    if values and degrade is None:
-        raise typer.BadParameter("--set is an option of --degrade.")
-    if align and pairs is None:
-        raise typer.BadParameter("--align is for --pairs.")
-    if minutes is not None and (steps is not None or minutes <= 0):
-        raise typer.BadParameter("give --minutes above 0, or --steps instead.")
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
-
-
-def _check_target(
-    output: Path | None,
-    into: Path | None,
-    name: str | None,
-    data: str | None,
-    backbone: str | None,
-) -> None:
-    if (output is None) == (into is None):
-        raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
-    if (into is None) != (name is None):
-        raise typer.BadParameter("--into FILE and --name NAME need each other.")
-    if data is not None and into is None:
-        raise typer.BadParameter("--data is for --into: where its router's pictures are.")
-    if backbone is not None and into is not None:
-        raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
 
 
 def _model(model: str | None, backbone: str | None) -> str:
@@ -317,7 +291,7 @@ def _adapter(method: str, budget: str | None, settings: list[str], model: str) -
 
 def _examples(
     out: Output,
-    pairs: Path | None,
+    pairs: "Path | PairedFolder | None",
     clean: Path | None,
     degrade: str | None,
     values: list[str],

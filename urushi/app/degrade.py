@@ -10,6 +10,7 @@ from rich.text import Text
 from urushi.app.options import Json, Seed, degradation_options, make_degradation, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples
 from urushi.errors import DegradationError, RecipeError, UrushiError
+from urushi.names import plain_name
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -175,8 +176,8 @@ def _write_sheet(
 def _name_of(job: "Job", output: str) -> str:
     """The picture's path below its folder, without suffix, as a benchmark of that folder has it."""
     if job.target == Path(output):
-        return job.source.stem
-    return job.target.relative_to(output).with_suffix("").as_posix()
+        return plain_name(job.source.stem)
+    return plain_name(job.target.relative_to(output).with_suffix(""))
 
 
 def _degrade_all(

@@ -1,6 +1,8 @@
 """`urushi restore`: pictures in, mended pictures out."""
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +41,7 @@ from urushi.errors import UrushiError
 if TYPE_CHECKING:
     from urushi.image.pages import Pages
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.batch import BatchReport, Event, Job
+    from urushi.inference.batch import BatchReport, Event, FileResult, Job
     from urushi.inference.restorer import Restorer
 
 __all__ = ["EPILOG", "restore"]
@@ -53,12 +55,14 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ -o mended/ --dry-run",
+    "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
 
 
 def restore(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns.")
+        list[str],
+        typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns; - is stdin."),
     ],
     output: Annotated[
         str | None,
@@ -66,8 +70,8 @@ def restore(
             "--output",
             "-o",
             metavar="OUT",
-            help="A folder; or, for one picture, a file name. One picture without it becomes "
-            "NAME_restored beside its source.",
+            help="A folder; or, for one picture, a file name, or - for stdout. One picture without "
+            "it becomes NAME_restored beside its source.",
         ),
     ] = None,
     model: MaybeModel = None,
@@ -129,12 +133,16 @@ def restore(
     from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
     from urushi.inference.passed_over import passed_over
+    from urushi.inference.pipes import Pipes, is_stdout
 
-    out = Output(json=json, quiet=quiet)
+    piped = is_stdout(output)
+    if piped and (json or compare):
+        raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
+    out = Output(json=json, quiet=quiet, stdout_taken=piped)
     chosen = None if pages is None else parse_pages(pages)
-    jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     left_out = passed_over(sources, output)
     if dry_run:
+        jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
         _tell_plan(out, jobs, left_out)
         return
     limit = _limit(max_pixels)
@@ -142,17 +150,21 @@ def restore(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
     choose_by(restorer, top_k, threshold, quick)
-    with out.progress() as progress:
+    with Pipes(sources, output, format) as pipes, out.progress() as progress:
+        output = pipes.output
+        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
         report = run_batch(
             restorer,
             jobs,
-            on_event=_Teller(out, progress, len(jobs)),
+            on_event=_Teller(out, progress, len(jobs), pipes.told),
             strip_metadata=strip_metadata,
             quality=quality,
             max_pixels=limit,
             pages=chosen,
         )
         sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen) if compare else {}
+        report = replace(report, results=[pipes.told(result) for result in report.results])
+        pipes.finish(report)
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     _tell_left_out(out, left_out)
@@ -206,8 +218,14 @@ def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
 class _Teller:
     """Shows how a batch goes: bars on a terminal, a line for each picture elsewhere."""
 
-    def __init__(self, out: Output, progress: Progress, total: int) -> None:
-        self._out, self._progress = out, progress
+    def __init__(
+        self,
+        out: Output,
+        progress: Progress,
+        total: int,
+        told: "Callable[[FileResult], FileResult]",
+    ) -> None:
+        self._out, self._progress, self._told = out, progress, told
         self._all: TaskID | None = None
         if total > 1:
             self._all = progress.add_task("pictures", total=total)
@@ -229,6 +247,7 @@ class _Teller:
             )
         if result is None:
             return
+        result = self._told(result)
         line = f"[{event.index + 1}/{event.total}] {result.status} {result.source}"
         if result.status == "restored":
             line += f" -> {result.target} ({result.pixels / 1e6:.1f} megapixels, "

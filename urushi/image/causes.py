@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from urushi.image.decoding import memory_ran_out
 from urushi.image.foreign import foreign_name, foreign_title, way_out
 from urushi.image.formats import FORMATS, READ_SUFFIXES
 from urushi.image.heif_boxes import codec_of
@@ -78,6 +79,11 @@ def unread(path: Path, format: str, error: Exception) -> str:
         error: what the library said.
     """
     title, why = FORMATS[format].title, reason(error)
+    if memory_ran_out(error):
+        return (
+            f"'{path}' needs more memory to be decoded than there is ({why}): close other"
+            " programs, or convert it where there is more."
+        )
     variant = {"jpeg": _of_jpeg, "tiff": _of_tiff, "heif": _of_heif, "avif": _of_heif}.get(format)
     what = None if variant is None else variant(path)
     if what is not None:

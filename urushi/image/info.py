@@ -8,6 +8,7 @@ from urushi.errors import TooLargeError, UnreadableError
 from urushi.image.broken_jpeg import damage_of
 from urushi.image.causes import misleading_variant, unknown_format, unread
 from urushi.image.contents import ALPHA, Contents, contents_of
+from urushi.image.decoding import check_memory, memory_ran_out
 from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
@@ -173,6 +174,8 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
+    if max_pixels is not None:
+        check_memory(info, image, file.identity.size, max_pixels)
     notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
     return Header(info, _plain(image), notes, damage)
 
@@ -225,7 +228,7 @@ def opened_broken(
     Raises:
         UnreadableError: it cannot be read.
     """
-    if format != "jpeg":
+    if format != "jpeg" or memory_ran_out(error):
         raise UnreadableError(unread(path, format, error)) from error
     try:
         found = damage_of(path)
