@@ -4,7 +4,8 @@ UrushiError
 ├── PictureError        a picture cannot be read or written
 │   ├── UnreadableError     missing, empty, truncated, not a picture, no permission
 │   ├── TooLargeError       more pixels than the limit allows
-│   └── TargetError         the target exists, cannot be written, or has no known format
+│   └── TargetError         the target cannot be written, or has no known format
+│       └── TakenError          its name is taken, and it is not to be overwritten
 ├── FileFormatError     a model file is damaged, of another kind, or newer than this version
 ├── BackboneError       unknown backbone, or a configuration or size it cannot have
 ├── AdapterError        unknown method, or an adapter that does not fit its backbone
@@ -32,6 +33,7 @@ __all__ = [
     "OutOfMemoryError",
     "PictureError",
     "RecipeError",
+    "TakenError",
     "TargetError",
     "TooLargeError",
     "UnreadableError",
@@ -58,6 +60,10 @@ class TooLargeError(PictureError):
 
 class TargetError(PictureError):
     """The target exists already, cannot be written, or names no known format."""
+
+
+class TakenError(TargetError):
+    """The target exists already, or appeared meanwhile, and is not to be overwritten."""
 
 
 class FileFormatError(UrushiError):

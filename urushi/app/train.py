@@ -1,5 +1,6 @@
 """`urushi train`: from a recipe and pictures to a model, an adapter or an all-in-one model."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
 from urushi.app.train_all_in_one import train_all_in_one
-from urushi.errors import BackboneError, MissingExtraError
+from urushi.errors import BackboneError, MissingExtraError, TakenError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,6 +95,8 @@ def train(
     processes = PartialState(cpu=device == "cpu")
     main = processes.is_main_process
     out = Output(json=json, quiet=not main)
+    if main:
+        _check_taken(settings, run, resume)
     if main and pack is None:
         _pack(out, settings, data, run)
     elif settings.data.pages and pack is not None:
@@ -128,6 +131,20 @@ def train(
         out.document(document)
     if not result.finished:
         raise typer.Exit(exit_code(result.stopped_by))
+
+
+def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
+    """The file in the end is written over that of the same training, and over no other."""
+    from urushi.training.checkpoint import checkpoint_to_resume
+    from urushi.training.outcome import model_path
+
+    if checkpoint_to_resume(run, resume=resume) is None:
+        path = model_path(recipe, run)
+        if os.path.lexists(path):
+            raise TakenError(
+                f"'{path}' exists already, {run} holds no training to go on with, and it is left "
+                "as it is: choose another folder"
+            )
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:

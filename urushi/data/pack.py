@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ import numpy as np
 from urushi.data.packed import PAIRS, PICTURES, VERSION, PackedPairs, PackedPictures, Pixels
 from urushi.data.pairs import whole_factor
 from urushi.errors import DataError, PictureError, TargetError
+from urushi.names import plain_name
+from urushi.writing import Part, refuse_taken
 
 __all__ = [
     "Made",
@@ -119,9 +120,9 @@ def _find(sources: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             base = source.resolve().name
             for path in sorted(source.rglob("*")):
                 if path.is_file() and is_picture_name(path):
-                    yield f"{base}/{path.relative_to(source).as_posix()}", path
+                    yield plain_name(f"{base}/{path.relative_to(source).as_posix()}"), path
         elif source.is_file():
-            yield source.name, source
+            yield plain_name(source.name), source
         else:
             raise DataError(f"{source} does not exist: name a picture or a folder of pictures")
 
@@ -135,8 +136,7 @@ def _pack(
     on_progress: Callable[[int, int, str], None] | None,
 ) -> PackSummary:
     target = Path(target)
-    if target.exists() and not overwrite:
-        raise TargetError(f"{target} exists already: choose another name or allow overwriting")
+    refuse_taken([target], overwrite)
     if not groups:
         raise DataError("no pictures found to pack: name a folder that contains some")
     skipped: list[tuple[str, str]] = []
@@ -144,14 +144,13 @@ def _pack(
     rows: list[tuple[int, int, int]] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115
+        part = Part(target)
     except OSError as error:
         raise TargetError(
             f"{target} cannot be written ({error.strerror}): choose another folder"
         ) from error
-    part = Path(handle.name)
     try:
-        with handle as file:
+        with part.path.open("r+b") as file:
             writer = _Writer(file)
             for done, (name, members) in enumerate(_decoded(groups, kind, min_side), start=1):
                 if isinstance(members, str):
@@ -167,14 +166,13 @@ def _pack(
                     f"none of {len(groups)} pictures can be packed, the first because {reason}"
                 )
             digest = writer.finish(kind, rows, names)
-        part.chmod(0o644)
-        part.replace(target)
+        part.commit(overwrite)
     except OSError as error:
         raise TargetError(
             f"{target} cannot be written ({error.strerror}): free some space"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        part.discard()
     total = sum(height * width for _, height, width in rows)
     return PackSummary(target, len(names), total, digest, tuple(skipped))
 

@@ -8,12 +8,15 @@ transparency, orientation and metadata exist.
 - `PictureWriter` takes rows and commits a whole file or nothing; `write_picture` takes all at once.
 
 What is kept: bit depth, greyness, CMYK, the colour profile, transparency (bit for bit),
-resolution, EXIF, XMP and IPTC. What changes: orientation is applied to the pixels and the tag
-reset, a thumbnail inside the metadata is dropped, a palette becomes full colour, and of several
-pages the first is taken.
+resolution, EXIF, XMP, IPTC, Photoshop's paths, comments, texts of a PNG, and private tags of a TIFF
+with its place on Earth. What changes: orientation is applied to the pixels and the tag reset,
+thumbnails inside the metadata are dropped, a palette becomes full colour, and of several pages the
+first is taken. What the target has no place for, and what announces a thing that is not carried
+over (gain map, video, depth map), goes, and `PictureWriter.notes` names it.
 """
 
-from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, is_picture_name
+from urushi.image.foreign import foreign_name, left_out_sentence
+from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, inspect_picture
 from urushi.image.reader import PictureReader, open_picture, read_picture
 from urushi.image.writer import PictureWriter, write_picture
@@ -21,12 +24,15 @@ from urushi.image.writer import PictureWriter, write_picture
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "FORMATS",
+    "READ_SUFFIXES",
     "SUPPORTED_SUFFIXES",
     "PictureInfo",
     "PictureReader",
     "PictureWriter",
+    "foreign_name",
     "inspect_picture",
     "is_picture_name",
+    "left_out_sentence",
     "open_picture",
     "read_picture",
     "write_picture",

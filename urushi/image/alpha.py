@@ -6,12 +6,12 @@ smear that over the edge of what is visible. There, the neighbouring visible col
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from urushi.image.colour import colours_of, scaled
-from urushi.image.info import PictureInfo, read_header
+from urushi.image.info import PictureInfo, read_again
+from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
 
 __all__ = ["Transparency", "survey"]
@@ -69,17 +69,18 @@ class Transparency:
 
 def survey(info: PictureInfo) -> Transparency:
     """Looks through a picture once; asking again about an unchanged file costs nothing."""
-    if not info.has_alpha:
+    if info.alpha_band is None:
         return Transparency(True, False, np.empty((0, 0, 3), np.float32), 1)
-    stat = info.path.stat()
-    return _survey(info.path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return _survey(info, info.identity or identity_of(info.path))
 
 
 @functools.lru_cache(maxsize=2)
-def _survey(path: Path, identity: tuple[int, ...]) -> Transparency:
+def _survey(info: PictureInfo, identity: Identity) -> Transparency:
     """See `survey`. `identity` tells one state of the file from another."""
-    header = read_header(path, None)
+    header = read_again(info)
     info, colours = header.info, colours_of(header)
+    band = info.alpha_band
+    assert band is not None
     step = max(1, int(np.ceil(np.sqrt(info.width * info.height / _MAP_PIXELS))))
     size = (-(-info.height // step), -(-info.width // step))
     sums = np.zeros((*size, 3), np.float32)
@@ -89,7 +90,7 @@ def _survey(path: Path, identity: tuple[int, ...]) -> Transparency:
         rows = step * max(1, _BAND_BYTES // (step * info.width * source.bands * 4))
         for top in range(0, info.height, rows):
             native = source.read(rows)
-            alpha = native[..., info.channels]
+            alpha = native[..., band]
             if alpha.min() >= info.full:
                 gathered = slice(top // step, -(-(top + native.shape[0]) // step))
             else:

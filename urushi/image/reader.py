@@ -5,9 +5,11 @@ from types import TracebackType
 
 import numpy as np
 
+from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
+from urushi.image.profile_check import profile_note
 from urushi.image.source import NativeRows
 
 __all__ = ["PictureReader", "open_picture", "read_picture"]
@@ -22,11 +24,15 @@ class PictureReader:
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first, with a note if there are
+            others.
 
     Attributes:
         info: what the file holds.
         notes: sentences about what is not as a user would expect although the file can be read;
             complete when the last row was read.
+        damage: those of the notes that tell of pixels that are missing or wrong, as in a JPEG that
+            breaks off.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
@@ -35,12 +41,21 @@ class PictureReader:
 
     info: PictureInfo
     notes: list[str]
+    damage: list[str]
 
-    def __init__(self, path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
-        header = read_header(Path(path), max_pixels)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        page: int | None = None,
+    ) -> None:
+        header = read_header(Path(path), max_pixels, page)
         self.info = header.info
-        self.notes = header.notes
+        self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header)
+        if note := profile_note(header):
+            self.notes.append(note)
         self._transparency = survey(header.info)
         self._source = NativeRows(header)
         self._row = 0
@@ -64,8 +79,9 @@ class PictureReader:
             return np.empty((0, self.info.width, 3), np.float32)
         channels = self.info.channels
         pixels = self._colours.to_working(native[..., :channels])
-        if self.info.has_alpha:
-            pixels = self._transparency.fill(pixels, native[..., channels], self._row)
+        band = self.info.alpha_band
+        if band is not None:
+            pixels = self._transparency.fill(pixels, native[..., band], self._row)
         self._row += native.shape[0]
         return np.require(pixels, np.float32, ["C", "W", "O"])
 
@@ -85,13 +101,20 @@ class PictureReader:
         self.close()
 
 
-def open_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> PictureReader:
+def open_picture(
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+) -> PictureReader:
     """Opens a picture for reading in rows; see `PictureReader`."""
-    return PictureReader(path, max_pixels=max_pixels)
+    return PictureReader(path, max_pixels=max_pixels, page=page)
 
 
-def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Reads a whole picture.
+def read_picture(
+    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+) -> np.ndarray:
+    """Reads a whole picture; one of which a part is missing or garbled is refused.
+
+    Args:
+        path, max_pixels, page: as `PictureReader`.
 
     Returns:
         `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
@@ -99,9 +122,11 @@ def read_picture(path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXEL
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels) as reader:
+    with PictureReader(path, max_pixels=max_pixels, page=page) as reader:
         pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):
             pixels[top : top + step] = reader.read(step)
+        if reader.damage:
+            raise UnreadableError(f"'{path}' is damaged. {reader.damage[0]}")
         return pixels

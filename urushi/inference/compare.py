@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from urushi.errors import PictureError, TargetError
-from urushi.image import open_picture, write_picture
+from urushi.image import open_picture
 from urushi.image.enlarge import enlarge
 from urushi.image.preview import preview_factor, read_part, read_rows, shrink
 from urushi.inference.jobs import Job
-from urushi.sheet import contact_sheet
+from urushi.sheet import contact_sheet, write_sheet
+from urushi.writing import refuse_taken
 
 __all__ = ["SHEET_FOLDER", "before_after", "sheet_paths", "write_before_after"]
 
@@ -67,21 +68,34 @@ def sheet_paths(jobs: Sequence[Job], output: Path | None) -> list[Path]:
 
 
 def write_before_after(
-    before: Path, after: Path, sheet: Path, *, max_pixels: int | None = None
+    before: Path,
+    after: Path,
+    sheet: Path,
+    *,
+    max_pixels: int | None = None,
+    page: int | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Makes the sheet of two picture files and writes it; one that is there is replaced.
+    """Makes the sheet of two picture files and writes it.
+
+    Args:
+        before, after, max_pixels: as for `before_after`.
+        sheet: `NAME.jpg`.
+        page: of `before`, from 0, that became the first of `after`; None for the first.
+        overwrite: replace a sheet that is there; anything else of that name stays.
 
     Raises:
         PictureError: a picture cannot be read, or the sheet not be written.
     """
-    pixels = before_after(before, after, max_pixels=max_pixels)
+    refuse_taken([sheet], overwrite)
+    pixels = before_after(before, after, max_pixels=max_pixels, page=page)
     try:
         sheet.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
             f"{sheet.parent}: cannot be made ({error.strerror or error}): choose another folder"
         ) from error
-    write_picture(sheet, pixels, overwrite=True)
+    write_sheet(sheet, pixels, overwrite=overwrite)
 
 
 def before_after(
@@ -90,6 +104,7 @@ def before_after(
     *,
     cell_size: tuple[int, int] = (512, 384),
     max_pixels: int | None = None,
+    page: int | None = None,
 ) -> Picture:
     """Draws both pictures whole, and below them the part that changed most, pixel for pixel.
 
@@ -101,11 +116,12 @@ def before_after(
         after: one of the same size, or enlarged by a whole factor.
         cell_size: width and height in pixels in which a picture is fitted.
         max_pixels: refuse pictures with more; None for no limit.
+        page: of `before`, from 0; None for the first.
 
     Raises:
         PictureError: a file cannot be read, or their sizes differ.
     """
-    look = _look(before, after, cell_size, max_pixels)
+    look = _look(before, after, cell_size, max_pixels, page)
     name = before.name
     size = f"{look.width} x {look.height}"
     original = f"{look.width // look.scale} x {look.height // look.scale}"
@@ -114,16 +130,22 @@ def before_after(
         top, left, height, width = _most_changed(look, cell_size)
         where = f"pixel for pixel, at {left}, {top}"
         window = (top, left, height, width)
-        part = _read_enlarged(before, look, window, max_pixels)
+        part = _read_enlarged(before, look, window, max_pixels, page)
         how = where if look.scale == 1 else f"interpolated, {where}"
         other = read_part(after, *window, max_pixels=None)
         rows.append([(part, f"before, {how}"), (other, f"after, {where}")])
     return contact_sheet(rows, cell_size, title=name)
 
 
-def _look(before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int | None) -> _Look:
+def _look(
+    before: Path,
+    after: Path,
+    cell_size: tuple[int, int],
+    max_pixels: int | None,
+    page: int | None,
+) -> _Look:
     with (
-        open_picture(before, max_pixels=max_pixels) as first,
+        open_picture(before, max_pixels=max_pixels, page=page) as first,
         # Made from the first, and allowed as that is.
         open_picture(after, max_pixels=None) as second,
     ):
@@ -158,14 +180,19 @@ def _look(before: Path, after: Path, cell_size: tuple[int, int], max_pixels: int
 
 
 def _read_enlarged(
-    path: Path, look: _Look, window: tuple[int, int, int, int], max_pixels: int | None
+    path: Path,
+    look: _Look,
+    window: tuple[int, int, int, int],
+    max_pixels: int | None,
+    page: int | None,
 ) -> Picture:
     """Top, left, height and width of the enlarged picture, from a file that is not enlarged."""
     scale = look.scale
     top, left, height, width = window
     first = (top // scale, left // scale)
     last = (-(-(top + height) // scale), -(-(left + width) // scale))
-    part = read_part(path, *first, last[0] - first[0], last[1] - first[1], max_pixels=max_pixels)
+    size = (last[0] - first[0], last[1] - first[1])
+    part = read_part(path, *first, *size, max_pixels=max_pixels, page=page)
     top, left = top - scale * first[0], left - scale * first[1]
     return enlarge(part, scale)[top : top + height, left : left + width].clip(0.0, 1.0)
 

@@ -12,6 +12,7 @@ from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.arrays import WHITE, as_layers, enlarged_alpha
+from urushi.inference.beyond import mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.memory import available_memory
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
@@ -161,7 +162,9 @@ class Restorer:
             self._whole = min(affordable, limits.whole)
             tile = min(math.isqrt(affordable), limits.tile)
             # Steps of 64, so that the result does not depend on every byte that is free.
-            tile = max(tile // 64 * 64, self._smallest, 2 * overlap)
+            tile = max(tile // 64 * 64, self._smallest)
+            if 2 * overlap > tile:
+                tile = _tile_for(overlap, affordable, engine.device)
             if wide:
                 self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
         if tile < multiple:
@@ -196,13 +199,14 @@ class Restorer:
 
         Args:
             image: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`; uint8, uint16, or float32
-                or float64 in [0, 1] (noise may reach beyond). RGB; a fourth channel is alpha
-                and comes back untouched, or enlarged where the network enlarges.
+                or float64, nominally in [0, 1]. RGB, encoded as sRGB is; colours outside sRGB
+                and lights brighter than white lie beyond, and come back there. A fourth channel
+                is alpha and comes back untouched, or enlarged where the network enlarges.
             on_progress: called with finished and total pixels as the work goes on.
 
         Returns:
-            The restored picture in [0, 1] or the full range of its integers, with the dtype of
-            `image` and its shape, both sides `scale` times as long.
+            The restored picture with the dtype of `image` and its shape, both sides `scale` times
+            as long; within [0, 1] if `image` is, and else within its values.
 
         Raises:
             PictureError: another shape, dtype or range, or values that are not finite.
@@ -241,15 +245,16 @@ class Restorer:
         """Restore a picture that streams through, in memory independent of its height.
 
         Args:
-            read: gives the next rows, at most as many as asked for: `(n, W, 3)` float32 RGB in
-                [0, 1], n 0 at the end.
+            read: gives the next rows, at most as many as asked for: `(n, W, 3)` float32 RGB,
+                nominally in [0, 1], n 0 at the end. Colours outside sRGB, and lights brighter
+                than white, leave that range and come back outside of it.
             width: columns of the picture, in pixels.
             height: rows of the picture, in pixels.
             on_progress: called with finished and total pixels as the work goes on.
 
         Yields:
-            Restored rows in order: `(n, scale W, 3)` float32 in [0, 1], `scale` times `height` of
-            them in all.
+            Restored rows in order: `(n, scale W, 3)` float32, `scale` times `height` of them in
+            all. They lie in [0, 1] for pictures that do, and within the values of others.
 
         Raises:
             UrushiError: as `restore`, and whatever `read` raises.
@@ -263,9 +268,19 @@ class Restorer:
             if on_progress is not None:
                 on_progress(total * finished // plan.count, total)
 
+        low, high = 0.0, 1.0
+
+        def read_bounds(count: int) -> np.ndarray:
+            nonlocal low, high
+            rows = read(count)
+            if rows.size:
+                # No number: told when its tile is restored.
+                low, high = min(low, float(rows.min())), max(high, float(rows.max()))
+            return rows
+
         try:
-            for rows in stream_tiles(read, plan, self._restore_tile, on_tile, self.scale):
-                yield np.clip(rows, 0.0, 1.0, out=rows)
+            for rows in stream_tiles(read_bounds, plan, self._restore_tile, on_tile, self.scale):
+                yield np.clip(rows, low, high, out=rows)
         except MemoryError as error:
             raise OutOfMemoryError(
                 f"a row of {plan.rows.size} x {width} pixels does not fit into memory: "
@@ -332,12 +347,18 @@ class Restorer:
         )
 
     def _run_checked(self, tile: np.ndarray) -> np.ndarray:
-        """Run the engine; an unusable result is tried once more in float32."""
+        """Run the engine on a tile that it can make something of, within [0, 1] or beyond."""
         if not np.isfinite(tile).all():
             raise PictureError(
                 "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
                 "replace them first"
             )
+        if reaches_beyond(tile):
+            return mend_beyond(tile, self._run_usable)
+        return self._run_usable(tile)
+
+    def _run_usable(self, tile: np.ndarray) -> np.ndarray:
+        """The result of the engine, or of float32 where that is not usable."""
         restored, problem = self._run(tile)
         if problem and self._active is self.engine:
             if self._float32 is None:
@@ -371,6 +392,17 @@ def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> 
         raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
     if memory_limit is not None and memory_limit <= 0:
         raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+
+
+def _tile_for(overlap: int, affordable: int, device: str) -> int:
+    """The tile that a wide overlap needs, where memory allows so large a one."""
+    if (2 * overlap) ** 2 > affordable:
+        raise EngineError(
+            f"overlap is {overlap} pixels, which needs tiles of {2 * overlap}, and the memory that "
+            f"{device} may take allows {math.isqrt(affordable)}: give an overlap of at most "
+            f"{math.isqrt(affordable) // 2}, or a tile or memory limit of your own"
+        )
+    return 2 * overlap
 
 
 def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from urushi.training.recipe import Recipe
 from urushi.training.schedule import learning_rate
 from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State, check_same_training
+from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["Progress", "TrainingResult", "train"]
 
@@ -138,9 +138,7 @@ class _Session:
             self.pretext_loss = self.accelerator.prepare(self.pretext)
         self.loss = make_loss(**recipe.loss.model_dump())
         if self.accelerator.is_main_process:
-            run.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-            (run / "recipe.yaml").write_text(text, encoding="utf-8")
+            write_recipe(run, recipe, ours=checkpoint is not None)
         self.accelerator.init_trackers("tensorboard")
 
     def _make_pretext(self) -> Pretext | None:
