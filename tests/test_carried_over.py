@@ -296,3 +296,14 @@ def test_other_chunks_of_a_png(tmp_path):
     assert b"npTcpatch" in (tmp_path / "out.png").read_bytes()
     (note,) = copied(source, tmp_path / "out.jpg")
     assert "(mkBF, npTc)" in note
+
+
+def test_long_notes_of_a_maker_are_named(tmp_path):
+    source = tmp_path / "in.png"
+    exif = Image.Exif()
+    exif[315] = "Ogata"
+    exif.get_ifd(0x8769)[37500] = bytes(100_000)
+    Image.fromarray(pixels(20, 30)).save(source, exif=exif)
+    (note,) = copied(source, tmp_path / "out.jpg")
+    assert "notes of the camera's maker" in note
+    assert copied(source, tmp_path / "out.tif") == []

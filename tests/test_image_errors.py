@@ -178,6 +178,7 @@ def test_target_that_appears_meanwhile_is_kept(tmp_path):
     [
         ("out.xyz", "names no known picture format"),
         ("out", "names no known picture format"),
+        ("out.bmp", "would be a BMP, which is read and not written"),
         ("none/out.png", "does not exist"),
         ("dir.png", "is a folder"),
     ],

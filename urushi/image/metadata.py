@@ -187,6 +187,10 @@ class Luggage:
         if exif is not None and (self._from, self.format) != ("tiff", "tiff"):
             image.set_type(blob, "exif-data", _without_thumbnail(exif))
             keep |= _EXIF
+            whole = self._exif(fields, longest=None)
+            if whole is not None and len(whole) > LONGEST_BLOCK and self.format != "tiff":
+                # libvips leaves them out, as `read_exif` does.
+                self._lost["the notes of the camera's maker (too long)"] = None
         given = source.get("xmp-data") if "xmp-data" in fields else self._png.hidden.get("xmp")
         packet = self._packet(given)
         if packet is not None and self.format == "png":

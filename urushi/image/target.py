@@ -11,8 +11,7 @@ import numpy as np
 from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
 from urushi.image.colour import PlainColours
-from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
-from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
+from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
 from urushi.writing import Part, remove_leftovers, taken
@@ -102,10 +101,11 @@ class Target:
         format = name_of(path)
         if format is None:
             known = " ".join(SUPPORTED_SUFFIXES)
-            raise TargetError(
-                f"'{path}' names no known picture format by its suffix"
-                f" '{path.suffix}': use one of {known}."
-            )
+            read = READ_SUFFIXES.get(path.suffix.lower())
+            why = f"names no known picture format by its suffix '{path.suffix}'"
+            if read is not None:
+                why = f"would be a {FORMATS[read].title}, which is read and not written"
+            raise TargetError(f"'{path}' {why}: use one of {known}.")
         if not can_write(format):
             raise TargetError(
                 f"'{path}' cannot be written because the installed libvips has no"

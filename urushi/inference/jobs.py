@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from urushi.errors import TargetError, UnreadableError
-from urushi.image import READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name, left_out_sentence
+from urushi.image import (
+    READ_SUFFIXES,
+    SUPPORTED_SUFFIXES,
+    foreign_name,
+    is_picture_name,
+    left_out_sentence,
+)
 from urushi.inference.naming import Found, real, results_among, target_names, with_suffix
 from urushi.inference.passed_over import passed_over
 
@@ -187,7 +193,9 @@ def _suffix_of_format(format: str) -> str:
     suffix = "." + format.lower().lstrip(".")
     if suffix not in SUPPORTED_SUFFIXES:
         known = ", ".join(name[1:] for name in SUPPORTED_SUFFIXES)
-        raise TargetError(f"format {format!r} is unknown, expected one of {known}")
+        known_to_be = suffix in READ_SUFFIXES or foreign_name(f"a{suffix}")
+        what = "is not written" if known_to_be else "is unknown"
+        raise TargetError(f"format {format!r} {what}, expected one of {known}")
     return suffix
 
 
@@ -209,7 +217,7 @@ def _is_file_name(output: str | Path | None, items: list[Found]) -> bool:
         return True
     if suffix and len(items) == 1 and items[0].named:
         raise TargetError(
-            f"{text}: {suffix} names no known format, expected one of "
+            f"{text}: {suffix} names no format that is written, expected one of "
             f"{', '.join(SUPPORTED_SUFFIXES)}, or an existing folder"
         )
     return False
