@@ -11,6 +11,7 @@ import numpy as np
 from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
 from urushi.image.colour import PlainColours
+from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
 from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
