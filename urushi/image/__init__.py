@@ -10,9 +10,13 @@ transparency, orientation and metadata exist.
 What is kept: bit depth, greyness, CMYK, the colour profile, transparency (bit for bit),
 resolution, EXIF, XMP, IPTC, Photoshop's paths, comments, texts of a PNG, and private tags of a TIFF
 with its place on Earth. What changes: orientation is applied to the pixels and the tag reset,
-thumbnails inside the metadata are dropped, a palette becomes full colour, and of several pages the
-first is taken. What the target has no place for, and what announces a thing that is not carried
-over (gain map, video, depth map), goes, and `PictureWriter.notes` names it.
+thumbnails inside the metadata are dropped, and a palette becomes full colour. What the target has
+no place for, and what announces a thing that is not carried over (gain map, video, depth map),
+goes, and `PictureWriter.notes` names it.
+
+A file may hold several pictures. `page` says which is read, the first unless told, and
+`PictureReader.notes` names what is left; `PictureWriter.next_page` writes the pages of a TIFF.
+Channels that are neither colour nor transparency pass into a TIFF bit for bit.
 """
 
 from urushi.image.foreign import foreign_name, left_out_sentence

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urushi.errors import UnreadableError
-from urushi.image import DEFAULT_MAX_PIXELS, PictureWriter, inspect_picture, open_picture
+from urushi.image import (
+    DEFAULT_MAX_PIXELS,
+    PictureInfo,
+    PictureReader,
+    PictureWriter,
+    inspect_picture,
+    open_picture,
+)
 from urushi.image.opened import Identity, check_unchanged
 from urushi.image.pages import Pages, TakenPages, parse_pages, taken_pages
 from urushi.inference.restorer import Restorer
@@ -92,7 +99,54 @@ def restore_picture(
     info = inspect_picture(source, max_pixels=max_pixels if pages is None else None)
     check_unchanged(source, expected, info.identity)
     taken = taken_pages(info, target, pages, max_pixels)
-    notes = dict.fromkeys(taken.notes)
+
+    def open_writer(like: PictureInfo, scale: int) -> PictureWriter:
+        return PictureWriter(
+            target,
+            like=like,
+            width=scale * like.width,
+            height=scale * like.height,
+            overwrite=overwrite,
+            strip_metadata=strip_metadata,
+            quality=quality,
+            pages=len(taken.numbers),
+        )
+
+    def restorer_of(page: int) -> Restorer:
+        return restorer if for_page is None else for_page(page)
+
+    def open_reader(page: int | None) -> PictureReader:
+        reader = open_picture(source, max_pixels=max_pixels, page=page)
+        check_unchanged(source, info.identity, reader.info.identity)
+        return reader
+
+    first, notes = _restore_pages(
+        open_reader, restorer, restorer_of, open_writer, taken, on_progress
+    )
+    return Outcome(
+        source,
+        target,
+        first.width,
+        first.height,
+        time.perf_counter() - start,
+        tuple(dict.fromkeys([*taken.notes, *notes])),
+        len(taken.numbers),
+        taken.pixels,
+    )
+
+
+def _restore_pages(
+    open_reader: Callable[[int | None], PictureReader],
+    restorer: Restorer,
+    restorer_of: Callable[[int], Restorer],
+    open_writer: Callable[[PictureInfo, int], PictureWriter],
+    taken: TakenPages,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[PictureInfo, list[str]]:
+    """Restores page after page; gives what the first one is, and all notes."""
+    first: PictureInfo | None = None
+    writer: PictureWriter | None = None
+    notes: list[str] = []
     done = 0
 
     def progress(finished: int, total: int) -> None:
@@ -100,46 +154,22 @@ def restore_picture(
             on_progress(done + finished, taken.pixels)
 
     with contextlib.ExitStack() as held:
-        writer: PictureWriter | None = None
         for number in taken.numbers:
-            active = restorer if writer is None or for_page is None else for_page(number or 0)
-            with (
-                _naming_the_page(number, taken),
-                open_picture(source, max_pixels=max_pixels, page=number) as reader,
-            ):
-                check_unchanged(source, info.identity, reader.info.identity)
-                width, height = reader.info.width, reader.info.height
-                size = {"width": active.scale * width, "height": active.scale * height}
+            active = restorer if writer is None else restorer_of(number or 0)
+            with _naming_the_page(number, taken), open_reader(number) as reader:
+                info = reader.info
+                size = {"width": active.scale * info.width, "height": active.scale * info.height}
                 if writer is None:
-                    info = reader.info
-                    writer = PictureWriter(
-                        target,
-                        like=info,
-                        **size,
-                        overwrite=overwrite,
-                        strip_metadata=strip_metadata,
-                        quality=quality,
-                        pages=len(taken.numbers),
-                    )
-                    held.enter_context(writer)
+                    first, writer = info, held.enter_context(open_writer(info, active.scale))
                 else:
-                    writer.next_page(like=reader.info, **size)
-                for rows in active.restore_rows(reader.read, width, height, progress):
+                    writer.next_page(like=info, **size)
+                for rows in active.restore_rows(reader.read, info.width, info.height, progress):
                     writer.write(rows)
-                notes.update(dict.fromkeys([*reader.notes, *active.notes]))
-                done += width * height
+                notes += [*reader.notes, *active.notes]
+                done += info.width * info.height
     assert writer is not None
-    notes.update(dict.fromkeys(writer.notes))
-    return Outcome(
-        source,
-        target,
-        info.width,
-        info.height,
-        time.perf_counter() - start,
-        tuple(notes),
-        len(taken.numbers),
-        done,
-    )
+    assert first is not None
+    return first, [*notes, *writer.notes]
 
 
 @contextlib.contextmanager
