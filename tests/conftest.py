@@ -2,5 +2,11 @@
 
 import os
 
+from hypothesis import HealthCheck, settings
+
 # Tests run side by side (pytest-xdist): one thread each is faster than two that wait for another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How fast a machine is, or how busy, is no matter of right and wrong.
+settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-speed")

@@ -87,14 +87,14 @@ def test_an_interrupted_adaptation_goes_on(world, tmp_path):
     target = tmp_path / "mine.safetensors"
     words = (
         *("adapt", "--model", world / "tiny.safetensors", "--method", "full", "--device", "cpu"),
-        *("--pairs", world / "pairs", "-o", target, "--steps", 2000),
+        *("--pairs", world / "pairs", "-o", target, "--steps", 1_000_000),
     )
     process = start(*words)
     for line in process.stdout:
         if "validation" in line and line.startswith("step"):
             process.send_signal(signal.SIGTERM)
             break
-    rest, errors = process.communicate(timeout=120)
+    rest, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "--resume" in rest
     assert target.exists()  # the best so far is of use already

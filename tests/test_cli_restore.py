@@ -5,7 +5,8 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, start, write_pictures, write_tiny_model
+from cli_support import picture, run, run_python, write_pictures, write_tiny_model
+from tiff_support import Page, write_tiff
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import PictureError
@@ -68,6 +69,38 @@ def test_json_is_all_there_is_on_stdout(photos, model, tmp_path):
     assert {file["status"] for file in document["files"]} == {"restored", "failed"}
     assert len(document["sheets"]) == 3
     assert "3 restored" in result.stderr
+
+
+def test_pages_are_chosen_and_told(model, tmp_path):
+    scans = [(255 * picture(shift=k)[..., 0]).astype(np.uint8) for k in range(3)]
+    source, out = write_tiff(tmp_path / "scan.tif", *map(Page, scans)), tmp_path / "out.tif"
+    result = run("restore", source, "-o", out, "--model", model, "--json")
+    assert json.loads(result.stdout)["files"][0]["pixels"] == 3 * scans[0].size
+    assert inspect_picture(out).pages == 3
+    one = tmp_path / "one.png"
+    result = run("restore", source, "-o", one, "--model", model)
+    assert result.exit_code == EXIT_WELL
+    assert "note: " in result.stderr
+    assert "first of 3 pages" in result.stderr
+    result = run("restore", source, "-o", one, "--model", model, "--overwrite", "--pages", "2")
+    assert result.stderr == ""
+    result = run("restore", source, "-o", out, "--model", model, "--pages", "no")
+    assert result.exit_code == EXIT_FAILED
+    assert "pages are 'no'" in result.stderr
+    result = run("restore", source, "-o", source, "--model", model, "--overwrite", "--pages", "1")
+    assert result.exit_code == EXIT_FAILED
+    assert "only the first would remain" in result.stderr
+
+
+def test_sheets_show_the_page_that_was_restored(model, tmp_path):
+    scans = [(255 * picture(shift=k)[..., 0]).astype(np.uint8) for k in range(2)]
+    source, folder = write_tiff(tmp_path / "scan.tif", *map(Page, scans)), tmp_path / "out"
+    options = ("-o", folder / "scan.png", "--model", model, "--compare", "--pages", "2")
+    folder.mkdir()
+    assert run("restore", source, *options).exit_code == EXIT_WELL
+    sheet = read_picture(next(folder.rglob("*_compare.*")))
+    other = before_after(source, folder / "scan.png", page=1)
+    assert np.abs(sheet - other).mean() < 0.02
 
 
 def test_quiet_says_only_what_failed(photos, model, tmp_path):
@@ -215,21 +248,31 @@ def test_previews_and_parts_are_those_of_the_whole(size, tmp_path):
     np.testing.assert_array_equal(part, whole[top:, left:])
 
 
+# Terminates itself while the third picture is being restored.
+TERMINATED = """
+import os, signal, sys
+from urushi.app.cli import main
+from urushi.inference.restorer import Restorer
+plain, calls = Restorer.restore_rows, []
+def restore_rows(self, *arguments):
+    calls.append(1)
+    for rows in plain(self, *arguments):
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield rows
+Restorer.restore_rows = restore_rows
+main()
+"""
+
+
 def test_being_terminated_leaves_only_whole_files(model, tmp_path):
-    write_pictures(tmp_path / "photos", 60, height=128, width=128)
+    write_pictures(tmp_path / "photos", 4)
     out = tmp_path / "out"
-    process = start("restore", tmp_path / "photos", "-o", out, "--model", model)
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
-    assert "[1/60] restored" in first, stderr
-    assert process.returncode == 128 + signal.SIGTERM, stdout
-    assert "goes on where it was stopped" in stderr
-    left = list(out.iterdir())
-    assert 1 <= len(left) < 60
-    assert all(inspect_picture(path).width == 128 for path in left)
-    assert not [path for path in left if path.name.startswith(".")]
+    done = run_python(TERMINATED, "restore", tmp_path / "photos", "-o", out, "--model", model)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "goes on where it was stopped" in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["picture0.png", "picture1.png"]
+    assert all(inspect_picture(path).width == 64 for path in out.iterdir())
 
 
 def test_no_command_is_wrong_usage():

@@ -83,7 +83,7 @@ def test_forbidden_file(tmp_path, picture):
 def test_camera_raw_is_not_taken_for_its_preview(tmp_path):
     write_picture(tmp_path / "a.tif", PIXELS)
     (tmp_path / "a.tif").rename(tmp_path / "a.nef")
-    with pytest.raises(UnreadableError, match="not a picture of a known format"):
+    with pytest.raises(UnreadableError, match="camera raw, which is not read: develop it"):
         inspect_picture(tmp_path / "a.nef")
 
 
@@ -178,6 +178,7 @@ def test_target_that_appears_meanwhile_is_kept(tmp_path):
     [
         ("out.xyz", "names no known picture format"),
         ("out", "names no known picture format"),
+        ("out.bmp", "would be a BMP, which is read and not written"),
         ("none/out.png", "does not exist"),
         ("dir.png", "is a folder"),
     ],

@@ -318,7 +318,7 @@ def test_orientation_is_applied_once(tmp_path, orientation, suffix):
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
     height=st.integers(1, 40),

@@ -135,7 +135,7 @@ def test_lora_ir_becomes_a_model_and_two_adapters(tmp_path):
     with pytest.raises(TargetError, match="exists"):
         import_released(tmp_path / "ir.pth", tmp_path / "ir.safetensors")
     (tmp_path / "ir.safetensors").unlink()
-    with pytest.raises(TargetError, match=r"ir\.guidance\.safetensors exists"):
+    with pytest.raises(TargetError, match=r"ir\.guidance\.safetensors' exists"):
         import_released(tmp_path / "ir.pth", tmp_path / "ir.safetensors")
     assert not (tmp_path / "ir.safetensors").exists()
 

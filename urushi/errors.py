@@ -19,6 +19,9 @@ UrushiError
 Every message names the value, what was expected and the way out, in one sentence.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "AdapterError",
     "BackboneError",
@@ -35,6 +38,7 @@ __all__ = [
     "TooLargeError",
     "UnreadableError",
     "UrushiError",
+    "nearest",
 ]
 
 
@@ -105,3 +109,9 @@ class MissingExtraError(UrushiError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed: run  pip install 'urushi[{extra}]'")
         self.extra = extra
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
+    close = get_close_matches(word, list(known), n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -5,14 +5,13 @@ anything is used, an unknown key is an error, and nothing in them is ever execut
 """
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from urushi.errors import UrushiError
+from urushi.errors import UrushiError, nearest
 
 __all__ = ["Settings", "nearest", "parse_settings", "read_settings", "set_values"]
 
@@ -23,12 +22,6 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
-    close = get_close_matches(word, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def read_settings(
@@ -95,21 +88,35 @@ def parse_settings(
 
 
 def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[UrushiError]) -> None:
-    """Applies `a.b=value` texts to nested mappings in place; see `read_settings`."""
+    """Applies `a.b=value` texts to nested mappings in place; see `read_settings`.
+
+    A number in place of a name counts the entries of a list, from 0.
+    """
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise error(f"{text!r} sets nothing: expected KEY=VALUE, such as schedule.steps=1000")
-        place = content
+        place: Any = content
         *parents, last = key.split(".")
         for name in parents:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
+            if isinstance(place, list):
+                place = place[_index(place, name, key, error)]
+            else:
+                place = place.setdefault(name, {})
+            if not isinstance(place, dict | list):
                 raise error(f"{key} cannot be set: {name} is a value, not a group of keys")
+        where = _index(place, last, key, error) if isinstance(place, list) else last
         try:
-            place[last] = yaml.safe_load(value)
+            place[where] = yaml.safe_load(value)
         except yaml.YAMLError as reason:
             raise error(f"{text!r}: {value!r} is not a YAML value") from reason
+
+
+def _index(entries: list[Any], name: str, key: str, error: type[UrushiError]) -> int:
+    if not name.isascii() or not name.isdigit() or not int(name[:9]) < len(entries):
+        last = len(entries) - 1
+        raise error(f"{key} cannot be set: {name} is no entry of a list that ends at {last}")
+    return int(name)
 
 
 def _explain(reason: ValidationError, model: type[BaseModel]) -> str:

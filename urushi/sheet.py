@@ -1,12 +1,21 @@
 """Contact sheets: pictures beside one another, each with a caption."""
 
+import io
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet"]
+from urushi.errors import TakenError, TargetError
+from urushi.writing import refuse_taken, whole_file
+
+__all__ = ["contact_sheet", "is_sheet", "write_sheet"]
+
+# The comment of a JPEG by which a sheet of ours is told from a photograph of that name.
+_MARK = b"Urushi sheet"
 
 _PAPER = (250, 250, 248)
 _INK = (30, 30, 30)
@@ -84,3 +93,42 @@ def contact_sheet(
                 draw.text(place, _shortened(text, font, cell_size[0]), fill=_INK, font=font)
         top += cell_size[1] + many * line + 2 * _GAP
     return np.asarray(sheet, np.float32) / np.float32(255)
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether the file is a sheet that `write_sheet` made."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") == _MARK
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def write_sheet(
+    path: Path, sheet: Float32[np.ndarray, "h w 3"], *, overwrite: bool = False
+) -> None:
+    """Writes a sheet as a JPEG whose name nobody gave; never over anything but another sheet.
+
+    Args:
+        path: `NAME.jpg`.
+        sheet: RGB in [0, 1].
+        overwrite: replace a sheet that is there.
+
+    Raises:
+        TargetError: the name is taken, or the disk refuses.
+    """
+    if overwrite and os.path.lexists(path) and not is_sheet(path):
+        raise TakenError(
+            f"'{path}' is no sheet of Urushi and is left as it is: move it, or choose another name."
+        )
+    refuse_taken([path], overwrite)
+    pixels = (np.clip(sheet, 0, 1) * 255).round().astype(np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=95, subsampling=0, comment=_MARK)
+    try:
+        with whole_file(path, overwrite=overwrite) as part:
+            part.write_bytes(content.getvalue())
+    except OSError as error:
+        raise TargetError(
+            f"'{path}' cannot be written ({error.strerror or error}): choose another folder."
+        ) from error

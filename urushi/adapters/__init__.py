@@ -36,8 +36,8 @@ from urushi.adapters.partial import (
 from urushi.adapters.prompt import Prompts, PromptSettings
 from urushi.adapters.scale_shift import ScaleShift, ScaleShiftSettings
 from urushi.backbones.network import RestorationNetwork
-from urushi.errors import AdapterError
-from urushi.settings import Settings, nearest, parse_settings
+from urushi.errors import AdapterError, nearest
+from urushi.settings import Settings, parse_settings
 
 __all__ = [
     "METHODS",

@@ -1,18 +1,31 @@
 """`urushi adapt`: from a few pairs of pictures to a small file that mends more of their kind."""
 
-import shutil
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import DataRoot, Json, MaybeModel, Seed, degradation_options, require
+from urushi.app.adapt_usage import check_target, check_usage
+from urushi.app.options import (
+    DataRoot,
+    Inputs,
+    Json,
+    MaybeModel,
+    Seed,
+    Targets,
+    degradation_options,
+    require,
+    two_folders,
+)
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
-from urushi.errors import AdapterError, TargetError
+from urushi.errors import AdapterError, TargetError, UrushiError
+from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
     from urushi.training.adaptation import Adaptation, AdaptationResult
     from urushi.training.examples import Examples
     from urushi.training.recipe import Recipe
@@ -57,6 +70,8 @@ def adapt(
             "--pairs", metavar="FOLDER", help="Holds a folder of inputs and one of targets."
         ),
     ] = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
     clean: Annotated[
         Path | None,
         typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
@@ -111,7 +126,11 @@ def adapt(
         bool, typer.Option("--resume", help="Go on with an adaptation that was interrupted.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file if it is there.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the file, and what an interrupted adaptation left, if they are there.",
+        ),
     ] = False,
     seed: Seed = 0,
     device: Annotated[
@@ -120,8 +139,9 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Teach a model your own kind of bad pictures, from pairs, in minutes."""
-    _check_usage(pairs, clean, degrade, values, minutes, steps, align, device)
-    _check_target(output, into, name, data, backbone)
+    paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
+    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align, device)
+    check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     facts: dict[str, Any] = {}
     if into is not None:
@@ -130,28 +150,39 @@ def adapt(
         output = into.with_name(f"{name}.safetensors")
     assert output is not None
     model = _model(model, backbone)
-    if output.exists() and not (overwrite or resume):
-        raise TargetError(f"{output} exists already: choose another name, or --overwrite it")
     if output.suffix != ".safetensors":
         raise TargetError(f"{output}: the name of an adapter file must end in .safetensors")
-    from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+    if not resume:
+        refuse_taken([output], overwrite)
+    adapter = _adapter(method, budget, settings or [], model)
+    from urushi.training.run_folder import RunFolder
 
     out = Output(json=json)
-    run = output.with_name(f"{output.stem}.run")
-    if not resume and run.exists():
-        shutil.rmtree(run)
-    found = _examples(out, pairs, clean, degrade, values or [], run, align, seed)
+    kept = RunFolder(output.with_name(f"{output.stem}.run"), output)
+    going_on = kept.take(resume=resume, overwrite=overwrite)
+    try:
+        if resume and not going_on:
+            # What is there is finished, or somebody else's.
+            refuse_taken([output], overwrite)
+            out.say(f"nothing to resume in {kept.path}: it begins anew")
+        found = _examples(out, paired, clean, degrade, values or [], kept.path, align, seed)
+    except UrushiError:
+        if not going_on:
+            kept.remove()
+        raise
+    from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+
     recipe = adaptation_recipe(
         output.stem,
         model,
-        _adapter(method, budget, settings or [], model),
+        adapter,
         found,
         minutes=_MINUTES if minutes is None and steps is None else minutes,
         steps=steps,
         seed=seed,
         bf16=prefers_bf16(device),
     )
-    adaptation = Adaptation(recipe, found, output, run, facts)
+    adaptation = Adaptation(recipe, found, output, kept.path, facts, overwrite)
     out.say(_introduction(recipe, found, adaptation))
     before = adaptation.measure_base("cpu" if device == "cpu" else "auto").means
     out.say(f"the base alone: {before.psnr:.2f} dB on the validation pictures")
@@ -160,13 +191,14 @@ def adapt(
     if not result.training.finished:
         out.say(f"stopped after step {result.training.step}; go on with the same command and")
         out.say("  --resume")
+        kept.release()
         raise typer.Exit(exit_code(result.training.stopped_by))
     document = _tell(out, result, output)
     if result.after is not None:
-        document["sheet"] = str(_write_sheet(out, adaptation, output))
+        document["sheet"] = str(_write_sheet(out, adaptation, output, overwrite))
         if into is not None and name is not None:
             document["router"] = _extend(out, into, name, output, found, data, seed, device, model)
-    shutil.rmtree(run, ignore_errors=True)
+    kept.remove()
     if json:
         out.document(document)
     if result.after is None:
@@ -174,47 +206,6 @@ def adapt(
             f"no adapter was better than the base on the validation pictures, and {output} was not "
             "written: more pairs, more --minutes or another --method may help"
         )
-
-
-def _check_usage(
-    pairs: Path | None,
-    clean: Path | None,
-    degrade: str | None,
-    values: list[str] | None,
-    minutes: float | None,
-    steps: int | None,
-    align: bool,
-    device: str,
-) -> None:
-    if (pairs is None) == (clean is None):
-        raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
-    if (clean is None) != (degrade is None):
-        raise typer.BadParameter("--clean FOLDER and --degrade KIND need each other.")
-    if values and degrade is None:
-        raise typer.BadParameter("--set is an option of --degrade.")
-    if align and pairs is None:
-        raise typer.BadParameter("--align is for --pairs.")
-    if minutes is not None and (steps is not None or minutes <= 0):
-        raise typer.BadParameter("give --minutes above 0, or --steps instead.")
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
-
-
-def _check_target(
-    output: Path | None,
-    into: Path | None,
-    name: str | None,
-    data: str | None,
-    backbone: str | None,
-) -> None:
-    if (output is None) == (into is None):
-        raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
-    if (into is None) != (name is None):
-        raise typer.BadParameter("--into FILE and --name NAME need each other.")
-    if data is not None and into is None:
-        raise typer.BadParameter("--data is for --into: where its router's pictures are.")
-    if backbone is not None and into is not None:
-        raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
 
 
 def _model(model: str | None, backbone: str | None) -> str:
@@ -270,8 +261,9 @@ def _extend(
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
     from urushi.adapters import METHODS
     from urushi.adapters.profile import BESIDE, profile_path
+    from urushi.errors import nearest
     from urushi.inference.zoo import find_model
-    from urushi.settings import nearest, set_values
+    from urushi.settings import set_values
 
     if method not in METHODS:
         raise AdapterError(
@@ -300,7 +292,7 @@ def _adapter(method: str, budget: str | None, settings: list[str], model: str) -
 
 def _examples(
     out: Output,
-    pairs: Path | None,
+    pairs: "Path | PairedFolder | None",
     clean: Path | None,
     degrade: str | None,
     values: list[str],
@@ -369,13 +361,15 @@ def _tell(out: Output, result: "AdaptationResult", output: Path) -> dict[str, An
     return {**document, "adapter": str(output), "psnr": after.psnr, "size": size}
 
 
-def _write_sheet(out: Output, adaptation: "Adaptation", output: Path) -> Path:
+def _write_sheet(out: Output, adaptation: "Adaptation", output: Path, overwrite: bool) -> Path:
     """Input, base, adapter and target of some validation pictures, side by side."""
-    from urushi.image import write_picture
-    from urushi.sheet import contact_sheet
+    from urushi.sheet import contact_sheet, is_sheet, write_sheet
 
-    path = output.with_suffix(".jpg")
+    path, number = output.with_suffix(".jpg"), 2
+    # Nobody named it: whatever has its name, such as a photograph, stays.
+    while os.path.lexists(path) and not (overwrite and is_sheet(path)):
+        path, number = output.with_name(f"{output.stem}-{number}.jpg"), number + 1
     rows = adaptation.before_and_after(_SHEET_ROWS)
-    write_picture(path, contact_sheet(rows, cell_size=(320, 240)), overwrite=True)
+    write_sheet(path, contact_sheet(rows, cell_size=(320, 240)), overwrite=overwrite)
     out.say(f"before and after: {path}")
     return path

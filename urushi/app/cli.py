@@ -1,6 +1,8 @@
 """The command `urushi`: its commands put together, errors told, exit codes given."""
 
+import errno
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +24,7 @@ from urushi.app import (
     restore,
     train,
 )
-from urushi.app.output import EXIT_FAILED, complain, examples
+from urushi.app.output import EXIT_FAILED, complain, examples, refusal
 from urushi.app.signals import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
 from urushi.version import __version__
@@ -30,12 +32,15 @@ from urushi.version import __version__
 __all__ = ["app", "main"]
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class _Commands(TyperGroup):
     """Tells errors meant for users in one sentence; others stay what they are, faults of ours."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
         except UrushiError as error:
             # One of several processes of a training says which it is.
             rank = os.environ.get("RANK", "0")
@@ -44,6 +49,16 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as error:
             complain("interrupted")
             raise typer.Exit(exit_code()) from error
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            complain(f"{where}no space left to write to: make room and run the same command again")
+            raise typer.Exit(EXIT_FAILED) from error
+        if why := refusal():
+            complain(f"the output takes no more text ({why}): make room there")
+            raise typer.Exit(EXIT_FAILED)
+        return result
 
 
 app = typer.Typer(
@@ -98,4 +113,11 @@ def urushi(
 def main() -> None:
     """Runs the command line of this process."""
     stop_on_sigterm()
-    app()
+    try:
+        app()
+    except OSError as error:
+        # What click writes itself: versions and help texts.
+        if error.errno not in _NO_ROOM:
+            raise
+        complain("the output takes no more text (no space left on device): make room there")
+        sys.exit(EXIT_FAILED)

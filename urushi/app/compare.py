@@ -1,5 +1,6 @@
 """`urushi compare`: methods side by side, on equal terms."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from rich.text import Text
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
 from urushi.app.signals import exit_code
-from urushi.errors import MissingExtraError, TargetError
+from urushi.errors import MissingExtraError, TakenError, TargetError
 
 if TYPE_CHECKING:
     from urushi.training.comparison_grid import Outcome
@@ -92,6 +93,7 @@ def compare(
     if plan:
         _show_plan(out, before)
         return
+    _check_folder(output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,6 +113,24 @@ def compare(
         raise typer.Exit(exit_code(getattr(stopped, "number", None))) from stopped
     if errors:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _check_folder(output: Path) -> None:
+    """What a comparison leaves is written anew each time, but never over what others left."""
+    from urushi.training.comparison_plots import PLOTS
+    from urushi.training.comparison_summary import Summary
+
+    names = ("comparison.json", "comparison.md", *PLOTS)
+    there = [name for name in names if os.path.lexists(output / name)]
+    if not there:
+        return
+    try:
+        Summary.model_validate_json((output / "comparison.json").read_bytes())
+    except (OSError, ValueError):
+        raise TakenError(
+            f"'{output}' holds a {there[0]} that is of no comparison and is left as it is: choose "
+            "another folder"
+        ) from None
 
 
 def _show_plan(out: Output, outcomes: "Sequence[Outcome]") -> None:

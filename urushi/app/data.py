@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from urushi.app.options import Json
+from urushi.app.options import Inputs, Json, Targets, two_folders
 from urushi.app.output import EXIT_FAILED, Output, examples, printable, size_text
 
 __all__ = ["app"]
@@ -90,7 +90,12 @@ def pack(
     )
 )
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of pictures, or of pairs.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="FOLDER", help="Of pictures, or of pairs.", show_default=False),
+    ] = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
     against: Annotated[
         Path | None,
         typer.Option("--against", metavar="FOLDER", help="No picture should be in this one too."),
@@ -106,6 +111,11 @@ def check(
     """
     from urushi.data.check import check_folder
 
+    two = two_folders(inputs, targets)
+    if (folder is None) == (two is None):
+        raise typer.BadParameter("give FOLDER, or --inputs FOLDER and --targets FOLDER.")
+    given = folder if two is None else two
+    assert given is not None
     out = Output(json=json)
     with out.progress() as progress:
         task = progress.add_task("looking", total=None)
@@ -113,7 +123,7 @@ def check(
         def tell(done: int, total: int, name: str) -> None:
             progress.update(task, completed=done, total=total, description=printable(name)[-40:])
 
-        report = check_folder(folder, min_side=min_side, against=against, on_progress=tell)
+        report = check_folder(given, min_side=min_side, against=against, on_progress=tell)
     if json:
         out.document(report.model_dump(mode="json"))
     else:

@@ -18,6 +18,7 @@ from urushi.app.options import (
 )
 from urushi.app.output import EXIT_FAILED, Output, complain, examples
 from urushi.errors import DegradationError, RecipeError, UrushiError
+from urushi.names import plain_name
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -191,8 +192,8 @@ def _write_sheet(
 def _name_of(job: "Job", output: str) -> str:
     """The picture's path below its folder, without suffix, as a benchmark of that folder has it."""
     if job.target == Path(output):
-        return job.source.stem
-    return job.target.relative_to(output).with_suffix("").as_posix()
+        return plain_name(job.source.stem)
+    return plain_name(job.target.relative_to(output).with_suffix(""))
 
 
 def _degrade_all(
@@ -207,12 +208,18 @@ def _degrade_all(
     samples: "Samples",
 ) -> None:
     from urushi.degradations.files import degrade_file, picture_seed
+    from urushi.image import left_out_sentence
     from urushi.inference.jobs import plan_batch
+    from urushi.inference.passed_over import passed_over
 
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    if left_out := passed_over(sources, output):
+        complain(f"note: {left_out_sentence(left_out)}")
     rows, failed = [], []
     with out.progress() as progress:
         for job in progress.track(jobs, description="degrading"):
+            if job.made_from is not None:
+                continue
             try:
                 if job.problem:
                     raise DegradationError(job.problem)

@@ -13,12 +13,14 @@ from urushi.app.options import (
     DataRoot,
     Device,
     EngineName,
+    Inputs,
     MaybeModel,
     Overlap,
     Precision,
     Quick,
     Router,
     Seed,
+    Targets,
     Task,
     Threads,
     Threshold,
@@ -28,11 +30,14 @@ from urushi.app.options import (
     choose_restorer,
     degradation_options,
     require,
+    two_folders,
 )
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable
 from urushi.errors import DataError, TargetError, UrushiError
+from urushi.writing import refuse_taken, whole_file
 
 if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
     from urushi.evaluation.report import Gallery
     from urushi.evaluation.routes import Routes, RoutesResult
@@ -65,6 +70,8 @@ def evaluate(
         Path | None,
         typer.Option("--pairs", metavar="FOLDER", help="A folder of inputs and one of targets."),
     ] = None,
+    inputs: Inputs = None,
+    targets: Targets = None,
     clean: Annotated[
         Path | None,
         typer.Option("--clean", metavar="FOLDER", help="Clean pictures, with --degrade."),
@@ -102,6 +109,10 @@ def evaluate(
         str | None,
         typer.Option("--json", metavar="FILE", help="Write the scores as JSON; - is stdout."),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace --json, --sheet and --confusion FILEs there."),
+    ] = False,
     per_picture: Annotated[
         bool, typer.Option("--per-picture", help="Show the score of every picture.")
     ] = False,
@@ -160,10 +171,16 @@ def evaluate(
         check_plot_target(confusion)
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
+    refuse_taken([confusion, None if json == "-" else json], overwrite)
     names = all_present(out, data) if everything else benchmarks or []
-    chosen = _choose(names, pairs, clean, degrade, values or [], seed)
+    two = two_folders(inputs, targets)
+    chosen = _choose(names, pairs, two, clean, degrade, values or [], seed)
     if not chosen:
-        raise typer.BadParameter("name what to measure on: --benchmark, --all, --pairs or --clean.")
+        raise typer.BadParameter(
+            "name what to measure on: --benchmark, --all, --pairs, --inputs or --clean."
+        )
+    sheets = [None if sheet is None else _sheet_path(sheet, one, chosen) for one in chosen]
+    refuse_taken(sheets, overwrite)
     restorer = None
     if not as_is:
         restorer = choose_restorer(
@@ -171,10 +188,10 @@ def evaluate(
             default=False, quick=quick,
         )  # fmt: skip
         choose_by(restorer, top_k, threshold, quick)
-    run = _Run(out, restorer, data, limit, protocol, kind)
-    for benchmark in chosen:
-        run.measure(benchmark, None if sheet is None else _sheet_path(sheet, benchmark, chosen))
-    _tell(out, run.results, run.routes, json, per_picture)
+    run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
+    for benchmark, path in zip(chosen, sheets, strict=True):
+        run.measure(benchmark, path)
+    _tell(out, run.results, run.routes, json, per_picture, overwrite)
     if confusion is not None and run.routes:
         _draw_confusion(out, run, confusion)
     for sentence in run.failed:
@@ -186,6 +203,7 @@ def evaluate(
 def _choose(
     names: Sequence[str],
     pairs: Path | None,
+    two: "PairedFolder | None",
     clean: Path | None,
     degrade: str | None,
     values: Sequence[str],
@@ -195,8 +213,9 @@ def _choose(
     from urushi.evaluation.benchmark import clean_benchmark, find_benchmark, paired_benchmark
 
     chosen = [find_benchmark(name) for name in names]
-    if pairs is not None:
-        found = PairedFolder(pairs)
+    for found in (None if pairs is None else PairedFolder(pairs), two):
+        if found is None:
+            continue
         chosen.append(paired_benchmark(found.input_folder, found.target_folder))
     if degrade is not None:
         require(("torch",), "degrading clean pictures", "torch")
@@ -225,12 +244,13 @@ class _Run:
         limit: int | None,
         protocol: str | None,
         kind: str | None = None,
+        overwrite: bool = False,
     ) -> None:
         from urushi.inference.auto import AUTO, AutoRestorer
 
         self._out, self._restorer = out, restorer
         self._root, self._limit, self._protocol = root, limit, protocol
-        self._kind = kind
+        self._kind, self._overwrite = kind, overwrite
         self.chooser: AutoRestorer | None = None
         if isinstance(restorer, AutoRestorer) and restorer.task == AUTO:
             self.chooser = restorer
@@ -297,7 +317,7 @@ class _Run:
     def _write_sheet(self, gallery: "Gallery", result: "BenchmarkResult", sheet: Path) -> None:
         from urushi.image import write_picture
 
-        write_picture(sheet, gallery.sheet(result.title), overwrite=True)
+        write_picture(sheet, gallery.sheet(result.title), overwrite=self._overwrite)
 
 
 def _draw_confusion(out: Output, run: _Run, path: Path) -> None:
@@ -317,6 +337,7 @@ def _tell(
     routes: "Sequence[RoutesResult]",
     json: str | None,
     per_picture: bool,
+    overwrite: bool,
 ) -> None:
     from urushi.evaluation.report import Report, picture_table, score_table
 
@@ -341,10 +362,11 @@ def _tell(
         content["routes"] = [loads(result.model_dump_json()) for result in routes]
         document = dumps(content, indent=2)
     if json == "-":
-        typer.echo(document)
+        out.text(document)
         return
     try:
-        Path(json).write_text(document + "\n", encoding="utf-8")
+        with whole_file(Path(json), overwrite=overwrite) as part:
+            part.write_text(document + "\n", encoding="utf-8")
     except OSError as error:
         raise TargetError(f"{json} cannot be written ({error.strerror}): choose another") from error
     out.say(f"scores: {json}")

@@ -7,6 +7,7 @@ import typer
 
 from urushi.app.options import Adapters, Json, Model, require
 from urushi.app.output import Output, examples, size_text
+from urushi.writing import refuse_taken
 
 __all__ = ["EPILOG", "export"]
 
@@ -69,6 +70,8 @@ Peft = Annotated[
     ),
 ]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there of that name.")]
+
 
 def export(
     file: File,
@@ -80,6 +83,7 @@ def export(
     merged: Merged = None,
     model: Model = "base",
     peft: Peft = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Export a model: the graph that runs fast without torch, or an ONNX file for other programs.
@@ -104,15 +108,17 @@ def export(
         raise typer.BadParameter("--adapter is for -o OUT.onnx; to merge one, give --merged OUT.")
     out = Output(json=json)
     if output is not None:
+        refuse_taken([output], overwrite)
         _export_standalone(out, file, output, adapter or [])
     elif merged is not None:
+        refuse_taken([merged, merged.with_suffix(".onnx")], overwrite)
         _export_merged(out, file, model, merged)
     elif peft is not None:
-        _export_peft(out, file, peft)
+        _export_peft(out, file, peft, overwrite)
     elif clean is None:
-        _export_graph(out, file)
+        _export_graph(out, file, overwrite)
     else:
-        _export_int8(out, file, clean, crops)
+        _export_int8(out, file, clean, crops, overwrite)
 
 
 def _export_standalone(out: Output, model: str, target: Path, adapters: list[str]) -> None:
@@ -142,19 +148,21 @@ def _export_merged(out: Output, adapter: str, model: str, target: Path) -> None:
         out.document({"model": str(target), "size": size})
 
 
-def _export_peft(out: Output, adapter: str, folder: Path) -> None:
+def _export_peft(out: Output, adapter: str, folder: Path, overwrite: bool) -> None:
     require(("torch",), "writing PEFT's format", "torch")
-    from urushi.adapters.peft import write_peft
+    from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, write_peft
     from urushi.files.adapter import read_adapter
 
+    refuse_taken([folder / TENSORS_NAME, folder / CONFIG_NAME], overwrite)
     write_peft(read_adapter(Path(adapter)), folder)
     out.say(f"PEFT: {folder}")
     if out.json:
         out.document({"peft": str(folder)})
 
 
-def _export_graph(out: Output, model: str) -> None:
+def _export_graph(out: Output, model: str, overwrite: bool) -> None:
     from urushi.errors import FileFormatError
+    from urushi.files.model import graph_path
     from urushi.inference.export import export_graph
     from urushi.inference.inspection import is_adapter
     from urushi.inference.zoo import find_model
@@ -165,17 +173,20 @@ def _export_graph(out: Output, model: str) -> None:
             f"{path}: an adapter has no graph of its own, it runs in that of its base: choose "
             "--merged OUT or --peft FOLDER to export it"
         )
+    refuse_taken([graph_path(path)], overwrite)
     graph = export_graph(path)
     out.say(f"graph: {graph} ({size_text(graph.stat().st_size)})")
     if out.json:
         out.document({"graph": str(graph), "size": graph.stat().st_size})
 
 
-def _export_int8(out: Output, model: str, clean: Path, crops: int | None) -> None:
+def _export_int8(out: Output, model: str, clean: Path, crops: int | None, overwrite: bool) -> None:
+    from urushi.files.int8 import int8_path
     from urushi.inference.quantize import export_int8
     from urushi.inference.zoo import find_model
 
     path = find_model(model)
+    refuse_taken([int8_path(path)], overwrite)
     out.say("measuring the ranges of all layers ...")
     made = export_int8(path, clean) if crops is None else export_int8(path, clean, crops=crops)
     size = made.path.stat().st_size

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from urushi.app.options import Json, require
 from urushi.app.output import Output, examples, size_text
+from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
     from urushi.inference.fetch import Fetched, Release
@@ -66,10 +67,9 @@ def fetch(
         return
     if output is not None:
         require(("torch",), "reading checkpoints", "torch")
-        if output.suffix != ".safetensors" or (output.exists() and not overwrite):
-            raise typer.BadParameter(
-                f"--output {output} must end in .safetensors and not exist, or --overwrite it."
-            )
+        if output.suffix != ".safetensors":
+            raise typer.BadParameter(f"--output {output} must end in .safetensors.")
+        refuse_taken([output], overwrite)
     elif values or half:
         raise typer.BadParameter("--set and --half are for what -o makes.")
     found = _fetched(out, name, offline)

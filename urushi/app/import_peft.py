@@ -7,6 +7,7 @@ import typer
 
 from urushi.app.options import Json, Model, require
 from urushi.app.output import Output, examples, size_text
+from urushi.writing import refuse_taken
 
 __all__ = ["EPILOG", "import_peft"]
 
@@ -41,13 +42,11 @@ def import_peft(
     """Make an adapter file of a LoRA that was trained with Hugging Face PEFT on the model."""
     require(("torch",), "reading PEFT's format", "torch")
     from urushi.adapters.peft import read_peft
-    from urushi.errors import TargetError
     from urushi.files.adapter import write_adapter
     from urushi.files.model import read_model
     from urushi.inference.zoo import find_model
 
-    if output.exists() and not overwrite:
-        raise TargetError(f"{output} exists: choose another name, or --overwrite")
+    refuse_taken([output], overwrite)
     base = read_model(find_model(model))
     tensors, header = read_peft(folder, base, description=description, licence=licence)
     # Nothing is known of how these numbers were trained, so none of their digits is dropped.

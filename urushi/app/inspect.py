@@ -249,9 +249,16 @@ def _picture(content: dict[str, Any]) -> Rows:
     return [
         ("format", content["format"]),
         ("pixels", f"{content['width']} x {content['height']} ({megapixels:.1f} megapixels)"),
-        ("channels", content["channels"] + (" with alpha" if content["has_alpha"] else "")),
+        ("channels", _channels(content)),
         ("bits", content["bits"]),
         ("colour profile", "embedded" if content["has_profile"] else "none"),
         ("orientation", content["orientation"]),
         ("pages", content["pages"]),
+        *([("beside", " and ".join(content["beside"]))] if content["beside"] else []),
     ]
+
+
+def _channels(content: dict[str, Any]) -> str:
+    others = len(content["extra"]) - content["has_alpha"]
+    alpha = " with alpha" if content["has_alpha"] else ""
+    return content["channels"] + alpha + (f" and {others} further" if others else "")

@@ -1,11 +1,13 @@
 """Options that several commands share."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
     from urushi.degradations import Degradation
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
@@ -17,6 +19,7 @@ __all__ = [
     "DataRoot",
     "Device",
     "EngineName",
+    "Inputs",
     "Json",
     "Linear",
     "MaybeModel",
@@ -26,6 +29,7 @@ __all__ = [
     "Quick",
     "Router",
     "Seed",
+    "Targets",
     "Task",
     "Threads",
     "Threshold",
@@ -38,6 +42,7 @@ __all__ = [
     "make_degradation",
     "make_restorer",
     "require",
+    "two_folders",
 ]
 
 # Written out, since the tables they stand in take long to import; a test compares them.
@@ -188,6 +193,18 @@ Threads = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
 ]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(
+        "--inputs", metavar="FOLDER", help="Instead of --pairs: the bad pictures of the pairs."
+    ),
+]
+Targets = Annotated[
+    Path | None,
+    typer.Option(
+        "--targets", metavar="FOLDER", help="With --inputs: the good ones, of the same names."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
 DataRoot = Annotated[
     str | None,
@@ -197,6 +214,17 @@ DataRoot = Annotated[
         help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
     ),
 ]
+
+
+def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | None":
+    """The pairs of two folders; None where none are named."""
+    if inputs is None and targets is None:
+        return None
+    if inputs is None or targets is None:
+        raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
+    from urushi.data.pairs import PairedFolder
+
+    return PairedFolder.from_folders(inputs, targets)
 
 
 def make_restorer(

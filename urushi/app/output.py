@@ -4,10 +4,13 @@ Results go to stdout, complaints to stderr. With `--json` stdout carries one JSO
 nothing else. Colours and moving bars appear on a terminal only.
 """
 
+import contextlib
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +26,7 @@ __all__ = [
     "complain",
     "examples",
     "printable",
+    "refusal",
     "size_text",
     "time_text",
 ]
@@ -32,13 +36,26 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 # Names of files, and what files say about themselves, may hold anything, even orders to a terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_HALF = re.compile(r"[\ud800-\udfff]+")
 _WIDEST = 240
 
 
 def printable(text: object) -> str:
-    """The text with control characters, and halves of characters, written out."""
-    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], str(text))
+    """The text with control characters written out, and a sign for bytes that are no characters.
+
+    Names of files may be any bytes; Python gives halves of characters for those that its locale
+    does not know. Under `LC_ALL=C` that is every letter beyond ASCII, which then is UTF-8 mostly.
+    """
+    shown = _HALF.sub(lambda match: _decoded(match.group()), str(text))
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], shown)
+
+
+def _decoded(halves: str) -> str:
+    try:
+        return halves.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # halves that stand for no bytes
+        return "\N{REPLACEMENT CHARACTER}" * len(halves)
 
 
 def complain(sentence: object) -> None:
@@ -80,12 +97,15 @@ class Output:
     Args:
         json: stdout is for a JSON document; people read stderr.
         quiet: say nothing but complaints.
+        stdout_taken: stdout is for something else, such as a picture; people read stderr.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, json: bool = False, quiet: bool = False, stdout_taken: bool = False
+    ) -> None:
         self.json = json
         self.quiet = quiet
-        self.console = Console(stderr=json, highlight=False, emoji=False)
+        self.console = Console(stderr=json or stdout_taken, highlight=False, emoji=False)
         self.live = self.console.is_terminal and not quiet
 
     def say(self, text: object = "") -> None:
@@ -100,7 +120,8 @@ class Output:
         wide = (
             self.console if self.console.is_terminal else Console(stderr=self.json, width=_WIDEST)
         )
-        wide.print(table)
+        with _told():
+            wide.print(table)
 
     def rows(self, rows: Sequence[tuple[str, object]]) -> None:
         """Writes names and values in two columns."""
@@ -120,8 +141,13 @@ class Output:
 
     def document(self, content: Any) -> None:
         """Writes the JSON document; infinite and undefined numbers become null."""
-        text = json.dumps(_finite(content), indent=2, default=str)
-        sys.stdout.write(text + "\n")
+        self.text(json.dumps(_finite(content), indent=2, default=str))
+
+    def text(self, text: str) -> None:
+        """Writes a document for machines to stdout."""
+        with _told():
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     def progress(self, *columns: ProgressColumn) -> Progress:
         """A moving display; shows nothing where there is no terminal."""
@@ -137,7 +163,47 @@ class Output:
 def _line(console: Console, text: str) -> None:
     encoding = console.encoding or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)
-    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    with _told():
+        console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console.file.flush()
+
+
+# Why stdout or stderr takes nothing more.
+_refused: list[str] = []
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Lets the work go on where what is said of it finds no room; `refusal` tells that in the end.
+
+    A reader that has gone away, such as `head`, is left to click, which ends the command.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _refused.append(error.strerror or str(error))
+        # What is held back for it would be tried again, and fail again, when the process ends.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+                continue
+            _to_nowhere(stream)
+
+
+def _to_nowhere(stream: Any) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def refusal() -> str:
+    """Why not all that was said since the last call could be written; empty if it could."""
+    found = _refused[0].lower() if _refused else ""
+    _refused.clear()
+    return found
 
 
 def _finite(content: Any) -> Any:

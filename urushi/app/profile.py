@@ -12,6 +12,7 @@ from rich.text import Text
 from urushi.app.options import Json, Seed, degradation_options, require
 from urushi.app.output import Output, complain, examples, printable, time_text
 from urushi.errors import TargetError
+from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,8 +173,7 @@ def _check_targets(paths: Sequence[Path | None], overwrite: bool) -> None:
     for path in paths:
         if path is None:
             continue
-        if path.exists() and not overwrite:
-            raise TargetError(f"{path} exists already: choose another name, or --overwrite it")
+        refuse_taken([path], overwrite)
         if not path.parent.is_dir():
             raise TargetError(f"{path} cannot be written: the folder {path.parent} does not exist")
 

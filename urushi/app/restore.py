@@ -1,5 +1,8 @@
 """`urushi restore`: pictures in, mended pictures out."""
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,8 +42,9 @@ from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
     from urushi.image import Samples
+    from urushi.image.pages import Pages
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.batch import BatchReport, Event, Job
+    from urushi.inference.batch import BatchReport, Event, FileResult, Job
     from urushi.inference.restorer import Restorer
 
 __all__ = ["EPILOG", "restore"]
@@ -54,12 +58,14 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ -o mended/ --dry-run",
+    "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
 
 
 def restore(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns.")
+        list[str],
+        typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns; - is stdin."),
     ],
     output: Annotated[
         str | None,
@@ -67,8 +73,8 @@ def restore(
             "--output",
             "-o",
             metavar="OUT",
-            help="A folder; or, for one picture, a file name. One picture without it becomes "
-            "NAME_restored beside its source.",
+            help="A folder; or, for one picture, a file name, or - for stdout. One picture without "
+            "it becomes NAME_restored beside its source.",
         ),
     ] = None,
     model: MaybeModel = None,
@@ -96,6 +102,14 @@ def restore(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
     ] = False,
+    pages: Annotated[
+        str | None,
+        typer.Option(
+            "--pages",
+            metavar="first|all|N|N-M",
+            help="Of files with several: all of a TIFF into a TIFF otherwise, else the first.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore again what is there already.")
     ] = False,
@@ -122,37 +136,57 @@ def restore(
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
     from urushi.image import Samples
+    from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
+    from urushi.inference.passed_over import passed_over
+    from urushi.inference.pipes import Pipes, is_stdout
 
     samples = Samples(white, linear).checked()
-    out = Output(json=json, quiet=quiet)
-    jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    piped = is_stdout(output)
+    if piped and (json or compare):
+        raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
+    out = Output(json=json, quiet=quiet, stdout_taken=piped)
+    chosen = None if pages is None else parse_pages(pages)
+    left_out = passed_over(sources, output)
     if dry_run:
-        _tell_plan(out, jobs)
+        jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+        _tell_plan(out, jobs, left_out)
         return
     limit = _limit(max_pixels)
     restorer = choose_restorer(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
     choose_by(restorer, top_k, threshold, quick)
-    with out.progress() as progress:
+    with Pipes(sources, output, format) as pipes, out.progress() as progress:
+        output = pipes.output
+        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
         report = run_batch(
             restorer,
             jobs,
-            on_event=_Teller(out, progress, len(jobs)),
+            on_event=_Teller(out, progress, len(jobs), pipes.told),
             strip_metadata=strip_metadata,
             quality=quality,
             max_pixels=limit,
+            pages=chosen,
             samples=samples,
         )
-        sheets = _write_sheets(out, jobs, report, output, limit, samples) if compare else {}
+        sheets = {}
+        if compare:
+            sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen, samples)
+        report = replace(report, results=[pipes.told(result) for result in report.results])
+        pipes.finish(report)
     older = outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
+    _tell_left_out(out, left_out)
     if out.json:
         files: dict[str, Any] = {
             "sheets": {str(path): problem or None for path, problem in sheets.items()}
         }
-        facts = {"restorer": restorer.describe(), "outdated": [str(path) for path in older]}
+        facts = {
+            "restorer": restorer.describe(),
+            "outdated": [str(path) for path in older],
+            "left_out": [str(path) for path in left_out],
+        }
         out.document({**report.to_json(), **facts, **(files if compare else {})})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
@@ -167,26 +201,41 @@ def _limit(max_pixels: int | None) -> int | None:
     return DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels or None
 
 
-def _tell_plan(out: Output, jobs: "list[Job]") -> None:
+def _tell_left_out(out: Output, left_out: list[Path]) -> None:
+    from urushi.image import left_out_sentence
+
+    if left_out and not out.quiet:
+        complain(f"note: {left_out_sentence(left_out)}")
+
+
+def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
     rows = []
     for job in jobs:
         if job.problem:
             what = "fail"
-        elif job.target.exists() and not job.overwrite:
+        elif job.made_from is not None or (os.path.lexists(job.target) and not job.overwrite):
             what = "skip"
         else:
             what = "restore"
         rows.append({"source": str(job.source), "target": str(job.target), "would": what})
         out.say(f"would {what} {job.source} -> {job.target}")
     if out.json:
-        out.document({"dry_run": True, "files": rows})
+        names = [str(path) for path in left_out]
+        out.document({"dry_run": True, "files": rows, "left_out": names})
+    _tell_left_out(out, left_out)
 
 
 class _Teller:
     """Shows how a batch goes: bars on a terminal, a line for each picture elsewhere."""
 
-    def __init__(self, out: Output, progress: Progress, total: int) -> None:
-        self._out, self._progress = out, progress
+    def __init__(
+        self,
+        out: Output,
+        progress: Progress,
+        total: int,
+        told: "Callable[[FileResult], FileResult]",
+    ) -> None:
+        self._out, self._progress, self._told = out, progress, told
         self._all: TaskID | None = None
         if total > 1:
             self._all = progress.add_task("pictures", total=total)
@@ -208,6 +257,7 @@ class _Teller:
             )
         if result is None:
             return
+        result = self._told(result)
         line = f"[{event.index + 1}/{event.total}] {result.status} {result.source}"
         if result.status == "restored":
             line += f" -> {result.target} ({result.pixels / 1e6:.1f} megapixels, "
@@ -220,11 +270,12 @@ class _Teller:
 
 
 def _write_sheets(
-    out: Output,
     jobs: "list[Job]",
     report: "BatchReport",
     output: str | None,
     max_pixels: int | None,
+    overwrite: bool,
+    pages: "Pages | None",
     samples: "Samples",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
@@ -233,13 +284,20 @@ def _write_sheets(
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
     for result, path in zip(report.results, paths, strict=False):
-        if result.status == "failed" or (result.status == "skipped" and path.exists()):
+        if result.status == "failed" or (result.status == "skipped" and os.path.lexists(path)):
             continue
         try:
-            if result.source.resolve() == result.target.resolve():
+            if os.path.realpath(result.source) == os.path.realpath(result.target):
                 raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
+            first = pages.first if pages is not None and pages.first else None
             write_before_after(
-                result.source, result.target, path, max_pixels=max_pixels, samples=samples
+                result.source,
+                result.target,
+                path,
+                max_pixels=max_pixels,
+                page=first,
+                samples=samples,
+                overwrite=overwrite,
             )
             sheets[path] = ""
         except UrushiError as error:
@@ -267,8 +325,14 @@ def _tell_summary(
     elif restorer.adapters:
         how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
-    if counts["skipped"]:
+    made = sum(r.status == "skipped" and r.source == r.target for r in report.results)
+    if counts["skipped"] > made:
         out.say("skipped are those whose target exists: --overwrite restores them again")
+    if made:
+        out.say(
+            f"{made} of them are taken for what others beside them became: another output folder "
+            "restores them, too"
+        )
     if older:
         out.say(
             f"{len(older)} of them are older than an adapter in use, so were not restored with it"

@@ -1,5 +1,6 @@
 """`urushi train`: from a recipe and pictures to a model, an adapter or an all-in-one model."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
 from urushi.app.train_all_in_one import train_all_in_one
-from urushi.errors import BackboneError, MissingExtraError
+from urushi.errors import BackboneError, MissingExtraError, TakenError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,8 +95,12 @@ def train(
     processes = PartialState(cpu=device == "cpu")
     main = processes.is_main_process
     out = Output(json=json, quiet=not main)
+    if main:
+        _check_taken(settings, run, resume)
     if main and pack is None:
         _pack(out, settings, data, run)
+    elif settings.data.pages and pack is not None:
+        out.say(f"pages: {pack} is used as it is, without made pages")
     processes.wait_for_everyone()
     pictures = _open_pack(pack or run / PACK_NAME)
     kind = processes.device.type if processes.device else device
@@ -128,9 +133,24 @@ def train(
         raise typer.Exit(exit_code(result.stopped_by))
 
 
+def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
+    """The file in the end is written over that of the same training, and over no other."""
+    from urushi.training.checkpoint import checkpoint_to_resume
+    from urushi.training.outcome import model_path
+
+    if checkpoint_to_resume(run, resume=resume) is None:
+        path = model_path(recipe, run)
+        if os.path.lexists(path):
+            raise TakenError(
+                f"'{path}' exists already, {run} holds no training to go on with, and it is left "
+                "as it is: choose another folder"
+            )
+
+
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
     """Packs the recipe's pictures into the run's folder, once."""
     from urushi.data.pack import pack_pictures
+    from urushi.data.pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
     target = run / PACK_NAME
@@ -145,9 +165,14 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
             progress.update(task, completed=done, total=total)
 
         folders = [root / folder for folder in recipe.data.pictures]
-        summary = pack_pictures(folders, target, min_side=recipe.data.patch, on_progress=tell)
+        # The seed of the training decides the order of patches; the pages are always the same.
+        pages = made_pages(recipe.data.pages, PAGE_SIDE, 0, installed_fonts())
+        summary = pack_pictures(
+            folders, target, min_side=recipe.data.patch, on_progress=tell, made=pages
+        )
     size = size_text(target.stat().st_size)
-    out.say(f"pictures: {summary.count} packed into {target} ({size})")
+    among = f", {len(pages)} made pages among them," if pages else ""
+    out.say(f"pictures: {summary.count}{among} packed into {target} ({size})")
     for _, reason in summary.skipped:
         out.say(f"left out: {reason}")
 

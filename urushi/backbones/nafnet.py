@@ -109,11 +109,40 @@ class NAFBlock(nn.Module):
         return x + self.gamma * self.conv5(first * second)
 
 
+class IdentityBlock(nn.Module):
+    """A `NAFBlock` that leaves its input as it is: its tensors are constants, beta and gamma zero.
+
+    Programs that recognise a NAFNet by its tensors look for a block on the outermost levels. This
+    one has them under the same names, at no cost: they are neither trained, adapted nor calculated.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        for name, tensor in NAFBlock(channels).state_dict().items():
+            # Zeros, so that the file does not depend on how the tensors of blocks are drawn.
+            _buffer_at(self, name, torch.zeros_like(tensor))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x
+
+
+def _buffer_at(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Registers a buffer under a dotted name, with plain modules on the way."""
+    first, _, rest = name.partition(".")
+    if not rest:
+        module.register_buffer(first, tensor)
+        return
+    if not hasattr(module, first):
+        module.add_module(first, nn.Module())
+    _buffer_at(module.get_submodule(first), rest, tensor)
+
+
 class NAFNet(RestorationNetwork):
     """NAFNet of any depths and width; picture sizes are arbitrary, odd ones too.
 
     Args:
         img_channel: channels of input and output.
+        placeholders: give levels without blocks one that is the identity (`IdentityBlock`).
         width: channels at full resolution; doubled by every encoder level.
         middle_blk_num: blocks at the lowest resolution.
         enc_blk_nums: blocks of each encoder level, from full resolution down.
@@ -135,6 +164,7 @@ class NAFNet(RestorationNetwork):
         middle_blk_num: int,
         dec_blk_nums: Sequence[int],
         img_channel: int = 3,
+        placeholders: bool = False,
         pooling_window: int | Sequence[int] | None = None,
         pooling_patch: int | Sequence[int] | None = None,
     ) -> None:
@@ -146,7 +176,7 @@ class NAFNet(RestorationNetwork):
         self.intro = nn.Conv2d(img_channel, width, 3, padding=1)
         self.ending = nn.Conv2d(width, img_channel, 3, padding=1)
         self.encoders = nn.ModuleList(
-            _blocks(widths[level], count) for level, count in enumerate(enc_blk_nums)
+            _blocks(widths[level], count, placeholders) for level, count in enumerate(enc_blk_nums)
         )
         self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
         self.middle_blks = _blocks(widths[-1], middle_blk_num)
@@ -155,7 +185,8 @@ class NAFNet(RestorationNetwork):
             for c in reversed(widths[1:])
         )
         self.decoders = nn.ModuleList(
-            _blocks(c, count) for c, count in zip(reversed(widths[:-1]), dec_blk_nums, strict=True)
+            _blocks(c, count, placeholders)
+            for c, count in zip(reversed(widths[:-1]), dec_blk_nums, strict=True)
         )
         if pooling_patch is None:
             self.set_pooling_window(pooling_window)
@@ -247,7 +278,11 @@ class NAFNet(RestorationNetwork):
                 name = prefix if role == "middle" else f"{prefix}.{index}"
                 if role == "decoder":
                     width, downscale = width // 2, downscale // 2
-                paths = tuple(f"{name}.{block}" for block in range(len(blocks)))
+                paths = tuple(
+                    f"{name}.{number}"
+                    for number, block in enumerate(blocks)
+                    if isinstance(block, NAFBlock)
+                )
                 stages.append(Stage(name, role, paths, width, downscale))
                 if role == "encoder":
                     width, downscale = width * 2, downscale * 2
@@ -300,7 +335,9 @@ def configuration_of(state: dict[str, Tensor]) -> dict[str, object]:
     }
 
 
-def _blocks(channels: int, count: int) -> nn.Sequential:
+def _blocks(channels: int, count: int, placeholder: bool = False) -> nn.Sequential:
+    if placeholder and count == 0:
+        return nn.Sequential(IdentityBlock(channels))
     return nn.Sequential(*(NAFBlock(channels) for _ in range(count)))
 
 

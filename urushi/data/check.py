@@ -19,10 +19,12 @@ from urushi.data.pairs import (
     INPUT_FOLDERS,
     TARGET_FOLDERS,
     PairedFolder,
+    find_left_out,
     find_pictures,
     whole_factor,
 )
 from urushi.errors import DataError, PictureError
+from urushi.names import plain_name
 
 __all__ = ["CheckReport", "check_folder"]
 
@@ -47,6 +49,7 @@ class CheckReport(BaseModel):
         mismatched: (name, size of the input, size of the target) where the target's is neither that
             of the input nor a whole multiple of it.
         leaked: (name, the picture of the other folder that is or looks the same).
+        left_out: pictures of formats that are not read; they do not count as findings.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -65,6 +68,7 @@ class CheckReport(BaseModel):
     unmatched: tuple[str, ...]
     mismatched: tuple[tuple[str, str, str], ...]
     leaked: tuple[tuple[str, str], ...]
+    left_out: tuple[str, ...] = ()
 
     @computed_field
     @property
@@ -91,6 +95,8 @@ class CheckReport(BaseModel):
             head += ", from {}x{} to {}x{}".format(*self.smallest, *self.largest)
         if self.pairs is not None:
             head += f", {self.pairs} pairs"
+        else:
+            head += ", taken for single pictures: no folders tell inputs from targets"
         found = [f"unreadable: {reason}" for _, reason in self.unreadable]
         found += [f"too small: {name} is {w}x{h} pixels" for name, w, h in self.tiny]
         found += [f"misnamed: the content of {name} is {kind}" for name, kind in self.misnamed]
@@ -99,7 +105,8 @@ class CheckReport(BaseModel):
         found += [f"unmatched: {sentence}" for sentence in self.unmatched]
         found += [f"sizes differ: {name}, {a} and {b}" for name, a, b in self.mismatched]
         found += [f"in both folders: {name} and {other}" for name, other in self.leaked]
-        return [head, *(found or ["nothing found"])]
+        notes = [f"note: {_left_out_sentence(self.left_out)}"] if self.left_out else []
+        return [head, *notes, *(found or ["nothing found"])]
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class _Look:
 
 
 def check_folder(
-    folder: str | Path,
+    folder: str | Path | PairedFolder,
     *,
     min_side: int = 64,
     against: str | Path | None = None,
@@ -126,7 +133,7 @@ def check_folder(
     looked for among the targets alone.
 
     Args:
-        folder: of pictures, or of pairs.
+        folder: of pictures, or of pairs; or the pairs of two folders.
         min_side: sides shorter than this, in pixels, are reported; the patch of a training.
         against: a second folder no picture should be in; of pairs, its targets.
         on_progress: called after every picture with (done, total, name).
@@ -134,11 +141,21 @@ def check_folder(
     Raises:
         DataError: a folder does not exist or holds no pictures.
     """
-    folder = Path(folder)
-    files = find_pictures(folder)
+    if isinstance(folder, PairedFolder):
+        paired = folder
+        sides = dict.fromkeys((paired.input_folder.absolute(), paired.target_folder.absolute()))
+        folder = Path(os.path.commonpath(sides))
+        files = sorted({path for side in sides for path in find_pictures(side)})
+        foreign = sorted({path for side in sides for path in find_left_out(side)})
+    else:
+        folder = Path(folder)
+        files, foreign = find_pictures(folder), find_left_out(folder)
+        paired = _as_pairs(folder)
+    left_out = tuple(path.relative_to(folder).as_posix() for path in foreign)
     if not files:
+        if left_out:
+            raise DataError(f"{folder}: no picture can be read. {_left_out_sentence(left_out)}")
         raise DataError(f"{folder} holds no pictures: name a folder that does")
-    paired = _as_pairs(folder)
     looks = _look_at(folder, files, on_progress)
     good = {name: look for name, look in looks.items() if look.reason is None}
     prints = _comparable(good, paired, folder)
@@ -158,14 +175,26 @@ def check_folder(
         unmatched=() if paired is None else paired.problems,
         mismatched=() if paired is None else _mismatched(paired, good, folder),
         leaked=() if against is None else _leaked(prints, Path(against)),
+        left_out=left_out,
     )
+
+
+def _left_out_sentence(names: tuple[str, ...]) -> str:
+    from urushi.image import left_out_sentence
+
+    return left_out_sentence(map(Path, names))
 
 
 def _as_pairs(folder: Path) -> PairedFolder | None:
     names = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
-    if names.isdisjoint(INPUT_FOLDERS) or names.isdisjoint(TARGET_FOLDERS):
+    if not (names.isdisjoint(INPUT_FOLDERS) or names.isdisjoint(TARGET_FOLDERS)):
+        return PairedFolder(folder)
+    try:
+        found = PairedFolder(folder)
+    except DataError:
         return None
-    return PairedFolder(folder)
+    # Pictures on their own may have such a word in their names, too, but hardly all of them.
+    return found if found.pairs and not found.problems else None
 
 
 def _look_at(
@@ -177,7 +206,7 @@ def _look_at(
         for done, (path, look) in enumerate(
             zip(files, pool.map(_look, files), strict=True), start=1
         ):
-            name = path.relative_to(folder).as_posix()
+            name = plain_name(path.relative_to(folder))
             looks[name] = look
             if on_progress is not None:
                 on_progress(done, len(files), name)
@@ -201,12 +230,17 @@ def _comparable(
     good: Mapping[str, _Look], paired: PairedFolder | None, folder: Path
 ) -> dict[str, Fingerprint]:
     """Fingerprints of the pictures that must be distinct: of pairs, the targets."""
-    start = "" if paired is None else paired.target_folder.relative_to(folder).as_posix() + "/"
-    return {
-        name: look.print
-        for name, look in good.items()
-        if look.print is not None and name.startswith(start)
-    }
+    wanted = set(good)
+    if paired is not None and paired.input_folder == paired.target_folder:
+        wanted = {_below(pair.target, folder) for pair in paired}
+    elif paired is not None:
+        start = _below(paired.target_folder, folder) + "/"
+        wanted = {name for name in good if name.startswith(start)}
+    return {n: look.print for n, look in good.items() if look.print is not None and n in wanted}
+
+
+def _below(path: Path, folder: Path) -> str:
+    return plain_name(path.absolute().relative_to(folder.absolute()))
 
 
 def _mismatched(
@@ -214,7 +248,7 @@ def _mismatched(
 ) -> tuple[tuple[str, str, str], ...]:
     found = []
     for pair in paired:
-        looks = [good.get(p.relative_to(folder).as_posix()) for p in (pair.input, pair.target)]
+        looks = [good.get(_below(p, folder)) for p in (pair.input, pair.target)]
         sizes = [look.size for look in looks if look is not None]
         if len(sizes) == 2 and whole_factor(sizes[0], sizes[1]) is None:
             found.append((pair.name, *("{}x{}".format(*size) for size in sizes)))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,11 @@ import numpy as np
 from urushi.data.packed import PAIRS, PICTURES, VERSION, PackedPairs, PackedPictures, Pixels
 from urushi.data.pairs import whole_factor
 from urushi.errors import DataError, PictureError, TargetError
+from urushi.names import plain_name
+from urushi.writing import Part, refuse_taken
 
 __all__ = [
+    "Made",
     "PackSummary",
     "PackedPairs",
     "PackedPictures",
@@ -32,6 +34,11 @@ __all__ = [
 _HEADER_BYTES = 1024  # reserved before the pixels, written last, padded with spaces
 _ALIGNMENT = 64
 _READ_AHEAD = 8
+
+Made = tuple[str, Callable[[], Pixels]]
+"""A picture without a file: its name, and what makes it."""
+
+_Group = tuple[str, tuple[Path | Callable[[], Pixels], ...]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ def pack_pictures(
     min_side: int = 1,
     overwrite: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
+    made: Sequence[Made] = (),
 ) -> PackSummary:
     """Packs pictures and folder trees of pictures into one file.
 
@@ -74,13 +82,16 @@ def pack_pictures(
         min_side: pictures with a shorter side than this many pixels are left out.
         overwrite: replace ``target`` if it exists.
         on_progress: called after every picture with (done, total, name).
+        made: pictures without a file, packed after the others, such as
+            `urushi.data.pages.made_pages`.
 
     Raises:
         DataError: a source does not exist, or nothing can be packed.
         TargetError: ``target`` exists or cannot be written.
     """
     found = list(_find(sources))
-    groups = [(name, (path,)) for name, path in found]
+    groups: list[_Group] = [(name, (path,)) for name, path in found]
+    groups += [(name, (make,)) for name, make in made]
     return _pack(groups, target, PICTURES, min_side, overwrite, on_progress)
 
 
@@ -97,7 +108,7 @@ def pack_pairs(
     A pair of which one half is unreadable, or whose target has neither the size of the input nor a
     whole multiple of it, is left out and listed.
     """
-    groups = [(name, (degraded, clean)) for name, degraded, clean in pairs]
+    groups: list[_Group] = [(name, (degraded, clean)) for name, degraded, clean in pairs]
     return _pack(groups, target, PAIRS, min_side, overwrite, on_progress)
 
 
@@ -109,15 +120,15 @@ def _find(sources: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             base = source.resolve().name
             for path in sorted(source.rglob("*")):
                 if path.is_file() and is_picture_name(path):
-                    yield f"{base}/{path.relative_to(source).as_posix()}", path
+                    yield plain_name(f"{base}/{path.relative_to(source).as_posix()}"), path
         elif source.is_file():
-            yield source.name, source
+            yield plain_name(source.name), source
         else:
             raise DataError(f"{source} does not exist: name a picture or a folder of pictures")
 
 
 def _pack(
-    groups: Sequence[tuple[str, tuple[Path, ...]]],
+    groups: Sequence[_Group],
     target: Path,
     kind: str,
     min_side: int,
@@ -125,8 +136,7 @@ def _pack(
     on_progress: Callable[[int, int, str], None] | None,
 ) -> PackSummary:
     target = Path(target)
-    if target.exists() and not overwrite:
-        raise TargetError(f"{target} exists already: choose another name or allow overwriting")
+    refuse_taken([target], overwrite)
     if not groups:
         raise DataError("no pictures found to pack: name a folder that contains some")
     skipped: list[tuple[str, str]] = []
@@ -134,14 +144,13 @@ def _pack(
     rows: list[tuple[int, int, int]] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle = NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False)  # noqa: SIM115
+        part = Part(target)
     except OSError as error:
         raise TargetError(
             f"{target} cannot be written ({error.strerror}): choose another folder"
         ) from error
-    part = Path(handle.name)
     try:
-        with handle as file:
+        with part.path.open("r+b") as file:
             writer = _Writer(file)
             for done, (name, members) in enumerate(_decoded(groups, kind, min_side), start=1):
                 if isinstance(members, str):
@@ -157,29 +166,28 @@ def _pack(
                     f"none of {len(groups)} pictures can be packed, the first because {reason}"
                 )
             digest = writer.finish(kind, rows, names)
-        part.chmod(0o644)
-        part.replace(target)
+        part.commit(overwrite)
     except OSError as error:
         raise TargetError(
             f"{target} cannot be written ({error.strerror}): free some space"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        part.discard()
     total = sum(height * width for _, height, width in rows)
     return PackSummary(target, len(names), total, digest, tuple(skipped))
 
 
 def _decoded(
-    groups: Sequence[tuple[str, tuple[Path, ...]]], kind: str, min_side: int
+    groups: Sequence[_Group], kind: str, min_side: int
 ) -> Iterator[tuple[str, list[Pixels] | str]]:
     """Decodes in order, a few groups ahead in threads: (name, pictures or why there are none)."""
 
-    def decode(group: tuple[str, tuple[Path, ...]]) -> tuple[str, list[Pixels] | str]:
-        name, paths = group
+    def decode(group: _Group) -> tuple[str, list[Pixels] | str]:
+        name, members = group
         if "\n" in name:
             return name, "its name contains a line break"
         try:
-            pictures = [read_8bit(path) for path in paths]
+            pictures = [read_8bit(m) if isinstance(m, Path) else m() for m in members]
         except PictureError as error:
             return name, str(error)
         sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]

@@ -17,6 +17,7 @@ The target has the size of the input, or the same whole multiple of it in all pa
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,24 @@ class PackedPictures:
             raise FileFormatError(
                 f"{path} is damaged: its index does not fit its pixels; pack it again"
             )
+
+    @classmethod
+    def of_arrays(cls, pictures: Sequence[Pixels]) -> "PackedPictures":
+        """A pack of pictures that are in memory already; it has no file and cannot be sent.
+
+        Args:
+            pictures: `(H, W, 3)` uint8, at least one.
+        """
+        pack = cls.__new__(cls)
+        pack.path = Path("pictures in memory")
+        starts = np.cumsum([0, *(p.size for p in pictures)])
+        pack.index = np.array(
+            [(s, *p.shape[:2]) for s, p in zip(starts, pictures, strict=False)], np.int64
+        )
+        pack.pixels = np.concatenate([p.reshape(-1) for p in pictures])
+        pack.names = tuple(str(number) for number in range(len(pictures)))
+        pack.sha256 = hashlib.sha256(pack.pixels.data).hexdigest()
+        return pack
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)

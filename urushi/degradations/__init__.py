@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
+from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
 from urushi.degradations.hybrid import DownsampleJPEG, DownsampleNoise
@@ -21,17 +22,19 @@ from urushi.degradations.light import LowLight
 from urushi.degradations.noise import GaussianNoise, PoissonNoise, SpeckleNoise
 from urushi.degradations.rain import RainStreaks, RainVeil
 from urushi.degradations.raindrops import Raindrops
+from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
-from urushi.errors import DegradationError
-from urushi.settings import nearest
+from urushi.degradations.web import Web
+from urushi.errors import DegradationError, nearest
 
 __all__ = [
     "DEGRADATIONS",
     "Chain",
     "Degradation",
     "Parameters",
+    "Regions",
     "Rehaze",
     "create_degradation",
     "create_rehaze",
@@ -57,6 +60,8 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "low_light": LowLight,
     "holes": Holes,
     "develop": Develop,
+    "film_damage": FilmDamage,
+    "web": Web,
 }
 
 
@@ -64,18 +69,20 @@ def create_degradation(name: str, **options: Any) -> Degradation:
     """Builds a degradation, or a chain of them, from plain values such as a recipe's.
 
     Args:
-        name: an entry of `DEGRADATIONS`, or `chain`.
+        name: an entry of `DEGRADATIONS`, or `chain`, or `regions`.
         options: its ranges; lists stand for tuples. The `steps` of a chain are mappings
             `{name: ..., weight: ..., ...}`; `weight` is optional, 1 by default, and becomes one of
-            the chain's `weights`.
+            the chain's `weights`. The `degradation` of regions is a mapping of the same form.
 
     Raises:
         DegradationError: the name or an option is unknown, or a value is out of range.
     """
     if name == Chain.name:
         return _create_chain(options)
+    if name == Regions.name:
+        return _create_regions(options)
     if name not in DEGRADATIONS:
-        known = [*DEGRADATIONS, Chain.name]
+        known = [*DEGRADATIONS, Chain.name, Regions.name]
         hint = nearest(name, known) or f": known are {', '.join(known)}"
         raise DegradationError(f"there is no degradation {name!r}{hint}")
     build = DEGRADATIONS[name]
@@ -110,17 +117,30 @@ def _create_chain(options: dict[str, Any]) -> Chain:
     if not isinstance(listed, list):
         raise DegradationError(f"the steps of a chain are {listed!r}: expected a list")
     for given in listed:
-        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
-            raise DegradationError(
-                f"a step of a chain is {given!r}: expected a mapping with a name, such as "
-                "{name: gaussian_noise, sigma_255: [0, 50]}"
-            )
-        own = dict(given)
+        own = _named("a step of a chain", given)
         weights.append(_number("weight", own.pop("weight", 1.0)))
         steps.append(create_degradation(own.pop("name"), **own))
     rest = {key: _as_tuple(value) for key, value in options.items() if key != "steps"}
     rest |= {"steps": tuple(steps), "weights": tuple(weights) if weights else None}
     return _built(Chain.name, Chain, rest)
+
+
+def _create_regions(options: dict[str, Any]) -> Regions:
+    _refuse_unknown(Regions.name, options, Regions)
+    own = _named("the degradation of regions", options.get("degradation"))
+    rest = {key: _as_tuple(value) for key, value in options.items() if key != "degradation"}
+    rest["degradation"] = create_degradation(own.pop("name"), **own)
+    return _built(Regions.name, Regions, rest)
+
+
+def _named(what: str, given: Any) -> dict[str, Any]:
+    """A copy of a mapping that names a degradation."""
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise DegradationError(
+            f"{what} is {given!r}: expected a mapping with a name, such as "
+            "{name: gaussian_noise, sigma_255: [0, 50]}"
+        )
+    return dict(given)
 
 
 def _refuse_unknown(

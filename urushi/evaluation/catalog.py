@@ -17,9 +17,10 @@ from jaxtyping import Float32
 from pydantic import Field, model_validator
 
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
-from urushi.errors import DataError
+from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
-from urushi.settings import Settings, nearest, read_settings
+from urushi.names import plain_name
+from urushi.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -202,7 +203,7 @@ class Benchmark(Settings):
         folder = PairedFolder.from_folders(
             self._folder(root, self.input), self._folder(root, self.target)
         )
-        if folder.problems:
+        if folder.problems and not self.only:
             more = len(folder.problems) - 1
             raise DataError(
                 f"the pairs of {self.name} do not match: {folder.problems[0]}"
@@ -220,7 +221,7 @@ class Benchmark(Settings):
             degradation = create_degradation(str(options.pop("name", "")), **options)
         return [
             Sample(
-                path.relative_to(folder).with_suffix("").as_posix(),
+                plain_name(path.relative_to(folder).with_suffix("")),
                 path,
                 degradation=degradation,
                 seed=self.seed,
@@ -266,10 +267,14 @@ def paired_benchmark(
 ) -> Benchmark:
     """A benchmark of two folders of one's own, or of the pairs named in `only`."""
     source, target = Path(input_folder).resolve(), Path(target_folder).resolve()
-    shared = source.parent.name if source.parent == target.parent else source.name
+    beside = source != target and source.parent == target.parent
+    shared = source.parent.name if beside else source.name
+    title = f"pairs in {source.name}"
+    if source != target:
+        title = f"pairs of {source.name} and {target.name}"
     return Benchmark(
-        name=shared or source.name,
-        title=f"pairs of {source.name} and {target.name}",
+        name=plain_name(shared or source.name),
+        title=plain_name(title),
         input=str(source),
         target=str(target),
         only=list(only),
@@ -302,8 +307,8 @@ def clean_benchmark(
         options = dict(degradation)
         scale = create_degradation(str(options.pop("name", "")), **options).scale
     return Benchmark(
-        name=f"{clean.name}-{kind}",
-        title=f"{clean.name}, {kind}",
+        name=plain_name(f"{clean.name}-{kind}"),
+        title=plain_name(f"{clean.name}, {kind}"),
         clean=str(clean),
         degradation=dict(degradation) if degradation else None,
         seed=seed,

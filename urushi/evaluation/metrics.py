@@ -17,8 +17,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from urushi.errors import DataError
-from urushi.settings import nearest
+from urushi.errors import DataError, nearest
 
 __all__ = [
     "PROTOCOLS",

@@ -13,13 +13,12 @@ from jaxtyping import Int
 from pydantic import BaseModel, ConfigDict, computed_field
 from rich.table import Table
 
-from urushi.errors import DataError
+from urushi.errors import DataError, nearest
 from urushi.evaluation.benchmark import Benchmark, PictureScore, Triplet
 from urushi.evaluation.confusion import confusion_matrix
 from urushi.evaluation.metrics import mean_psnr, named_protocol, score
 from urushi.files.router import CLEAN
 from urushi.inference.auto import AutoRestorer, Route
-from urushi.settings import nearest
 
 __all__ = ["RoutePicture", "Routes", "RoutesResult", "class_of", "routes_confusion", "routes_table"]
 

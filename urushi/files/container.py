@@ -9,7 +9,6 @@ Everything is checked before anything is used, and nothing in a file is ever exe
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from urushi.errors import FileFormatError
+from urushi.writing import whole_file
 
 __all__ = [
     "METADATA_KEY",
@@ -137,18 +137,15 @@ def write_container(path: Path, tensors: Mapping[str, np.ndarray], header: Heade
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path` whole or not at all; a file that is there is replaced.
 
+    Commands ask `urushi.writing.refuse_taken` first, before any work.
+
     Raises:
         FileFormatError: the disk refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole_file(path, overwrite=True) as part:
+            part.write_bytes(content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise FileFormatError(
             f"{path}: cannot be written ({error.strerror or error}); "
             "choose a folder that exists and may be written"

@@ -76,7 +76,7 @@ class Transparency:
 
 def survey(info: PictureInfo) -> Transparency:
     """Looks through a picture once; asking again about an unchanged file costs nothing."""
-    if not info.has_alpha:
+    if info.alpha_band is None:
         return Transparency(True, False, np.empty((0, 0, 3), np.float32), 1)
     return _survey(info, info.identity or identity_of(info.path))
 
@@ -86,6 +86,8 @@ def _survey(info: PictureInfo, identity: Identity) -> Transparency:
     """See `survey`. `identity` tells one state of the file from another."""
     header = read_again(info)
     info, colours = header.info, colours_of(header)
+    band = info.alpha_band
+    assert band is not None
     step = max(1, int(np.ceil(np.sqrt(info.width * info.height / _MAP_PIXELS))))
     size = (-(-info.height // step), -(-info.width // step))
     sums = np.zeros((*size, 3), np.float32)
@@ -95,7 +97,7 @@ def _survey(info: PictureInfo, identity: Identity) -> Transparency:
         rows = step * max(1, _BAND_BYTES // (step * info.width * source.bands * 4))
         for top in range(0, info.height, rows):
             native = source.read(rows)
-            alpha = native[..., info.channels]
+            alpha = native[..., band]
             if alpha.min() >= info.full:
                 gathered = slice(top // step, -(-(top + native.shape[0]) // step))
             else:

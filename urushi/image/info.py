@@ -5,9 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
-from urushi.image.formats import FORMATS, sniff
-from urushi.image.libvips import open_image, reason, vips
+from urushi.image.broken_jpeg import damage_of
+from urushi.image.causes import misleading_variant, unknown_format, unread
+from urushi.image.contents import ALPHA, Contents, contents_of
+from urushi.image.decoding import check_memory, memory_ran_out
+from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
+from urushi.image.pillow_pictures import pillow_header
 from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.stated import Stated, stated_colours
 
@@ -46,10 +51,16 @@ class PictureInfo:
         width, height: in pixels, after the orientation is applied.
         kind: 'grey', 'rgb' or 'cmyk'.
         bits: per sample; 32 is floating point, and 10 or 12 bits of AVIF count as 16.
-        has_alpha: whether there are channels beyond the colour ones.
+        has_alpha: whether one of the channels beyond the colour ones is transparency.
         has_profile: whether an ICC profile is embedded.
         orientation: EXIF's number 1..8 as the file has it; the pixels are turned when read.
-        pages: how many pictures the file holds; the first is read.
+        pages: how many pictures the file holds that can be read: pages of a TIFF, frames of an
+            animated WebP. Previews and masks do not count.
+        page: which of them this is, from 0.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers: 1 is transparency
+            that the colours are multiplied by in the file, 2 is any other transparency, 0 is
+            anything else, such as infrared, a spot ink or a selection.
+        beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
         identity: of the file when it was opened; None where this was not read from a file.
         stated: colours that it states without an ICC profile; None for sRGB.
         samples: what the user says about its samples.
@@ -65,9 +76,18 @@ class PictureInfo:
     has_profile: bool
     orientation: int
     pages: int = 1
+    page: int = 0
+    extra: tuple[int, ...] = ()
+    beside: tuple[str, ...] = ()
     identity: Identity | None = field(default=None, compare=False, repr=False)
     stated: Stated | None = None
     samples: Samples = AS_FOUND
+
+    @property
+    def alpha_band(self) -> int | None:
+        """Which of the file's channels is transparency, counted from 0 with the colours."""
+        found = [i for i, kind in enumerate(self.extra) if kind in ALPHA]
+        return self.channels + found[0] if found else None
 
     @property
     def channels(self) -> int:
@@ -89,11 +109,13 @@ class Header:
         image: gives the pixels, once.
         notes: sentences about what is not as a user would expect although the file can be read;
             reading the pixels may add some.
+        damage: those of the notes that tell of pixels that are missing or wrong.
     """
 
     info: PictureInfo
     image: Any
     notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
 
     @property
     def profile(self) -> bytes | None:
@@ -105,6 +127,7 @@ def inspect_picture(
     path: str | Path,
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
     samples: Samples = AS_FOUND,
 ) -> PictureInfo:
     """Reads what a file holds, without its pixels.
@@ -112,43 +135,93 @@ def inspect_picture(
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first.
         samples: what is known about its samples.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
         TooLargeError: more than `max_pixels`.
     """
-    return read_header(Path(path), max_pixels, samples).info
+    return read_header(Path(path), max_pixels, page, samples).info
 
 
-def read_header(path: Path, max_pixels: int | None, samples: Samples = AS_FOUND) -> Header:
-    """Opens a picture and checks everything its header can tell; see `inspect_picture`.
-
-    Args:
-        path: of the picture.
-        max_pixels: the most pixels it may have; None for no limit.
-        samples: what the user says about its samples.
-    """
+def read_header(
+    path: Path,
+    max_pixels: int | None,
+    page: int | None = None,
+    samples: Samples = AS_FOUND,
+) -> Header:
+    """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
     samples.checked()
     format = _recognise(path)
+    notes: list[str] = []
+    damage: list[str] = []
     try:
         file = OpenFile(path)
-        image = open_image(file, format)
-        stated = stated_colours(path, format, image)
-        info = _describe(path, format, image)
-        info = replace(info, identity=file.identity, stated=stated, samples=samples)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
+    contents = contents_of(path, format)
+    check_unchanged(path, file.identity)
+    if page is not None and contents.pages is not None:
+        _check_page(path, page, contents.pages)
+    misleading = misleading_variant(path, format, start=contents.start(page or 0))
+    if misleading is not None:
+        raise UnreadableError(misleading)
+    try:
+        if FORMATS[format].loader:
+            image = open_image(file, format, place=contents.place(page or 0))
+        else:
+            image = pillow_header(path, format)
+    except (vips().Error, OSError) as error:
+        if page and contents.pages is None:
+            _check_page(path, page, read_header(path, max_pixels).info.pages)
+        image = opened_broken(path, format, error, notes, damage)
+    suffix = path.suffix.lower()
+    if suffix in READ_SUFFIXES and suffix not in FORMATS[format].suffixes:
+        notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")
+    try:
+        described = _describe(path, format, image, contents, page or 0)
+        stated = stated_colours(path, format, image, page=page or 0)
+        info = replace(described, identity=file.identity, stated=stated, samples=samples)
     except vips().Error as error:
-        raise UnreadableError(damaged(path, format, error)) from error
+        raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
             f"'{path}' has {info.width} x {info.height} = {info.width * info.height:,} pixels,"
             f" more than the limit of {max_pixels:,}: raise the limit if you trust the file."
         )
-    return Header(info, _plain(image))
+    if max_pixels is not None:
+        check_memory(info, image, file.identity.size, max_pixels)
+    if image.format == "double":
+        notes.append("Its samples of 64 bits are rounded to 32 as they are read.")
+    notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
+    return Header(info, _plain(image), notes, damage)
+
+
+def _check_page(path: Path, page: int, pages: int) -> None:
+    if page >= pages:
+        holds = "1 picture" if pages == 1 else f"{pages} pictures"
+        raise UnreadableError(
+            f"'{path}' holds {holds}, so there is no page {page + 1}: ask for pages 1 to {pages}."
+        )
+
+
+def _notes(info: PictureInfo, page: int | None, larger: int | None) -> list[str]:
+    """What is left out of a file because it cannot be read, or was not asked for."""
+    notes = []
+    if page is None and info.pages > 1:
+        what, keep = ("frames", "") if info.format != "tiff" else ("pages", "a TIFF keeps all, ")
+        notes.append(
+            f"Only the first of {info.pages} {what} was taken: {keep}--pages takes another."
+        )
+        if larger is not None:
+            notes.append(f"Page {larger + 1} is much larger, perhaps the picture itself.")
+    if info.beside:
+        what = " and ".join(info.beside)
+        notes.append(f"The file also holds {what}: not in the result, so keep the original.")
+    return notes
 
 
 def read_again(info: PictureInfo) -> Header:
@@ -157,22 +230,43 @@ def read_again(info: PictureInfo) -> Header:
     Raises:
         UnreadableError: the file is another one by now, or was changed.
     """
-    header = read_header(info.path, None, info.samples)
+    header = read_header(info.path, None, info.page, info.samples)
     check_unchanged(info.path, info.identity, header.info.identity)
     return header
 
 
-def damaged(path: Path, format: str, error: Exception) -> str:
-    """The sentence for a file whose content breaks off or makes no sense."""
-    return (
-        f"'{path}' cannot be read as {FORMATS[format].title} ({reason(error)}):"
-        " it is damaged, cut short or of an unsupported variant, so get a whole copy."
-    )
+def opened_broken(
+    path: Path, format: str, error: Exception, notes: list[str], damage: list[str]
+) -> Any:
+    """Opens a damaged picture anew, if it is a JPEG of which most is there.
+
+    Args:
+        path, format: of the picture.
+        error: what libvips said of it.
+        notes, damage: take a sentence on what is wrong with it; see `Header`.
+
+    Raises:
+        UnreadableError: it cannot be read.
+    """
+    if format != "jpeg" or memory_ran_out(error):
+        raise UnreadableError(unread(path, format, error)) from error
+    try:
+        found = damage_of(path)
+        if not found.hopeless:
+            image = open_image(path, format, broken=True)
+            notes.extend({found.note} - {"", *notes})
+            damage.extend([found.note] if found.spoils else [])
+            return image
+    except (vips().Error, OSError) as another:
+        raise UnreadableError(unread(path, format, error)) from another
+    raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
 
 
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
+        if not path.exists() and path.is_symlink():
+            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():
@@ -180,35 +274,47 @@ def _recognise(path: Path) -> str:
         if not path.is_file():
             raise UnreadableError(f"'{path}' is not a regular file, where a picture was expected.")
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(192)
     except OSError as error:
         raise UnreadableError(
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
     if not head:
         raise UnreadableError(f"'{path}' is empty: get a whole copy.")
-    format = sniff(head, path.suffix)
+    format = sniff(head[:64], path.suffix)
     if format is None:
-        known = ", ".join(entry.title for entry in FORMATS.values())
-        raise UnreadableError(f"'{path}' is not a picture of a known format ({known}).")
+        raise UnreadableError(unknown_format(path, head))
     return format
 
 
-def _describe(path: Path, format: str, image: Any) -> PictureInfo:
+def _describe(path: Path, format: str, image: Any, contents: Contents, page: int) -> PictureInfo:
     """Turns libvips' header into ours."""
-    kind = _kind(path, image)
+    kind = contents.kind(page)
+    if kind is None or image.bands < _CHANNELS[kind]:
+        kind = _kind(path, image)
+    if contents.has_own_inks(page):
+        raise UnreadableError(
+            f"'{path}' is separated into {image.bands} inks that are not CMYK: convert it to RGB or"
+            " CMYK first."
+        )
     bits = _BITS_OF_FORMAT.get(image.format)
     if bits is None:
         raise UnreadableError(
             f"'{path}' has samples of type {image.format}, where 8 or 16 bits or floating point"
             " were expected: convert it first."
         )
-    fields = set(image.get_fields())
+    fields = fields_of(image)
     # libvips turns the pixels of HEIF containers itself, always.
     turned = "orientation" in fields and format not in ("avif", "heif")
     orientation = int(image.get("orientation")) if turned else 1
     if not 1 <= orientation <= 8:
         orientation = 1
+    extra = contents.extra(page, image.bands - _CHANNELS[kind])
+    if extra is None:
+        raise UnreadableError(
+            f"'{path}' has transparency that is multiplied in, behind channels of another kind:"
+            " save it with straight transparency, or without those channels."
+        )
     width, height = image.width, image.height
     if orientation >= 5:
         width, height = height, width
@@ -219,10 +325,13 @@ def _describe(path: Path, format: str, image: Any) -> PictureInfo:
         height=height,
         kind=kind,
         bits=bits,
-        has_alpha=image.bands > _CHANNELS[kind],
+        has_alpha=any(value in ALPHA for value in extra),
         has_profile="icc-profile-data" in fields,
         orientation=orientation,
-        pages=int(image.get("n-pages")) if "n-pages" in fields else 1,
+        pages=contents.pages or (int(image.get("n-pages")) if "n-pages" in fields else 1),
+        page=page,
+        extra=extra,
+        beside=contents.beside,
     )
 
 

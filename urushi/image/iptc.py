@@ -24,7 +24,7 @@ def converted_iptc(data: bytes, path: Path, source: str, target: str) -> bytes |
     """
     if source == "tiff":
         data = _of_tiff(path) or data
-    if source == "jpeg" and target != "jpeg":
+    if source in ("jpeg", "png") and target != "jpeg":
         record = _unwrapped(data)
         if record is None:
             return None

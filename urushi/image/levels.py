@@ -15,9 +15,10 @@ from urushi.errors import UnreadableError
 from urushi.image.info import Header, PictureInfo, read_again
 from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
-from urushi.image.tiff_exif import read_numbers
+from urushi.image.tiff_exif import Tag, read_numbers, read_tags
+from urushi.image.tiff_pages import tiff_pages
 
-__all__ = ["Levels", "levels_of"]
+__all__ = ["Levels", "levels_of", "tags_of_white"]
 
 _MAX_SAMPLE, _SMAX_SAMPLE = 281, 341
 # Bits that cameras have, stored in 16. Dark photographs end as low as 14 bits do, but hardly
@@ -77,18 +78,17 @@ def _found(info: PictureInfo, identity: Identity) -> Levels:
     """See `levels_of`. `identity` tells one state of the file from another."""
     if info.bits == 32:
         return _of_floats(info)
-    stated = read_numbers(info.path, _SMAX_SAMPLE, _MAX_SAMPLE) if info.format == "tiff" else {}
-    for values in stated.values():
+    for values in _stated(info).values():
         # Some programs store the greatest sample there is instead, which says little.
         if values and 255 < max(values) <= info.full / 2:
-            return Levels(max(values), note=f"white is {max(values):.0f}, as its tags say")
+            return Levels(max(values), note=f"Its white is {max(values):.0f}, as its tags say.")
     most, coarse = _greatest(info)
     white = next((value for value in _IN_USE if most <= value), None)
     if coarse or most <= 255 or white is None or (white == _IN_USE[-1] and most < _HALF_OF_LARGEST):
         return Levels(info.full)
     note = (
-        f"its samples end at {most} of {info.full:.0f} and it stays as dark as it is; if its white "
-        f"is {white}, say --white {white}"
+        f"Its samples end at {most} of {info.full:.0f}, and it stays as dark as it is. If its white"
+        f" is {white}, say --white {white}."
     )
     return Levels(float(white), told=False, note=note)
 
@@ -97,9 +97,9 @@ def _of_floats(info: PictureInfo) -> Levels:
     """Whether 1 can be white, and what floating point means then."""
     least, most, bright, beyond = _range(info)
     if (most > _BRIGHT and (bright > _LAMPS or beyond > 0.5)) or least < -_BRIGHT:
-        stated = read_numbers(info.path, _SMAX_SAMPLE).get(_SMAX_SAMPLE, ())
+        stated = _stated(info).get(_SMAX_SAMPLE, ())
         if stated and max(stated) >= most:
-            return Levels(max(stated), note=f"white is {max(stated):g}, as its tags say")
+            return Levels(max(stated), note=f"Its white is {max(stated):g}, as its tags say.")
         usual = next((white for white in _USUAL_WHITES if white / 2 < most <= white), most)
         raise UnreadableError(
             f"'{info.path}' has floating-point samples from {least:.6g} to {most:.6g}, where 1"
@@ -111,9 +111,35 @@ def _of_floats(info: PictureInfo) -> Levels:
     return Levels(
         1.0,
         linear=True,
-        note="its floating-point samples are taken as linear light, since it has no profile; "
-        "--no-linear takes them as sRGB",
+        note="Its floating-point samples are taken as linear light, since it has no profile:"
+        " --no-linear takes them as sRGB.",
     )
+
+
+def tags_of_white(header: Header) -> dict[int, Tag]:
+    """Tags of a TIFF on its greatest sample that are true of a result with samples of its kind.
+
+    What is restored reaches white at most, or as far as its source does: what leaves room for that
+    stays true, and what is the greatest sample by chance need not.
+    """
+    info = header.info
+    white, stated = levels_of(header).white, _stated(info)
+    room = [tag for tag, values in stated.items() if values and min(values) >= white]
+    found = read_tags(info.path, room, start=_start(info)) if room else {}
+    return {tag: value for tag, value in found.items() if value is not None}
+
+
+def _stated(info: PictureInfo) -> dict[int, tuple[float, ...]]:
+    """The greatest samples that the tags of a TIFF name, by tag."""
+    if info.format != "tiff":
+        return {}
+    return read_numbers(info.path, _SMAX_SAMPLE, _MAX_SAMPLE, start=_start(info))
+
+
+def _start(info: PictureInfo) -> int | None:
+    """Where the directory of this page begins; None for the first one."""
+    pages = tiff_pages(info.path).pages
+    return pages[info.page].offset if info.page < len(pages) else None
 
 
 def _greatest(info: PictureInfo) -> tuple[int, bool]:

@@ -2,8 +2,9 @@
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from urushi.image.formats import FORMATS
 from urushi.image.opened import OpenFile
 
-__all__ = ["can_write", "from_array", "open_image", "reason", "to_array", "vips"]
+__all__ = ["can_write", "fields_of", "from_array", "open_image", "reason", "to_array", "vips"]
 
 _FORMAT_OF_DTYPE = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 _INTERPRETATIONS = {
@@ -43,11 +44,24 @@ def vips() -> ModuleType:
     return pyvips
 
 
-def open_image(source: Path | OpenFile, format: str) -> Any:
+def open_image(
+    source: Path | OpenFile,
+    format: str,
+    *,
+    broken: bool = False,
+    place: Mapping[str, int] = MappingProxyType({}),
+) -> Any:
     """Opens a file for one pass from top to bottom; only its header is read now.
 
     The loader is named outright: libvips' own search could choose a loader for something that is
     no picture.
+
+    Args:
+        source: the file.
+        format: a name in `FORMATS`.
+        broken: take whatever pixels can be decoded. Otherwise errors stop the decoding, and in a
+            JPEG warnings do: libjpeg has no more than those for corrupt data.
+        place: which of the file's pictures: libvips' `page` and `subifd`.
 
     Raises:
         pyvips.Error: what libvips says when the header is damaged.
@@ -58,10 +72,39 @@ def open_image(source: Path | OpenFile, format: str) -> Any:
     stream.on_read(file.read)
     stream.on_seek(file.seek)
     loader = getattr(vips().Image, FORMATS[format].loader + "_source")
-    image = loader(stream, access="sequential", fail_on="error")
+    fail_on = "none" if broken else "warning" if format == "jpeg" else "error"
+    image = loader(stream, access="sequential", fail_on=fail_on, **place)
     # Lives as long as the image, and what is made of it: pyvips hands its references on.
     image._references.append(stream)
     return image
+
+
+def fields_of(image: Any) -> set[str]:
+    """The names of what is known of an image; those that are not UTF-8 are left out.
+
+    libvips makes names of what stands in files, such as keywords of a PNG in Latin-1.
+    """
+    try:
+        return set(image.get_fields())
+    except UnicodeDecodeError:
+        return {name for name in _raw_names(image) if name is not None}
+
+
+def _raw_names(image: Any) -> list[str | None]:
+    """All names; None for those that are not UTF-8."""
+    library, names = vips(), []
+    listed = library.vips_lib.vips_image_get_fields(image.pointer)
+    index = 0
+    while listed[index] != library.ffi.NULL:
+        name = library.ffi.string(listed[index])
+        library.glib_lib.g_free(listed[index])
+        try:
+            names.append(name.decode())
+        except UnicodeDecodeError:
+            names.append(None)
+        index += 1
+    library.glib_lib.g_free(listed)
+    return names
 
 
 def interpretation(kind: str, dtype: np.dtype) -> str:
@@ -94,8 +137,9 @@ def reason(error: Exception) -> str:
         return error.strerror.lower()
     detail = str(getattr(error, "detail", "") or error)
     lines = [line.strip(" .\n") for line in detail.splitlines()]
-    clauses = list(dict.fromkeys(line for line in lines if line))
-    return clauses[0] if clauses else type(error).__name__
+    clauses = [line for line in lines if line]
+    # libvips tells first what it met on the way, and the cause last.
+    return clauses[-1] if clauses else type(error).__name__
 
 
 @functools.cache
@@ -104,6 +148,8 @@ def can_write(format: str) -> bool:
 
     HEIF containers need an encoder that builds of libvips often lack, so those are tried.
     """
+    if not FORMATS[format].kinds:
+        return False
     if format not in ("avif", "heif"):
         saver = FORMATS[format].loader.replace("load", "save")
         return vips().type_find("VipsOperation", saver) != 0

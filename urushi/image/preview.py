@@ -81,6 +81,7 @@ def read_part(
     width: int,
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
     samples: Samples = AS_FOUND,
 ) -> Picture:
     """Reads a rectangle at full resolution; the rows above it are decoded, but not kept.
@@ -90,7 +91,7 @@ def read_part(
     """
     kept = []
     row = 0
-    with PictureReader(path, max_pixels=max_pixels, samples=samples) as reader:
+    with PictureReader(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
         assert 0 <= top <= reader.info.height - height, (top, height)
         assert 0 <= left <= reader.info.width - width, (left, width)
         for rows in read_rows(reader):

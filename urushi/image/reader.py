@@ -5,10 +5,12 @@ from types import TracebackType
 
 import numpy as np
 
+from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
 from urushi.image.levels import levels_of
+from urushi.image.profile_check import profile_note
 from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.source import NativeRows
 
@@ -24,6 +26,8 @@ class PictureReader:
     Args:
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
+        page: which of the file's pictures, from 0; None for the first, with a note if there are
+            others.
         samples: what is known about its samples.
         own: give rows in primaries of the picture's own, for restoring, in place of the working
             space; see `urushi.image.colour`.
@@ -32,6 +36,8 @@ class PictureReader:
         info: what the file holds.
         notes: sentences about what is not as a user would expect although the file can be read;
             complete when the last row was read.
+        damage: those of the notes that tell of pixels that are missing or wrong, as in a JPEG that
+            breaks off.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
@@ -40,21 +46,24 @@ class PictureReader:
 
     info: PictureInfo
     notes: list[str]
+    damage: list[str]
 
     def __init__(
         self,
         path: str | Path,
         *,
         max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        page: int | None = None,
         samples: Samples = AS_FOUND,
         own: bool = False,
     ) -> None:
-        header = read_header(Path(path), max_pixels, samples)
+        header = read_header(Path(path), max_pixels, page, samples)
         self.info = header.info
-        self.notes = header.notes
+        self.notes, self.damage = header.notes, header.damage
         self._colours = colours_of(header, own=own)
-        if note := levels_of(header).note:
-            self.notes.append(note)
+        for note in (profile_note(header), levels_of(header).note):
+            if note:
+                self.notes.append(note)
         self._transparency = survey(header.info).in_primaries(self._colours.to_srgb)
         self._source = NativeRows(header)
         self._row = 0
@@ -78,8 +87,9 @@ class PictureReader:
             return np.empty((0, self.info.width, 3), np.float32)
         channels = self.info.channels
         pixels = self._colours.to_working(native[..., :channels])
-        if self.info.has_alpha:
-            pixels = self._transparency.fill(pixels, native[..., channels], self._row)
+        band = self.info.alpha_band
+        if band is not None:
+            pixels = self._transparency.fill(pixels, native[..., band], self._row)
         self._row += native.shape[0]
         return np.require(pixels, np.float32, ["C", "W", "O"])
 
@@ -103,25 +113,26 @@ def open_picture(
     path: str | Path,
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
     samples: Samples = AS_FOUND,
     own: bool = False,
 ) -> PictureReader:
     """Opens a picture for reading in rows; see `PictureReader`."""
-    return PictureReader(path, max_pixels=max_pixels, samples=samples, own=own)
+    return PictureReader(path, max_pixels=max_pixels, page=page, samples=samples, own=own)
 
 
 def read_picture(
     path: str | Path,
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
     white: float | int | None = None,
     linear: bool | None = None,
 ) -> np.ndarray:
-    """Reads a whole picture.
+    """Reads a whole picture; one of which a part is missing or garbled is refused.
 
     Args:
-        path: of the picture.
-        max_pixels: the most pixels it may have; None for no limit.
+        path, max_pixels, page: as `PictureReader`.
         white: the sample value that means white in pictures of 16 bits and floating point, such as
             4095 or 255; None leaves it to the file.
         linear: whether samples of such pictures are linear light where there is no profile; None
@@ -133,9 +144,12 @@ def read_picture(
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels, samples=Samples(white, linear)) as reader:
+    samples = Samples(white, linear)
+    with PictureReader(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
         pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):
             pixels[top : top + step] = reader.read(step)
+        if reader.damage:
+            raise UnreadableError(f"'{path}' is damaged. {reader.damage[0]}")
         return pixels

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import UnreadableError
-from urushi.image.info import Header, damaged
-from urushi.image.libvips import reason, vips
+from urushi.image.causes import unread
+from urushi.image.formats import FORMATS
+from urushi.image.info import Header, opened_broken
+from urushi.image.libvips import fields_of, reason, vips
+from urushi.image.pillow_pictures import PillowRows
 
 __all__ = ["NativeRows"]
 
@@ -31,8 +34,10 @@ class NativeRows:
         self.info = header.info
         self.dtype = _DTYPES[header.info.bits]
         self._image: Any = header.image
+        self._said = header.notes, header.damage
         self._shift = _missing_bits(header)
         self._region: Any = None
+        self._pillow: PillowRows | None = None
         self._turned: Any = None
         self._row = 0
 
@@ -83,6 +88,7 @@ class NativeRows:
             self._turned.close()
             self._turned = None
         self._region = None
+        self._pillow = None
 
     def __enter__(self) -> "NativeRows":
         return self
@@ -97,16 +103,39 @@ class NativeRows:
 
     def _decode(self, row: int, count: int) -> np.ndarray:
         """Rows as they lie in the file."""
+        if not FORMATS[self.info.format].loader:
+            return self._decode_with_pillow(row, count)
         try:
-            if self._region is None:
-                self._region = vips().Region.new(self._image)
-            data = self._region.fetch(0, row, self._image.width, count)
+            data = self._fetch(row, count)
         except vips().Error as error:
-            raise UnreadableError(damaged(self.info.path, self.info.format, error)) from error
+            self._go_on_broken(error)
+            data = self._fetch(row, count)
         samples = np.frombuffer(data, self.dtype)
         if self._shift:
             samples = np.bitwise_or(samples, np.right_shift(samples, 16 - self._shift))
         return samples.reshape(count, self._image.width, self.bands)
+
+    def _decode_with_pillow(self, row: int, count: int) -> np.ndarray:
+        try:
+            if self._pillow is None:
+                self._pillow = PillowRows(self.info.path, self.info.format)
+            return self._pillow.read(row, count)
+        except OSError as error:
+            raise UnreadableError(unread(self.info.path, self.info.format, error)) from error
+
+    def _fetch(self, row: int, count: int) -> Any:
+        if self._region is None:
+            self._region = vips().Region.new(self._image)
+        return self._region.fetch(0, row, self._image.width, count)
+
+    def _go_on_broken(self, error: Exception) -> None:
+        """Opens a JPEG anew, to be read on in spite of its damage, and notes that.
+
+        Raises:
+            UnreadableError: another format, or most of the picture is missing.
+        """
+        self._region = None
+        self._image = opened_broken(self.info.path, self.info.format, error, *self._said)
 
     def _turn(self) -> Any:
         """Decodes the whole picture into an unnamed temporary file, turned."""
@@ -158,6 +187,6 @@ def _missing_bits(header: Header) -> int:
     """How many low bits libvips left at zero: it shifts the 10 or 12 bits of AVIF up to 16."""
     if header.info.format not in ("avif", "heif") or header.info.bits != 16:
         return 0
-    fields = header.image.get_fields()
+    fields = fields_of(header.image)
     depth = int(header.image.get("bits-per-sample")) if "bits-per-sample" in fields else 16
     return 16 - depth

@@ -13,7 +13,9 @@ _SHORT, _LONG8 = 3, 16
 _STRIP_BYTES = 256 * 1024
 
 
-def spool_header(width: int, height: int, channels: int, extra: int, dtype: np.dtype) -> bytes:
+def spool_header(
+    width: int, height: int, channels: int, extra: tuple[int, ...], dtype: np.dtype
+) -> bytes:
     """What stands before the rows, which follow one after another without gaps.
 
     BigTIFF, so that no size is too large (TIFF 6.0, and the BigTIFF design of libtiff).
@@ -21,10 +23,10 @@ def spool_header(width: int, height: int, channels: int, extra: int, dtype: np.d
     Args:
         width, height: in pixels.
         channels: of colour, 1 (grey), 3 (RGB) or 4 (CMYK).
-        extra: channels beside those.
+        extra: what ExtraSamples says of each channel beside those.
         dtype: of the samples: uint8, uint16 or float32, in this machine's byte order.
     """
-    bands = channels + extra
+    bands = channels + len(extra)
     stride = width * bands * dtype.itemsize
     rows = max(1, _STRIP_BYTES // stride)
     strips = -(-height // rows)
@@ -51,7 +53,7 @@ def spool_header(width: int, height: int, channels: int, extra: int, dtype: np.d
             339: packed(_SHORT, [3 if dtype.kind == "f" else 1] * bands),
         }
         if extra:
-            entries[338] = packed(_SHORT, [2] + [0] * (extra - 1))
+            entries[338] = packed(_SHORT, list(extra))
         return dict(sorted(entries.items()))
 
     # The offsets depend on the header's length, which does not depend on their values.

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import UnreadableError
-from urushi.image.boxes import nclx_of
 from urushi.image.curves import parametric_tag
+from urushi.image.heif_boxes import nclx_of
+from urushi.image.libvips import fields_of
 from urushi.image.matrix_profile import profile_tags
 from urushi.image.png_chunks import short_chunks
 from urushi.image.primaries import (
@@ -22,6 +23,7 @@ from urushi.image.primaries import (
     xyz_of_primaries,
 )
 from urushi.image.tiff_exif import LONGEST_BLOCK, is_adobe_rgb, read_exif
+from urushi.image.tiff_pages import page_offset
 
 __all__ = ["Stated", "stated_colours"]
 
@@ -86,13 +88,14 @@ class Stated:
         return _assembled(b"RGB ", tags)
 
 
-def stated_colours(path: Path, format: str, image: Any) -> Stated | None:
+def stated_colours(path: Path, format: str, image: Any, *, page: int = 0) -> Stated | None:
     """What a file states of its colours beside an ICC profile, if that counts.
 
     Args:
         path: of the file.
         format: its name in `FORMATS`.
         image: libvips' image of it, whose profile comes before all but cICP.
+        page: which of a TIFF's pages it is, from 0.
 
     Returns:
         What is stated, or None for nothing, for sRGB, and for what the profile overrules.
@@ -100,7 +103,7 @@ def stated_colours(path: Path, format: str, image: Any) -> Stated | None:
     Raises:
         UnreadableError: the tones are those of HDR (PQ, HLG), or otherwise unlike any picture here.
     """
-    fields = set(image.get_fields())
+    fields = fields_of(image)
     profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
     if profile is not None:
         _refuse_hdr(path, "an ICC profile", _cicp_of(profile))
@@ -115,7 +118,7 @@ def stated_colours(path: Path, format: str, image: Any) -> Stated | None:
     if found is None and profile is None:
         exif = image.get("exif-data") if "exif-data" in fields else None
         if format == "tiff":
-            exif = read_exif(path, LONGEST_BLOCK)
+            exif = read_exif(path, LONGEST_BLOCK, start=page_offset(path, page))
         if exif is not None and is_adobe_rgb(exif):
             # Adobe RGB (1998), 4.3.1.2: the gamma is 2 and 51/256.
             found = Stated("EXIF", ADOBE_RGB, (2.19921875,))

@@ -11,13 +11,14 @@ import numpy as np
 from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
 from urushi.image.colour import PlainColours
-from urushi.image.formats import FORMATS, SUPPORTED_SUFFIXES, name_of
+from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
+from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
 from urushi.image.stated import Stated
 from urushi.writing import Part, remove_leftovers, taken
 
-__all__ = ["Layout", "Target", "lay_out"]
+__all__ = ["Layout", "Target", "lay_out", "left_out"]
 
 _DTYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
 
@@ -30,7 +31,8 @@ class Layout:
         format: a name in `FORMATS`.
         kind: 'grey', 'rgb' or 'cmyk'.
         bits: 8, 16 or 32.
-        alpha: number of channels beyond the colour ones.
+        extra: what the channels beyond the colour ones are, in TIFF's numbers.
+        bands_taken: where each of those stands in the source.
         keeps_profile: whether the source's ICC profile describes these samples too.
         stated: colours that the target states, or that a profile is made of for it.
         steps: the largest value a sample can take when rounded; 4095 in AVIF's 12 bits.
@@ -39,8 +41,9 @@ class Layout:
     format: str
     kind: str
     bits: int
-    alpha: int
+    extra: tuple[int, ...]
     keeps_profile: bool
+    bands_taken: tuple[int, ...] = ()
     stated: Stated | None = None
 
     @property
@@ -50,8 +53,18 @@ class Layout:
 
     @property
     def bands(self) -> int:
-        """Number of channels, alpha included."""
-        return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + self.alpha
+        """Number of channels, those beyond the colours included."""
+        return {"grey": 1, "rgb": 3, "cmyk": 4}[self.kind] + len(self.extra)
+
+    @property
+    def alpha(self) -> int | None:
+        """Which of the channels beyond the colours is transparency, from 0."""
+        return next((i for i, kind in enumerate(self.extra) if kind in ALPHA), None)
+
+    @property
+    def premultiplied(self) -> bool:
+        """Whether the file holds colours multiplied by their transparency."""
+        return self.alpha is not None and self.extra[self.alpha] == PREMULTIPLIED
 
     def plain(self) -> PlainColours:
         """The conversion for samples without a profile."""
@@ -86,14 +99,17 @@ class Target:
         TargetError: the name, the folder or an existing file stands in the way.
     """
 
-    def __init__(self, path: Path, like: PictureInfo | None, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, like: PictureInfo | None, overwrite: bool, pages: int = 1
+    ) -> None:
         format = name_of(path)
         if format is None:
             known = " ".join(SUPPORTED_SUFFIXES)
-            raise TargetError(
-                f"'{path}' names no known picture format by its suffix"
-                f" '{path.suffix}': use one of {known}."
-            )
+            read = READ_SUFFIXES.get(path.suffix.lower())
+            why = f"names no known picture format by its suffix '{path.suffix}'"
+            if read is not None:
+                why = f"would be a {FORMATS[read].title}, which is read and not written"
+            raise TargetError(f"'{path}' {why}: use one of {known}.")
         if not can_write(format):
             raise TargetError(
                 f"'{path}' cannot be written because the installed libvips has no"
@@ -103,14 +119,15 @@ class Target:
         # A link is followed: what it points to is replaced, and the link stays.
         self._final = Path(os.path.realpath(path))
         try:
-            self._check(like)
+            self._check(like, pages)
         except OSError as error:  # a folder on the way that may not be searched
             raise self.failure((error.strerror or str(error)).lower()) from error
         self._spool: Part | None = None
         self._result: Part | None = None
+        self._page: Part | None = None
         _clear(self._final.parent)
 
-    def _check(self, like: PictureInfo | None) -> None:
+    def _check(self, like: PictureInfo | None, pages: int) -> None:
         if self._final.is_dir():
             raise TargetError(f"'{self.path}' is a folder, where a file name was expected.")
         if not self._final.parent.is_dir():
@@ -122,9 +139,20 @@ class Target:
             return
         if not self._overwrite:
             raise TakenError(taken(self.path))
-        if like is not None and like.pages > 1 and self._final.samefile(like.path):
+        if like is not None and self._final.samefile(like.path):
+            self._check_in_place(like, pages)
+
+    def _check_in_place(self, like: PictureInfo, pages: int) -> None:
+        """Nothing that lies in a file beside its picture may be lost where it replaces itself."""
+        if pages < like.pages:
+            remain = "only the first" if pages == 1 else f"only {pages} of them"
             raise TargetError(
-                f"'{self.path}' holds {like.pages} pictures and only the first would remain:"
+                f"'{self.path}' holds {like.pages} pictures and {remain} would remain:"
+                " write to another name."
+            )
+        if like.beside:
+            raise TargetError(
+                f"'{self.path}' also holds {' and '.join(like.beside)}, which would be lost:"
                 " write to another name."
             )
 
@@ -156,6 +184,25 @@ class Target:
         self._result = Part(self._final)
         return self._result.path
 
+    @property
+    def result(self) -> Path:
+        """The file that becomes the target."""
+        assert self._result is not None
+        return self._result.path
+
+    def create_page(self) -> Path:
+        """The file that the encoder fills with a further page, before it joins the result."""
+        if self._page is not None:
+            self._page.discard()
+        self._page = Part(self._final)
+        return self._page.path
+
+    def end_spool(self) -> None:
+        """Removes the rows of a page that is encoded."""
+        if self._spool is not None:
+            self._spool.discard()
+            self._spool = None
+
     def commit(self) -> None:
         """Makes the result the target, in one step."""
         assert self._result is not None
@@ -163,7 +210,7 @@ class Target:
 
     def clean_up(self) -> None:
         """Removes what was only needed on the way."""
-        for part in (self._spool, self._result):
+        for part in (self._spool, self._result, self._page):
             if part is not None:
                 part.discard()
 
@@ -193,18 +240,43 @@ def lay_out(
         raise TargetError(f"'{target.path}' cannot have {wanted} bits: choose 8, 16 or 32.")
     depth = max((d for d in entry.depths if d <= wanted), default=entry.depths[0])
     if like is None:
-        return Layout(target.format, "rgb", depth, 0, False)
+        return Layout(target.format, "rgb", depth, (), False)
     kind = like.kind if like.kind in entry.kinds else "rgb"
-    alpha = 0
-    if like.has_alpha:
-        seen = survey(like)
-        alpha = 0 if seen.opaque and not entry.alpha else 1
-        if alpha and not entry.alpha:
-            raise TargetError(
-                f"'{target.path}' cannot hold the transparency of '{like.path}' because"
-                f" {entry.title} has none: choose PNG, TIFF or WebP."
-            )
+    taken = _bands_taken(target, like)
+    extra = tuple(like.extra[band - like.channels] for band in taken)
+    if target.format != "tiff":
+        extra = (STRAIGHT,) * len(extra)
     stated = like.stated if kind == like.kind else None
     if stated is not None and not (target.format == "png" and stated.chunks):
         stated = stated.portable()
-    return Layout(target.format, kind, depth, alpha, kind == like.kind, stated)
+    return Layout(target.format, kind, depth, extra, kind == like.kind, taken, stated)
+
+
+def _bands_taken(target: Target, like: PictureInfo) -> tuple[int, ...]:
+    """Which of the source's channels beyond the colours the target has, too."""
+    entry = FORMATS[target.format]
+    if target.format == "tiff":
+        return tuple(range(like.channels, like.channels + len(like.extra)))
+    if like.alpha_band is None or (not entry.alpha and survey(like).opaque):
+        return ()
+    if not entry.alpha:
+        raise TargetError(
+            f"'{target.path}' cannot hold the transparency of '{like.path}' because"
+            f" {entry.title} has none: choose PNG, TIFF or WebP."
+        )
+    return (like.alpha_band,)
+
+
+def left_out(layout: Layout, like: PictureInfo) -> str:
+    """What becomes of channels that are neither colour nor transparency; empty without any."""
+    count = sum(like.channels + i != like.alpha_band for i in range(len(like.extra)))
+    if not count:
+        return ""
+    what = "1 further channel" if count == 1 else f"{count} further channels"
+    if len(layout.extra) == len(like.extra):
+        return f"{what} beside colour and transparency kept, unrestored."
+    title = FORMATS[layout.format].title
+    return (
+        f"{what} of the source (infrared, inks, selections or the like) left out, because {title}"
+        " cannot hold such: choose TIFF to keep all."
+    )

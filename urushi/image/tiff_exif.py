@@ -9,12 +9,18 @@ What is damaged is left out, entry by entry; it never makes a picture fail.
 
 import io
 import struct
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["append_exif", "is_adobe_rgb", "read_exif", "read_numbers"]
+__all__ = [
+    "LONGEST_BLOCK", "Tag", "append_exif", "is_adobe_rgb", "read_exif", "read_numbers", "read_tags",
+]  # fmt: skip
+
+Tag = tuple[int, bytes]
+"""TIFF's type of a value, and the value, little-endian."""
 
 _EXIF, _GPS, _INTEROPERABILITY = 34665, 34853, 40965
 _CHILDREN = {_EXIF: (_INTEROPERABILITY,), _GPS: (), _INTEROPERABILITY: ()}
@@ -27,6 +33,7 @@ _DESCRIPTIVE = frozenset(
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _UNITS = {**_SIZES, 5: 4, 10: 4}
 _POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
+_DESCRIPTION, _ASCII = 270, 2
 _MAKER_NOTE = 37500
 LONGEST_BLOCK = 65000
 """A JPEG holds hardly more, and libvips reads no more of it in any format."""
@@ -68,22 +75,34 @@ class _Form:
         return struct.Struct(self.order + ("Q" if self.big else "I"))
 
 
-def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
+def read_exif(
+    path: Path,
+    longest: int | None = LONGEST_BLOCK,
+    *,
+    start: int | None = None,
+    description: bytes | None = None,
+) -> bytes | None:
     """What a TIFF says about how its picture was taken, as a block for JPEG, PNG and WebP.
 
     Args:
         path: of the TIFF.
         longest: the most bytes the block may have before the maker's own notes are left out.
+        start: where the page's directory begins; None for the first page.
+        description: in place of the file's; empty for none.
 
     Returns:
         `Exif\\0\\0` and a small TIFF, or None if the file says nothing.
     """
     try:
         with path.open("rb") as file:
-            form, start = _open(file)
-            main = _read(file, start, form, (_EXIF, _GPS))
+            form, first = _open(file)
+            main = _read(file, first if start is None else start, form, (_EXIF, _GPS))
     except _DAMAGE:
         return None
+    if description is not None:
+        main.entries.pop(_DESCRIPTION, None)
+        if description:
+            main.entries[_DESCRIPTION] = (_ASCII, description + b"\0")
     main.entries = {t: value for t, value in main.entries.items() if t in _DESCRIPTIVE}
     if not main.entries and not main.children:
         return None
@@ -95,34 +114,64 @@ def read_exif(path: Path, longest: int | None = LONGEST_BLOCK) -> bytes | None:
     return b"Exif\0\0II*\0" + form.offset.pack(8) + packed
 
 
-def append_exif(path: Path, exif: bytes, width: int, height: int) -> bool:
+def read_tags(
+    path: Path, only: Collection[int] | None = None, *, start: int | None = None
+) -> dict[int, Tag | None]:
+    """The values of a TIFF's main directory, or another page's, by tag.
+
+    Args:
+        path: of the TIFF.
+        only: the tags that are asked for; None for all.
+        start: where the page's directory begins; None for the first page.
+
+    Returns:
+        None for a value that is too long, or of a type that may lead elsewhere in the file. Empty
+        where the file is damaged or no TIFF.
+    """
+    try:
+        with path.open("rb") as file:
+            form, first = _open(file)
+            start = first if start is None else start
+            known = _read(file, start, form, (_EXIF, _GPS), only).entries
+            tags = _raw_entries(file, start, form)[0]
+            return {tag: known.get(tag) for tag in tags if only is None or tag in only}
+    except _DAMAGE:
+        return {}
+
+
+def append_exif(
+    path: Path,
+    exif: bytes | None,
+    width: int,
+    height: int,
+    more: Mapping[int, Tag] | None = None,
+    drop: Collection[int] = (),
+) -> bool:
     """Gives a finished TIFF what an EXIF block says; its pixels stay where they are.
 
     Args:
         path: of the TIFF, changed in place: new directories at its end, then one offset at its
             beginning that leads there.
-        exif: the block, with or without `Exif\\0\\0` before it.
+        exif: the block, with or without `Exif\\0\\0` before it; None for none.
         width, height: of the picture, which the block may state.
+        more: further tags of the main directory; what the file has itself wins.
+        drop: tags that the main directory is to lose.
 
     Returns:
-        Whether there was anything to add. Damaged blocks add nothing.
+        Whether there was anything to change. Damaged blocks add nothing.
     """
-    try:
-        block = io.BytesIO(exif[6:] if exif[:6] == b"Exif\0\0" else exif)
-        form, start = _open(block)
-        given = _read(block, start, form, (_EXIF, _GPS))
-    except _DAMAGE:
-        return False
-    given.entries = {t: value for t, value in given.entries.items() if t in _DESCRIPTIVE}
-    if not given.entries and not given.children:
-        return False
+    given = _Directory() if exif is None else _of_block(exif)
     photo = given.children.get(_EXIF)
     for tag, size in ((_WIDTH, width), (_HEIGHT, height)):
         if photo is not None and tag in photo.entries:
             photo.entries[tag] = (_LONG, struct.pack("<I", size))
+    given.entries.update(more or {})
     with path.open("r+b") as file:
         form, start = _open(file)
         own, link = _raw_entries(file, start, form)
+        dropped = [own.pop(tag) for tag in drop if tag in own]
+        if not (given.entries or given.children or dropped):
+            return False
         end = file.seek(0, io.SEEK_END)
         end += end % 2
         for tag in own:
@@ -137,6 +186,18 @@ def append_exif(path: Path, exif: bytes, width: int, height: int) -> bool:
         file.seek(8 if form.big else 4)
         file.write(form.offset.pack(end))
     return True
+
+
+def _of_block(exif: bytes) -> _Directory:
+    """What an EXIF block says of the picture; nothing if it is damaged."""
+    try:
+        block = io.BytesIO(exif[6:] if exif[:6] == b"Exif\0\0" else exif)
+        form, start = _open(block)
+        given = _read(block, start, form, (_EXIF, _GPS))
+    except _DAMAGE:
+        return _Directory()
+    given.entries = {t: value for t, value in given.entries.items() if t in _DESCRIPTIVE}
+    return given
 
 
 def _open(file: io.BufferedIOBase) -> tuple[_Form, int]:
@@ -178,12 +239,21 @@ def _raw_entries(
 
 
 def _read(
-    file: io.BufferedIOBase, start: int, form: _Form, pointers: tuple[int, ...]
+    file: io.BufferedIOBase,
+    start: int,
+    form: _Form,
+    pointers: tuple[int, ...],
+    only: Collection[int] | None = None,
 ) -> _Directory:
-    """A directory with those it points to; damaged parts are left out."""
+    """A directory with those it points to; damaged parts are left out.
+
+    `only` names the tags that are asked for; None asks for all.
+    """
     directory, room = _Directory(), _MOST_BYTES
     for tag, raw in _raw_entries(file, start, form)[0].items():
         _, kind, count, value = form.entry.unpack(raw)
+        if only is not None and tag not in only:
+            continue
         try:
             if tag in pointers:
                 code = form.order + _POINTERS.get(kind, "I")
@@ -272,17 +342,18 @@ def is_adobe_rgb(exif: bytes) -> bool:
     return space == 2 or (space == _UNCALIBRATED and index[:3] == b"R03")
 
 
-def read_numbers(path: Path, *tags: int) -> dict[int, tuple[float, ...]]:
-    """Numbers in a TIFF's first directory, by tag; what is missing or damaged is left out."""
-    try:
-        with path.open("rb") as file:
-            form, start = _open(file)
-            entries = _read(file, start, form, ()).entries
-    except _DAMAGE:
-        return {}
+def read_numbers(path: Path, *tags: int, start: int | None = None) -> dict[int, tuple[float, ...]]:
+    """Numbers in a TIFF's directory, by tag; what is missing or damaged is left out.
+
+    Args:
+        path: of the TIFF.
+        tags: that are asked for.
+        start: where the page's directory begins; None for the first page.
+    """
+    entries = read_tags(path, tags, start=start)
     found = {}
     for tag in tags:
-        kind, value = entries.get(tag, (0, b""))
+        kind, value = entries.get(tag) or (0, b"")
         if kind in _NUMBERS:
             numbers = np.frombuffer(value, _NUMBERS[kind])
             found[tag] = tuple(float(number) for number in numbers)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -10,14 +11,18 @@ import numpy as np
 
 from urushi.errors import TargetError
 from urushi.image.blend import Blend
+from urushi.image.described import Fitted, fitted_words
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
+from urushi.image.levels import tags_of_white
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import carry_over, carry_over_to_tiff, with_profile
+from urushi.image.metadata import Luggage, with_profile
 from urushi.image.opened import check_unchanged
-from urushi.image.png_chunks import insert_chunks
 from urushi.image.spool import spool_header
-from urushi.image.target import Layout, Target, lay_out
+from urushi.image.target import Target, lay_out, left_out
+from urushi.image.tiff_directories import DAMAGE, TiffFile
+from urushi.image.tiff_finish import amend, first_link, join, page_tags
+from urushi.image.tiff_pages import bytes_of_pages
 
 __all__ = ["PictureWriter", "write_picture"]
 
@@ -37,7 +42,10 @@ class PictureWriter:
     format does. A picture enlarged by a whole factor keeps all that, too: its transparency is
     enlarged with it, and its resolution, so that it is printed as large as before. Where the source
     does not fit the format: CMYK becomes RGB, floating point 16 bit, 16 bit 8 bit, and a picture
-    with transparency is refused by JPEG.
+    with transparency is refused by JPEG. Channels that are neither colour nor transparency go into
+    a TIFF as they are, and into nothing else; `notes` says so.
+
+    A TIFF may have several pages: `next_page` begins each but the first.
 
     Args:
         target: the file; its suffix decides the format.
@@ -52,6 +60,7 @@ class PictureWriter:
             AVIF with transparency is always lossless, because it would blur the transparency too.
         own: the rows are in primaries of the source's own, as a `PictureReader` gives them on
             request.
+        pages: how many pages will be written at most; more than 1 in TIFF alone.
 
     Attributes:
         notes: sentences about what the target lacks, or holds in another form than the source;
@@ -74,33 +83,64 @@ class PictureWriter:
         strip_metadata: bool = False,
         quality: int | None = None,
         own: bool = False,
+        pages: int = 1,
     ) -> None:
+        if quality is not None and not 1 <= quality <= 100:
+            raise TargetError(f"The quality {quality} for '{target}' is not in 1..100.")
+        self.notes: list[str] = []
+        self._target = Target(Path(target), like, overwrite, pages)
+        if pages > 1 and self._target.format != "tiff":
+            raise TargetError(
+                f"'{target}' cannot hold {pages} pages because"
+                f" {FORMATS[self._target.format].title} files have one: choose TIFF."
+            )
+        self._bits, self._strip, self._quality = bits, strip_metadata, quality
+        self._own, self._pages, self._finished = own, pages, 0
+        self._link = 0
+        self._spool: BinaryIO | None = None
+        self._fitted: Fitted | None = None
+        self._blend: Blend | None = None
+        self._begin(like, width, height)
+        self._big = self._needs_offsets_of_64_bits()
+
+    def _begin(self, like: PictureInfo | None, width: int, height: int) -> None:
+        """Makes ready for the rows of a page."""
         assert min(width, height) >= 1, (width, height)
         scale = 1 if like is None else max(width // like.width, 1)
         if like is not None and (scale * like.width, scale * like.height) != (width, height):
             raise TargetError(
-                f"'{target}' cannot be {width} x {height} like '{like.path}', which is"
+                f"'{self._target.path}' cannot be {width} x {height} like '{like.path}', which is"
                 f" {like.width} x {like.height}: leave out the likeness or write the same size."
             )
-        if quality is not None and not 1 <= quality <= 100:
-            raise TargetError(f"The quality {quality} for '{target}' is not in 1..100.")
-        self.width, self.height = width, height
-        self.notes: list[str] = []
-        self._target = Target(Path(target), like, overwrite)
-        self._layout: Layout = lay_out(self._target, like, width, height, bits)
-        self._like, self._strip, self._quality = like, strip_metadata, quality
-        self._row = 0
-        self._scale = scale
-        self._blend = None if like is None else Blend(like, self._layout, scale, own=own)
-        self._spool: BinaryIO | None = None
         try:
-            layout = self._layout
-            colour = layout.bands - layout.alpha
-            head = spool_header(width, height, colour, layout.alpha, layout.dtype)
+            self.width, self.height, self._scale, self._row = width, height, scale, 0
+            layout = self._layout = lay_out(self._target, like, width, height, self._bits)
+            self._like = like
+            if like is not None:
+                self._blend = Blend(like, layout, scale, own=self._own)
+                self._say(left_out(layout, like))
+            colour = layout.bands - len(layout.extra)
+            # As they are, whatever they mean: libvips divides by some kinds of transparency.
+            extra = (0,) * len(layout.extra)
+            head = spool_header(width, height, colour, extra, layout.dtype)
             self._spool = self._target.create_spool(head)
         except BaseException:
             self._close()
             raise
+
+    def next_page(self, *, like: PictureInfo | None, width: int, height: int) -> None:
+        """Finishes a page, all of whose rows were written, and begins another.
+
+        Args:
+            like, width, height: of the new page, as the class takes them.
+
+        Raises:
+            TargetError: the page cannot be written.
+        """
+        assert self._finished + 1 < self._pages, f"more than {self._pages} pages"
+        assert self._row == self.height, f"{self._row} of {self.height} rows were written"
+        self._guard(self._finish_page)
+        self._begin(like, width, height)
 
     def write(self, rows: np.ndarray) -> None:
         """Takes the next rows.
@@ -119,6 +159,9 @@ class PictureWriter:
         step = max(1, _BAND_PIXELS // self.width)
         for top in range(0, rows.shape[0], step):
             samples = self._samples(np.asarray(rows[top : top + step], np.float32))
+            # Another number of channels than announced would scramble all rows that follow.
+            assert samples.shape[1:] == (self.width, self._layout.bands), samples.shape
+            assert samples.dtype == self._layout.dtype, samples.dtype
             try:
                 self._spool.write(np.ascontiguousarray(samples).data)
             except OSError as error:
@@ -148,44 +191,105 @@ class PictureWriter:
             self._close()
 
     def _commit(self) -> None:
-        """Encodes the rows beside the target, then gives the file its name."""
-        assert self._spool is not None
+        """Finishes the last page, then gives the file its name."""
+        self._guard(self._finish_page)
+        if self._like is not None:
+            check_unchanged(self._like.path, self._like.identity)
+        self._guard(self._target.commit)
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Turns what goes wrong on the disk or in the encoder into a sentence."""
         try:
-            self._spool.close()
-            self._encode(self._target.create_result())
-            if self._blend is not None:
-                self._blend.close()
-            if self._like is not None:
-                check_unchanged(self._like.path, self._like.identity)
-            self._target.commit()
-        except OSError as error:
+            act()
+        except (OSError, vips().Error) as error:
             raise self._target.failure(reason(error)) from error
-        except vips().Error as error:
-            raise self._target.failure(reason(error)) from error
+
+    def _finish_page(self) -> None:
+        """Encodes the rows beside the target, and joins them to the pages that are there."""
+        assert self._spool is not None
+        self._spool.close()
+        first = self._finished == 0
+        path = self._target.create_result() if first else self._target.create_page()
+        self._encode(path)
+        if self._layout.format == "tiff":
+            try:
+                self._amend(path)
+                if first:
+                    self._link = first_link(path)
+                else:
+                    self._link = join(self._target.result, path, self._link)
+            except DAMAGE as error:
+                raise self._target.failure(reason(error)) from error
+        if self._blend is not None:
+            self._blend.close()
+            self._blend = None
+        self._spool = None
+        self._target.end_spool()
+        self._finished += 1
+
+    @property
+    def _complete(self) -> bool:
+        """Whether all pages of the source are written, in their order."""
+        like = self._like
+        if like is None or self._layout.format != "tiff" or self._pages != like.pages:
+            return False
+        return like.page == self._finished
+
+    def _amend(self, path: Path) -> None:
+        """Gives a page of a TIFF what libvips does not write, or writes otherwise."""
+        with TiffFile(path) as tiff:
+            form = tiff.form
+        given, dropped = page_tags(
+            self._like,
+            self._layout.extra,
+            form,
+            scale=self._scale,
+            strip=self._strip,
+            complete=self._complete,
+            imagej=self._fitted is not None and self._fitted.imagej,
+        )
+        if given or dropped:
+            amend(path, given, dropped)
+
+    def _say(self, note: str) -> None:
+        if note and note not in self.notes:
+            self.notes.append(note)
+
+    def _needs_offsets_of_64_bits(self) -> bool:
+        """Whether a TIFF of all pages might be larger than offsets of 32 bits allow."""
+        layout = self._layout
+        size = self.width * self.height * layout.bands * layout.dtype.itemsize * self._pages
+        if self._pages > 1 and self._like is not None:
+            size = max(size, self._scale**2 * bytes_of_pages(self._like.path))
+        return size > 2**31
 
     def _encode(self, path: Path) -> None:
         layout = self._layout
         meaning = interpretation(layout.kind, layout.dtype)
         image = open_image(self._target.spool, "tiff").copy(interpretation=meaning)
-        keep, header = 0, None
+        keep, luggage, self._fitted = 0, None, None
         if self._like is not None:
             header = read_again(self._like)
-            image, keep = carry_over(
-                image,
+            self._fitted = fitted_words(header, layout, scale=self._scale, complete=self._complete)
+            for note in self._fitted.notes:
+                self._say(note)
+            luggage = Luggage(
                 header,
-                format=layout.format,
-                profile=layout.keeps_profile,
-                strip=self._strip,
-                scale=self._scale,
+                layout.format,
+                self._strip,
+                self._scale,
+                self.notes,
+                self._fitted.description,
             )
+            image, keep = luggage.attach(image, profile=layout.keeps_profile)
             image, keep = self._with_stated(image, keep)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         # Bytes, since a name need not be UTF-8.
         save(os.fsencode(path), keep=keep, **self._options())
-        if layout.format == "png" and layout.stated is not None:
-            insert_chunks(path, layout.stated.chunks)
-        if layout.format == "tiff" and header is not None and not self._strip:
-            carry_over_to_tiff(path, header, self._scale)
+        if luggage is not None:
+            chunks = b"" if layout.stated is None else layout.stated.chunks
+            alike = layout.keeps_profile and layout.bits == luggage.header.info.bits
+            luggage.finish(path, chunks, tags_of_white(luggage.header) if alike else {})
 
     def _with_stated(self, image: Any, keep: int) -> tuple[Any, int]:
         """Gives an image colours that its source states, as a profile where no chunks say them."""
@@ -202,22 +306,22 @@ class PictureWriter:
         if layout.format == "png":
             return {"compression": 6}
         if layout.format == "tiff":
-            big = self.width * self.height * layout.bands * layout.dtype.itemsize > 2**31
             predictor = "float" if layout.bits == 32 else "horizontal"
-            return {"compression": "deflate", "predictor": predictor, "bigtiff": big}
+            return {"compression": "deflate", "predictor": predictor, "bigtiff": self._big}
         if layout.format == "webp":
             if quality == 100:
                 return {"lossless": True, "exact": True}
             return {"Q": quality, "smart_subsample": True, "alpha_q": 100, "exact": True}
         options: dict[str, Any] = {"compression": compression(layout.format), "effort": 4}
         options["bitdepth"] = 12 if layout.bits == 16 else 8
-        if layout.alpha or quality == 100:
+        if layout.extra or quality == 100:
             return {**options, "lossless": True}
         return {**options, "Q": quality, "subsample_mode": "off"}
 
     def _close(self) -> None:
         if self._blend is not None:
             self._blend.close()
+            self._blend = None
         # Only what could not be written anyway is lost if the last buffer does not fit.
         with contextlib.suppress(OSError):
             if self._spool is not None:
@@ -235,7 +339,7 @@ def write_picture(
     overwrite: bool = False,
     strip_metadata: bool = False,
     quality: int | None = None,
-) -> None:
+) -> list[str]:
     """Writes a whole picture; see `PictureWriter`.
 
     Args:
@@ -243,6 +347,9 @@ def write_picture(
         pixels: `(H, W, 3)` in the working space.
         like: the source whose nature and metadata to keep, or None for plain sRGB.
         bits, overwrite, strip_metadata, quality: as `PictureWriter`.
+
+    Returns:
+        Sentences about what the target lacks, or holds in another form than `like`.
     """
     if isinstance(like, Path):
         like = inspect_picture(like, max_pixels=None)
@@ -258,3 +365,4 @@ def write_picture(
         quality=quality,
     ) as writer:
         writer.write(pixels)
+    return writer.notes

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from urushi.errors import AdapterError
+from urushi.errors import AdapterError, nearest
 from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.clip_folder import clip_beside
+from urushi.inference.emptiness import Emptiness, is_empty
 from urushi.inference.evidence import open_all_in_one_router
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.restorer import OnProgress, Restorer
@@ -25,7 +26,6 @@ from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
-from urushi.settings import nearest
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
@@ -42,7 +42,8 @@ class Choice:
     Attributes:
         route: class and weight of the experts that act; empty where the base works alone.
         reason: one clause for people, such as `noise (97 %)`.
-        decision: the router's; None where the task was given and the picture not looked at.
+        decision: the router's; None where the task was given and the picture not looked at, or
+            where nothing is on it.
         vector: the degradation vector, where there is guidance, which is part of the base and so
             acts on every picture; else None.
     """
@@ -191,22 +192,26 @@ class AutoRestorer:
         """
         if self._router is None:
             return self._told()
-        return self._chosen(self._router.read(_floats(image)))
+        colours = _floats(image)
+        return self._chosen(self._router.read(colours), is_empty(colours))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
         if self._router is None:
             return self._told()
-        return self._chosen(self._router.read_rows(read, height, width))
+        watched = Emptiness(read)
+        reading = self._router.read_rows(watched.read, height, width)
+        return self._chosen(reading, watched.empty)
 
     def choose_file(
         self,
         path: Path,
         *,
         max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        page: int | None = None,
         samples: Samples = AS_FOUND,
     ) -> Choice:
-        """The same for a file, in memory independent of the picture's height.
+        """The same for a file, or one of its pages, in memory independent of the picture's height.
 
         Raises:
             PictureError: it cannot be read.
@@ -214,13 +219,15 @@ class AutoRestorer:
         if self._router is None:
             return self._told()
         samples = samples._replace(in_use=True)
-        with open_picture(path, max_pixels=max_pixels, samples=samples) as reader:
+        with open_picture(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
 
-    def _chosen(self, reading: Reading) -> Choice:
+    def _chosen(self, reading: Reading, empty: bool) -> Choice:
         vector = reading.vector if self.members.guidance is not None else None
         if self.task != AUTO:
             return replace(self._told(), vector=vector)
+        if empty:
+            return Choice((), "nothing is on it, so the base works alone", None, vector)
         assert self._router is not None
         decision = self._router.decide(reading, k=self.k, threshold=self.threshold)
         named = [(name, weight) for name, weight in decision.weights.items() if weight > 0]

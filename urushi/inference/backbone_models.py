@@ -7,11 +7,10 @@ and `urushi fetch` are told to put it, or else the one that ships.
 
 from pathlib import Path
 
-from urushi.errors import BackboneError
+from urushi.errors import BackboneError, nearest
 from urushi.files.model import read_header
 from urushi.inference.fetch import RELEASES
 from urushi.inference.zoo import find_model, zoo_names
-from urushi.settings import nearest
 
 __all__ = ["model_of_backbone"]
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from urushi.errors import TargetError, UrushiError
+from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
+from urushi.image.opened import Identity, identity_of
+from urushi.image.pages import Pages, is_stack, parse_pages
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
+from urushi.writing import remove_leftovers
 
 __all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
 
@@ -126,6 +129,7 @@ def run_batch(
     strip_metadata: bool = False,
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    pages: str | Pages | None = None,
     samples: Samples = AS_FOUND,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
@@ -140,9 +144,14 @@ def run_batch(
         strip_metadata: leave out EXIF and XMP.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
+        pages: which of a file's pages, as `restore_picture` takes them.
         samples: what is known about the samples of all of them.
     """
+    if isinstance(pages, str):
+        pages = parse_pages(pages)
     tell = on_event or (lambda event: None)
+    for folder in {job.target.parent for job in jobs}:
+        remove_leftovers(folder)
     report: list[FileResult] = []
     begin = time.perf_counter()
     interrupted = False
@@ -158,32 +167,42 @@ def run_batch(
             notes: tuple[str, ...] = ()
             try:
                 status, message = _before(job)
-                pixels = 0
+                finished = 0
                 if status == "restored":
-                    if isinstance(restorer, AutoRestorer):
-                        choice = restorer.choose_file(
-                            job.source, max_pixels=max_pixels, samples=samples
-                        )
-                        ready = restorer.restorer(choice)
-                    else:
-                        ready = restorer
+                    seen = _identity(job.source) if isinstance(restorer, AutoRestorer) else None
+                    chosen = _PerPage(restorer, job.source, max_pixels, pages, samples)
+                    ready, choice = chosen.first()
                     outcome = _run_job(
-                        ready, job, progress, strip_metadata, quality, max_pixels, samples
+                        ready,
+                        job,
+                        progress,
+                        strip_metadata,
+                        quality,
+                        max_pixels,
+                        seen,
+                        pages,
+                        chosen.later,
+                        samples,
                     )
-                    pixels, notes = outcome.pixels, outcome.notes
+                    finished, notes = outcome.pixels, (*outcome.notes, *chosen.notes)
+            except TakenError as error:
+                # Another process has done the same meanwhile.
+                status, message, finished = "skipped", str(error), 0
             except (UrushiError, OSError) as error:
-                status, message, pixels = "failed", str(error), 0
+                status, message, finished = "failed", str(error), 0
+            except MemoryError:
+                status, message, finished = "failed", _no_memory(job.source), 0
             except Exception as error:
                 # A fault of ours in one picture: the others are still worth restoring.
                 logger.exception("restoring %s failed unexpectedly", job.source)
                 name = type(error).__name__
-                status, message, pixels = "failed", f"{job.source}: unexpected {name}: {error}", 0
+                status, message, finished = "failed", f"{job.source}: unexpected {name}: {error}", 0
             seconds = time.perf_counter() - start
             result = FileResult(
-                job.source, job.target, status, message, seconds, pixels, choice, notes
+                job.source, job.target, status, message, seconds, finished, choice, notes
             )
             report.append(result)
-            tell(Event(index, len(jobs), job, pixels, pixels, result))
+            tell(Event(index, len(jobs), job, finished, finished, result))
     except KeyboardInterrupt:
         interrupted = True
     return BatchReport(report, time.perf_counter() - begin, interrupted)
@@ -207,10 +226,67 @@ def outdated(restorer: Restorer | AutoRestorer, report: BatchReport) -> list[Pat
     return found
 
 
+class _PerPage:
+    """What restores each page of a file: chosen anew where something chooses.
+
+    Args:
+        restorer: of the batch.
+        source: the file.
+        max_pixels: the limit for each page.
+        pages: which of them are taken.
+        samples: what is known about its samples.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer | AutoRestorer,
+        source: Path,
+        max_pixels: int | None,
+        pages: Pages | None,
+        samples: Samples,
+    ) -> None:
+        self._restorer, self._source = restorer, source
+        self._limit, self._samples = max_pixels, samples
+        self._page = pages.first if pages is not None and pages.first else None
+        self._choice: Choice | None = None
+        self._stacked = is_stack(source)
+        self.notes: list[str] = []
+
+    def first(self) -> tuple[Restorer, Choice | None]:
+        """For the first page that is taken."""
+        if not isinstance(self._restorer, AutoRestorer):
+            return self._restorer, None
+        self._choice = self._choose(self._restorer, self._page)
+        return self._restorer.restorer(self._choice), self._choice
+
+    def later(self, page: int) -> Restorer:
+        """For another one, counted from 0; a note tells where it needs something else."""
+        if not isinstance(self._restorer, AutoRestorer):
+            return self._restorer
+        if self._choice is not None and self._stacked:
+            # Planes of one thing are not to differ in how they were mended.
+            return self._restorer.restorer(self._choice)
+        choice = self._choose(self._restorer, page)
+        before = self._choice
+        if before is not None and [n for n, _ in choice.route] != [n for n, _ in before.route]:
+            self.notes.append(f"Page {page + 1}, unlike the first: {choice.reason}.")
+        return self._restorer.restorer(choice)
+
+    def _choose(self, restorer: AutoRestorer, page: int | None) -> Choice:
+        return restorer.choose_file(
+            self._source, max_pixels=self._limit, page=page, samples=self._samples
+        )
+
+
 def _before(job: Job) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
+    if job.made_from is not None:
+        return "skipped", (
+            f"{job.source}: taken for what {job.made_from} became, so it is not restored again: "
+            "another output folder restores both"
+        )
     if not job.overwrite and os.path.lexists(job.target):
         return "skipped", f"{job.target}: exists already, --overwrite restores it again"
     return "restored", ""
@@ -223,11 +299,16 @@ def _run_job(
     strip_metadata: bool,
     quality: int | None,
     max_pixels: int | None,
+    seen: Identity | None,
+    pages: Pages | None,
+    for_page: Callable[[int], Restorer],
     samples: Samples,
 ) -> Outcome:
-    """Restores one picture."""
+    """Restores one picture; `seen` is the file that a router has looked at."""
     try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        # Nothing is made for a source that is not there.
+        if job.source.exists():
+            job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
             f"{job.target.parent}: cannot be made ({error.strerror or error}): "
@@ -243,4 +324,22 @@ def _run_job(
         max_pixels=max_pixels,
         samples=samples,
         on_progress=on_progress,
+        expected=seen,
+        pages=pages,
+        for_page=for_page,
+    )
+
+
+def _identity(path: Path) -> Identity | None:
+    """Of a file; None where there is none, which reading it will tell."""
+    try:
+        return identity_of(path)
+    except OSError:
+        return None
+
+
+def _no_memory(path: Path) -> str:
+    return (
+        f"{path}: there is too little memory to restore it: close other programs, or give a "
+        "smaller --tile"
     )

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urushi.errors import FileFormatError, MissingExtraError
+from urushi.errors import FileFormatError, MissingExtraError, nearest
 from urushi.inference.devices import is_installed
-from urushi.settings import nearest
 
 __all__ = ["RELEASES", "Fetched", "Release", "fetch_release", "find_release"]
 

@@ -120,7 +120,9 @@ def _libvips(problems: list[str]) -> dict[str, Any]:
         return {}
     formats: dict[str, dict[str, bool | None]] = {}
     for name, entry in FORMATS.items():
-        reads, writes = module.type_find("VipsOperation", entry.loader) != 0, can_write(name)
+        # What has no loader is read with Pillow.
+        reads = not entry.loader or module.type_find("VipsOperation", entry.loader) != 0
+        writes = can_write(name)
         # One loader reads AVIF and HEIF, with decoders that may be missing: only those formats
         # that can be written here are known to be decoded as well.
         unknown = reads and not writes and name in ("avif", "heif")

@@ -11,6 +11,7 @@ import numpy as np
 
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.container import stated_format
+from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -84,7 +85,7 @@ def import_released(
 
     if target.suffix != ".safetensors":
         raise TargetError(f"{target}: the name of a model file must end in .safetensors")
-    _refuse_taken([target], overwrite)
+    refuse_taken([target], overwrite)
     ours = stated_format(source)
     if ours is not None:
         raise FileFormatError(f"{source} is a file of Urushi already ({ours}): use it as it is")
@@ -173,7 +174,7 @@ def _import_lora_ir(
     }
     united = target.with_name(f"{target.stem}.all-in-one.safetensors")
     written = [target, *paths.values(), *([] if router is None else [united])]
-    _refuse_taken(written[1:], overwrite)
+    refuse_taken(written[1:], overwrite)
     config = _nafnet_config(found.backbone)
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
     licence = facts["licence"] or "not stated"
@@ -313,12 +314,6 @@ def _count(network: "nn.Module") -> int:
 def _refuse_options(source: Path, options: Mapping[str, Any] | None) -> None:
     if options:
         raise BackboneError(f"{source.name} takes no setting {min(options)!r}: leave it out")
-
-
-def _refuse_taken(paths: list[Path], overwrite: bool) -> None:
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise TargetError(f"{path} exists: choose another name, or --overwrite")
 
 
 def _all_or_nothing(paths: list[Path], write: Callable[[], None]) -> None:

@@ -1,18 +1,26 @@
-"""Which files are restored into which: files, folders and patterns made into jobs."""
+"""Which files are restored into which: files, folders and patterns made into jobs.
+
+Names are decided in `urushi.inference.naming`.
+"""
 
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from urushi.errors import TargetError, UnreadableError
-from urushi.image import SUPPORTED_SUFFIXES, is_picture_name
+from urushi.image import (
+    READ_SUFFIXES,
+    SUPPORTED_SUFFIXES,
+    foreign_name,
+    is_picture_name,
+    left_out_sentence,
+)
+from urushi.inference.naming import Found, real, results_among, target_names, with_suffix
+from urushi.inference.passed_over import passed_over
 
 __all__ = ["Job", "plan_batch"]
-
-# For a source whose name tells no format: loses nothing.
-FALLBACK_SUFFIX = ".png"
 
 
 @dataclass(frozen=True)
@@ -24,12 +32,15 @@ class Job:
         target: the file to write.
         overwrite: whether a target that is there is replaced; it is left alone otherwise.
         problem: why it cannot be done, if that is known beforehand.
+        made_from: the picture beside the source that the source seems to have been made from; it
+            is then left as it is.
     """
 
     source: Path
     target: Path
     overwrite: bool = False
     problem: str = ""
+    made_from: Path | None = None
 
 
 def plan_batch(
@@ -42,7 +53,8 @@ def plan_batch(
     """Decide which files are restored into which.
 
     Folders are walked with their structure kept; hidden files, and files whose suffix names no
-    picture format, are passed over there and in patterns. A file that is named itself always
+    picture format, are passed over there and in patterns; `passed_over` tells the pictures among
+    those. A file that is named itself always
     becomes a job, and fails as one if it is no picture.
 
     Args:
@@ -61,24 +73,25 @@ def plan_batch(
     """
     suffix = None if format is None else _suffix_of_format(format)
     folder = None if output is None else Path(output)
-    found: dict[Path, _Found] = {}
+    found: dict[Path, Found] = {}
     for source in sources:
         for item in _find(source, folder):
             found.setdefault(Path(os.path.abspath(item.source)), item)
     items = list(found.values())
     if not items:
+        left_out = left_out_sentence(passed_over(sources, output))
         raise UnreadableError(
-            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: name files of a "
-            f"known format ({', '.join(SUPPORTED_SUFFIXES)})"
+            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: "
+            + (left_out or f"name files of a known format ({', '.join(READ_SUFFIXES)})")
         )
     if folder is None:
         targets = [_beside(items, suffix)]
     elif _is_file_name(output, items):
         targets = [_checked_file_name(folder, items, suffix)]
     else:
-        if folder.exists() and not folder.is_dir():
+        if os.path.lexists(folder) and not folder.is_dir():
             raise TargetError(f"{folder}: a file, expected a folder for {len(items)} pictures")
-        targets = _names(folder, items, suffix)
+        return _into_folder(folder, items, suffix, overwrite)
     jobs = [
         Job(item.source, target, overwrite, item.problem)
         for item, target in zip(items, targets, strict=True)
@@ -87,27 +100,50 @@ def plan_batch(
     return jobs
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A source, where it goes inside the output folder, and whether it was named itself."""
+def _into_folder(
+    folder: Path, items: list[Found], suffix: str | None, overwrite: bool
+) -> list[Job]:
+    """Jobs into a folder, which may be the one that the pictures lie in."""
+    made = results_among(folder, items, suffix)
+    fresh = [item for item in items if item.source not in made]
+    targets = target_names(folder, fresh, suffix)
+    named = {item.source: target for item, target in zip(fresh, targets, strict=True)}
+    jobs = [
+        Job(item.source, named[item.source], overwrite, item.problem)
+        if item.source in named
+        else Job(item.source, item.source, made_from=made[item.source])
+        for item in items
+    ]
+    working = [job for job in jobs if job.made_from is None]
+    _check_targets(working)
+    if not overwrite:
+        return jobs
+    # What was only taken for a result may be a picture of its own.
+    taken = {real(source) for source in made}
+    return [
+        replace(job, problem=_may_be_original(job)) if real(job.target) in taken else job
+        for job in working
+    ] + [job for job in jobs if job.made_from is not None]
 
-    source: Path
-    inside: Path
-    named: bool
-    problem: str = ""
+
+def _may_be_original(job: Job) -> str:
+    return (
+        f"{job.target}: lies among the pictures to restore and may be one of its own, so it is not "
+        f"replaced by the restored {job.source.name}: choose another output"
+    )
 
 
-def _find(source: str | Path, output: Path | None) -> Iterator[_Found]:
+def _find(source: str | Path, output: Path | None) -> Iterator[Found]:
     path = Path(source)
     if path.is_dir():
         yield from _walk(path, path, output)
     elif not os.path.lexists(path) and glob.has_magic(str(source)):
         yield from _match(str(source), output)
     else:
-        yield _Found(path, Path(path.name), named=True)
+        yield Found(path, Path(path.name), named=True)
 
 
-def _match(pattern: str, output: Path | None) -> Iterator[_Found]:
+def _match(pattern: str, output: Path | None) -> Iterator[Found]:
     base = Path()
     for part in Path(pattern).parts[:-1]:
         if glob.has_magic(part):
@@ -122,10 +158,10 @@ def _match(pattern: str, output: Path | None) -> Iterator[_Found]:
             if "**" not in pattern:
                 yield from _walk(path, base, output)
         elif is_picture_name(path):
-            yield _Found(path, path.relative_to(base), named=False)
+            yield Found(path, path.relative_to(base), named=False)
 
 
-def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[_Found]:
+def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[Found]:
     problems: list[OSError] = []
     for root, folders, files in os.walk(folder, onerror=problems.append):
         here = Path(root)
@@ -137,49 +173,40 @@ def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[_Found]:
         for name in sorted(files):
             path = here / name
             if is_picture_name(path):
-                yield _Found(path, path.relative_to(base), named=False)
+                yield Found(path, path.relative_to(base), named=False)
     for error in problems:
         path = Path(error.filename)
         message = f"{path}: the folder cannot be read ({error.strerror})"
-        yield _Found(path, path.relative_to(base), named=False, problem=message)
+        yield Found(path, path.relative_to(base), named=False, problem=message)
 
 
 def _inside(path: Path, output: Path | None, base: Path) -> bool:
     """Whether `path` belongs to an output folder that lies within the sources."""
     if output is None:
         return False
-    target, root = output.resolve(), base.resolve()
+    target, root = real(output), real(base)
     lies_within = target != root and target.is_relative_to(root)
-    return lies_within and path.resolve().is_relative_to(target)
+    return lies_within and real(path).is_relative_to(target)
 
 
 def _suffix_of_format(format: str) -> str:
     suffix = "." + format.lower().lstrip(".")
     if suffix not in SUPPORTED_SUFFIXES:
         known = ", ".join(name[1:] for name in SUPPORTED_SUFFIXES)
-        raise TargetError(f"format {format!r} is unknown, expected one of {known}")
+        known_to_be = suffix in READ_SUFFIXES or foreign_name(f"a{suffix}")
+        what = "is not written" if known_to_be else "is unknown"
+        raise TargetError(f"format {format!r} {what}, expected one of {known}")
     return suffix
 
 
-def _with_suffix(path: Path, suffix: str | None) -> Path:
-    own = path.suffix.lower()
-    if suffix is None:
-        suffix = own if own in SUPPORTED_SUFFIXES else FALLBACK_SUFFIX
-    return (
-        path
-        if SUPPORTED_SUFFIXES.get(own) == SUPPORTED_SUFFIXES[suffix]
-        else path.with_suffix(suffix)
-    )
-
-
-def _beside(items: list[_Found], suffix: str | None) -> Path:
+def _beside(items: list[Found], suffix: str | None) -> Path:
     if len(items) > 1 or not items[0].named:
         raise TargetError(f"{len(items)} pictures need a folder to go to: give --output FOLDER")
     source = items[0].source
-    return _with_suffix(source.with_name(f"{source.stem}_restored{source.suffix}"), suffix)
+    return with_suffix(source.with_name(f"{source.stem}_restored{source.suffix}"), suffix)
 
 
-def _is_file_name(output: str | Path | None, items: list[_Found]) -> bool:
+def _is_file_name(output: str | Path | None, items: list[Found]) -> bool:
     text = os.fspath(output or "")
     if Path(text).is_dir() or text.endswith(("/", os.sep)):
         return False
@@ -190,13 +217,13 @@ def _is_file_name(output: str | Path | None, items: list[_Found]) -> bool:
         return True
     if suffix and len(items) == 1 and items[0].named:
         raise TargetError(
-            f"{text}: {suffix} names no known format, expected one of "
+            f"{text}: {suffix} names no format that is written, expected one of "
             f"{', '.join(SUPPORTED_SUFFIXES)}, or an existing folder"
         )
     return False
 
 
-def _checked_file_name(target: Path, items: list[_Found], suffix: str | None) -> Path:
+def _checked_file_name(target: Path, items: list[Found], suffix: str | None) -> Path:
     if (
         suffix is not None
         and SUPPORTED_SUFFIXES[target.suffix.lower()] != SUPPORTED_SUFFIXES[suffix]
@@ -205,27 +232,12 @@ def _checked_file_name(target: Path, items: list[_Found], suffix: str | None) ->
     return target
 
 
-def _names(folder: Path, items: list[_Found], suffix: str | None) -> list[Path]:
-    """Names below `folder`; where two differ by their former suffix alone, they keep it."""
-    plain = [folder / _with_suffix(item.inside, suffix) for item in items]
-    former: dict[str, list[str]] = {}
-    for path, item in zip(plain, items, strict=True):
-        former.setdefault(os.path.normcase(path), []).append(item.source.suffix)
-    targets = []
-    for path, item in zip(plain, items, strict=True):
-        suffixes = former[os.path.normcase(path)]
-        if len(suffixes) > 1 and len(set(suffixes)) == len(suffixes) and all(suffixes):
-            path = path.with_name(f"{path.stem}_{item.source.suffix[1:]}{path.suffix}")
-        targets.append(path)
-    return targets
-
-
 def _check_targets(jobs: list[Job]) -> None:
     """No two jobs write one file, and none writes what another, or itself unasked, reads."""
-    sources = {os.path.normcase(job.source.resolve()): job for job in jobs}
+    sources = {os.path.normcase(real(job.source)): job for job in jobs}
     writers: dict[str, Job] = {}
     for job in jobs:
-        key = os.path.normcase(job.target.resolve())
+        key = os.path.normcase(real(job.target))
         if key in writers:
             raise TargetError(
                 f"{writers[key].source} and {job.source} would both become {job.target}: "

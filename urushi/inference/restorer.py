@@ -162,7 +162,9 @@ class Restorer:
             self._whole = min(affordable, limits.whole)
             tile = min(math.isqrt(affordable), limits.tile)
             # Steps of 64, so that the result does not depend on every byte that is free.
-            tile = max(tile // 64 * 64, self._smallest, 2 * overlap)
+            tile = max(tile // 64 * 64, self._smallest)
+            if 2 * overlap > tile:
+                tile = _tile_for(overlap, affordable, engine.device)
             if wide:
                 self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
         if tile < multiple:
@@ -381,6 +383,17 @@ def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> 
         raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
     if memory_limit is not None and memory_limit <= 0:
         raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+
+
+def _tile_for(overlap: int, affordable: int, device: str) -> int:
+    """The tile that a wide overlap needs, where memory allows so large a one."""
+    if (2 * overlap) ** 2 > affordable:
+        raise EngineError(
+            f"overlap is {overlap} pixels, which needs tiles of {2 * overlap}, and the memory that "
+            f"{device} may take allows {math.isqrt(affordable)}: give an overlap of at most "
+            f"{math.isqrt(affordable) // 2}, or a tile or memory limit of your own"
+        )
+    return 2 * overlap
 
 
 def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:

@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from urushi.adapters import Adapted, Adapter, ParameterReport
-from urushi.errors import DataError
+from urushi.errors import DataError, UrushiError
 from urushi.evaluation.benchmark import BenchmarkResult, PictureScore, Triplet, evaluate
-from urushi.files.adapter import AdapterHeader, LoadedAdapter, write_adapter
+from urushi.files.adapter import (
+    AdapterHeader,
+    LoadedAdapter,
+    read_adapter_header,
+    write_adapter,
+)
+from urushi.files.container import write_whole
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_model
@@ -23,6 +30,8 @@ from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.recipe import DataSettings, Recipe, ScheduleSettings, ValidationSettings
+from urushi.training.run_folder import BEST_NAME
+from urushi.writing import refuse_taken
 
 __all__ = [
     "DEFAULT_LEARNING_RATE",
@@ -141,6 +150,21 @@ class AdaptationResult:
     training: TrainingResult
 
 
+class _Remembered(BaseModel):
+    """What a resumed adaptation has to know of the adapter that is in the file.
+
+    Attributes:
+        kept: validations of which one is that of the file.
+        waiting: validations since then that were no better.
+    """
+
+    # Written as the results themselves are: JSON has no infinite numbers.
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    kept: tuple[BenchmarkResult, ...]
+    waiting: int
+
+
 @dataclass
 class Adaptation:
     """One adaptation. The file is written whenever the validation is better than before.
@@ -151,6 +175,7 @@ class Adaptation:
         target: the adapter file.
         run: folder of checkpoints.
         facts: fields of the file's header.
+        overwrite: replace an adapter file that is there although this adaptation did not write it.
     """
 
     recipe: Recipe
@@ -158,6 +183,7 @@ class Adaptation:
     target: Path
     run: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         assert self.recipe.start is not None
@@ -196,7 +222,17 @@ class Adaptation:
         device: str = "auto",
         on_progress: Callable[[Progress], None] | None = None,
     ) -> AdaptationResult:
-        """Trains to the end, or until a signal; see `urushi.training.loop.train` for errors."""
+        """Trains to the end, or until a signal; see `urushi.training.loop.train` for errors.
+
+        Resumed, it goes on with the best adapter so far, which is in the file.
+
+        Raises:
+            TakenError: an adapter file is there that this adaptation did not write.
+        """
+        if resume:
+            self._recall()
+        if self._best is None:
+            refuse_taken([self.target], self.overwrite)
 
         def tell(progress: Progress) -> None:
             self._share = progress.share
@@ -255,14 +291,37 @@ class Adaptation:
         assert psnr is not None
         return {VALIDATION: psnr}
 
+    def _recall(self) -> None:
+        """Finds out what the file holds, if this adaptation wrote it before it was interrupted."""
+        try:
+            header = read_adapter_header(self.target)
+            known = _Remembered.model_validate_json(self._remembered.read_bytes())
+        except (UrushiError, OSError, ValueError):
+            return
+        stored: Any = header.scores.get(VALIDATION)
+        for result in known.kept:
+            if isinstance(stored, dict) and stored.get("psnr") == result.means.psnr:
+                self._best, self._header, self._waiting = result, header, known.waiting
+
+    @property
+    def _remembered(self) -> Path:
+        return self.run / BEST_NAME
+
+    def _remember(self, *kept: BenchmarkResult | None) -> None:
+        """Notes down what the file holds, or what one of two it holds in a moment."""
+        found = _Remembered(kept=tuple(one for one in kept if one), waiting=self._waiting)
+        self._remembered.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._remembered, found.model_dump_json().encode())
+
     def _watch(self, scores: dict[str, float], _weights: dict[str, Tensor]) -> bool:
         best = self.before.means.psnr if self._best is None else self._best.means.psnr
         assert best is not None
         if scores[VALIDATION] > best + (_WORTH if self._best else 0.0):
-            self._keep()
             self._waiting = 0
+            self._keep()
             return True
         self._waiting += 1
+        self._remember(self._best)
         return self._waiting < _PATIENCE or self._share < _LEAST_SHARE
 
     def _keep(self) -> None:
@@ -279,6 +338,9 @@ class Adaptation:
         }
         assert all(value is None or math.isfinite(value) for value in scores.values())
         facts = {**self.facts, "scores": {VALIDATION: scores}}
+        if self._best is None:
+            refuse_taken([self.target], self.overwrite)  # it may have appeared meanwhile
+        self._remember(self._best, self._latest)
         header = adapter_header(self.recipe, adapter, self.base, **facts)
         self._header = write_adapter(
             self.target, adapter_tensors(adapter), header, self.recipe.storage

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 from torch import nn
 
@@ -38,6 +37,7 @@ from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.router import RouterProgress, train_router
+from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["AllInOneResult", "AllInOneTraining"]
 
@@ -118,9 +118,7 @@ class AllInOneTraining:
         Raises:
             UrushiError: see `urushi.training.loop.train` and `urushi.training.router.train_router`.
         """
-        self.run.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False)
-        (self.run / "recipe.yaml").write_text(text, encoding="utf-8")
+        write_recipe(self.run, self.recipe)
         try:
             with self._lock("router"):
                 # One that is there already may be part of another model.

@@ -18,6 +18,7 @@ from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import Degradation
 from urushi.degradations.base import Parameters
 from urushi.degradations.chain import Chain
+from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
 from urushi.errors import DataError
 
@@ -47,14 +48,15 @@ class Batch(NamedTuple):
     Attributes:
         degraded: what the network gets.
         clean: what it should give; larger where the network enlarges.
-        applied: which steps of a chain each patch went through; one column where there is none.
+        applied: which steps of a chain each patch went through, or each of its cells where its
+            regions differ, as shares in [0, 1]; one column where there is no chain.
         vector: side information for a guided network: degradation vectors.
         weights: side information for a mixture: those of its experts for each patch.
     """
 
     degraded: Float[Tensor, "b 3 p p"]
     clean: Float[Tensor, "b 3 q q"]
-    applied: Bool[Tensor, "b kinds"]
+    applied: Bool[Tensor, "b kinds"] | Float[Tensor, "b kinds rows columns"]
     vector: Float[Tensor, "b d"] | None = None
     weights: Float[Tensor, "b n"] | None = None
 
@@ -227,7 +229,23 @@ class DegradedBatches(Batches):
         clean = self._patches(crops, symmetry)
         return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
 
-    def _applied(self, parameters: Parameters, count: int) -> Bool[Tensor, "b kinds"]:
+    @property
+    def kinds(self) -> int:
+        """How many degradations `Batch.applied` tells apart."""
+        inner = self._inner
+        return len(inner.steps) if isinstance(inner, Chain) else 1
+
+    @property
+    def _inner(self) -> Degradation:
+        return (
+            self.degradation.degradation
+            if isinstance(self.degradation, Regions)
+            else self.degradation
+        )
+
+    def _applied(self, parameters: Parameters, count: int) -> Tensor:
+        if isinstance(self.degradation, Regions) and isinstance(self._inner, Chain):
+            return self.degradation.applied(parameters, (self._side, self._side)).to(self.device)
         if isinstance(self.degradation, Chain):
             return self.degradation.applied(parameters).to(self.device)
         return torch.ones(count, 1, dtype=torch.bool, device=self.device)

@@ -6,7 +6,6 @@ checkpoint is written beside its name and renamed, so that a lost machine leaves
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from urushi.errors import FileFormatError, RecipeError
+from urushi.errors import FileFormatError, RecipeError, TargetError
+from urushi.writing import remove_leftovers, whole_file
 
 __all__ = [
     "Checkpoint",
@@ -57,10 +57,12 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Writes whole or not at all, then removes all but the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes whole or not at all, then removes all but the newest two.
+
+    Raises:
+        TargetError: the disk refuses.
+    """
     path = folder / f"step-{checkpoint.step:09d}.safetensors"
-    part = path.with_name(f".{path.name}.part")
     facts = {
         "kind": KIND,
         "version": VERSION,
@@ -70,16 +72,20 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "data": checkpoint.data,
         "log": checkpoint.log,
     }
-    save_file(
-        {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()},
-        part,
-        metadata={"urushi": json.dumps(facts)},
-    )
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
-    for old in _checkpoints(folder)[KEPT:]:
-        old.unlink()
+    tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        with whole_file(path, overwrite=True) as part:
+            save_file(tensors, part, metadata={"urushi": json.dumps(facts)})
+        for old in _checkpoints(folder)[KEPT:]:
+            old.unlink()
+    except (OSError, SafetensorError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TargetError(
+            f"'{path}' cannot be written ({why}): make room, and go on from the checkpoint before "
+            "it with --resume."
+        ) from error
     return path
 
 

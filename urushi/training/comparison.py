@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from urushi.adapters import METHODS
-from urushi.errors import RecipeError
-from urushi.settings import Settings, nearest, parse_settings, read_settings
+from urushi.errors import RecipeError, nearest
+from urushi.settings import Settings, parse_settings, read_settings
 from urushi.training.adaptation import DEFAULT_LEARNING_RATE, LEARNING_RATES
 from urushi.training.recipe import RECIPES, LossSettings
 

@@ -248,13 +248,15 @@ class _Planner:
 
     def _recipe(self, base: _Base, task: TaskFiles, variant: Variant, seed: int) -> Recipe:
         plan, degradation = self.comparison, task.settings.degradation
-        here = {"pairs": ["."]} if degradation is None else {"pictures": ["."]}
+        here = "pairs" if degradation is None else "pictures"
         return Recipe(
             name=plan.name,
             start=str(base.model.path.resolve()),
             adapter=variant.config,
             save_memory=plan.save_memory,
-            data=DataSettings(patch=plan.patch, batch=plan.batch, augment=plan.augment, **here),
+            data=DataSettings.model_validate(
+                {here: ["."], "patch": plan.patch, "batch": plan.batch, "augment": plan.augment}
+            ),
             degradation=degradation,
             seed=seed,
             loss=plan.loss,

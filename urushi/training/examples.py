@@ -15,10 +15,11 @@ from jaxtyping import UInt8
 from urushi.data.align import Shift, aligned, estimate_shift
 from urushi.data.pack import pack_pairs, pack_pictures, read_8bit
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.data.pairs import Pair, PairedFolder, find_pictures, whole_factor
+from urushi.data.pairs import Pair, PairedFolder, find_left_out, find_pictures, whole_factor
 from urushi.degradations import create_degradation
 from urushi.errors import DataError, PictureError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.names import plain_name
 
 __all__ = ["Examples", "clean_examples", "pair_examples", "set_aside"]
 
@@ -63,12 +64,12 @@ def set_aside(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def pair_examples(
-    folder: Path, run: Path, *, align: bool = False, on_progress: Tell | None = None
+    folder: Path | PairedFolder, run: Path, *, align: bool = False, on_progress: Tell | None = None
 ) -> Examples:
     """Looks through the pairs of a folder, and packs them into `run`.
 
     Args:
-        folder: holds a folder of inputs and one of targets.
+        folder: holds a folder of inputs and one of targets; or the pairs of two folders.
         run: where packs and aligned pictures go.
         align: cut pairs that are shifted against each other to what both show.
         on_progress: called after every pair with (done, total, name).
@@ -76,14 +77,16 @@ def pair_examples(
     Raises:
         DataError: there are no pairs or too few, or their sizes differ.
     """
-    found = PairedFolder(folder)
-    notes = [*found.problems[:3]]
+    found = folder if isinstance(folder, PairedFolder) else PairedFolder(folder)
+    left_out = _left_out(found.input_folder, found.target_folder)
+    notes = [*found.problems[:3], *left_out]
     if len(found.problems) > 3:
         notes.append(f"{len(found.problems) - 3} more pictures have no partner")
     if len(found) < LEAST_PAIRS:
         raise DataError(
-            f"{folder} holds {len(found)} pair{_SUFFIX[len(found) != 1]}: at least {LEAST_PAIRS} "
-            "are needed, one to learn from and one to measure by, and 16 are a good start"
+            f"{_place_of(found)} {len(found)} pair{_SUFFIX[len(found) != 1]}: at least "
+            f"{LEAST_PAIRS} are needed, one to learn from and one to measure by, and 16 are a good "
+            "start" + "".join(f". {note}" for note in left_out)
         )
     pairs, shifted = _looked_at(list(found), run / "aligned" if align else None, on_progress)
     if shifted:
@@ -105,6 +108,23 @@ def pair_examples(
     )
     pack = PackedPairs(summary.path)
     return Examples(pack, benchmark, None, tuple(notes), pack.scale)
+
+
+def _place_of(found: PairedFolder) -> str:
+    if found.input_folder == found.target_folder:
+        return f"{found.input_folder} holds"
+    if found.input_folder.parent == found.target_folder.parent:
+        return f"{found.input_folder.parent} holds"
+    return f"{found.input_folder} and {found.target_folder} hold"
+
+
+def _left_out(*folders: Path) -> list[str]:
+    """A sentence on pictures of formats that are not read, if there are any."""
+    from urushi.image import left_out_sentence
+
+    found = dict.fromkeys(path for folder in folders for path in find_left_out(folder))
+    sentence = left_out_sentence(found)
+    return [sentence] if sentence else []
 
 
 def _looked_at(
@@ -202,11 +222,12 @@ def clean_examples(
         DataError: there are too few pictures.
         DegradationError: the degradation does not exist or does not take these values.
     """
-    paths = {p.relative_to(folder).with_suffix("").as_posix(): p for p in find_pictures(folder)}
+    paths = {plain_name(p.relative_to(folder).with_suffix("")): p for p in find_pictures(folder)}
     if len(paths) < LEAST_PAIRS:
         raise DataError(
             f"{folder} holds {len(paths)} picture{_SUFFIX[len(paths) != 1]}: at least "
             f"{LEAST_PAIRS} are needed, one to learn from and one to measure by"
+            + "".join(f". {note}" for note in _left_out(folder))
         )
     train, held = set_aside(list(paths))
     options = {key: value for key, value in degradation.items() if key != "name"}
@@ -220,5 +241,6 @@ def clean_examples(
         on_progress=on_progress,
     )
     notes = [f"left out: {reason}" for _, reason in summary.skipped[:3]]
+    notes += _left_out(folder)
     pack = PackedPictures(summary.path)
     return Examples(pack, benchmark, dict(degradation), tuple(notes), scale)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
-from urushi.degradations.chain import Chain
 from urushi.errors import UrushiError
 from urushi.inference.allocator import keep_freed_memory
 from urushi.training.average import WeightAverage
@@ -27,6 +25,7 @@ from urushi.training.recipe import Recipe
 from urushi.training.schedule import learning_rate
 from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State, check_same_training
+from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["Progress", "TrainingResult", "train"]
 
@@ -139,9 +138,7 @@ class _Session:
             self.pretext_loss = self.accelerator.prepare(self.pretext)
         self.loss = make_loss(**recipe.loss.model_dump())
         if self.accelerator.is_main_process:
-            run.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-            (run / "recipe.yaml").write_text(text, encoding="utf-8")
+            write_recipe(run, recipe, ours=checkpoint is not None)
         self.accelerator.init_trackers("tensorboard")
 
     def _make_pretext(self) -> Pretext | None:
@@ -150,8 +147,7 @@ class _Session:
             return None
         assert isinstance(self.network, RestorationNetwork)
         batches = self.stages[0][1]
-        degradation = batches.degradation if isinstance(batches, DegradedBatches) else None
-        kinds = len(degradation.steps) if isinstance(degradation, Chain) else 1
+        kinds = batches.kinds if isinstance(batches, DegradedBatches) else 1
         return Pretext(settings, self.network, kinds).to(self.accelerator.device)
 
     def _in_pretext(self) -> bool:

@@ -3,8 +3,9 @@
 The two ideas of masked, degradation-classifying pre-training (MaskDCPT, the successor of DCPT, Hu
 et al., ICLR 2025), here as options of any training: for its first steps, square cells of the
 degraded input are blanked, so that the network must fill them from around, and a linear head
-reads off the middle of the network which degradations were applied. The head is thrown away.
-Cell, share and weights are ours.
+reads off the middle of the network which degradations were applied: to the picture, or place by
+place where its regions differ (as in ABAIR, arXiv 2411.18412). The head is thrown away. Cell, share
+and weights are ours.
 """
 
 import torch
@@ -79,14 +80,25 @@ class Pretext(nn.Module):
         kept = ~draw_cells((total, height, width), share, cell, generator)[rows]
         return images * kept.to(images)
 
-    def forward(self, applied: Bool[Tensor, "b kinds"]) -> Float[Tensor, ""]:
+    def forward(
+        self, applied: Bool[Tensor, "b kinds"] | Float[Tensor, "b kinds rows columns"]
+    ) -> Float[Tensor, ""]:
         """The weighted classification loss of the network's latest pass.
 
         Binary cross-entropy for every kind, since several degradations may lie on one picture.
+
+        Args:
+            applied: what was applied to each picture, or to each of its cells in [0, 1].
         """
         assert self._features is not None
-        logits = self.head(self._features.float().mean((2, 3)))
-        target = applied.to(logits)
+        features = self._features.float()
+        if applied.ndim == 2:
+            logits, target = self.head(features.mean((2, 3))), applied
+        else:
+            rows, columns = features.shape[-2:]
+            logits = self.head(features.permute(0, 2, 3, 1))
+            target = F.adaptive_avg_pool2d(applied, (rows, columns)).permute(0, 2, 3, 1)
+        target = target.to(logits)
         return self.settings.classify * F.binary_cross_entropy_with_logits(logits, target)
 
 

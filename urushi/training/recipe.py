@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from urushi.data.pages import PAGE_SIDE
 from urushi.errors import RecipeError
 from urushi.files.router import ClassName
 from urushi.settings import Settings, read_settings
@@ -45,6 +46,8 @@ class DataSettings(Settings):
     Attributes:
         pictures: folders of clean pictures, relative to the place of the data.
         pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
+        pages: number of made pages (text, screens, charts, line art, ...) of 512x512 pixels that
+            are packed beside the pictures. Patches fall on them by their area.
         patch: side in pixels of the patches that the network gets; targets are larger where it
             enlarges.
         batch: patches of one optimizer step, over all processes.
@@ -53,6 +56,7 @@ class DataSettings(Settings):
 
     pictures: list[str] = []
     pairs: list[str] = []
+    pages: Annotated[int, Field(ge=0, le=100_000)] = 0
     patch: Annotated[int, Field(ge=8)] = 128
     batch: Annotated[int, Field(ge=1)] = 32
     augment: bool = True
@@ -61,6 +65,10 @@ class DataSettings(Settings):
     def _one_kind(self) -> "DataSettings":
         if bool(self.pictures) == bool(self.pairs):
             raise ValueError("expected folders in pictures or in pairs, one of the two")
+        if self.pages and self.pairs:
+            raise ValueError("pages has no effect with pairs: leave it out")
+        if self.pages and self.patch > PAGE_SIDE:
+            raise ValueError(f"pages has no effect with patches larger than {PAGE_SIDE}")
         return self
 
 
@@ -171,6 +179,9 @@ class ScheduleSettings(Settings):
             machine. Null sets no limit.
         warmup: steps of the warm-up.
         final_learning_rate: reached at the last step.
+        decay: share of the steps after the warm-up over which the learning rate falls, at the end;
+            before it stays at its greatest. A training whose end is not known yet can so go on
+            until its `steps` are set, and fall then.
         patches: later stages with patches of another size, in the order of their steps; before
             the first, `data.patch` and `data.batch` count.
     """
@@ -179,6 +190,7 @@ class ScheduleSettings(Settings):
     minutes: Annotated[float, Field(gt=0)] | None = None
     warmup: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     patches: list[PatchStage] = []
 
     @model_validator(mode="after")

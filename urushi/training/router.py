@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,6 +31,7 @@ from urushi.training.router_result import RouterData, RouterProgress, RouterTrai
 from urushi.training.router_scores import confusion_of, scores_of
 from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State
+from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["RouterData", "RouterProgress", "RouterTrainingResult", "build_router", "train_router"]
 
@@ -124,9 +124,7 @@ class _Session:
             self.state.restore(checkpoint, self.optimizer)
             self.step, self.seconds = checkpoint.step, checkpoint.seconds
             self.log = list(checkpoint.log)
-        run.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        (run / "recipe.yaml").write_text(text, encoding="utf-8")
+        write_recipe(run, recipe, ours=checkpoint is not None)
 
     def _pools(self) -> tuple[StatisticsPool, StatisticsPool] | tuple[None, None]:
         """Of a frozen network's features: those to learn from, and those to be measured by."""

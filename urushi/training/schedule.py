@@ -22,5 +22,6 @@ def learning_rate(recipe: Recipe, step: int, seconds: float = 0.0) -> float:
     share = min(1.0, (step - schedule.warmup) / length)
     if schedule.minutes is not None:
         share = min(1.0, max(share, seconds / (60 * schedule.minutes)))
+    share = max(0.0, 1 - (1 - share) / schedule.decay)
     least = min(schedule.final_learning_rate, greatest)
     return least + (greatest - least) * (1 + math.cos(math.pi * share)) / 2

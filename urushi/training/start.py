@@ -29,7 +29,8 @@ def load_start(network: nn.Module, name: str) -> list[str]:
         RecipeError: the file has a tensor that the network lacks or has in another shape.
     """
     model = read_model(find_model(name))
-    own = dict(network.named_parameters())
+    own: dict[str, torch.Tensor] = dict(network.named_parameters())
+    own |= dict(network.named_buffers())
     for tensor_name, values in model.tensors.items():
         target = own.pop(tensor_name, None)
         if target is None or tuple(target.shape) != values.shape:
@@ -40,7 +41,7 @@ def load_start(network: nn.Module, name: str) -> list[str]:
             )
         with torch.no_grad():
             target.copy_(torch.from_numpy(values.astype("float32")))
-    return sorted(own)
+    return sorted(own.keys() & dict(network.named_parameters()).keys())
 
 
 def load_begin(

@@ -21,6 +21,7 @@ CHANGEABLE = {
     "description",
     "loss",
     "optimizer",
+    "precision",
     "save_memory",
     "schedule",
     "validation",

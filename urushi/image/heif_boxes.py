@@ -1,14 +1,33 @@
-"""The boxes of AVIF and HEIF (ISO/IEC 14496-12 and 23008-12), as far as they tell of colours."""
+"""What the `meta` box of an AVIF or HEIF file names (ISO 14496-12; ISO 23008-12)."""
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["nclx_of"]
+__all__ = ["codec_of", "heif_extras", "nclx_of"]
 
-# A box of what describes the pictures is much shorter than their data.
-_LONGEST = 2**24
-_MOST = 4096
+_CODECS = ((b"hvc1", "HEVC"), (b"av01", "AV1"), (b"vvc1", "VVC"), (b"avc1", "AVC"))
+_MARKS = (
+    (b"tmap", "gain map"),
+    (b"aux:hdrgainmap", "gain map"),
+    (b"hevc:2015:auxid:2", "depth map"),
+    (b"cicp:systems:auxiliary:depth", "depth map"),
+    (b"urn:com:apple:photo:2018:aux:portraiteffectsmatte", "portrait matte"),
+)
+_MOST_BYTES = 2**24
+_MOST_BOXES = 4096
+
+
+def codec_of(path: Path) -> str | None:
+    """The codec of the picture; None where it is unknown or the file is not whole."""
+    meta = _meta(path)
+    return next((title for mark, title in _CODECS if meta is not None and mark in meta), None)
+
+
+def heif_extras(path: Path) -> tuple[str, ...]:
+    """What belongs to the picture and is neither colour nor transparency."""
+    meta = _meta(path) or b""
+    return tuple(dict.fromkeys(name for mark, name in _MARKS if mark in meta))
 
 
 def nclx_of(path: Path) -> tuple[int, int] | None:
@@ -17,30 +36,39 @@ def nclx_of(path: Path) -> tuple[int, int] | None:
     Returns:
         Both, or None where the file does not state them, or is damaged there.
     """
+    meta = _meta(path)
     try:
-        meta = _meta(path)
         return None if meta is None else _nclx_of_primary(meta)
-    except (struct.error, OSError, IndexError):
+    except (struct.error, IndexError):
         return None
 
 
 def _meta(path: Path) -> bytes | None:
-    """What the file's 'meta' box holds."""
-    with path.open("rb") as file:
-        for _ in range(_MOST):
-            head = file.read(8)
-            if len(head) < 8:
-                return None
-            size, name = struct.unpack(">I4s", head)
-            rest = size - 8
-            if size == 1:
-                rest = struct.unpack(">Q", file.read(8))[0] - 16
-            if name == b"meta":
-                return file.read(rest if 0 < rest <= _LONGEST else _LONGEST)[4:]
-            if size == 0 or rest < 0:
-                return None
-            file.seek(rest, 1)
-    return None
+    """What the box holds; None if any box ends beyond the file."""
+    found = None
+    try:
+        with path.open("rb") as file:
+            end, at = file.seek(0, 2), 0
+            for _ in range(_MOST_BOXES):
+                if at + 8 > end:
+                    break
+                file.seek(at)
+                size, name = struct.unpack(">I4s", file.read(8))
+                head = 8
+                if size == 1:
+                    (size,) = struct.unpack(">Q", file.read(8))
+                    head = 16
+                elif size == 0:
+                    size = end - at
+                if size < head or at + size > end:
+                    return None
+                if name == b"meta":
+                    # Its own version and flags come first.
+                    found = file.read(min(size - head, _MOST_BYTES))[4:]
+                at += size
+    except (OSError, struct.error):
+        return None
+    return found
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -85,7 +113,7 @@ def _associated(ipma: bytes, wanted: int) -> list[int]:
     version, flags = ipma[0], ipma[3]
     (count,) = struct.unpack_from(">I", ipma, 4)
     at = 8
-    for _ in range(min(count, _MOST)):
+    for _ in range(min(count, _MOST_BOXES)):
         form = ">H" if version < 1 else ">I"
         (item,) = struct.unpack_from(form, ipma, at)
         at += struct.calcsize(form)

@@ -1,0 +1,158 @@
+"""Damage of scanned film and old prints: marks of several kinds laid over the picture."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from urushi.degradations.base import (
+    Degradation,
+    Parameters,
+    Range,
+    check_range,
+    check_share,
+    coin,
+    draw_seeds,
+    log_uniform,
+    uniform,
+)
+from urushi.degradations.marks import MARKS
+from urushi.degradations.overlays import overlay_files, overlay_opacity
+from urushi.errors import DegradationError
+
+__all__ = ["FilmDamage"]
+
+_KINDS = tuple(MARKS)
+
+
+@dataclass(frozen=True)
+class FilmDamage(Degradation):
+    """Dust, flecks, scratches, hairs, lint and stains over the picture, light or dark.
+
+    Every picture has one kind or several. Each kind is a layer of a colour of its own, nearly white
+    or nearly black, laid over what is below by its opacity.
+
+    Reference:
+        The model is that of Ivanova et al., Simulating analogue film damage, Computer Graphics
+        Forum 2023 (marks laid over the picture by their opacity). Shapes and ranges are ours, set
+        beside overlays from real film.
+
+    Args:
+        kinds: names from `MARKS`; the first of a picture is drawn from them evenly.
+        several: probability, in [0, 1], of every other kind.
+        amount: factor on the number of marks, log-uniform; 0.05 to 20.
+        size: factor on the size of marks, log-uniform; 0.5 to 8.
+        opacity: of the densest marks, in [0, 1].
+        light_share: share of layers that are light; the others are dark.
+        overlays: a folder of pictures whose opacity is laid on in place of the marks above, or
+            None.
+        overlay_share: share of pictures with one of `overlays`.
+
+    Raises:
+        DegradationError: a range is reversed or leaves its bounds, or a name is unknown; in
+            `sample` and `apply`, the overlays cannot be read.
+    """
+
+    kinds: tuple[str, ...] = _KINDS
+    several: float | int = 0.15
+    amount: Range = (0.4, 2.5)
+    size: Range = (0.8, 1.6)
+    opacity: Range = (0.4, 1.0)
+    light_share: float | int = 0.6
+    overlays: str | None = None
+    overlay_share: float | int = 0.5
+
+    name: ClassVar[str] = "film_damage"
+    reference: ClassVar[str] = "Ivanova et al., Computer Graphics Forum 2023; shapes ours"
+
+    def __post_init__(self) -> None:
+        unknown = not isinstance(self.kinds, tuple) or [k for k in self.kinds if k not in MARKS]
+        if unknown or not self.kinds:
+            raise DegradationError(
+                f"{self.name}: kinds={self.kinds} are not kinds; give some of {', '.join(MARKS)}"
+            )
+        check_share(self.name, "several", self.several)
+        check_range(self.name, "amount", self.amount, 0.05, 20.0)
+        check_range(self.name, "size", self.size, 0.5, 8.0)
+        check_range(self.name, "opacity", self.opacity, 0.0, 1.0)
+        check_share(self.name, "light_share", self.light_share)
+        check_share(self.name, "overlay_share", self.overlay_share)
+        if self.overlays is not None and not isinstance(self.overlays, str):
+            raise DegradationError(
+                f"{self.name}: overlays={self.overlays!r} is no folder; give its path, or null"
+            )
+
+    def sample(
+        self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
+    ) -> Parameters:
+        batch, kinds = batch_shape[0], len(self.kinds)
+        total = batch * kinds
+        present = coin(self.several, total, generator).view(batch, kinds)
+        first = torch.randint(kinds, (batch, 1), generator=generator)
+        light = coin(self.light_share, total, generator)
+        tone = uniform(0.0, 0.22, total, generator)
+        tint = torch.rand(total, 3, generator=generator)
+        # Dark marks are often brown, light ones hardly coloured.
+        colour = torch.where(
+            light[:, None], 1 - tone[:, None] * (0.6 + 0.4 * tint), tone[:, None] * (0.5 + tint)
+        )
+        parameters = {
+            "present": present.scatter(1, first, True),
+            "amount": log_uniform(*self.amount, total, generator).view(batch, kinds),
+            "size": log_uniform(*self.size, total, generator).view(batch, kinds),
+            "opacity": uniform(*self.opacity, total, generator).view(batch, kinds),
+            "colour": colour.view(batch, kinds, 3),
+            "seed": draw_seeds(batch, generator),
+        }
+        if self.overlays is not None:
+            files = len(overlay_files(self.overlays))
+            drawn = torch.randint(files, (batch,), generator=generator)
+            real = coin(self.overlay_share, batch, generator)
+            parameters["overlay"] = torch.where(real, drawn, -1)
+            parameters["pose"] = torch.rand(batch, 5, generator=generator)
+        return parameters
+
+    def apply(
+        self, images: Float[Tensor, "b 3 h w"], parameters: Parameters
+    ) -> Float[Tensor, "b 3 h w"]:
+        size = (images.shape[2], images.shape[3])
+        present = parameters["present"].cpu()
+        result = images.clone()
+        if self.overlays is not None:
+            real = parameters["overlay"].cpu() >= 0
+            present = present & ~real[:, None]
+            for row in real.nonzero()[:, 0].tolist():
+                path = overlay_files(self.overlays)[int(parameters["overlay"][row])]
+                opacity = overlay_opacity(path, parameters["pose"][row], size, images.device)
+                _lay(result, [row], opacity, parameters, 0)
+        for index, kind in enumerate(self.kinds):
+            rows = present[:, index].nonzero()[:, 0]
+            if len(rows) == 0:
+                continue
+            opacity = MARKS[kind](
+                parameters["seed"][rows],
+                parameters["amount"][rows, index],
+                parameters["size"][rows, index],
+                (float(self.size[0]), float(self.size[1])),
+                size,
+                images.device,
+            )
+            _lay(result, rows.tolist(), opacity, parameters, index)
+        return result.clamp_(0, 1)
+
+
+def _lay(
+    result: Float[Tensor, "b 3 h w"],
+    rows: list[int],
+    opacity: Float[Tensor, "n 1 h w"],
+    parameters: Parameters,
+    index: int,
+) -> None:
+    """Lays a layer over some rows, in place."""
+    device, dtype = result.device, result.dtype
+    colour = parameters["colour"][rows, index].to(device, dtype)[:, :, None, None]
+    dense = parameters["opacity"][rows, index].to(device, dtype)[:, None, None, None]
+    below = result[rows]
+    result[rows] = below + (dense * opacity.to(dtype)) * (colour - below)

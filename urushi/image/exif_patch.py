@@ -1,0 +1,91 @@
+"""Taking out of a written file's EXIF what its source does not say.
+
+libvips and libexif put a resolution of 72 dpi and an uncalibrated colour space into every EXIF
+block. The entries are taken out where they stand, so that no offset changes in the block or in the
+file.
+"""
+
+import mmap
+import struct
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+from urushi.image.libvips import fields_of, open_image
+
+__all__ = ["COLOUR_SPACE", "tags_of", "take_out"]
+
+COLOUR_SPACE = 40961
+_EXIF = 34665
+
+
+def tags_of(exif: bytes) -> set[int]:
+    """The tags of a block's main directory and of that on exposure; empty if it is damaged."""
+    tags = set()
+    try:
+        for order, at in _directories(exif):
+            (count,) = struct.unpack_from(f"{order}H", exif, at)
+            tags |= {
+                struct.unpack_from(f"{order}H", exif, at + 2 + 12 * i)[0] for i in range(count)
+            }
+    except struct.error:
+        return set()
+    return tags
+
+
+def take_out(path: Path, format: str, tags: Collection[int]) -> None:
+    """Takes entries out of the EXIF block of a sound JPEG, PNG, WebP, AVIF or HEIF file.
+
+    Raises:
+        OSError: the file cannot be changed.
+    """
+    image = open_image(path, format)
+    if not tags or "exif-data" not in fields_of(image):
+        return
+    block = bytes(image.get("exif-data"))
+    del image
+    changed = _without(block, tags)
+    if changed == block:
+        return
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        at = content.find(block)
+        if at < 0:
+            return
+        content[at : at + len(block)] = changed
+        if format == "png":
+            check = zlib.crc32(content[at - 4 : at + len(block)])
+            content[at + len(block) : at + len(block) + 4] = struct.pack(">I", check)
+
+
+def _without(exif: bytes, tags: Collection[int]) -> bytes:
+    """The block, as long as before, with fewer entries."""
+    result = bytearray(exif)
+    try:
+        for order, at in _directories(exif):
+            (count,) = struct.unpack_from(f"{order}H", exif, at)
+            entries = [exif[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
+            end = at + 2 + 12 * count
+            link = exif[end : end + 4]
+            kept = [e for e in entries if struct.unpack_from(f"{order}H", e)[0] not in tags]
+            whole = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + link
+            result[at : at + len(whole)] = whole
+            result[at + len(whole) : end + 4] = bytes(12 * (count - len(kept)))
+    except struct.error:
+        return exif
+    return bytes(result)
+
+
+def _directories(exif: bytes) -> list[tuple[str, int]]:
+    """Byte order and place of the main directory and of that on exposure."""
+    start = 6 if exif[:6] == b"Exif\0\0" else 0
+    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
+    if order is None:
+        return []
+    at = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
+    found = [(order, at)]
+    (count,) = struct.unpack_from(f"{order}H", exif, at)
+    for i in range(count):
+        tag, _, _, value = struct.unpack_from(f"{order}HHII", exif, at + 2 + 12 * i)
+        if tag == _EXIF:
+            found.append((order, start + value))
+    return found

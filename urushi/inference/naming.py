@@ -1,0 +1,114 @@
+"""What restored pictures are called, so that the same command finds them again."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from urushi.image import SUPPORTED_SUFFIXES
+
+__all__ = ["Found", "real", "results_among", "target_names", "with_suffix"]
+
+# For a source whose name tells no format: loses nothing.
+_FALLBACK_SUFFIX = ".png"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A source, where it goes inside the output folder, and whether it was named itself."""
+
+    source: Path
+    inside: Path
+    named: bool
+    problem: str = ""
+
+
+def real(path: Path) -> Path:
+    """The path without links; of one that leads in a circle, as far as it can be followed."""
+    return Path(os.path.realpath(path))
+
+
+def with_suffix(path: Path, suffix: str | None) -> Path:
+    """The name with a suffix of a format; its own where that says the same format already.
+
+    Args:
+        path: of a source, or its name.
+        suffix: of `SUPPORTED_SUFFIXES`; None keeps the source's format, as far as its name tells.
+    """
+    own = path.suffix.lower()
+    if suffix is None:
+        suffix = own if own in SUPPORTED_SUFFIXES else _FALLBACK_SUFFIX
+    same = SUPPORTED_SUFFIXES.get(own) == SUPPORTED_SUFFIXES[suffix]
+    return path if same else path.with_suffix(suffix)
+
+
+def target_names(folder: Path, items: Sequence[Found], suffix: str | None) -> list[Path]:
+    """Names below `folder`, in the order of `items`.
+
+    Where two would differ by their former suffix alone, they keep it: `a_jpg.png`, or `a.jpg.png`
+    where that is taken, too. Those of one name and one suffix get one target, which the caller
+    refuses.
+    """
+    plain = [folder / with_suffix(item.inside, suffix) for item in items]
+    shared = _sharing(plain, items)
+    taken = {
+        os.path.normcase(path) for path, shares in zip(plain, shared, strict=True) if not shares
+    }
+    targets = []
+    for path, item, shares in zip(plain, items, shared, strict=True):
+        if shares:
+            path = next(name for name in _longer(path, item) if os.path.normcase(name) not in taken)
+            taken.add(os.path.normcase(path))
+        targets.append(path)
+    return targets
+
+
+def results_among(folder: Path, items: Sequence[Found], suffix: str | None) -> dict[Path, Path]:
+    """Sources that seem to be results of others, each with the one it was made from.
+
+    They are where the output is the folder of the sources, in another format: `1.png` is what
+    `1.jpg` becomes. What was named itself is never taken for a result.
+    """
+    by_place = {real(item.source): item for item in items}
+    made: dict[Path, Path] = {}
+    plain = [folder / with_suffix(item.inside, suffix) for item in items]
+    for path, item in zip(plain, items, strict=True):
+        _note_result(path, item, by_place, made)
+    rest = [item for item in items if item.source not in made]
+    plain = [folder / with_suffix(item.inside, suffix) for item in rest]
+    for path, item, shares in zip(plain, rest, _sharing(plain, rest), strict=True):
+        if shares:
+            _note_result(next(_longer(path, item)), item, by_place, made)
+    return made
+
+
+def _note_result(
+    path: Path, item: Found, by_place: dict[Path, Found], made: dict[Path, Path]
+) -> None:
+    result = by_place.get(real(path))
+    if result is not None and result is not item and not result.named:
+        made.setdefault(result.source, item.source)
+
+
+def _sharing(plain: Sequence[Path], items: Sequence[Found]) -> list[bool]:
+    """Whether each name is that of another item, too, whose former suffix is another one."""
+    former: dict[str, list[str]] = {}
+    for path, item in zip(plain, items, strict=True):
+        former.setdefault(os.path.normcase(path), []).append(item.source.suffix)
+    counts = {name: Counter(suffixes) for name, suffixes in former.items()}
+    return [
+        len(former[key]) > 1 and max(counts[key].values()) == 1
+        for key in (os.path.normcase(path) for path in plain)
+    ]
+
+
+def _longer(path: Path, item: Found) -> Iterator[Path]:
+    """Names that keep the former suffix, the first choice first."""
+    former = item.source.suffix[1:] or "plain"
+    yield path.with_name(f"{path.stem}_{former}{path.suffix}")
+    yield path.with_name(f"{path.stem}.{former}{path.suffix}")
+    number = 2
+    while True:
+        yield path.with_name(f"{path.stem}_{former}_{number}{path.suffix}")
+        number += 1

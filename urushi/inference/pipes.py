@@ -1,0 +1,163 @@
+"""Pictures from a pipe and into one: kept in a temporary folder, since decoding needs the whole.
+
+`-` and `/dev/stdin` are this process's input, `-` and `/dev/stdout` its output; named pipes, and
+what shells make of `<(command)`, are read likewise.
+"""
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from urushi.errors import TargetError, UnreadableError
+from urushi.image import FORMATS
+from urushi.image.formats import sniff
+from urushi.inference.batch import BatchReport, FileResult
+
+__all__ = ["Pipes", "is_stdout"]
+
+_STDIN, _STDOUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
+
+
+def is_stdout(output: str | None) -> bool:
+    """Whether the restored picture goes into a pipe."""
+    return output in _STDOUT
+
+
+class Pipes:
+    """Stands in for pipes while pictures are restored; a context manager.
+
+    Args:
+        sources: as given.
+        output: as given.
+        format: suffix of the result; None keeps that of the source, which its content tells.
+
+    Attributes:
+        sources, output: files in their stead; the same where nothing is a pipe.
+
+    Raises:
+        UnreadableError: a pipe holds no picture.
+        TargetError: several pictures cannot go into one pipe, or there is no room on the way.
+    """
+
+    def __init__(self, sources: Sequence[str], output: str | None, format: str | None) -> None:
+        self._given: dict[Path, Path] = {}
+        self._folder: Path | None = None
+        self._result: Path | None = None
+        if is_stdout(output) and (len(sources) != 1 or os.path.isdir(sources[0])):
+            raise TargetError("one picture can be written to standard output: give a folder to -o")
+        if is_stdout(output) and sys.stdout.isatty():
+            raise TargetError("a picture would be written to the terminal: redirect it, or give -o")
+        try:
+            self.sources = [self._taken(source) for source in sources]
+            if output is None and self._given:
+                raise TargetError(
+                    "a picture from a pipe needs a place to go to: give -o OUT, or -o -"
+                )
+            self.output = self._prepared(format) if is_stdout(output) else output
+        except BaseException:
+            self._clear()
+            raise
+
+    def _taken(self, source: str) -> str:
+        """The file in the stead of a source that is a pipe."""
+        if source in _STDIN:
+            return str(self._read(sys.stdin.buffer, source))
+        try:
+            kind = os.stat(source).st_mode
+        except (OSError, ValueError):
+            return source
+        if not stat.S_ISFIFO(kind):
+            return source
+        with open(source, "rb") as file:
+            return str(self._read(file, source))
+
+    def _read(self, file: BinaryIO, source: str) -> Path:
+        folder = self._own_folder()
+        part = folder / "part"
+        try:
+            with part.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+            with part.open("rb") as copy:
+                head = copy.read(64)
+            format = sniff(head)
+            if not head:
+                raise UnreadableError(f"'{source}' holds nothing: pipe a picture into it.")
+            if format is None:
+                known = ", ".join(entry.title for entry in FORMATS.values())
+                raise UnreadableError(f"'{source}' holds no picture of a known format ({known}).")
+            name = "stdin" if source in _STDIN else Path(source).name
+            whole = folder / f"{name}{FORMATS[format].suffixes[0]}"
+            part.replace(whole)
+        except OSError as error:
+            raise UnreadableError(
+                f"'{source}' cannot be kept in {folder} ({error.strerror or error}): make room "
+                "there, or set TMPDIR."
+            ) from error
+        self._given[whole] = Path(source)
+        return whole
+
+    def _prepared(self, format: str | None) -> str:
+        suffix = f".{format.lower().lstrip('.')}" if format else Path(self.sources[0]).suffix
+        self._result = self._own_folder() / f"stdout{suffix or '.png'}"
+        self._given[self._result] = Path("-")
+        return str(self._result)
+
+    def _own_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="urushi-"))
+        return self._folder
+
+    def told(self, result: FileResult) -> FileResult:
+        """The result with the names that were given."""
+        words = [result.message, *result.notes]
+        for stand_in, given in self._given.items():
+            words = [text.replace(str(stand_in), str(given)) for text in words]
+        return replace(
+            result,
+            source=self._given.get(result.source, result.source),
+            target=self._given.get(result.target, result.target),
+            message=words[0],
+            notes=tuple(words[1:]),
+        )
+
+    def finish(self, report: BatchReport) -> None:
+        """Hands the restored picture on, if it goes into a pipe and was restored.
+
+        Raises:
+            TargetError: the pipe, or the disk behind it, takes no more.
+        """
+        if self._result is None or report.count("restored") != 1:
+            return
+        try:
+            with self._result.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            raise TargetError(
+                f"the picture cannot be written to standard output ({error.strerror or error})"
+            ) from error
+
+    def _clear(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> "Pipes":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._clear()
