@@ -23,6 +23,7 @@ from urushi.adapters.layers import WeightLayer, weight_layers
 from urushi.adapters.low_rank import LowRank, LowRankSettings, scale_of
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
+from urushi.backbones.claims import create_claimed
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import AdapterHeader, LoadedAdapter, base_facts
 from urushi.files.container import refuse_json_constant, write_whole
@@ -145,7 +146,7 @@ def read_peft(
         AdapterError: it is not plain LoRA, or does not fit the model.
     """
     config = _read_config(folder)
-    backbone = create_backbone(model.header.backbone, model.header.config)
+    backbone = create_claimed(model)
     layers = {layer.name: layer for layer in weight_layers(backbone)}
     pairs = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
     for name in pairs:

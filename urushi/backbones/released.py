@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
+from urushi.backbones.claims import check_claims, compare_shapes
 from urushi.errors import BackboneError, FileFormatError
 
 # In the order in which a file that has several is to be read.
@@ -67,11 +68,10 @@ def build_released(
         translated = BACKBONES[backbone].from_released(state)
     except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise _misshapen(backbone) from error
-    with torch.device("meta"):
-        # Names and shapes are compared before memory is taken for what the file only claims.
-        sketch = create_backbone(backbone, {**config, **(options or {})})
-    compare_strictly(sketch, translated, source)
-    network = create_backbone(backbone, {**config, **(options or {})})
+    whole = {**config, **(options or {})}
+    shapes = {name: tuple(tensor.shape) for name, tensor in translated.items()}
+    check_claims(backbone, whole, shapes, source)
+    network = create_backbone(backbone, whole)
     network.load_state_dict(translated)
     return network
 
@@ -194,31 +194,5 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) 
     Raises:
         BackboneError: names the first tensor that is missing, left over or misshapen.
     """
-    compare_strictly(network, state, source)
+    compare_shapes(network, {n: tuple(t.shape) for n, t in state.items()}, source)
     network.load_state_dict(state)
-
-
-def compare_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Compares names and shapes of `state` with those of `network`.
-
-    Raises:
-        BackboneError: names the first tensor that is missing, left over or misshapen.
-    """
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state]
-    surplus = [name for name in state if name not in wanted]
-    misshapen = [
-        name for name in wanted if name in state and state[name].shape != wanted[name].shape
-    ]
-    for kind, names in (("missing", missing), ("unexpected", surplus), ("misshapen", misshapen)):
-        if names:
-            name = names[0]
-            detail = (
-                f" ({tuple(state[name].shape)} instead of {tuple(wanted[name].shape)})"
-                if kind == "misshapen"
-                else ""
-            )
-            raise BackboneError(
-                f"{source} does not fit the network: {len(names)} tensors are {kind}, "
-                f"the first is {name}{detail}"
-            )

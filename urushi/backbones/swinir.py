@@ -198,7 +198,7 @@ class SwinIR(RestorationNetwork):
         self.patch_embed = nn.Sequential(OrderedDict(first))
         self.layers = nn.ModuleList()
         for depth, heads in zip(depths, num_heads, strict=True):
-            shifts = [window_size // 2 * (block % 2) for block in range(depth)]
+            shifts = (window_size // 2 * (block % 2) for block in range(depth))
             blocks = (SwinBlock(c, heads, window_size, shift, hidden) for shift in shifts)
             group = ResidualGroup(nn.Sequential(*blocks), _connection(resi_connection, c))
             self.layers.append(group)
