@@ -67,10 +67,9 @@ def load_adapter(
     config = {**header.config, "method": header.method}
     try:
         # Before memory is taken for what the file only claims.
-        sketch = sketched(
-            lambda: create_adapter(backbone, config), len(stored.tensors), stored.path.name
-        )
-        compare_shapes(sketch, {n: t.shape for n, t in stored.tensors.items()}, stored.path.name)
+        shapes = {name: array.shape for name, array in stored.tensors.items()}
+        sketch = sketched(lambda: create_adapter(backbone, config), shapes, stored.path.name)
+        compare_shapes(sketch, shapes, stored.path.name)
         adapter = create_adapter(backbone, config)
         # Copies: the network must not share memory with the arrays of the file.
         tensors = {name: torch.tensor(array) for name, array in stored.tensors.items()}

@@ -49,7 +49,7 @@ def check_claims(backbone: str, config: Mapping[str, Any], shapes: Shapes, sourc
         BackboneError: the configuration is none, or makes a network of other tensors.
     """
     _check_counts(backbone, config, len(shapes), source)
-    network = sketched(lambda: create_backbone(backbone, config), len(shapes), source)
+    network = sketched(lambda: create_backbone(backbone, config), shapes, source)
     compare_shapes(network, shapes, source)
     stored = {id(tensor) for tensor in network.state_dict(keep_vars=True).values()}
     beside = sum(b.nbytes for b in network.buffers() if id(b) not in stored)
@@ -60,24 +60,25 @@ def check_claims(backbone: str, config: Mapping[str, Any], shapes: Shapes, sourc
         )
 
 
-def sketched(build: Callable[[], T], most: int, source: str) -> T:
+def sketched(build: Callable[[], T], shapes: Shapes, source: str) -> T:
     """Build a network on the device `meta`, which has shapes and no memory.
 
     Args:
         build: makes it.
-        most: parameters it may have.
-        source: what messages call the file it is of.
+        shapes: of the tensors that a file holds for it: those that are missing can be told, and
+            no more than as many again are built.
+        source: what messages call the file.
 
     Raises:
-        BackboneError: it has more, or cannot be built.
+        BackboneError: it has far more tensors, or cannot be built.
     """
     try:
-        with _without_memory(most):
+        with _without_memory(2 * len(shapes) + 16):
             return build()
     except _TooManyError:
         raise BackboneError(
-            f"{source} claims a network of more than the {most} tensors it holds: it is damaged or "
-            "was made to exhaust memory, get it again"
+            f"{source} claims a network of far more than the {len(shapes)} tensors it holds: it is "
+            "damaged or was made to exhaust memory, get it again"
         ) from None
     except UrushiError:
         raise
@@ -120,11 +121,12 @@ def compare_shapes(network: nn.Module, shapes: Shapes, source: str) -> None:
     misshapen = [n for n in wanted if n in shapes and tuple(shapes[n]) != wanted[n]]
     for kind, names in (("missing", missing), ("unexpected", surplus), ("misshapen", misshapen)):
         if names:
-            name = names[0]
-            detail = f" ({tuple(shapes[name])} instead of {wanted[name]})"
+            name, detail = names[0], ""
+            if kind == "misshapen":
+                detail = f" ({tuple(shapes[name])} instead of {wanted[name]})"
             raise BackboneError(
                 f"{source} does not fit the network: {len(names)} tensors are {kind}, "
-                f"the first is {name[:200]}{detail if kind == 'misshapen' else ''}"
+                f"the first is {name[:200]}{detail}"
             )
 
 

@@ -117,6 +117,6 @@ def picture_channels(model: LoadedModel) -> int:
     if channels in (1, 3):
         return int(channels)
     raise EngineError(
-        f"{model.path}: this network takes pictures of {channels!r:.40} channels, and those that are "
-        "restored have 3: use a network for plain pictures"
+        f"{model.path}: this network takes pictures of {channels!r:.40} channels, and those that "
+        "are restored have 3: use a network for plain pictures"
     )
