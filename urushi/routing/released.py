@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from urushi.backbones.released import load_strictly, read_checkpoint
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.released import load_strictly
 from urushi.errors import AdapterError, BackboneError, MissingExtraError
 from urushi.files.router import ViewGeometry
 from urushi.routing.encoders import ClipEncoder
