@@ -18,8 +18,8 @@ from urushi.adapters.experts import Experts
 from urushi.adapters.guidance import Guidance
 from urushi.adapters.host import Host
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.released import load_strictly
 from urushi.errors import BackboneError
 

@@ -84,8 +84,7 @@ def choose_network(content: object, source: str) -> Chosen:
     counted = [parts for parts, tensor in tensors.items() if _is_counter(parts[-1], tensor)]
     weights = {parts: tensor for parts, tensor in tensors.items() if parts not in set(counted)}
     if not weights:
-        other = next((parts for parts in leaves if len(parts) > 1 or not tensors), None)
-        what = "no named tensors" if other is None else f"{'.'.join(other)[:100]!r}, no tensor"
+        what = "single numbers alone" if tensors else "no named tensors"
         raise FileFormatError(f"{source} holds {what}: a state dict was expected")
     groups = _groups(weights)
     group = _best(groups)

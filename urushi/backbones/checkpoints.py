@@ -205,7 +205,8 @@ def _check_packing(path: Path) -> None:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > _MOST_UNPACKED * path.stat().st_size + _SPARE_BYTES:
         raise FileFormatError(
-            f"{path} would unpack to {unpacked:,} bytes: it was made to exhaust memory, get it again"
+            f"{path} would unpack to {unpacked:,} bytes: it was made to exhaust memory, get it "
+            "again"
         )
 
 

@@ -134,8 +134,8 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:
-        # TypeError: a dtype that numpy does not have.
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        # The latter two: a dtype that numpy does not have.
         raise FileFormatError(f"{path}: not a complete int8 file ({error}): {again}") from error
     try:
         header = Int8Header.model_validate(json.loads(metadata.get(METADATA_KEY, "")))
