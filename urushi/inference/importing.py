@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.errors import BackboneError, FileFormatError, TargetError
+from urushi.errors import BackboneError, BrokenExtraError, FileFormatError, TargetError
 from urushi.files.container import stated_format
+from urushi.inference.devices import is_installed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,7 +124,10 @@ def _import_backbone(
     try:
         backbone, config, network = recognise(state, source.name, options)
     except BackboneError as error:
-        known = _by_spandrel(state, source.name)
+        try:
+            known = _by_spandrel(state, source.name)
+        except BrokenExtraError as broken:
+            raise BackboneError(f"{error}; and {broken}") from error
         if known is None:
             raise
         try:
@@ -266,11 +270,18 @@ def _import_router(
 
 
 def _by_spandrel(state: "dict[str, Tensor]", source: str) -> "tuple[str, dict[str, Tensor]] | None":
-    """What spandrel takes the tensors for, and the tensors as it names them; None without it."""
+    """What spandrel takes the tensors for, and the tensors as it names them; None without it.
+
+    Raises:
+        BrokenExtraError: it is installed and cannot be imported.
+    """
     try:
         import spandrel  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
+    except Exception as error:
+        if not is_installed("spandrel"):
+            return None
+        what = "spandrel, which knows more networks,"
+        raise BrokenExtraError(what, "spandrel", error) from error
     try:
         found = spandrel.MAIN_REGISTRY.load(dict(state))
     except Exception:
