@@ -15,7 +15,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from urushi.errors import UrushiError
 from urushi.yaml_text import YAMLTextError, parse_yaml, read_yaml
 
-__all__ = ["Settings", "nearest", "parse_settings", "read_settings", "set_values", "shown"]
+__all__ = [
+    "Settings",
+    "names_file",
+    "nearest",
+    "parse_settings",
+    "read_settings",
+    "set_values",
+    "shown",
+]
 
 _LONGEST_NAME = 1000
 _MOST_PARENTS = 20
@@ -36,6 +44,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
     close = get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path is that of a file; a text that no file can be called is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def shown(value: object) -> str:
