@@ -144,5 +144,5 @@ def create_backbone(name: str, config: Mapping[str, object]) -> RestorationNetwo
         # A wrong or missing keyword: the constructor's own words name it.
         reason = str(error).replace(f"{BACKBONES[name].build.__name__}.__init__() ", "")
         raise BackboneError(
-            f"backbone {name!r} cannot be built from {dict(config)}: {reason}"
+            f"backbone {name!r} cannot be built from {str(dict(config))[:300]}: {reason[:200]}"
         ) from error
