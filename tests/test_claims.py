@@ -11,7 +11,7 @@ from engine_support import EXAMPLE, write_tiny
 
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.claims import check_claims, create_claimed
+from urushi.backbones.claims import check_claims, create_claimed, without_memory
 from urushi.errors import AdapterError, BackboneError, FileFormatError, UrushiError
 from urushi.files.adapter import LoadedAdapter
 from urushi.files.model import ModelHeader, read_model, write_model
@@ -25,7 +25,7 @@ MOST_BYTES = 8_000_000
 
 
 def shapes_of(backbone: str) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
+    with without_memory():
         network = create_backbone(backbone, BACKBONES[backbone].example)
     return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
@@ -85,15 +85,13 @@ def test_a_model_that_claims_many_blocks_is_refused_before_it_is_built(tmp_path)
             create_claimed(read_model(tmp_path / "claims.safetensors"))
 
 
-def test_what_is_kept_beside_the_weights_is_bounded():
+def test_what_is_kept_beside_the_weights_is_bounded(monkeypatch):
     # The index of a window's pairs grows by the fourth power of its side, the table by the second.
-    window = 96
-    config = {**BACKBONES["swinir"].example, "window_size": window}
-    with torch.device("meta"):
-        network = create_backbone("swinir", config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    monkeypatch.setattr("urushi.backbones.claims._MOST_BYTES_BESIDE", 1000)
     with pytest.raises(BackboneError, match="bytes beside its weights"):
-        check_claims("swinir", config, shapes, "a.safetensors")
+        check_claims("swinir", BACKBONES["swinir"].example, shapes_of("swinir"), "a.safetensors")
+    with pytest.raises(BackboneError, match="window_size 10000"):
+        create_backbone("swinir", {**BACKBONES["swinir"].example, "window_size": 10000})
 
 
 @pytest.mark.parametrize(

@@ -13,23 +13,38 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.errors import BackboneError, UrushiError
 from urushi.files.model import LoadedModel
 
-__all__ = ["check_claims", "compare_shapes", "create_claimed", "sketched"]
+__all__ = ["check_claims", "compare_shapes", "create_claimed", "sketched", "without_memory"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 T = TypeVar("T", bound=nn.Module)
 
+_RANDOM = (torch.Tensor.normal_, torch.Tensor.uniform_, nn.init.normal_, nn.init.uniform_)
 # What a network keeps that follows from its configuration, such as the indices of windows.
-_MOST_BYTES_BESIDE = 512_000_000
+_MOST_BYTES_BESIDE = 2_000_000_000
 # Whatever constructors make of numbers that nobody would give them.
 _ILL_FORMED = (
     RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError,
     AssertionError, MemoryError,
 )  # fmt: skip
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random numbers, which shapes do not need.
+
+    Torch imports its compiler for some of them on `meta`, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class _TooManyError(Exception):
@@ -73,7 +88,7 @@ def sketched(build: Callable[[], T], shapes: Shapes, source: str) -> T:
         BackboneError: it has far more tensors, or cannot be built.
     """
     try:
-        with _without_memory(2 * len(shapes) + 16):
+        with without_memory(2 * len(shapes) + 16):
             return build()
     except _TooManyError:
         raise BackboneError(
@@ -90,7 +105,7 @@ def sketched(build: Callable[[], T], shapes: Shapes, source: str) -> T:
 
 
 @contextmanager
-def _without_memory(most: int) -> Iterator[None]:
+def without_memory(most: int = 100_000) -> Iterator[None]:
     """What this thread builds meanwhile takes no memory, and has at most so many parameters."""
     thread, count = threading.get_ident(), 0
 
@@ -103,7 +118,7 @@ def _without_memory(most: int) -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(register)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             yield
     finally:
         handle.remove()

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-import torch
-
 from urushi.backbones import BACKBONES, create_backbone
+from urushi.backbones.claims import without_memory
 
 __all__ = ["Likeness", "likenesses"]
 
@@ -28,7 +27,7 @@ def likenesses(names: Iterable[str]) -> list[Likeness]:
 def _kinds() -> dict[str, set[str]]:
     """Names of the tensors of each backbone's example, numbers left out."""
     kinds = {}
-    with torch.device("meta"):
+    with without_memory():
         for backbone, entry in BACKBONES.items():
             names = create_backbone(backbone, entry.example).state_dict()
             kinds[backbone] = {_kind_of(name) for name in names}
