@@ -15,8 +15,9 @@ from urushi.errors import brief
 
 __all__ = ["YAMLTextError", "parse_yaml", "read_yaml"]
 
-_LARGEST_FILE = 1_000_000
-_MOST_VALUES = 100_000
+# PyYAML reads some ten thousand values in a second; recipes have hundreds.
+_LARGEST_FILE = 256_000
+_MOST_VALUES = 20_000
 _MOST_DEPTH = 40
 _LONGEST_NUMBER = 100
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -61,7 +62,7 @@ _Loader.add_implicit_resolver(_NUMBERS[1], re.compile(f"^(?:{_FLOAT})$"), list("
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file of at most a megabyte.
+    """Read a YAML file of at most 256 kB.
 
     Raises:
         OSError: it cannot be read.
