@@ -5,6 +5,7 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,7 @@ def test_every_option_changes_nothing_or_is_refused_by_its_name(model, folder, n
 
 
 def test_what_begins_as_minor_components_is_plain_lora_in_the_end(tmp_path):
-    config = BACKBONES["swinir"].example
+    config: Any = BACKBONES["swinir"].example
     torch.manual_seed(0)
     network = create_backbone("swinir", config).eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
@@ -100,7 +101,7 @@ def test_what_begins_as_minor_components_is_plain_lora_in_the_end(tmp_path):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_peft_runs_what_is_exported_of_every_backbone(tmp_path, backbone):
-    config = dict(BACKBONES[backbone].example)
+    config: Any = dict(BACKBONES[backbone].example)
     torch.manual_seed(0)
     network = create_backbone(backbone, config).eval()
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
@@ -122,7 +123,7 @@ def test_peft_runs_what_is_exported_of_every_backbone(tmp_path, backbone):
 
 
 def test_projections_in_one_weight_are_refused_by_name(tmp_path):
-    config = dict(BACKBONES["ipt"].example)
+    config: Any = dict(BACKBONES["ipt"].example)
     network = create_backbone("ipt", config)
     tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone="ipt", config=config))
@@ -141,7 +142,7 @@ def test_names_that_are_patterns_of_others_are_escaped():
     facts = {"alpha_pattern": pattern, "lora_alpha": default}
     assert {name: _alpha(facts, name, Path()) for name in ranks} == ranks
     for name, rank in ranks.items():
-        assert pattern[peft.utils.other.get_pattern_key(pattern.keys(), name)] == rank
+        assert pattern[peft.utils.other.get_pattern_key(list(pattern), name)] == rank
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16", "float64"])

@@ -94,8 +94,9 @@ def working_memory(header: ModelHeader, engine: str, precision: Precision) -> fl
     if header.backbone == "edt" and not _enlarges(header) and header.config.get("downsample", True):
         key, cost = _EDT_ENDS
     width = header.config.get(key)
-    known = isinstance(width, int) and 0 < width <= _LARGEST_WIDTH
-    channels = width if known else _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    channels = _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    if isinstance(width, int) and 0 < width <= _LARGEST_WIDTH:
+        channels = width
     return channels * cost * _BYTES_PER_WIDTH[engine, precision]
 
 
