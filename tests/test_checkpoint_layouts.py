@@ -112,7 +112,7 @@ def test_a_plain_file_has_no_notes(tmp_path, net):
 
 def test_a_mapping_that_holds_itself_ends(tmp_path, net):
     content = {"params": dict(net)}
-    content["again"] = content  # pyright: ignore[reportArgumentType]
+    content["again"] = content
     torch.save(content, tmp_path / "a.pth")
     assert read_checkpoint(tmp_path / "a.pth").keys() == net.keys()
 

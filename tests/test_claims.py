@@ -2,6 +2,7 @@
 
 import tracemalloc
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ def test_no_setting_builds_what_the_tensors_do_not_hold(backbone):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_numbers_of_layers_are_bounded_by_the_tensors(backbone):
-    example, shapes = dict(BACKBONES[backbone].example), shapes_of(backbone)
+    example: Any = dict(BACKBONES[backbone].example)
+    shapes = shapes_of(backbone)
     assert BACKBONES[backbone].counts
     for name in BACKBONES[backbone].counts:
         many = [MANY for _ in example[name]] if isinstance(example.get(name), list) else MANY
@@ -72,7 +74,10 @@ def test_numbers_of_layers_are_bounded_by_the_tensors(backbone):
 
 def test_a_model_that_claims_many_blocks_is_refused_before_it_is_built(tmp_path):
     model = read_model(write_tiny(tmp_path / "a.safetensors"))
-    for change in ({"middle_blk_num": 100_000}, {"enc_blk_nums": [1] * 5000}, {"width": 1 << 20}):
+    changes: list[Any] = [
+        {"middle_blk_num": 100_000}, {"enc_blk_nums": [1] * 5000}, {"width": 1 << 20},
+    ]  # fmt: skip
+    for change in changes:
         header = ModelHeader(backbone="nafnet", config={**EXAMPLE, **change})
         write_model(tmp_path / "claims.safetensors", model.tensors, header)
 

@@ -3,6 +3,7 @@
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -172,7 +173,7 @@ def test_the_graph_of_an_old_file_is_compared_once(copied, monkeypatch):
     monkeypatch.setattr(graph_trust, "_compared", set())
     monkeypatch.setattr("urushi.inference.engines.openvino_engine.trusted_graph", counted)
     for _ in range(2):
-        create_engine(read_model(copied), engine="openvino").run(batch())
+        create_engine(read_model(copied), engine="openvino").run(batch(16, 24))
     assert len(calls) == 1
 
 
@@ -193,6 +194,7 @@ def test_a_graph_too_large_for_one_is_not_read(copied, monkeypatch):
 def test_widths_that_no_network_has_do_not_end_the_choice_of_tiles(copied):
     from urushi.inference.engines.base import working_memory
 
-    for width in (10**400, -1, 0, "x", None, [1]):
+    widths: list[Any] = [10**400, -1, 0, "x", None, [1]]
+    for width in widths:
         header = ModelHeader(backbone="nafnet", config={"width": width})
         assert 0 < working_memory(header, "openvino", "float32") < 1e6
