@@ -78,7 +78,7 @@ def test_a_model_that_claims_many_blocks_is_refused_before_it_is_built(tmp_path)
         {"middle_blk_num": 100_000}, {"enc_blk_nums": [1] * 5000}, {"width": 1 << 20},
     ]  # fmt: skip
     for change in changes:
-        header = ModelHeader(backbone="nafnet", config={**EXAMPLE, **change})
+        header = ModelHeader(backbone="nafnet", config=dict[str, Any](EXAMPLE) | change)
         write_model(tmp_path / "claims.safetensors", model.tensors, header)
 
         def run() -> None:
