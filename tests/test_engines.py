@@ -17,7 +17,14 @@ from urushi.errors import (
     MissingExtraError,
     OutOfMemoryError,
 )
-from urushi.files.model import LoadedModel, ModelHeader, graph_path, read_model, write_model
+from urushi.files.model import (
+    LoadedModel,
+    ModelHeader,
+    graph_path,
+    hash_of_graph,
+    read_model,
+    write_model,
+)
 from urushi.inference.engines import create_engine
 from urushi.inference.engines.base import working_memory
 from urushi.inference.engines.torch_engine import TorchEngine
@@ -37,6 +44,10 @@ def model(tmp_path_factory) -> LoadedModel:
         path,
     )
     return read_model(path)
+
+
+def test_export_names_the_graph_in_the_model_file(model):
+    assert model.header.graph_hash == hash_of_graph(graph_path(model.path).read_bytes())
 
 
 @pytest.mark.parametrize("size", [(4, 12), (28, 36), (132, 260)])

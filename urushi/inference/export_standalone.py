@@ -14,8 +14,8 @@ from urushi.errors import BackboneError, FileFormatError, UrushiError
 from urushi.files.model import LoadedModel, architecture_hash
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.devices import is_installed
+from urushi.inference.engines.graph_trust import ARCHITECTURE_KEY
 from urushi.inference.engines.openvino_engine import (
-    ARCHITECTURE_KEY,
     IMAGE_INPUT,
     openvino_core,
 )

@@ -36,6 +36,7 @@ _EDT_ENDS = ("num_feat", 1.4)
 # The default width where a configuration names none.
 _DEFAULT_WIDTHS = {"dim": 48, "embed_dim": 180, "n_feats": 64, "num_feat": 32}
 _UNKNOWN_WIDTH = 64
+_LARGEST_WIDTH = 1 << 16
 _CHANNELS = ("img_channel", "inp_channels", "in_chans")
 
 
@@ -93,7 +94,9 @@ def working_memory(header: ModelHeader, engine: str, precision: Precision) -> fl
     if header.backbone == "edt" and not _enlarges(header) and header.config.get("downsample", True):
         key, cost = _EDT_ENDS
     width = header.config.get(key)
-    channels = width if isinstance(width, int) else _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    channels = _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    if isinstance(width, int) and 0 < width <= _LARGEST_WIDTH:
+        channels = width
     return channels * cost * _BYTES_PER_WIDTH[engine, precision]
 
 
@@ -115,6 +118,6 @@ def picture_channels(model: LoadedModel) -> int:
     if channels in (1, 3):
         return int(channels)
     raise EngineError(
-        f"{model.path}: this network takes pictures of {channels} channels, and those that are "
-        "restored have 3: use a network for plain pictures"
+        f"{model.path}: this network takes pictures of {channels!r:.40} channels, and those that "
+        "are restored have 3: use a network for plain pictures"
     )

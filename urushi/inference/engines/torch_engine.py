@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from urushi.backbones import RestorationNetwork, create_backbone
+from urushi.backbones import RestorationNetwork
+from urushi.backbones.claims import create_claimed
 from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapters import AppliedAdapter
@@ -151,7 +152,7 @@ def build_network(model: LoadedModel) -> RestorationNetwork:
         FileFormatError: the weights do not fit the configuration in the file.
     """
     try:
-        network = create_backbone(model.header.backbone, model.header.config)
+        network = create_claimed(model)
         # Copies: the engine must not share memory with the arrays of the file.
         weights = {name: torch.tensor(array) for name, array in model.tensors.items()}
         network.load_state_dict(weights, strict=True)
