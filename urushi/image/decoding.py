@@ -4,12 +4,9 @@ Most pictures stream through a few rows. Some are decoded whole, into many bytes
 file of 38 bytes can ask for gigabytes.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from urushi.errors import TooLargeError
-
-if TYPE_CHECKING:
-    from urushi.image.info import PictureInfo
 
 __all__ = ["check_memory", "decoding_bytes", "memory_ran_out"]
 
@@ -24,11 +21,11 @@ _SHORTAGE = ("out of memory", "unable to allocate", "cannot allocate", "insuffic
              "memory allocation", "malloc")  # fmt: skip
 
 
-def decoding_bytes(info: "PictureInfo", image: Any) -> int:
+def decoding_bytes(info: Any, image: Any) -> int:
     """Bytes that decoding a picture holds at once; 0 where it streams.
 
     Args:
-        info: what the file holds.
+        info: what the file holds, a `PictureInfo`.
         image: the libvips image of its header.
     """
     fields = set(image.get_fields())
@@ -44,11 +41,11 @@ def decoding_bytes(info: "PictureInfo", image: Any) -> int:
     return 0
 
 
-def check_memory(info: "PictureInfo", image: Any, size: int, max_pixels: int) -> None:
+def check_memory(info: Any, image: Any, size: int, max_pixels: int) -> None:
     """Refuses what takes far more memory than its file makes likely.
 
     Args:
-        info: what the file holds.
+        info: what the file holds, a `PictureInfo`.
         image: the libvips image of its header.
         size: of the file, in bytes.
         max_pixels: the limit of pixels, taken as bytes here, if it is more than a gibibyte.

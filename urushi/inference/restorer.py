@@ -164,6 +164,7 @@ class Restorer:
             tile = max(tile // 64 * 64, self._smallest)
             if 2 * overlap > tile:
                 tile = _tile_for(overlap, affordable, engine.device)
+                tile = math.ceil(tile / multiple) * multiple
             if wide:
                 self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
         if tile < multiple:
