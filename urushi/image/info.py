@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
-from urushi.image.formats import FORMATS, sniff
 from urushi.image.decoding import check_memory, memory_ran_out
+from urushi.image.formats import FORMATS, sniff
 from urushi.image.libvips import open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
 
