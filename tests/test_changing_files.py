@@ -305,7 +305,7 @@ def test_a_wide_overlap_does_not_lift_the_bound_of_memory():
     assert Restorer.from_engine(engine, overlap=250, memory_limit=limit).tile >= 500
     from urushi.errors import EngineError
 
-    with pytest.raises(EngineError, match=r"overlap is 1000 pixels.*at most 300"):
+    with pytest.raises(EngineError, match=r"overlap is 1000 pixels.*allows 300"):
         Restorer.from_engine(engine, overlap=1000, memory_limit=limit)
 
 

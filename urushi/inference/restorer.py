@@ -379,10 +379,10 @@ def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> 
 def _tile_for(overlap: int, affordable: int, device: str) -> int:
     """The tile that a wide overlap needs, where memory allows so large a one."""
     if (2 * overlap) ** 2 > affordable:
+        most = math.isqrt(affordable) // 2
         raise EngineError(
-            f"overlap is {overlap} pixels, which needs tiles of {2 * overlap}, and the memory that "
-            f"{device} may take allows {math.isqrt(affordable)}: give an overlap of at most "
-            f"{math.isqrt(affordable) // 2}, or a tile or memory limit of your own"
+            f"overlap is {overlap} pixels, and the memory that {device} may take allows {most}: give "
+            "a smaller one, or a tile or memory limit of your own"
         )
     return 2 * overlap
 
