@@ -164,7 +164,7 @@ class Restorer:
             # Steps of 64, so that the result does not depend on every byte that is free.
             tile = max(tile // 64 * 64, self._smallest)
             if 2 * overlap > tile:
-                tile = _tile_for(overlap, affordable, engine.device)
+                tile = _tile_for(overlap, affordable, engine.device, multiple)
             if wide:
                 self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
         if tile < multiple:
@@ -394,15 +394,15 @@ def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> 
         raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
 
 
-def _tile_for(overlap: int, affordable: int, device: str) -> int:
+def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
     """The tile that a wide overlap needs, where memory allows so large a one."""
-    if (2 * overlap) ** 2 > affordable:
+    most = math.isqrt(affordable) // 2
+    if overlap > most:
         raise EngineError(
-            f"overlap is {overlap} pixels, which needs tiles of {2 * overlap}, and the memory that "
-            f"{device} may take allows {math.isqrt(affordable)}: give an overlap of at most "
-            f"{math.isqrt(affordable) // 2}, or a tile or memory limit of your own"
+            f"overlap is {overlap} pixels, and the memory for {device} allows {most}: give a "
+            "smaller one, or a tile or memory limit of your own"
         )
-    return 2 * overlap
+    return math.ceil(2 * overlap / multiple) * multiple
 
 
 def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
