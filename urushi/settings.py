@@ -137,7 +137,7 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
                 place = place.setdefault(name, {})
             if not isinstance(place, dict | list):
                 raise error(f"{key} cannot be set: {name} is a value, not a group of keys")
-        where = _index(place, last, key, error) if isinstance(place, list) else last
+        where: Any = _index(place, last, key, error) if isinstance(place, list) else last
         try:
             place[where] = parse_yaml(value)
         except YAMLTextError as reason:
