@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from urushi.app.options import Adapters, Json, Model, require
-from urushi.app.output import Output, examples, size_text
+from urushi.app.output import Output, complain, examples, size_text
 
 __all__ = ["EPILOG", "export"]
 
 EPILOG = examples(
     "urushi export mine.safetensors",
-    "urushi export mine.safetensors -o mine.onnx --adapter rain.safetensors",
+    "urushi export mine.safetensors -o mine-rain.onnx --adapter rain.safetensors",
     "urushi export mine.safetensors --precision int8 --clean photos/",
     "urushi export adapter.safetensors --merged whole.safetensors",
     "urushi export adapter.safetensors --peft folder/",
@@ -125,7 +125,11 @@ def _export_standalone(out: Output, model: str, target: Path, adapters: list[str
     made = export_standalone(read_model(find_model(model)), target, applied)
     size = target.stat().st_size
     out.say(f"ONNX: {target} ({size_text(size)})")
-    out.say(f"gives what torch gives at three odd sizes, run by {made.checked_with}")
+    out.say(
+        f"gives what torch gives at three odd sizes, run by {' and by '.join(made.checked_with)}"
+    )
+    for note in made.notes:
+        complain(f"note: {note}")
     if out.json:
         out.document({**made._asdict(), "onnx": str(target), "path": model, "size": size})
 
