@@ -34,6 +34,9 @@ __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
 AUTO, NONE = "auto", "none"
 _KEPT = 3
+IN_FLOAT32 = (
+    "int8 is measured for the base alone: with an expert this picture was restored in float32"
+)
 
 Route = tuple[tuple[str, float], ...]
 
@@ -122,7 +125,8 @@ class AutoRestorer(MadeAnew):
             less often right.
         kept: engines that are kept ready, at least 1.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
-            compile, memory_limit.
+            compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
+            pictures that get an expert in float32, with a note.
 
     Raises:
         UrushiError: a file or an option cannot be used.
@@ -325,6 +329,7 @@ class AutoRestorer(MadeAnew):
         ready = next(reversed(self._ready.values()), None) or self.restorer(Choice((), ""))
         return {
             **ready.describe(),
+            **({"precision": "int8"} if self._options.get("precision") == "int8" else {}),
             "adapters": [adapter.describe() for adapter in self.adapters],
             "router": self.members.router.name,
             "classes": list(self.classes),
@@ -345,11 +350,27 @@ class AutoRestorer(MadeAnew):
     def _made(self, route: Route) -> Restorer:
         found = [(self.members.experts[name], weight) for name, weight in route]
         adapters = [(member.adapter, member.strength * weight) for member, weight in found]
+        options, exact = self._options, _beside_int8(self._options)
+        if (adapters or self.members.guidance is not None) and exact is not None:
+            options = exact
+        made = self._opened(adapters, options)
+        if options is exact:
+            made.standing = (IN_FLOAT32,)
+        return made
+
+    def _opened(self, adapters: list[tuple[Any, float]], options: dict[str, Any]) -> Restorer:
         if self.members.guidance is None:
-            return Restorer(self.base, adapters=adapters, **self._options)
+            return Restorer(self.base, adapters=adapters, **options)
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
         beside = [AppliedAdapter(*adapter) for adapter in adapters]
-        return guided_restorer(self.base, guidance, beside, **self._options)
+        return guided_restorer(self.base, guidance, beside, **options)
+
+
+def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:
+    """Options for routes that int8 cannot run; None where it was not asked for."""
+    if options.get("precision") != "int8":
+        return None
+    return {**options, "precision": "float32"}
 
 
 def _found(source: str | Path | None) -> Path:

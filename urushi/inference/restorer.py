@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
-from urushi.files.adapter import LoadedAdapter
 from urushi.files.model import LoadedModel, read_model
-from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
 from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.processes import MadeAnew
+from urushi.inference.result_checks import problem_in_int8, problem_of
 from urushi.inference.tile_sizes import (
     check_options,
     choose_tiles,
     sees_widely,
 )
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
-from urushi.inference.zoo import find_adapter, find_model
+from urushi.inference.zoo import find_model
 
 __all__ = ["Restorer"]
 
@@ -100,9 +100,9 @@ class Restorer(MadeAnew):
         tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
         found = model if isinstance(model, LoadedModel) else find_model(model)
         self._make(found, adapters, options, tiles)
-        placed = found if isinstance(found, LoadedModel) else found.absolute()
+        base = found if isinstance(found, LoadedModel) else found.absolute()
         self._record(
-            model=placed, adapters=[_placed(item) for item in adapters],
+            model=base, adapters=[placed(item) for item in adapters],
             options=options, tiles=tiles, hashes=self._hashes,
         )  # fmt: skip
 
@@ -167,6 +167,8 @@ class Restorer(MadeAnew):
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
         self._picture = _Picture(engine)
+        self.standing: tuple[str, ...] = ()
+        """Notes that every picture gets."""
         self._float32: Engine | None = None
         # Set when memory ran out: no tile may be longer from then on.
         self._shrunk: int | None = None
@@ -175,6 +177,15 @@ class Restorer(MadeAnew):
     def notes(self) -> list[str]:
         """Sentences about the latest picture of this thread; they go with the next one."""
         return self._picture.notes
+
+    @property
+    def _active(self) -> Engine:
+        """What restores the picture of this thread."""
+        return self._picture.engine
+
+    @_active.setter
+    def _active(self, engine: Engine) -> None:
+        self._picture.engine = engine
 
     @property
     def scale(self) -> int:
@@ -262,8 +273,8 @@ class Restorer(MadeAnew):
             UrushiError: as `restore`, and whatever `read` raises.
         """
         plan = self.plan(height, width)
-        self._picture.engine = self.engine
-        self.notes.clear()
+        self._active = self.engine
+        self.notes[:] = self.standing
         total = height * width
 
         def on_tile(finished: int) -> None:
@@ -346,10 +357,10 @@ class Restorer(MadeAnew):
                 "replace them first"
             )
         restored, problem = self._run(tile)
-        if problem and self._picture.engine is self.engine:
+        if problem and self._active is self.engine:
             if self._float32 is None:
                 self._float32 = self.engine.in_float32()
-            self._picture.engine = self._float32
+            self._active = self._float32
             logger.warning("%s gave %s, trying float32", self.engine.name, problem)
             restored, problem = self._run(tile)
         if problem:
@@ -361,18 +372,14 @@ class Restorer(MadeAnew):
 
     def _run(self, tile: np.ndarray) -> tuple[np.ndarray, str]:
         """The result and what is wrong with it, if anything."""
-        restored = self._picture.engine.run(tile[None])[0]
-        low, high = restored.min(axis=(1, 2)), restored.max(axis=(1, 2))
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            return restored, "NaN or infinite values"
-        if (low == high).all() and np.ptp(tile, axis=(1, 2)).any():
-            return restored, "a single flat colour"
-        return restored, ""
-
-
-def _placed(item: AdapterLike) -> AdapterLike:
-    """The same adapter, its file told such that another process finds it."""
-    source, *strength = item if isinstance(item, tuple) else (item,)
-    if not isinstance(source, LoadedAdapter):
-        source = find_adapter(source).absolute()
-    return (source, *strength) if strength else source
+        engine = self._active
+        restored = engine.run(tile[None])[0]
+        problem = problem_of(tile, restored)
+        if not problem and engine.precision == "int8":
+            problem = problem_in_int8(engine, tile)
+        if problem and engine.precision != "float32":
+            self.notes.append(
+                f"{engine.precision} gave {problem}: from there on this picture was restored in "
+                "float32"
+            )
+        return restored, problem
