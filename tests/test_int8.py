@@ -71,6 +71,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return -10 * np.log10(np.square(a - b, dtype=np.float64).mean())
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("size", [(12, 20), (264, 256)])
 def test_int8_is_close_to_float32(made, size):
     exact, rounded = create_engine(made, engine="openvino"), int8_engine(made)
@@ -83,6 +84,7 @@ def test_int8_is_close_to_float32(made, size):
     assert np.array_equal(found, rounded.run(images))
 
 
+@pytest.mark.processor
 def test_networks_of_grey_pictures_keep_their_ends_exact(clean, tmp_path):
     path = write_tiny(tmp_path / "grey.safetensors", img_channel=1)
     assert export_int8(path, clean, **SMALL).layers == LAYERS
@@ -132,15 +134,17 @@ def test_loading_needs_neither_nncf_nor_torch(made, tmp_path):
     assert np.array_equal(np.load(tmp_path / "restored.npy"), int8_engine(made).run(batch()))
 
 
+@pytest.mark.processor
 def test_older_processors_give_the_same(made, tmp_path, monkeypatch):
     # Without VNNI products of 8 bits are added in 16 bits, and would overflow if weights used all
     # of their range. (Where this variable has no effect, this repeats what others test.)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    for variable in ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA"):
+        monkeypatch.setenv(variable, "AVX2")
     images = batch(256, 256, 1)
     np.save(tmp_path / "batch.npy", images)
     run_watched(
         "engine = create_engine(read_model(Path(sys.argv[1])), precision='int8', threads=1)\n"
-        "engine._hint = 'f32'  # such processors have no bfloat16\n"
+        "assert engine._hint == 'f32'  # such processors have no bfloat16\n"
         "np.save(sys.argv[3], engine.run(np.load(sys.argv[2])))",
         tmp_path / "home",
         made.path,
@@ -336,6 +340,7 @@ def int8_row(model: Path) -> str:
 # --- what int8 does not do justice ---
 
 
+@pytest.mark.processor
 def test_within_its_ranges_int8_restores(made):
     image = batch(96, 128, 1)[0].transpose(1, 2, 0)
     exact, rounded = (
@@ -344,6 +349,7 @@ def test_within_its_ranges_int8_restores(made):
     assert 35 < psnr(rounded, exact) < 80
 
 
+@pytest.mark.processor
 def test_numbers_that_leave_the_ranges_are_noticed_and_told(copied):
     header, layers = read_int8(copied)
     narrow = {n: replace(r, activation=r.activation * np.float32(0.1)) for n, r in layers.items()}
