@@ -18,6 +18,7 @@ from PIL import Image
 from urushi.adapters.peft import write_peft
 from urushi.app.cli import app
 from urushi.app.output import EXIT_WELL
+from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.inference import auto, zoo
 
@@ -49,12 +50,16 @@ RUN = [e for e in examples() if not e.removeprefix("urushi ").startswith(READ_AL
 def files(tmp_path_factory) -> Path:
     """What the examples name, in small; and a zoo of tiny networks."""
     root = tmp_path_factory.mktemp("examples")
+    (root / "zoo").mkdir()
     base = read_model(write_tiny_model(root / "zoo" / "base.safetensors"))
     write_all_in_one(root / "zoo", base.path)
     here = root / "here"
-    write_pictures(here / "photos", 2)
-    write_pictures(here / "mine" / "input", 2)
-    write_pictures(here / "mine" / "target", 2)
+    for folder in ("photos", "more"):
+        write_pictures(here / folder, 2, height=132, width=140)
+    for folder in ("mine", "rainy"):
+        for part in ("input", "target"):
+            write_pictures(here / folder / part, 2)
+    write_pictures(here / "benchmark" / "rain", 1, height=96, width=80)
     write_pictures(here / "scans" / "box", 1, ".tif")
     pixels = np.rint(picture() * 255).astype(np.uint8)
     for name in ("photo.jpg", "photo.png"):
@@ -62,9 +67,10 @@ def files(tmp_path_factory) -> Path:
     for path in (root / "zoo").glob("*.safetensors"):
         shutil.copy(path, here / path.name)
     shutil.copy(base.path, here / "other.safetensors")
+    plain = {"rank": 0, "ranks": {"intro": 2, "ending": 1}}  # what PEFT can hold
     for name in ("adapter", "mine", "rain"):
-        write_random(here / f"{name}.safetensors", base)
-    write_peft(write_random(root / "peft.safetensors", base), here / "folder")
+        write_random(here / f"{name}.safetensors", base, **plain)
+    write_peft(read_adapter(here / "adapter.safetensors"), here / "folder")
     return root
 
 

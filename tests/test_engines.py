@@ -348,5 +348,5 @@ def test_words_that_nobody_knows_are_a_smaller_tile(model, monkeypatch, engine):
         raise RuntimeError("nothing goes")
 
     monkeypatch.setattr(restorer.engine, "_infer", broken)
-    with pytest.raises(EngineError, match="failed.*nothing goes"):
+    with pytest.raises(EngineError, match=r"failed.*nothing goes"):
         restorer.restore(image)
