@@ -1,7 +1,8 @@
 """AdaptIR's frequency branch without a Fourier transform: sums over waves, as matrix products.
 
-ONNX has an operation for the transform, but engines do not agree on it: OpenVINO takes it for one
-of another rank and does not say so, and ONNX Runtime's is rough. Matrix products every engine has.
+ONNX has an operation for the transform, but engines do not agree on it: OpenVINO transforms along
+another axis than is asked for and does not say so, and ONNX Runtime's is rough. Matrix products
+every engine has.
 They cost more the larger the picture: about as much as the transform at 256 x 256 pixels.
 """
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# OpenVINO's ONNX reader takes the operation DFT, one-sided, of an (N, C, H, W, 1) tensor for one of another shape, and
-# says nothing while it reads: valid models with a real Fourier transform stop later, with a message about another
-# operation, or give a result of another shape. ONNX Runtime runs the same file.
+# OpenVINO's ONNX reader does not see the input "axis" of DFT, which opset 20 has instead of an attribute: it transforms
+# along axis 1, whatever the model says, in the right shape and without a word. A one-sided transform of real numbers
+# comes out whole, with one dimension more. ONNX Runtime gives what numpy gives. Seen with torch's exporter, which writes
+# opset 20: networks with torch.fft run in OpenVINO and give other pictures, or stop at a later operation.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -19,7 +20,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 print("onnx", onnx.__version__, "onnxruntime", onnxruntime.__version__, "openvino", openvino.__version__)
 x = np.random.default_rng(0).standard_normal((1, 2, 6, 8, 1)).astype(np.float32)
-expected = np.fft.rfft(x[..., 0], axis=3).shape + (2,)
 differs = False
 for onesided in (1, 0):
     for static in (True, False):
@@ -28,7 +28,7 @@ for onesided in (1, 0):
             [helper.make_node("DFT", ["x", "", "axis"], ["y"], onesided=onesided)],
             "g",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c", "d", 2])],
             [numpy_helper.from_array(np.array(3, np.int64), "axis")],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -36,13 +36,20 @@ for onesided in (1, 0):
         data = model.SerializeToString()
         session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
         (right,) = session.run(None, {"x": x})
+        spectrum = (np.fft.rfft if onesided else np.fft.fft)(x[..., 0], axis=3)
+        wanted = np.stack([spectrum.real, spectrum.imag], axis=-1)
+        assert np.allclose(right, wanted, atol=1e-3)
         core = openvino.Core()
         try:
             graph_read = core.read_model(data)
             told = graph_read.output(0).partial_shape
             found = core.compile_model(graph_read, "CPU")({"x": x})[0]
-            same = found.shape == right.shape and np.allclose(found, right, atol=1e-4)
-            print(f"onesided={onesided} static={static}: onnxruntime {right.shape}, openvino says {told}, gives {found.shape}, same: {same}")
+            same = found.shape == wanted.shape and np.allclose(found, wanted, atol=1e-3)
+            print(f"onesided={onesided} static={static}: numpy and onnxruntime {right.shape}, openvino says {told}, gives {found.shape}, right: {same}")
+            for axis in (1, 2, 3):
+                other = np.fft.fft(x[..., 0], axis=axis)
+                if not same and found.shape == wanted.shape and np.allclose(found, np.stack([other.real, other.imag], -1), atol=1e-3):
+                    print(f"    it is the transform along axis {axis}, not 3")
             differs |= not same
         except RuntimeError as error:
             print(f"onesided={onesided} static={static}: onnxruntime {right.shape}, openvino: {' '.join(str(error).split())[-160:]}")
