@@ -59,7 +59,9 @@ def files(tmp_path_factory) -> Path:
     for folder in ("mine", "rainy"):
         for part in ("input", "target"):
             write_pictures(here / folder / part, 2)
-    write_pictures(here / "benchmark" / "rain", 1, height=96, width=80)
+    (here / "benchmark" / "rain").mkdir(parents=True)
+    other = np.random.default_rng(0).integers(0, 256, (96, 80, 3), dtype=np.uint8)
+    Image.fromarray(other).save(here / "benchmark" / "rain" / "other.png")
     write_pictures(here / "scans" / "box", 1, ".tif")
     pixels = np.rint(picture() * 255).astype(np.uint8)
     for name in ("photo.jpg", "photo.png"):
