@@ -58,10 +58,14 @@ def files(tmp_path_factory) -> Path:
         write_pictures(here / folder, 2, height=132, width=140)
     for folder in ("mine", "rainy"):
         for part in ("input", "target"):
-            write_pictures(here / folder / part, 2)
+            write_pictures(here / folder / part, 2, height=132, width=140)
     (here / "benchmark" / "rain").mkdir(parents=True)
-    other = np.random.default_rng(0).integers(0, 256, (96, 80, 3), dtype=np.uint8)
-    Image.fromarray(other).save(here / "benchmark" / "rain" / "other.png")
+    # No two alike, which is what `data check` looks for.
+    for seed, name in enumerate(
+        ("benchmark/rain/a", "rainy/input/picture0", "rainy/input/picture1")
+    ):
+        other = np.random.default_rng(seed).integers(0, 256, (132, 140, 3), dtype=np.uint8)
+        Image.fromarray(other).save(here / f"{name}.png")
     write_pictures(here / "scans" / "box", 1, ".tif")
     pixels = np.rint(picture() * 255).astype(np.uint8)
     for name in ("photo.jpg", "photo.png"):
@@ -112,7 +116,7 @@ def test_an_example_does_what_it_says(here, example):
         shutil.rmtree("folder")
     before = set(here.rglob("*"))
     result = run(*words)
-    assert result.exit_code == EXIT_WELL, result.stderr
+    assert result.exit_code == EXIT_WELL, result.output
     if "-o" in words and "--dry-run" not in words:
         target = Path(words[words.index("-o") + 1])
         assert target.exists()
