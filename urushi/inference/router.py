@@ -5,6 +5,7 @@ one of ours whose graph stands beside the file, on OpenVINO without torch.
 """
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from urushi.files.router import (
 )
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines import ENGINES
+from urushi.inference.processes import in_use
 from urushi.routing.evidence import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
 
@@ -105,6 +107,7 @@ class OpenVINOEncoder:
     def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
         from urushi.inference.engines.openvino_engine import openvino_core, read_graph
 
+        in_use("openvino")
         core = openvino_core()
         graph, _ = read_graph(core, _as_model(stored), lambda _: _compare(stored))
         options: dict[str, Any] = {
@@ -114,11 +117,14 @@ class OpenVINOEncoder:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+        self._turn = threading.Lock()
 
     def embed(self, views: Float[np.ndarray, "n 3 s s"]) -> Float[np.ndarray, "n d"]:
         """Embeddings of single views; see `EmbeddingEngine.embed`."""
+        in_use("openvino")
         try:
-            return np.concatenate([self._run(part) for part in _parts(views)])
+            with self._turn:
+                return np.concatenate([self._run(part) for part in _parts(views)])
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
             raise EngineError(f"openvino failed on the router: {message}") from error
@@ -154,6 +160,7 @@ class TorchEncoder:
     ) -> None:
         from urushi.routing.router import load_router
 
+        in_use("torch")
         self.device = device
         self.encoder = load_router(stored, clip=clip, download=download).encoder.to(device)
 
@@ -161,6 +168,7 @@ class TorchEncoder:
         """Embeddings of single views; see `EmbeddingEngine.embed`."""
         import torch
 
+        in_use("torch")
         try:
             with torch.inference_mode():
                 parts = [torch.tensor(part, device=self.device) for part in _parts(views)]

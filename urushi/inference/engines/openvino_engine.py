@@ -13,7 +13,7 @@ from jaxtyping import Float
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.int8 import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel
-from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.engines.base import Engine, Precision, runs_when_small, working_memory
 from urushi.inference.engines.graph_trust import (
     ARCHITECTURE_KEY,
     FIXED_PATCH_KEY,
@@ -24,6 +24,7 @@ from urushi.inference.engines.graph_trust import (
     trusted_graph,
 )
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
+from urushi.inference.processes import MadeAnew, in_use
 
 if TYPE_CHECKING:
     import openvino
@@ -32,6 +33,7 @@ __all__ = [
     "IMAGE_INPUT",
     "OpenVINOEngine",
     "compile_open",
+    "has_bf16",
     "import_openvino",
     "openvino_core",
     "read_graph",
@@ -45,10 +47,11 @@ _KEPT_SIZES = 2
 _DAMAGED = "{}: not a complete ONNX graph: export it again"
 _core_lock = threading.Lock()
 _the_core: Any = None
+_the_bf16: bool | None = None
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "failed to allocate")
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(MadeAnew):
     """Executes a network with OpenVINO on the CPU; see `Engine`.
 
     Args:
@@ -68,39 +71,53 @@ class OpenVINOEngine:
     def __init__(
         self, model: LoadedModel, *, precision: Precision = "float32", threads: int | None = None
     ) -> None:
+        self._record(model=model, precision=precision, threads=threads)
+        self._make(model, precision, threads)
+
+    def _make(self, model: LoadedModel, precision: Precision, threads: int | None) -> None:
         self.precision: Precision = precision
         self.bytes_per_pixel = working_memory(model.header, self.name, precision)
         self._model = model
         self._threads = threads
         self._float32: OpenVINOEngine | None = None
         self._core = openvino_core()
-        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and not has_bf16:
+        able = precision != "float32" and has_bf16(self._core)
+        if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
-        self._hint = "bf16" if has_bf16 and precision != "float32" else "f32"
+        self._hint = "bf16" if able else "f32"
         self._graph, facts = read_graph(self._core, model)
         self.size_multiple, self.scale, self.fixed_patch = facts
         if precision == "int8":
             _to_int8(self._graph, model)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        # A request serves one batch at a time.
+        self._turn = threading.Lock()
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
-        try:
-            request = self._request(batch.shape)
-            request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
-            restored = request.get_output_tensor(0).data.copy()
-        except (RuntimeError, MemoryError) as error:
+        in_use("openvino")
+        with self._turn:
+            try:
+                restored = self._infer(batch)
+            except (RuntimeError, MemoryError) as error:
+                told_so = isinstance(error, MemoryError)
+                message = " ".join(str(error).split())[:300]
+            else:
+                return self._checked(batch, restored)
+            # Outside of the handler: the traceback would keep what was allocated.
             self._requests.clear()
-            message = " ".join(str(error).split())[:300]
-            if isinstance(error, MemoryError) or any(w in message.lower() for w in _OUT_OF_MEMORY):
+            told_so = told_so or any(words in message.lower() for words in _OUT_OF_MEMORY)
+            if told_so or runs_when_small(self, batch, self._infer):
                 raise OutOfMemoryError(
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
-                ) from error
-            raise EngineError(f"openvino failed: {message}") from error
+                )
+            raise EngineError(f"openvino failed: {message}")
+
+    def _checked(self, batch: np.ndarray, restored: np.ndarray) -> np.ndarray:
+        """What the graph gave, of the shape that it should have."""
         expected = (*batch.shape[:2], *(self.scale * side for side in batch.shape[2:]))
         if restored.shape != expected:
             raise EngineError(
@@ -108,6 +125,11 @@ class OpenVINOEngine:
                 "export it again"
             )
         return restored
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        request = self._request(batch.shape)
+        request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
+        return request.get_output_tensor(0).data.copy()
 
     def in_float32(self) -> Engine:
         """Return this network in plain float32; itself if it is that."""
@@ -152,6 +174,42 @@ def openvino_core() -> Any:
         if _the_core is None:
             _the_core = import_openvino().Core()
         return _the_core
+
+
+def has_bf16(core: "openvino.Core") -> bool:
+    """Tell whether OpenVINO calculates in bfloat16 on this CPU: it says so, and does.
+
+    It asks the processor what there is, and its kernels ask oneDNN. Where the instruction set of
+    one of them is limited, by `OV_CPU_MAX_ISA` or `ONEDNN_MAX_CPU_ISA`, they do not agree, and what
+    it compiles for bfloat16 cannot run.
+    """
+    global _the_bf16
+    with _core_lock:
+        if _the_bf16 is None:
+            says = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            _the_bf16 = says and _rounds_to_bf16(core)
+        return _the_bf16
+
+
+def _rounds_to_bf16(core: "openvino.Core") -> bool:
+    import openvino
+    from openvino import opset13
+
+    channels, value = 16, np.float32(1 + 2**-9)  # bfloat16 has no such number
+    image = opset13.parameter([1, channels, 8, 8], np.float32)
+    weight = opset13.constant(np.eye(channels, dtype=np.float32)[:, :, None, None])
+    convolution = opset13.convolution(image, weight, [1, 1], [0, 0], [0, 0], [1, 1])
+    in_use("openvino")
+    try:
+        request = core.compile_model(
+            openvino.Model([convolution], [image], "trial"),
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": "bf16"},
+        ).create_infer_request()
+        request.infer([np.full((1, channels, 8, 8), value)])
+    except RuntimeError:
+        return False
+    return bool(np.all(request.get_output_tensor(0).data == 1))
 
 
 def import_openvino() -> Any:
@@ -229,9 +287,10 @@ def compile_open(
         FileFormatError: the graph is damaged or of another network.
     """
     graph, facts = _read_open(core, model)
-    able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    in_use("openvino")
+    wanted = precision == "bf16" and has_bf16(core)
     options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if able and precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if wanted else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:
