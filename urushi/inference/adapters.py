@@ -126,7 +126,10 @@ def _read(item: AdapterLike) -> AppliedAdapter:
 
 def placed(item: AdapterLike) -> AdapterLike:
     """The same adapter, its file told such that another process finds it."""
-    source, *strength = item if isinstance(item, tuple) else (item,)
-    if not isinstance(source, LoadedAdapter):
-        source = find_adapter(source).absolute()
-    return (source, *strength) if strength else source
+    if isinstance(item, tuple):
+        return _placed(item[0]), item[1]
+    return _placed(item)
+
+
+def _placed(source: str | Path | LoadedAdapter) -> Path | LoadedAdapter:
+    return source if isinstance(source, LoadedAdapter) else find_adapter(source).absolute()

@@ -90,7 +90,7 @@ def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
 def _leaves(means: np.ndarray, window: Window) -> np.ndarray:
     """`(h, w)`: where any channel lies outside."""
     low, high = window
-    return ((means < low - _TOLERANCE) | (means > high + _TOLERANCE)).any(axis=0)
+    return np.any((means < low - _TOLERANCE) | (means > high + _TOLERANCE), axis=0)
 
 
 def _means(tile: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Crops of clean pictures, and the same made worse, from which ranges for 8 bits are measured."""
 
-from dataclasses import replace
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -123,14 +123,19 @@ def _page(side: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(page)
 
 
+def _can_restore(degradation: type) -> bool:
+    """Whether it can bring what it made smaller back to its size."""
+    return "restore_size" in inspect.signature(degradation).parameters
+
+
 def _degraded(images: np.ndarray, seed: int) -> np.ndarray:
     """`(N, 3, h, w)` -> the same made worse, rounded to 8 bits."""
     from urushi.degradations import DEGRADATIONS, create_degradation
 
     common, worse = create_degradation(**_COMMON), []
-    rare = [create_degradation(name) for name in DEGRADATIONS]
     rare = [
-        replace(one, restore_size=True) if hasattr(one, "restore_size") else one for one in rare
+        create_degradation(name, **({"restore_size": True} if _can_restore(entry) else {}))
+        for name, entry in DEGRADATIONS.items()
     ]
     # Without those that make pictures smaller, which is another network's task.
     rare = [one for one in rare if _apply(one, images[0], seed).shape == images[0].shape]

@@ -7,6 +7,7 @@ networks cannot be sent to one: what they were made from is sent instead.
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from typing import Any
 
 from urushi.errors import EngineError
@@ -31,7 +32,7 @@ def in_use(package: str) -> None:
         )
 
 
-class MadeAnew:
+class MadeAnew(ABC):
     """What is pickled and copied as that from which it was made.
 
     It is made again by its first use and not on arrival: an error there would end the worker of a
@@ -43,15 +44,16 @@ class MadeAnew:
     def _record(self, **made_from: Any) -> None:
         self._made_from = made_from
 
-    def _make(self, **made_from: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _make(self, *made: Any, **made_from: Any) -> None:
+        """Makes it; given what `_record` was."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_made_from": self._made_from, "_waits": True}
 
     def __getattr__(self, name: str) -> Any:
         # Reached for what is not there, which is everything before the first use.
-        own = self.__dict__
+        own = vars(self)
         if name.startswith("__") or name in ("_made_from", "_waits") or "_waits" not in own:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _making:

@@ -117,11 +117,11 @@ def export_int8(
         scores = [_psnr(e, examples) for e in (exact, OpenVINOEngine(trial, precision="int8"))]
     finally:
         int8_path(trial.path).unlink(missing_ok=True)
-    means = [round(float(found.mean()), 3) for found in scores]
+    float32, int8 = (round(float(found.mean()), 3) for found in scores)
     worst = round(float((scores[0] - scores[1]).max()), 3)
-    facts |= {"psnr_float32": means[0], "psnr_int8": means[1], "worst": worst}
+    facts |= {"psnr_float32": float32, "psnr_int8": int8, "worst": worst}
     write_int8(target, layers, header.model_copy(update={"calibration": facts}))
-    return Int8Export(target, len(layers), *means, worst)
+    return Int8Export(target, len(layers), float32, int8, worst)
 
 
 def _measured(nncf: Any, model: LoadedModel, inputs: np.ndarray) -> dict[str, LayerRanges]:

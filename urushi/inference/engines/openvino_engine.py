@@ -202,7 +202,7 @@ def _rounds_to_bf16(core: "openvino.Core") -> bool:
     in_use("openvino")
     try:
         request = core.compile_model(
-            openvino.Model([convolution], [image], "trial"),
+            openvino.Model([convolution], [image], "trial"),  # pyright: ignore
             "CPU",
             {"INFERENCE_PRECISION_HINT": "bf16"},
         ).create_infer_request()
