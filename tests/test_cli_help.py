@@ -133,7 +133,10 @@ def test_a_reader_that_goes_away_is_no_fault():
 def test_text_of_strangers_gives_no_orders_to_the_terminal():
     assert printable("a\x1b[31mb\x07") == r"a\x1b[31mb\x07"
     assert printable("größe\n") == "größe\n"
-    assert printable("\udcff") == r"\udcff"
+    assert printable("\udcff") == "\N{REPLACEMENT CHARACTER}"
+    # What an ASCII locale makes of UTF-8.
+    assert printable("Gro\udcc3\udc9fe") == "Große"
+    assert printable("\ud83d") == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_numbers_for_people():

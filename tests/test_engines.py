@@ -17,11 +17,19 @@ from urushi.errors import (
     MissingExtraError,
     OutOfMemoryError,
 )
-from urushi.files.model import LoadedModel, ModelHeader, graph_path, read_model, write_model
+from urushi.files.model import (
+    LoadedModel,
+    ModelHeader,
+    graph_path,
+    hash_of_graph,
+    read_model,
+    write_model,
+)
 from urushi.inference.engines import create_engine
-from urushi.inference.engines.base import working_memory
+from urushi.inference.engines.base import runs_when_small, working_memory
 from urushi.inference.engines.torch_engine import TorchEngine
 from urushi.inference.export import verify_graph
+from urushi.inference.restorer import Restorer
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,11 @@ def model(tmp_path_factory) -> LoadedModel:
     return read_model(path)
 
 
+def test_export_names_the_graph_in_the_model_file(model):
+    assert model.header.graph_hash == hash_of_graph(graph_path(model.path).read_bytes())
+
+
+@pytest.mark.processor
 @pytest.mark.parametrize("size", [(4, 12), (28, 36), (132, 260)])
 def test_openvino_equals_torch(model, size):
     images = batch(*size)
@@ -96,6 +109,7 @@ def test_a_signal_is_survived_after_engines_have_gone(model, tmp_path):
     )
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_bf16_is_close_and_falls_back_to_float32(model, engine):
     full = create_engine(model, engine=engine)
@@ -246,6 +260,7 @@ def test_a_graph_that_lacks_a_branch_is_found_out(model, tmp_path):
     verify_graph(model, TorchEngine(model, device="cpu"))
 
 
+@pytest.mark.processor
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_memory_that_runs_out_is_told_and_survived(model, tmp_path, engine):
@@ -256,7 +271,7 @@ def test_memory_that_runs_out_is_told_and_survived(model, tmp_path, engine):
         "small = np.full((1, 3, 16, 16), 0.5, np.float32)\n"
         "before = engine.run(small)\n"
         "large = np.zeros((1, 3, 2400, 2400), np.float32)\n"
-        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (150 << 20),) * 2)\n"
         "try:\n"
         "    engine.run(large)\n"
@@ -277,3 +292,76 @@ def test_working_memory_grows_with_width():
     unknown = ModelHeader(backbone="other", config={})
     one, two, three = (working_memory(h, "torch", "float32") for h in (narrow, wide, unknown))
     assert 0 < one < two < three
+
+
+@pytest.mark.processor
+@pytest.mark.parametrize("variable", ["OV_CPU_MAX_ISA", "ONEDNN_MAX_CPU_ISA"])
+def test_bf16_is_there_only_where_it_calculates(model, tmp_path, monkeypatch, variable):
+    # Each limits a part of OpenVINO, and the other part goes on believing in bfloat16.
+    monkeypatch.setenv(variable, "AVX2")
+    said = run_watched(
+        "from urushi.errors import EngineError\n"
+        "model = read_model(Path(sys.argv[1]))\n"
+        "images = np.random.default_rng(0).random((1, 3, 16, 16), dtype=np.float32)\n"
+        "full = create_engine(model, engine='openvino').run(images)\n"
+        "try:\n"
+        "    half = create_engine(model, engine='openvino', precision='bf16').run(images)\n"
+        "    print(0 < np.abs(half - full).max() < 0.1)\n"
+        "except EngineError as error:\n"
+        "    print(error)",
+        tmp_path / "home",
+        model.path,
+    )
+    assert said == "True" or "no bfloat16 arithmetic" in said
+
+
+class FailsWhenLarge:
+    """An engine whose library has other words for memory that runs out."""
+
+    name, device, precision = "torch", "cpu", "float32"
+    size_multiple, fixed_patch, scale, bytes_per_pixel = 4, None, 1, 1.0
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def in_float32(self):
+        return self
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        if batch.shape[2] * batch.shape[3] > self.most:
+            raise RuntimeError("No suitable implementations found")
+        return batch
+
+
+@pytest.mark.parametrize(
+    ("most", "side", "told"), [(64 * 64, 400, True), (0, 400, False), (0, 64, False)]
+)
+def test_what_fails_when_large_alone_is_want_of_memory(most, side, told):
+    engine = FailsWhenLarge(most)
+    batch = np.zeros((1, 3, side, side), np.float32)
+    assert runs_when_small(engine, batch, engine.run) is told
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_words_that_nobody_knows_are_a_smaller_tile(model, monkeypatch, engine):
+    restorer = Restorer(model, engine=engine, device="cpu")
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    expected = restorer.restore(image)
+    infer = restorer.engine._infer
+
+    def failing(batch):
+        if batch.shape[2] * batch.shape[3] > 128 * 128:
+            raise RuntimeError("No suitable implementations found")
+        return infer(batch)
+
+    monkeypatch.setattr(restorer.engine, "_infer", failing)
+    restored = restorer.restore(image)
+    assert restorer.describe()["tile"] <= 150
+    assert restored.shape == expected.shape
+
+    def broken(batch):
+        raise RuntimeError("nothing goes")
+
+    monkeypatch.setattr(restorer.engine, "_infer", broken)
+    with pytest.raises(EngineError, match=r"failed.*nothing goes"):
+        restorer.restore(image)

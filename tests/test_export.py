@@ -1,6 +1,7 @@
 """One ONNX file for other programs: any size, adapters inside, checked before it is kept."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +10,20 @@ import pytest
 import torch
 from adapter_support import write_random
 from cli_support import picture, run
-from engine_support import run_watched
+from engine_support import run_watched, write_tiny
 from onnx import TensorProto, helper
 from scale_support import TINY
 
+from urushi.adapters.adaptir import AdaptIRSettings, FrequencyBranch
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import ModelHeader, architecture_hash, graph_path, read_model, write_model
+from urushi.inference import export_standalone as export_module
 from urushi.inference.engines.openvino_engine import openvino_core
 from urushi.inference.engines.torch_engine import TorchEngine
 from urushi.inference.export_checks import Agreement, import_onnxruntime
+from urushi.inference.export_fourier import frequency_branch
 from urushi.inference.export_frame import framed, squares
 from urushi.inference.export_standalone import export_standalone
 from urushi.inference.restorer import Restorer
@@ -58,6 +62,8 @@ def folder(tmp_path_factory):
     write_network(folder / "grey.safetensors", "swinir", {**TINY, "in_chans": 1})
     squares = write_network(folder / "squares.safetensors", "ipt", dict(BACKBONES["ipt"].example))
     write_random(folder / "branch.safetensors", squares, method="houlsby", hidden=2)
+    naf = read_model(write_tiny(folder / "naf.safetensors"))
+    write_random(folder / "spectral.safetensors", naf, method="adaptir", variant="paper")
     (folder / "out").mkdir()
     run_watched(
         "from urushi.inference.export import export_graph\n"
@@ -66,7 +72,10 @@ def folder(tmp_path_factory):
         "export_graph(folder / 'grey.safetensors')\n"
         "model, branch = (folder / f'{name}.safetensors' for name in ('squares', 'branch'))\n"
         "made = export_standalone(read_model(model), folder / 'out' / 'one.onnx', [branch])\n"
-        "assert made.adapters == ('branch.safetensors',)",
+        "assert made.adapters == ('branch.safetensors',)\n"
+        "model, branch = (folder / f'{name}.safetensors' for name in ('naf', 'spectral'))\n"
+        "made = export_standalone(read_model(model), folder / 'out' / 'naf.onnx', [branch])\n"
+        "assert made.checked_with == ('onnxruntime', 'openvino') and not made.notes, made",
         folder / "home",
         folder,
     )
@@ -103,7 +112,7 @@ def test_a_file_takes_any_size_and_batch(model, tmp_path):
 def test_onnx_runtime_runs_it(model, tmp_path):
     onnxruntime = import_onnxruntime()
     made = export_standalone(model, tmp_path / "one.onnx")
-    assert made.checked_with == "onnxruntime"
+    assert (made.checked_with, made.notes) == (("onnxruntime", "openvino"), ())
     session = onnxruntime.InferenceSession(made.path, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
     assert session.get_outputs()[0].shape == ["batch", 3, "2*height", "2*width"]
@@ -147,6 +156,57 @@ def test_squares_and_a_branch_are_part_of_the_file(folder):
         np.testing.assert_allclose(run_file(image[None])[0].clip(0, 1), expected, atol=1e-5)
     plain = Restorer(model, engine="torch", overlap=4).restore(picture(20, 12))
     assert np.abs(plain - restorer.restore(picture(20, 12))).max() > 1e-4
+
+
+def test_a_spectrum_is_summed_without_a_transform(folder):
+    path = folder / "out" / "naf.onnx"
+    assert not [node for node in onnx.load(path).graph.node if node.op_type == "DFT"]
+    run_file = opened(path)
+    session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
+    restorer = Restorer(
+        folder / "naf.safetensors", adapters=[folder / "spectral.safetensors"], engine="torch"
+    )
+    plain = Restorer(folder / "naf.safetensors", engine="torch")
+    for size in ((8, 12), (23, 31), (64, 44)):
+        image = picture(*size)
+        expected = restorer.restore(image)
+        assert np.abs(plain.restore(image) - expected).max() > 1e-3
+        np.testing.assert_allclose(run_file(image[None])[0].clip(0, 1), expected, atol=1e-4)
+        (other,) = session.run(None, {"image": image.transpose(2, 0, 1)[None].copy()})
+        np.testing.assert_allclose(other[0].transpose(1, 2, 0).clip(0, 1), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"variant": "released"}, {"fft_norm": "backward"}])
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (13, 22), (16, 9)])
+def test_sums_over_waves_are_the_transform(settings, size):
+    branch = FrequencyBranch(3, AdaptIRSettings(**settings).resolved())
+    for parameter in branch.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.manual_seed(0))
+    x = torch.randn((2, 3, *size), generator=torch.manual_seed(1))
+    torch.testing.assert_close(frequency_branch(branch, x), branch(x), atol=1e-5, rtol=1e-4)
+
+
+def test_what_one_engine_alone_runs_is_told(model, tmp_path, monkeypatch):
+    def refusing(path):
+        raise RuntimeError("an operation\nthat it lacks")
+
+    monkeypatch.setattr(export_module, "_in_openvino", refusing)
+    result = run("export", model.path, "-o", tmp_path / "one.onnx")
+    assert result.exit_code == EXIT_WELL, result.stderr
+    assert "run by onnxruntime" in result.stdout
+    assert "note: OpenVINO does not run this file" in result.stderr
+    assert "an operation that it lacks" in result.stderr
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = run("export", model.path, "-o", tmp_path / "two.onnx")
+    assert result.exit_code == EXIT_FAILED
+    assert "cannot be opened: an operation that it lacks" in result.stderr
+    assert not (tmp_path / "two.onnx").exists()
+
+
+def test_the_name_of_an_adapter_is_free(model, tmp_path):
+    adapter = write_random(tmp_path / "mine.safetensors", model)
+    made = export_standalone(model, tmp_path / "mine.onnx", [adapter])
+    assert made.path.is_file()
 
 
 # --- the frame alone ---

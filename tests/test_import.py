@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from urushi.adapters.host import Host
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
+from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
-from urushi.backbones.released import load_released, read_checkpoint
+from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
@@ -197,7 +198,7 @@ def broken(state, how):
         ("first", "nearest is nafnet, with 9.% of the names in common, .*intro.weight"),
         ("deep", "'encoders.0.99999999.beta' has a number in its name"),
         ("complex", "'encoders.1.0.conv2.weight' is of the kind torch.complex64"),
-        ("nested", "'encoders.1.0.conv2.weight' is no tensor"),
+        ("nested", "'encoders.1.0.conv2.weight.a' is no tensor"),
         ("foreign", "none of nafnet, .* has tensors with names such as 'some.thing.weight'"),
     ],
 )
@@ -267,7 +268,7 @@ def test_tensors_of_any_number_of_axes_raise_errors_for_people(tmp_path, name):
     state = released(name)
     for flat in (lambda t: t.flatten(), lambda t: t.flatten()[:1].reshape(())):
         torch.save({key: flat(value) for key, value in state.items()}, tmp_path / "a.pth")
-        with pytest.raises(BackboneError):
+        with pytest.raises((BackboneError, FileFormatError)):
             load_released(tmp_path / "a.pth", name)
 
 

@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_support import run, write_pictures
+from all_in_one_support import write_all_in_one
+from cli_support import picture, run, write_pictures
 from engine_support import batch, run_watched, write_tiny
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import DataError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.int8 import int8_path, new_header, read_int8, write_int8
-from urushi.files.model import LoadedModel, graph_path, read_model, write_model
+from urushi.files.model import LoadedModel, graph_path, name_graph, read_model, write_model
+from urushi.inference.auto import AutoRestorer
 from urushi.inference.calibration import calibration_crops
 from urushi.inference.engines import create_engine
 from urushi.inference.quantize import export_int8
+from urushi.inference.restorer import Restorer
+from urushi.inference.result_checks import telling_windows
 
 # Of the tiny network: six in each block, and those that change the resolution.
 LAYERS = 6 * 5 + 2 + 2
@@ -67,6 +71,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return -10 * np.log10(np.square(a - b, dtype=np.float64).mean())
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("size", [(12, 20), (264, 256)])
 def test_int8_is_close_to_float32(made, size):
     exact, rounded = create_engine(made, engine="openvino"), int8_engine(made)
@@ -79,6 +84,7 @@ def test_int8_is_close_to_float32(made, size):
     assert np.array_equal(found, rounded.run(images))
 
 
+@pytest.mark.processor
 def test_networks_of_grey_pictures_keep_their_ends_exact(clean, tmp_path):
     path = write_tiny(tmp_path / "grey.safetensors", img_channel=1)
     assert export_int8(path, clean, **SMALL).layers == LAYERS
@@ -128,15 +134,17 @@ def test_loading_needs_neither_nncf_nor_torch(made, tmp_path):
     assert np.array_equal(np.load(tmp_path / "restored.npy"), int8_engine(made).run(batch()))
 
 
+@pytest.mark.processor
 def test_older_processors_give_the_same(made, tmp_path, monkeypatch):
     # Without VNNI products of 8 bits are added in 16 bits, and would overflow if weights used all
     # of their range. (Where this variable has no effect, this repeats what others test.)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    for variable in ("ONEDNN_MAX_CPU_ISA", "OV_CPU_MAX_ISA"):
+        monkeypatch.setenv(variable, "AVX2")
     images = batch(256, 256, 1)
     np.save(tmp_path / "batch.npy", images)
     run_watched(
         "engine = create_engine(read_model(Path(sys.argv[1])), precision='int8', threads=1)\n"
-        "engine._hint = 'f32'  # such processors have no bfloat16\n"
+        "assert engine._hint == 'f32'  # such processors have no bfloat16\n"
         "np.save(sys.argv[3], engine.run(np.load(sys.argv[2])))",
         tmp_path / "home",
         made.path,
@@ -182,6 +190,7 @@ def other_graph(model: LoadedModel) -> None:
     graph = onnx.load(model.graph)
     graph.producer_version = "another"
     onnx.save(graph, model.graph)
+    name_graph(model.path)
 
 
 def cut(model: LoadedModel) -> None:
@@ -327,3 +336,87 @@ def int8_row(model: Path) -> str:
     result = run("inspect", model)
     assert result.exit_code == EXIT_WELL, result.stderr
     return next(line for line in result.stdout.splitlines() if line.startswith("int8 "))
+
+
+# --- what int8 does not do justice ---
+
+
+@pytest.mark.processor
+def test_within_its_ranges_int8_restores(made):
+    image = batch(96, 128, 1)[0].transpose(1, 2, 0)
+    exact, rounded = (
+        Restorer(made, engine="openvino", precision=p).restore(image) for p in ("float32", "int8")
+    )
+    assert 35 < psnr(rounded, exact) < 80
+
+
+@pytest.mark.processor
+def test_numbers_that_leave_the_ranges_are_noticed_and_told(copied):
+    header, layers = read_int8(copied)
+    narrow = {n: replace(r, activation=r.activation * np.float32(0.1)) for n, r in layers.items()}
+    write_int8(int8_path(copied.path), narrow, header)
+    image = batch(96, 128, 1)[0].transpose(1, 2, 0)
+    expected = Restorer(copied, engine="openvino").restore(image)
+    cut_off = int8_engine(copied).run(np.ascontiguousarray(image.transpose(2, 0, 1)[None]))
+    assert psnr(cut_off[0].transpose(1, 2, 0), expected) < 35
+    restorer = Restorer(copied, precision="int8")
+    assert np.array_equal(restorer.restore(image), expected)
+    (note,) = restorer.notes
+    assert "restored in float32" in note
+    restorer.restore(image)
+    assert restorer.notes == [note]  # each picture is looked at anew
+
+
+def test_windows_are_where_most_happens_and_in_every_part():
+    tile = np.full((3, 512, 832), 0.5, np.float32)
+    tile[:, 64:128, 128:192] = np.indices((64, 64)).sum(0) % 2 * 0.1  # the most change
+    tile[:, 200:250, 10:30] = 1.0  # the most contrast
+    tile[:, 400, 700] = 0.9  # elsewhere nothing but a point
+    windows = telling_windows(tile, 64)
+    assert windows.shape == (2 * 2 * 3, 3, 64, 64)
+    for top, left in ((64, 128), (192, 0), (384, 640)):
+        block = tile[:, top : top + 64, left : left + 64]
+        assert any(np.array_equal(window, block) for window in windows)
+    assert len(telling_windows(tile[:, :64, :64], 64)) == 1
+    assert telling_windows(tile[:, :20, :40], 20).shape == (2, 3, 20, 20)
+
+
+def test_experts_are_restored_in_float32_and_that_is_told(copied, tmp_path):
+    file = write_all_in_one(tmp_path, copied.path)
+    rounded, exact = (
+        AutoRestorer(file, engine="openvino", precision=p) for p in ("int8", "float32")
+    )
+    assert np.array_equal(rounded.restore(picture()), exact.restore(picture()))
+    assert rounded.last is not None
+    assert rounded.last.route
+    assert any("with an expert" in n for n in rounded.restorer(rounded.last).notes)
+    assert rounded.describe()["precision"] == "int8"
+    rounded.choose_by(threshold=1.0)
+    alone = rounded.restore(picture())
+    assert rounded.last.route == ()
+    assert np.array_equal(alone, Restorer(copied, precision="int8").restore(picture()))
+    assert rounded.restorer(rounded.last).notes == []
+
+
+def test_the_command_says_what_int8_is_for(copied, tmp_path):
+    file = write_all_in_one(tmp_path, copied.path)
+    write_pictures(tmp_path / "in", 1)
+    told = run(
+        "restore", tmp_path / "in", "-o", tmp_path / "out", "--router", file,
+        "--precision", "int8", "--json",
+    )  # fmt: skip
+    assert told.exit_code == EXIT_WELL, told.stderr
+    assert "int8 is for the base alone" in told.stderr
+    assert any("with an expert" in n for n in json.loads(told.stdout)["files"][0]["notes"])
+
+
+def test_pages_and_rare_degradations_are_measured(clean):
+    crops = calibration_crops(clean, count=80, side=64, seed=0)
+    half = len(crops.inputs) // 2
+    # Of photographs few neighbours differ by half of the range.
+    jumps = (np.abs(np.diff(crops.clean, axis=3)) > 0.5).mean(axis=(1, 2, 3))
+    assert (jumps > 0.02).sum() >= 6
+    changed = np.abs(crops.inputs[half:] - crops.clean[half:]).mean(axis=(1, 2, 3))
+    assert (changed > 0.1).sum() >= 4  # haze, rain and their like
+    again = calibration_crops(clean, count=80, side=64, seed=0)
+    np.testing.assert_array_equal(again.inputs, crops.inputs)

@@ -103,6 +103,12 @@ def test_peft_gives_the_same_output(model, picture, tmp_path, config):
             "use_rslora": True,
             "alpha_pattern": {"downs.0": 9},
         },
+        # A dot is any character there, unless it is escaped.
+        {"r": 2, "alpha_pattern": {"conv.": 32}},
+        {"r": 2, "alpha_pattern": {"encoders.0.0.conv.": 32, "downs.0$": 3}},
+        {"r": 2, "alpha_pattern": {r"encoders\.0\.0\.conv1": 32, r"^.ntro": 5}},
+        {"r": 2, "alpha_pattern": {"in.ro": 2, "0.conv.": 64, "conv.": 32}},
+        {"r": 2, "init_lora_weights": "gaussian"},
     ],
     ids=str,
 )
@@ -174,6 +180,7 @@ def test_bfloat16_is_read(model, tmp_path):
         ({**PLAIN, "layout": "loralib"}, "intro has factors of the layout loralib"),
         ({"method": "ssf"}, "method 'lora' alone, this is 'ssf'"),
     ],
+    ids=str,
 )
 def test_what_has_no_place_in_the_format_is_refused(model, tmp_path, config, words):
     with pytest.raises(AdapterError, match=words):
@@ -281,7 +288,7 @@ def test_commands(model, tmp_path):
     assert again.exit_code == EXIT_FAILED
     assert "exists" in again.stderr
     assert run(*words, "--overwrite").exit_code == EXIT_WELL
-    wrong = run("import-peft", tmp_path, "-o", tmp_path / "x.safetensors")
+    wrong = run("import-peft", tmp_path / "none", "-o", tmp_path / "x.safetensors")
     assert wrong.exit_code == EXIT_FAILED
     assert "expected a folder of PEFT" in wrong.stderr
     model_instead = run("export", model.path, "--peft", tmp_path / "p")

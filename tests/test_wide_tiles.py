@@ -6,7 +6,8 @@ from cli_support import write_tiny_model
 
 from urushi.files.adapter import write_adapter
 from urushi.files.model import read_model
-from urushi.inference.restorer import ON_CPU, WIDE_OVERLAP, WIDE_TILE, Restorer
+from urushi.inference.restorer import Restorer
+from urushi.inference.tile_sizes import ON_CPU, WIDE_OVERLAP, WIDE_TILE
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ UrushiError
 ├── DataError           a data set or benchmark is missing, damaged or mismatched
 ├── RecipeError         a recipe does not validate
 └── MissingExtraError   an optional dependency is needed; the message names the extra
+    └── BrokenExtraError    it is installed, and cannot be imported
 
 Every message names the value, what was expected and the way out, in one sentence.
 """
@@ -25,6 +26,7 @@ from difflib import get_close_matches
 __all__ = [
     "AdapterError",
     "BackboneError",
+    "BrokenExtraError",
     "DataError",
     "DegradationError",
     "EngineError",
@@ -38,6 +40,7 @@ __all__ = [
     "TooLargeError",
     "UnreadableError",
     "UrushiError",
+    "brief",
     "nearest",
 ]
 
@@ -115,3 +118,27 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
     close = get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]!r}?" if close else ""
+
+
+class BrokenExtraError(MissingExtraError):
+    """An optional dependency is needed and installed, but cannot be imported.
+
+    Args:
+        what: what was asked for, as a noun phrase.
+        extra: the extra of Urushi that brings it.
+        reason: what its import raised.
+    """
+
+    def __init__(self, what: str, extra: str, reason: BaseException) -> None:
+        UrushiError.__init__(
+            self,
+            f"{what} is installed but cannot be imported ({brief(reason)}): run  pip install "
+            f"--upgrade 'urushi[{extra}]', and  pip uninstall torchvision  where one is installed "
+            "that does not fit torch",
+        )
+        self.extra = extra
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, in a line of at most 200 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:200].rstrip(". :") or type(error).__name__

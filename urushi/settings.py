@@ -4,16 +4,30 @@ Recipes and benchmark descriptions are data from anywhere: they are validated as
 anything is used, an unknown key is an error, and nothing in them is ever executed.
 """
 
+import reprlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from urushi.errors import UrushiError, nearest
+from urushi.yaml_text import YAMLTextError, parse_yaml, read_yaml
 
-__all__ = ["Settings", "nearest", "parse_settings", "read_settings", "set_values"]
+__all__ = [
+    "Settings",
+    "names_file",
+    "parse_settings",
+    "read_settings",
+    "set_values",
+    "shown",
+]
+
+_LONGEST_NAME = 1000
+_MOST_PARENTS = 20
+_BOUNDED = reprlib.Repr()
+_BOUNDED.maxlevel, _BOUNDED.maxdict, _BOUNDED.maxlist, _BOUNDED.maxtuple = 3, 6, 8, 8
+_BOUNDED.maxstring = _BOUNDED.maxlong = _BOUNDED.maxother = 100
 
 Model = TypeVar("Model", bound="Settings")
 
@@ -22,6 +36,19 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def names_file(path: Path) -> bool:
+    """Whether a path is that of a file; a text that no file can be called is not."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shown(value: object) -> str:
+    """A value as sentences name it: its `repr`, of bounded length and depth."""
+    return _BOUNDED.repr(value)[:200]
 
 
 def read_settings(
@@ -47,7 +74,10 @@ def read_settings(
     content = _read_mapping(path, error)
     seen = {Path(path).resolve()}
     while find_parent is not None and "extends" in content:
-        parent = find_parent(str(content.pop("extends")))
+        named = content.pop("extends")
+        if not isinstance(named, str) or len(named) > _LONGEST_NAME:
+            raise error(f"{path}: extends is {shown(named)}, expected the name of another file")
+        parent = find_parent(named)
         if parent.resolve() in seen:
             raise error(f"{path} extends itself, by way of {parent}")
         seen.add(parent.resolve())
@@ -58,11 +88,11 @@ def read_settings(
 
 def _read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(Path(path))
     except OSError as reason:
         raise error(f"{path} cannot be read: {reason.strerror or reason}") from reason
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as reason:
-        raise error(f"{path} is not valid YAML: {' '.join(str(reason).split())}") from reason
+    except YAMLTextError as reason:
+        raise error(f"{path} is not valid YAML: {reason}") from reason
     if not isinstance(content, dict):
         raise error(f"{path} holds {type(content).__name__}: a mapping of keys was expected")
     return content
@@ -98,6 +128,8 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
             raise error(f"{text!r} sets nothing: expected KEY=VALUE, such as schedule.steps=1000")
         place: Any = content
         *parents, last = key.split(".")
+        if len(parents) > _MOST_PARENTS:
+            raise error(f"{shown(key)} names {len(parents)} groups within groups, which none has")
         for name in parents:
             if isinstance(place, list):
                 place = place[_index(place, name, key, error)]
@@ -105,11 +137,11 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
                 place = place.setdefault(name, {})
             if not isinstance(place, dict | list):
                 raise error(f"{key} cannot be set: {name} is a value, not a group of keys")
-        where = _index(place, last, key, error) if isinstance(place, list) else last
+        where: Any = _index(place, last, key, error) if isinstance(place, list) else last
         try:
-            place[where] = yaml.safe_load(value)
-        except yaml.YAMLError as reason:
-            raise error(f"{text!r}: {value!r} is not a YAML value") from reason
+            place[where] = parse_yaml(value)
+        except YAMLTextError as reason:
+            raise error(f"{shown(text)}: {shown(value)} is not a YAML value ({reason})") from reason
 
 
 def _index(entries: list[Any], name: str, key: str, error: type[UrushiError]) -> int:
@@ -122,7 +154,7 @@ def _index(entries: list[Any], name: str, key: str, error: type[UrushiError]) ->
 def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
     """The first problem as one sentence: where, what, and the nearest known key."""
     first = reason.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(str(part) for part in first["loc"])[:100]
     more = f" (and {reason.error_count() - 1} more)" if reason.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         group: Any = model
@@ -135,6 +167,6 @@ def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
         return f"{where} is not a known key{listed}{more}"
     if first["type"] == "missing":
         return f"{where} is missing{more}"
-    said = first["msg"].removeprefix("Value error, ")
+    said = first["msg"].removeprefix("Value error, ")[:300]
     said = f"{said[0].lower()}{said[1:]}{more}"
-    return f"{where} is {first['input']!r}: {said}" if where else said
+    return f"{where} is {shown(first['input'])}: {said}" if where else said

@@ -18,7 +18,7 @@ from urushi.adapters.branches import BranchSettings, ParallelBranches
 from urushi.adapters.layouts import from_map, grid_of, to_map
 from urushi.backbones.sites import FeedForwardSite
 
-__all__ = ["AdaptIR", "AdaptIRBranch", "AdaptIRSettings"]
+__all__ = ["AdaptIR", "AdaptIRBranch", "AdaptIRSettings", "FrequencyBranch"]
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -133,7 +133,7 @@ class AdaptIRBranch(nn.Module):
         self.down = nn.Conv2d(width, hidden, 1)
         self.norm = _BatchNorm(hidden) if config.batch_norm else None
         self.local = _LocalBranch(hidden, config)
-        self.frequency = _FrequencyBranch(hidden, config)
+        self.frequency = FrequencyBranch(hidden, config)
         self.channel = _ChannelBranch(hidden, config.channel_reduction)
         squeezed = max(hidden // config.gate_reduction, 1)
         self.channel_gate = nn.Sequential(
@@ -206,12 +206,12 @@ class _LocalBranch(nn.Module):
         return F.conv2d(x, weight, self.bias, padding=self._kernel // 2, groups=len(weight))
 
 
-class _FrequencyBranch(nn.Module):
+class FrequencyBranch(nn.Module):
     """A gain and an offset for amplitude and phase of every channel's spectrum (eq. 3 and 4)."""
 
     def __init__(self, channels: int, config: AdaptIRSettings) -> None:
         super().__init__()
-        self._norm, self._rectify = config.fft_norm, config.rectify
+        self.norm, self.rectify = config.fft_norm, config.rectify
         self.amplitude, self.phase = _Affine(channels), _Affine(channels)
         self.scale = _Affine(channels) if config.scale_layer else None
 
@@ -219,12 +219,12 @@ class _FrequencyBranch(nn.Module):
         # Half precision has Fourier transforms of powers of two only, where it has any.
         with torch.autocast(x.device.type, enabled=False):
             wide = x if x.dtype == torch.float64 else x.float()
-            spectrum = torch.fft.rfft2(wide, norm=self._norm)
+            spectrum = torch.fft.rfft2(wide, norm=self.norm)
             amplitude, phase = self.amplitude(spectrum.abs()), self.phase(spectrum.angle())
             # Not torch.polar, whose gradient is wrong where an amplitude has become negative.
             changed = torch.complex(amplitude * phase.cos(), amplitude * phase.sin())
-            result = torch.fft.irfft2(changed, s=x.shape[-2:], norm=self._norm)
-            result = result.abs() if self._rectify else result
+            result = torch.fft.irfft2(changed, s=x.shape[-2:], norm=self.norm)
+            result = result.abs() if self.rectify else result
             return (result if self.scale is None else self.scale(result)).to(x.dtype)
 
 

@@ -146,7 +146,7 @@ class ClassicMixtureSettings(BranchSettings):
         hidden: channels of each branch's bottleneck; ours, for the parameters of AdaptFormer.
     """
 
-    experts: Annotated[int, Field(ge=1)] = 3
+    experts: Annotated[int, Field(ge=1, le=1000)] = 3
     hidden: Annotated[int, Field(ge=1)] = 8
 
 

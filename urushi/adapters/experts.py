@@ -47,7 +47,7 @@ class ExpertsSettings(Settings):
             `released`: every parameter, as the released code does; `base`: nothing.
     """
 
-    count: Annotated[int, Field(ge=1)] = 3
+    count: Annotated[int, Field(ge=1, le=1000)] = 3
     expert: dict[str, Any] = {"method": "lora"}
     each: list[dict[str, Any]] = []
     depthwise: Literal["low_rank", "dense"] = "low_rank"

@@ -8,8 +8,9 @@ parameters; on grouped convolutions PEFT does something else. Neither is transla
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from urushi.adapters.layers import WeightLayer, weight_layers
 from urushi.adapters.low_rank import LowRank, LowRankSettings, scale_of
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
+from urushi.backbones.claims import create_claimed
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import AdapterHeader, LoadedAdapter, base_facts
 from urushi.files.container import refuse_json_constant, write_whole
@@ -42,8 +44,11 @@ _HARMLESS = {
     "qalora_group_size", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
 _KNOWN = {"r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora"}
-# Ways to begin that leave the base's weights alone; others (PiSSA, OLoRA, ...) change them.
-_BEGINNINGS = (True, False, "gaussian", "eva", "orthogonal")
+# Ways to begin that leave the base's weights alone: what is stored is plain LoRA in the end.
+_BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica")
+# A key of `alpha_pattern` and `rank_pattern` that is read: names, in which PEFT takes a dot for any
+# character. Regular expressions of strangers are not run: some take for ever.
+_KEY = re.compile(r"(\^?)((?:\\\.|[\w.])+)(\$?)")
 
 
 def write_peft(stored: LoadedAdapter, folder: Path) -> None:
@@ -77,9 +82,11 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
     tensors: dict[str, np.ndarray] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
+    modules = dict(backbone.named_modules())
     for key, down in adapter.down.items():
         layer = layers[key.replace("/", ".")]
         _check_layer(layer, adapter.config, stored.path)
+        _check_module(modules[layer.name], layer.name, stored.path)
         up, rank = adapter.up[key], len(down)
         first, second = down.detach().numpy(), up.detach().numpy()
         if len(layer.shape) == 4:
@@ -145,14 +152,14 @@ def read_peft(
         AdapterError: it is not plain LoRA, or does not fit the model.
     """
     config = _read_config(folder)
-    backbone = create_backbone(model.header.backbone, model.header.config)
+    backbone = create_claimed(model)
     layers = {layer.name: layer for layer in weight_layers(backbone)}
     pairs = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
     for name in pairs:
         if name not in layers:
             raise AdapterError(
-                f"{folder}: adapts {name!r}, which {model.path.name} does not have: give the model "
-                "it was trained on"
+                f"{folder}: adapts {name!r:.200}, which {model.path.name} does not have: give the "
+                "model it was trained on"
             )
     ranks = {name: len(pairs[name][0]) for name in layers if name in pairs}
     alphas = {name: _alpha(config, name, folder) for name in ranks}
@@ -203,17 +210,30 @@ def _check_layer(layer: WeightLayer, settings: LowRankSettings, source: Path) ->
         )
 
 
+def _check_module(module: nn.Module, name: str, source: Path) -> None:
+    """PEFT adds to what a layer returns: it cannot go onto one that is called in another way."""
+    if type(module).forward not in (nn.Linear.forward, nn.Conv2d.forward):
+        raise AdapterError(
+            f"{source}: {name} holds several projections in one weight, which PEFT cannot run with "
+            "LoRA: leave such layers out (rank 0 in  ranks)"
+        )
+
+
 def _with_pattern(values: Mapping[str, float | int]) -> tuple[int | float, dict[str, int | float]]:
     """The commonest value, and all of them by name where they differ.
 
     PEFT takes the first key that a layer's name ends with, so longer names come first, and none is
-    left to the default.
+    left to the default. Dots are any character there: where that makes a difference, they are
+    escaped. (Old versions of PEFT know names alone.)
     """
     plain = {n: int(value) if float(value).is_integer() else value for n, value in values.items()}
     (common, count), *_ = Counter(plain.values()).most_common(1)
     if count == len(plain):
         return common, {}
-    return common, {name: plain[name] for name in sorted(plain, key=len, reverse=True)}
+    names = sorted(plain, key=len, reverse=True)
+    if any(_first_key(names, name, Path()) != name for name in names):
+        return common, {f"^{name.replace('.', chr(92) + '.')}": plain[name] for name in names}
+    return common, {name: plain[name] for name in names}
 
 
 def _targets(backbone: nn.Module, names: Mapping[str, object]) -> list[str] | str:
@@ -230,6 +250,7 @@ def _targets(backbone: nn.Module, names: Mapping[str, object]) -> list[str] | st
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
+    _check_folder(folder)
     try:
         if path.stat().st_size > _LARGEST_CONFIG:
             raise FileFormatError(
@@ -245,12 +266,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         said = config.get("peft_type") if isinstance(config, dict) else config
         raise AdapterError(f"{path}: peft_type is {said!r:.80}, expected 'LORA': only that is read")
-    if config.get("init_lora_weights", True) not in _BEGINNINGS:
+    begun = config.get("init_lora_weights", True)
+    if not isinstance(begun, bool) and str(begun).lower() not in _BEGINNINGS:
         raise AdapterError(
-            f"{path}: init_lora_weights is {config['init_lora_weights']!r:.80}, which changes the "
-            "base's weights: convert it to plain LoRA with PEFT first"
+            f"{path}: init_lora_weights is {begun!r:.80}, which changes the base's weights or is "
+            "unknown here: convert it to plain LoRA with PEFT first"
         )
-    told = {"bias": "none", "init_lora_weights": config.get("init_lora_weights", True)}
+    told = {"bias": "none", "init_lora_weights": begun}
     for name, value in config.items():
         if name not in _HARMLESS | _KNOWN and value and told.get(name) != value:
             raise AdapterError(
@@ -259,8 +281,30 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _check_folder(folder: Path) -> None:
+    """Names what is often given in the place of such a folder."""
+    if folder.is_file():
+        raise FileFormatError(
+            f"{folder}: a file, expected a folder of PEFT with {CONFIG_NAME} and {TENSORS_NAME}: "
+            f"give its folder, {folder.parent}"
+        )
+    # PEFT writes adapters of other names than "default" into folders of their own.
+    named = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG_NAME}"))
+    if named and not (folder / CONFIG_NAME).exists():
+        raise FileFormatError(
+            f"{folder}: no {CONFIG_NAME}, but adapters in its folders {', '.join(named)[:200]}: "
+            f"give one of them, such as {folder / named[0]}"
+        )
+
+
 def _read_tensors(path: Path) -> dict[str, np.ndarray]:
     """The tensors as float32; through torch, because numpy has no bfloat16."""
+    if not path.exists() and (pickles := sorted(path.parent.glob("adapter_model*.bin"))):
+        raise FileFormatError(
+            f"{path.parent}: its tensors are in {pickles[0].name}, a pickle, which is never opened "
+            "because that can run code: write it again with  save_pretrained(FOLDER, "
+            "safe_serialization=True)"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -269,10 +313,22 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
             f"{path}: not a complete safetensors file ({error}): it is damaged, missing, or its "
             "download was cut short, get it again"
         ) from error
+    found = {}
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise FileFormatError(f"{path}: the tensor {name!r} is not of finite floats")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+        if not tensor.is_floating_point():
+            raise FileFormatError(
+                f"{path}: the tensor {name!r:.200} is of {tensor.dtype}, expected floats"
+            )
+        try:
+            found[name] = tensor.float()
+        except RuntimeError as error:
+            raise FileFormatError(
+                f"{path}: the tensor {name!r:.200} is of {tensor.dtype}, which torch cannot make "
+                "float32: write it again in that"
+            ) from error
+        if not torch.isfinite(found[name]).all():
+            raise FileFormatError(f"{path}: the tensor {name!r:.200} is not of finite floats")
+    return {name: tensor.numpy() for name, tensor in found.items()}
 
 
 def _pairs(
@@ -284,8 +340,8 @@ def _pairs(
         name, _, part = full.removeprefix(_START).rpartition(".lora_")
         if not full.startswith(_START) or part not in ("A.weight", "B.weight") or not tensor.size:
             raise AdapterError(
-                f"{folder}: the tensor {full!r} of shape {tensor.shape} is no factor of a layer: "
-                "only plain LoRA is read"
+                f"{folder}: the tensor {full!r:.200} of shape {tensor.shape} is no factor of a "
+                "layer: only plain LoRA is read"
             )
         found.setdefault(name, {})[part] = tensor
     pairs = {}
@@ -299,24 +355,33 @@ def _pairs(
 
 
 def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:
-    """The alpha of a layer, as PEFT finds it: by the first key with which its name ends."""
+    """The alpha of a layer, as PEFT finds it: by the first key that matches."""
     alpha, pattern = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
     if not isinstance(pattern, dict):
         raise AdapterError(
             f"{folder}: alpha_pattern is {pattern!r:.80}, expected names and numbers"
         )
-    for key, value in pattern.items():
-        # Regular expressions of strangers are not run: some take for ever.
-        name = key.replace(r"\.", ".").removeprefix("^")
-        if not name.replace(".", "").replace("_", "").isalnum():
-            raise AdapterError(
-                f"{folder}: alpha_pattern has the key {key!r:.80}: only names of layers are read"
-            )
-        if layer == name or (not key.startswith("^") and layer.endswith(f".{name}")):
-            alpha = value
-            break
+    key = _first_key(pattern, layer, folder)
+    alpha = alpha if key is None else pattern[key]
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e30:
+        option = "lora_alpha" if key is None else "alpha_pattern"
         raise AdapterError(
-            f"{folder}: the alpha of {layer} is {alpha!r:.80}, expected a number above 0"
+            f"{folder}: by {option} the alpha of {layer} is {alpha!r:.80}, expected a number "
+            "above 0"
         )
     return float(alpha)
+
+
+def _first_key(keys: Iterable[str], layer: str, folder: Path) -> str | None:
+    """The first key that PEFT takes for a layer: one that matches its name, or the name's end."""
+    for key in keys:
+        found = _KEY.fullmatch(key)
+        if found is None:
+            raise AdapterError(
+                f"{folder}: alpha_pattern has the key {key!r:.80}: only names of layers are read, "
+                "no other regular expressions"
+            )
+        # Single characters alone, so that matching takes no time to speak of.
+        if re.fullmatch(("" if found[1] else r"(?:.*\.)?") + found[2], layer):
+            return key
+    return None

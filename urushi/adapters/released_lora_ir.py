@@ -18,8 +18,9 @@ from urushi.adapters.experts import Experts
 from urushi.adapters.guidance import Guidance
 from urushi.adapters.host import Host
 from urushi.backbones import BACKBONES, create_backbone
+from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.network import RestorationNetwork
-from urushi.backbones.released import load_strictly, read_checkpoint
+from urushi.backbones.released import load_strictly
 from urushi.errors import BackboneError
 
 __all__ = ["LoRAIR", "load_lora_ir", "lora_ir_from"]

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from urushi.adapters import METHODS, Adapter, create_adapter
+from urushi.backbones.claims import compare_shapes, sketched
 from urushi.backbones.network import RestorationNetwork
-from urushi.errors import AdapterError
+from urushi.errors import AdapterError, BackboneError
 from urushi.files.adapter import AdapterHeader, LoadedAdapter, base_facts
 from urushi.files.model import LoadedModel
 
@@ -63,16 +64,20 @@ def load_adapter(
             f"{stored.path}: its settings name the profile {profile!r:.80}, but a finished adapter "
             "states its ranks: write it again from the training"
         )
+    config = {**header.config, "method": header.method}
     try:
-        adapter = create_adapter(backbone, {**header.config, "method": header.method})
+        # Before memory is taken for what the file only claims.
+        shapes = {name: array.shape for name, array in stored.tensors.items()}
+        sketch = sketched(lambda: create_adapter(backbone, config), shapes, stored.path.name)
+        compare_shapes(sketch, shapes, stored.path.name)
+        adapter = create_adapter(backbone, config)
         # Copies: the network must not share memory with the arrays of the file.
         tensors = {name: torch.tensor(array) for name, array in stored.tensors.items()}
         adapter.load_state_dict(tensors, strict=True)
     except AdapterError as error:
         raise AdapterError(f"{stored.path}: {error}") from error
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-        reason = lines[0][:200].rstrip(". ") if lines else "unknown"
+    except (BackboneError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300].rstrip(". ")
         raise AdapterError(
             f"{stored.path}: not a sound adapter of method {header.method!r} ({reason}): get it "
             "again, or train it again"

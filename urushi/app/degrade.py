@@ -145,14 +145,13 @@ def degrade(
 
 def _of_recipe(name: str) -> dict[str, Any]:
     """The degradation of a recipe, or the one a YAML file describes."""
-    import yaml
-
     from urushi.training.recipe import find_recipe, load_recipe
+    from urushi.yaml_text import YAMLTextError, read_yaml
 
     path = find_recipe(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        content = read_yaml(path)
+    except (OSError, YAMLTextError):
         content = None
     # A recipe has a name of its own; what makes it one is its degradation. It says what is wrong.
     if isinstance(content, dict) and "degradation" not in content and "name" in content:

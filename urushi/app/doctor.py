@@ -23,6 +23,8 @@ def doctor(model: Model = "base", adapter: Adapters = None, json: Json = False) 
         out.document(report)
     else:
         out.rows(_rows(report))
+    for note in report["notes"]:
+        complain(f"note: {note}")
     for problem in report["problems"]:
         complain(f"broken: {problem}")
     if not report["ok"]:

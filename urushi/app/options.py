@@ -169,7 +169,8 @@ Precision = Annotated[
         "--precision",
         metavar="PRECISION",
         callback=_one_of(PRECISIONS),
-        help="float32; bf16: faster, a little less exact; int8: where `urushi export` made it.",
+        help="float32; bf16: faster, a little less exact; int8: where `urushi export` made it, for "
+        "the base alone: pictures that get an expert, or that int8 changes, are done in float32.",
     ),
 ]
 Tile = Annotated[
@@ -287,9 +288,8 @@ def choose_restorer(
         )
     shipped = find_all_in_one()
     asked = router is not None or task not in (None, NONE)
-    # What ships has no int8 weights for its experts: whoever asks for int8 means the base.
     by_itself = default and shipped is not None and model is None and task is None
-    by_itself = by_itself and not adapters and precision != "int8"
+    by_itself = by_itself and not adapters
     if not asked and not by_itself:
         return make_restorer(
             model or "base", engine, device, precision, tile, overlap, threads, adapters

@@ -157,6 +157,8 @@ def restore(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
     choose_by(restorer, top_k, threshold, quick)
+    if precision == "int8" and getattr(restorer, "task", "none") != "none":
+        out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     with Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
         jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)

@@ -46,6 +46,7 @@ class Backbone:
         example: a tiny configuration, for tests and documentation.
         paper: reference.
         licence: licence of the authors' released code and weights.
+        counts: settings that say how many layers there are, or lists of such.
         from_released: translates a state dict of the released layout to our names, and leaves out
             what is no parameter.
     """
@@ -55,6 +56,7 @@ class Backbone:
     example: Mapping[str, object]
     paper: str
     licence: str
+    counts: tuple[str, ...]
     from_released: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 
@@ -65,6 +67,7 @@ BACKBONES: Mapping[str, Backbone] = {
         example={"width": 4, "enc_blk_nums": [1, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 1]},
         paper="Chen et al., Simple Baselines for Image Restoration, ECCV 2022",
         licence="MIT",
+        counts=("enc_blk_nums", "middle_blk_num", "dec_blk_nums"),
     ),
     "restormer": Backbone(
         build=restormer.Restormer,
@@ -79,6 +82,7 @@ BACKBONES: Mapping[str, Backbone] = {
         },
         paper="Zamir et al., Restormer, CVPR 2022",
         licence="Academic Public License: not commercial",
+        counts=("num_blocks", "num_refinement_blocks"),
     ),
     "swinir": Backbone(
         build=swinir.SwinIR,
@@ -86,6 +90,7 @@ BACKBONES: Mapping[str, Backbone] = {
         example={"depths": [2], "embed_dim": 8, "num_heads": [2], "window_size": 4},
         paper="Liang et al., SwinIR, ICCV workshops 2021",
         licence="Apache-2.0",
+        counts=("depths",),
         from_released=swinir_released.from_released,
     ),
     "ipt": Backbone(
@@ -101,6 +106,7 @@ BACKBONES: Mapping[str, Backbone] = {
         },
         paper="Chen et al., Pre-Trained Image Processing Transformer, CVPR 2021",
         licence="Apache-2.0",
+        counts=("num_layers",),
         from_released=ipt_released.from_released,
     ),
     "edt": Backbone(
@@ -118,6 +124,7 @@ BACKBONES: Mapping[str, Backbone] = {
         paper="Li et al., On Efficient Transformer-Based Image Pre-training for Low-Level Vision, "
         "IJCAI 2023",
         licence="none stated: all rights reserved",
+        counts=("depths", "head_depth"),
         from_released=edt_released.from_released,
     ),
 }
@@ -137,5 +144,5 @@ def create_backbone(name: str, config: Mapping[str, object]) -> RestorationNetwo
         # A wrong or missing keyword: the constructor's own words name it.
         reason = str(error).replace(f"{BACKBONES[name].build.__name__}.__init__() ", "")
         raise BackboneError(
-            f"backbone {name!r} cannot be built from {dict(config)}: {reason}"
+            f"backbone {name!r} cannot be built from {str(dict(config))[:300]}: {reason[:200]}"
         ) from error

@@ -7,7 +7,6 @@ here.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -16,16 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from urushi.backbones.edt_settings import check_connection, check_heads, check_sizes, scale_of
 from urushi.backbones.network import RestorationNetwork, mirrored
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage
-from urushi.errors import BackboneError
 
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, red, green, blue
 MASKED = -100.0  # added to what attention must not see
 SLOPE = 0.2
 RELEASED_NUM_HEADS = {60: 6, 120: 6, 180: 6, 240: 8}  # by `embed_dim`
 RELEASED_WINDOW = (6, 24)
-UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
 Map = Float[Tensor, "b h w c"]
 Maps = Float[Tensor, "b c h w"]
 Mask = Float[Tensor, "n t t"]
@@ -124,7 +122,13 @@ class _Body(nn.Module):
     """From features to features at one resolution: the part that all tasks share."""
 
     def __init__(
-        self, width: int, depths: Sequence[int], heads: Sequence[int], window: Sides, hidden: int
+        self,
+        width: int,
+        depths: Sequence[int],
+        heads: Sequence[int],
+        window: Sides,
+        hidden: int,
+        connection: str,
     ) -> None:
         super().__init__()
         self.window = window
@@ -134,7 +138,7 @@ class _Body(nn.Module):
             for depth, h in zip(depths, heads, strict=True)
         )
         self.norm = nn.LayerNorm(width)
-        self.conv_after_body = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_after_body = _connection(width, connection)
 
     def forward(self, features: Maps) -> Maps:
         x = self.patch_embed["norm"](features.permute(0, 2, 3, 1))
@@ -201,6 +205,8 @@ class EDT(RestorationNetwork):
         upsampler: how tails enlarge: `pixelshuffle`, or `pixelshuffledirect` with fewer layers.
         downsample: whether stages of heads that keep the size halve it for the body.
         image_range: by which pixels are multiplied inside.
+        resi_connection: what ends the body: `1conv` as in all released networks, or `3conv`, which
+            narrows to a quarter of the channels in between.
 
     Attributes:
         head_in_use: name of the head in use.
@@ -226,12 +232,14 @@ class EDT(RestorationNetwork):
         upsampler: str = "pixelshuffle",
         downsample: bool = True,
         image_range: float = 1.0,
+        resi_connection: str = "1conv",
     ) -> None:
         super().__init__()
         if num_heads is None and embed_dim in RELEASED_NUM_HEADS:
             num_heads = [RELEASED_NUM_HEADS[embed_dim]] * len(depths)
-        _check_sizes(num_feat, embed_dim, depths, num_heads, window_size, head_depth)
-        _check_heads(heads, head, upsampler)
+        check_sizes(num_feat, embed_dim, depths, num_heads, window_size, head_depth)
+        check_heads(heads, head, upsampler)
+        check_connection(resi_connection, embed_dim)
         assert num_heads is not None
         self.head_in_use = heads[0] if head is None else head
         self.scale = scale_of(self.head_in_use)
@@ -240,7 +248,8 @@ class EDT(RestorationNetwork):
         self._downscale = 2**head_depth if halves else 1
         rows, columns = window_size
         self.size_multiple = math.lcm(rows, columns) * self._downscale
-        self.body = _Body(embed_dim, depths, num_heads, (rows, columns), int(embed_dim * mlp_ratio))
+        hidden = int(embed_dim * mlp_ratio)
+        self.body = _Body(embed_dim, depths, num_heads, (rows, columns), hidden, resi_connection)
         widths = [num_feat * 2**stage for stage in range(head_depth + 1)]
         for name in heads:
             resamples = downsample and scale_of(name) == 1
@@ -342,57 +351,19 @@ def _tail(
     return nn.Sequential(*ups, nn.Sequential(*enlarging), nn.Conv2d(o, 3, 3, padding=1))
 
 
+def _connection(width: int, kind: str) -> nn.Module:
+    """What ends the body."""
+    if kind == "1conv":
+        return nn.Conv2d(width, width, 3, padding=1)
+    narrow = width // 4
+    return nn.Sequential(
+        nn.Conv2d(width, narrow, 3, padding=1),
+        nn.LeakyReLU(SLOPE),
+        nn.Conv2d(narrow, narrow, 1),
+        nn.LeakyReLU(SLOPE),
+        nn.Conv2d(narrow, width, 3, padding=1),
+    )
+
+
 def _half(window: Sides) -> Sides:
     return window[0] // 2, window[1] // 2
-
-
-def scale_of(head: str) -> int:
-    """How much a head of that name enlarges."""
-    return int(head[-1]) if head.startswith("sr_") else 1
-
-
-def _check_sizes(
-    num_feat: int,
-    embed_dim: int,
-    depths: Sequence[int],
-    num_heads: Sequence[int] | None,
-    window_size: Sequence[int],
-    head_depth: int,
-) -> None:
-    if min(num_feat, embed_dim, head_depth, *depths, *window_size) < 1 or not depths:
-        raise BackboneError(
-            f"num_feat {num_feat}, embed_dim {embed_dim}, depths {list(depths)}, window_size "
-            f"{list(window_size)}, head_depth {head_depth}: each must be positive, and one group "
-            "is needed at least"
-        )
-    if len(window_size) != 2:
-        raise BackboneError(f"window_size is {list(window_size)}: expected height and width")
-    if num_heads is None or len(num_heads) != len(depths):
-        raise BackboneError(
-            f"num_heads is {num_heads}: one number for each of {len(depths)} groups was expected, "
-            "with which the network was trained"
-        )
-    for heads in num_heads:
-        if heads < 1 or embed_dim % (2 * heads):
-            raise BackboneError(
-                f"num_heads {heads} does not divide half of embed_dim {embed_dim}, which is what "
-                "the windows of one direction have"
-            )
-
-
-def _check_heads(heads: Sequence[str], head: str | None, upsampler: str) -> None:
-    known = ", ".join(heads)
-    if not heads or len(set(heads)) < len(heads):
-        raise BackboneError(f"heads are [{known}]: at least one is needed, each name once")
-    for name in heads:
-        if not re.fullmatch(r"sr_x[234]|d[nr]_\w+", name):
-            raise BackboneError(
-                f"head {name!r} is unknown: names are sr_x2, sr_x3, sr_x4, dn_... and dr_..., such "
-                "as dn_g15 or dr_L"
-            )
-    if head is not None and head not in heads:
-        raise BackboneError(f"head {head!r} is unknown: this network has {known}")
-    if upsampler not in UPSAMPLERS:
-        raise BackboneError(
-            f"upsampler {upsampler!r} is unknown: expected {' or '.join(UPSAMPLERS)}"
-        )

@@ -6,14 +6,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from urushi.backbones.edt import (
-    EDT,
-    MASKED,
-    RELEASED_WINDOW,
-    UPSAMPLERS,
-    scale_of,
-    window_mask,
-)
+from urushi.backbones.edt import EDT, MASKED, RELEASED_WINDOW, window_mask
+from urushi.backbones.edt_settings import UPSAMPLERS, scale_of
 from urushi.errors import BackboneError
 
 __all__ = ["configuration_of", "from_released", "to_released"]
@@ -42,6 +36,8 @@ def configuration_of(state: Mapping[str, Tensor]) -> dict[str, object]:
     enlarging = next((name for name in heads if scale_of(name) > 1), None)
     same = next((name for name in heads if scale_of(name) == 1), None)
     plain = enlarging is None or f"tail_{enlarging}.{depth}.weight" in state
+    # Left out where it is what all released networks have: the files of those say nothing of it.
+    ends = {"resi_connection": "3conv"} if "body.conv_after_body.0.weight" in state else {}
     return {
         "num_feat": len(state[f"head_{heads[0]}.0.weight"]),
         "embed_dim": width,
@@ -52,6 +48,7 @@ def configuration_of(state: Mapping[str, Tensor]) -> dict[str, object]:
         "head_depth": depth - 1,
         "upsampler": UPSAMPLERS[0 if plain else 1],
         "downsample": same is None or f"head_{same}.1.conv_down.weight" in state,
+        **ends,
     }
 
 

@@ -1,20 +1,15 @@
 """Which network a released checkpoint is of, from the names and shapes of its tensors alone."""
 
-import re
 from collections.abc import Mapping
-from functools import cache
 
-import torch
 from torch import Tensor
 
-from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
+from urushi.backbones import BACKBONES, RestorationNetwork
+from urushi.backbones.likeness import likenesses
 from urushi.backbones.released import build_released, read_configuration
 from urushi.errors import BackboneError
 
-__all__ = ["Likeness", "likenesses", "recognise"]
-
-Likeness = tuple[str, float]
-"""A backbone, and how much the names of tensors are like its own, from 0 to 1."""
+__all__ = ["recognise"]
 
 # Below this share of equal names a guess would tell nothing.
 _LEAST_LIKENESS = 0.25
@@ -57,28 +52,3 @@ def recognise(
         f"{source} is no checkpoint of a known network; nearest is {nearest}, with {likeness:.0%} "
         f"of the names in common, but {reasons[nearest]}"
     )
-
-
-def likenesses(state: Mapping[str, Tensor]) -> list[Likeness]:
-    """How much the names are like those of each backbone, the likest first."""
-    found = {_kind_of(name) for name in state}
-    shares = [
-        (backbone, 2 * len(found & kinds) / (len(found) + len(kinds)))
-        for backbone, kinds in _kinds().items()
-    ]
-    return sorted(shares, key=lambda share: -share[1])
-
-
-@cache
-def _kinds() -> dict[str, set[str]]:
-    """Names of the tensors of each backbone's example, numbers left out."""
-    kinds = {}
-    with torch.device("meta"):
-        for backbone, entry in BACKBONES.items():
-            names = create_backbone(backbone, entry.example).state_dict()
-            kinds[backbone] = {_kind_of(name) for name in names}
-    return kinds
-
-
-def _kind_of(name: str) -> str:
-    return re.sub(r"\d+", "#", name.replace("in_proj_weight", "in_proj.weight"))

@@ -1,28 +1,17 @@
-"""The authors' released checkpoints, read without executing anything they contain."""
+"""Networks of the authors' released layouts, built with the tensors of their checkpoints."""
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
-from urushi.errors import BackboneError, FileFormatError
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.claims import check_claims, compare_shapes
+from urushi.errors import BackboneError
 
-# In the order in which a file that has several is to be read.
-WRAPPINGS = ("params_ema", "params", "state_dict", "model", "net")
-PREFIXES = ("module.", "net_g.", "net.", "model.")
-# Safetensors hold no mappings within mappings: there, wrappings are prefixes too.
-_ALL_PREFIXES = (*(f"{name}." for name in WRAPPINGS), *PREFIXES)
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_PAGES = (b"<!doctype", b"<html")
+__all__ = ["build_released", "load_released", "load_strictly", "read_configuration"]
 
 
 def load_released(path: Path | str, backbone: str, **options: object) -> RestorationNetwork:
@@ -67,11 +56,10 @@ def build_released(
         translated = BACKBONES[backbone].from_released(state)
     except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise _misshapen(backbone) from error
-    with torch.device("meta"):
-        # Names and shapes are compared before memory is taken for what the file only claims.
-        sketch = create_backbone(backbone, {**config, **(options or {})})
-    compare_strictly(sketch, translated, source)
-    network = create_backbone(backbone, {**config, **(options or {})})
+    whole = {**config, **(options or {})}
+    shapes = {name: tuple(tensor.shape) for name, tensor in translated.items()}
+    check_claims(backbone, whole, shapes, source)
+    network = create_backbone(backbone, whole)
     network.load_state_dict(translated)
     return network
 
@@ -106,119 +94,11 @@ def _misshapen(backbone: str) -> BackboneError:
     )
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a released checkpoint, wrappings and common prefixes taken off.
-
-    Args:
-        path: a file written by `torch.save`, or safetensors.
-
-    Raises:
-        FileFormatError: the file is not a checkpoint of plain, finite tensors.
-    """
-    path = Path(path)
-    content = _content(path)
-    for key in WRAPPINGS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content:
-        raise FileFormatError(f"{path} holds no named tensors: a state dict was expected")
-    state = dict(content)
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise FileFormatError(f"{path}: {name!r} is no tensor: a state dict was expected")
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
-            raise FileFormatError(
-                f"{path}: tensor {name!r} is of the kind {tensor.dtype} {tensor.layout}: plain "
-                "numbers were expected"
-            )
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise FileFormatError(f"{path}: tensor {name!r} holds values that are not finite")
-    for prefix in _ALL_PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _content(path: Path) -> Any:
-    """What the file holds, as it stands there."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-        _refuse_stand_ins(path, start)
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            # Of unusual pickles it warns before it refuses them.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise FileFormatError(
-            f"{path} is no safetensors file, or is cut off ({error}): get it again"
-        ) from error
-    except UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        wants = f" (it asks for {named[1]})" if named else ""
-        raise FileFormatError(
-            f"{path} is not a checkpoint of plain tensors, or is damaged{wants}: nothing else is "
-            "loaded, because other objects could run code"
-        ) from error
-    except FileFormatError:
-        raise
-    except Exception as error:
-        # Whatever the bytes of a damaged or hostile file make of the reader.
-        raise FileFormatError(
-            f"{path} is not a checkpoint of plain tensors, or is damaged or cut off: get it again"
-        ) from error
-
-
-def _refuse_stand_ins(path: Path, start: bytes) -> None:
-    """Names what often lies in the place of a file that was not fetched."""
-    if not start:
-        raise FileFormatError(f"{path} is empty: get a whole copy")
-    if start.startswith(_LFS_POINTER):
-        raise FileFormatError(
-            f"{path} is a pointer of Git LFS and not the file itself: fetch that with  git lfs pull"
-        )
-    if start.lstrip().lower().startswith(_PAGES):
-        raise FileFormatError(
-            f"{path} is a web page and not a checkpoint: download the file that the page offers"
-        )
-
-
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Loads `state` into `network`; nothing is loaded unless every name and shape agrees.
 
     Raises:
         BackboneError: names the first tensor that is missing, left over or misshapen.
     """
-    compare_strictly(network, state, source)
+    compare_shapes(network, {n: tuple(t.shape) for n, t in state.items()}, source)
     network.load_state_dict(state)
-
-
-def compare_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Compares names and shapes of `state` with those of `network`.
-
-    Raises:
-        BackboneError: names the first tensor that is missing, left over or misshapen.
-    """
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state]
-    surplus = [name for name in state if name not in wanted]
-    misshapen = [
-        name for name in wanted if name in state and state[name].shape != wanted[name].shape
-    ]
-    for kind, names in (("missing", missing), ("unexpected", surplus), ("misshapen", misshapen)):
-        if names:
-            name = names[0]
-            detail = (
-                f" ({tuple(state[name].shape)} instead of {tuple(wanted[name].shape)})"
-                if kind == "misshapen"
-                else ""
-            )
-            raise BackboneError(
-                f"{source} does not fit the network: {len(names)} tensors are {kind}, "
-                f"the first is {name}{detail}"
-            )

@@ -8,6 +8,7 @@ calculated here (see `swinir_released`).
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,8 @@ UPSAMPLERS: Mapping[str, tuple[Callable[[int], bool], str]] = {
 }
 CONNECTIONS = ("1conv", "3conv")
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, which the authors subtract from RGB pictures
+# What a window keeps grows by the fourth power of it; released ones have 7 or 8 pixels.
+LARGEST_WINDOW = 48
 FEATURES = 64  # channels of the layers that enlarge
 # What keeps tokens apart that a shift has brought into one window. The authors' number, which
 # leaves no trace in float32 and, unlike infinity, exists in every precision.
@@ -85,9 +88,13 @@ class WindowAttention(nn.Module):
         return (bias + self.apart[:, None]).index_select(0, kinds)
 
 
+@lru_cache(maxsize=4)
 def relative_position_index(window: int) -> Int[Tensor, "mm mm"]:
-    """The row of the table of biases for each pair of a window's tokens, row by row."""
-    place = torch.arange(window)
+    """The row of the table of biases for each pair of a window's tokens, row by row.
+
+    All blocks share it. It is calculated on the CPU, also where a network is only sketched.
+    """
+    place = torch.arange(window, device="cpu")
     offset = place[:, None] - place + window - 1
     index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
     return index.reshape(window**2, window**2)
@@ -102,9 +109,10 @@ def window_kinds(rows: int, columns: int, device: torch.device) -> Int[Tensor, "
     return (2 * down[:, None].long() + across.long()).flatten()
 
 
+@lru_cache(maxsize=4)
 def _apart(window: int, shift: int) -> Float[Tensor, "4 mm mm"]:
     """`APART` for pairs of tokens from different sides of the picture, else 0; by kind."""
-    beyond = torch.arange(window) >= window - shift
+    beyond = torch.arange(window, device="cpu") >= window - shift
     row, column = beyond.repeat_interleave(window), beyond.repeat(window)
     down, across = row[:, None] != row, column[:, None] != column
     return torch.stack([torch.zeros_like(down), across, down, down | across]) * APART
@@ -198,7 +206,7 @@ class SwinIR(RestorationNetwork):
         self.patch_embed = nn.Sequential(OrderedDict(first))
         self.layers = nn.ModuleList()
         for depth, heads in zip(depths, num_heads, strict=True):
-            shifts = [window_size // 2 * (block % 2) for block in range(depth)]
+            shifts = (window_size // 2 * (block % 2) for block in range(depth))
             blocks = (SwinBlock(c, heads, window_size, shift, hidden) for shift in shifts)
             group = ResidualGroup(nn.Sequential(*blocks), _connection(resi_connection, c))
             self.layers.append(group)
@@ -302,10 +310,10 @@ def _check_sizes(channels: int, width: int, hidden: int, window: int, img_range:
             f"in_chans {channels}, embed_dim {width}, and by mlp_ratio {hidden} channels in "
             "feed-forward branches: all must be positive"
         )
-    if window < 2 or not 0 < img_range < math.inf:
+    if not 2 <= window <= LARGEST_WINDOW or not 0 < img_range < math.inf:
         raise BackboneError(
-            f"window_size {window}, img_range {img_range}: expected at least 2 pixels, and a "
-            "positive factor, mostly 1"
+            f"window_size {window}, img_range {img_range}: expected 2 to {LARGEST_WINDOW} pixels, "
+            "and a positive factor, mostly 1"
         )
 
 

@@ -17,6 +17,7 @@ The target has the size of the input, or the same whole multiple of it in all pa
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from urushi.errors import DataError, FileFormatError
+from urushi.errors import DataError, FileFormatError, brief
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,11 @@ __all__ = ["PAIRS", "PICTURES", "VERSION", "PackedPairs", "PackedPictures", "Pix
 
 VERSION = 1
 PICTURES, PAIRS = "pictures", "pairs"
+_DTYPES = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
+# Dtype and number of axes.
+_TENSORS = {"pixels": ("U8", 1), "index": ("I64", 2), "names": ("U8", 1)}
+_LARGEST_HEADER = 10_000_000
+_LONGEST_SIDE = 1 << 24
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
@@ -55,22 +61,23 @@ class PackedPictures:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         metadata, arrays = _map(self.path)
-        if metadata.get("urushi") != self.kind:
+        if metadata["urushi"] != self.kind:
             raise FileFormatError(
-                f"{path} is a pack of {metadata.get('urushi')!r}, expected {self.kind!r}: "
+                f"{path} is a pack of {metadata['urushi']!r:.40}, expected {self.kind!r}: "
                 "make one with  urushi data pack"
             )
         self.sha256: str = metadata["sha256"]
         self.index: Int[np.ndarray, "n 3"] = np.array(arrays["index"])
         self.pixels: UInt8[np.ndarray, " bytes"] = arrays["pixels"]
-        self.names: tuple[str, ...] = tuple(arrays["names"].tobytes().decode().split("\n"))
-        ends = self.index[:, 0] + self.index[:, 1] * self.index[:, 2] * 3
+        try:
+            names = arrays["names"].tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise FileFormatError(
+                f"{path} is damaged: its names are not UTF-8; pack it again"
+            ) from error
+        self.names: tuple[str, ...] = tuple(names.split("\n"))
         per_name = 2 if self.kind == PAIRS else 1
-        if (
-            len(self.names) * per_name != len(self.index)
-            or self.index.min() < 0
-            or ends.max() > self.pixels.size
-        ):
+        if len(self.names) * per_name != len(self.index) or not self._index_fits():
             raise FileFormatError(
                 f"{path} is damaged: its index does not fit its pixels; pack it again"
             )
@@ -92,6 +99,15 @@ class PackedPictures:
         pack.names = tuple(str(number) for number in range(len(pictures)))
         pack.sha256 = hashlib.sha256(pack.pixels.data).hexdigest()
         return pack
+
+    def _index_fits(self) -> bool:
+        """Whether all pictures lie within the pixels; larger sides would exceed 64 bits below."""
+        starts, sides = self.index[:, 0], self.index[:, 1:]
+        if (starts < 0).any() or (starts > self.pixels.size).any():
+            return False
+        if (sides < 1).any() or (sides > _LONGEST_SIDE).any():
+            return False
+        return bool((starts + sides[:, 0] * sides[:, 1] * 3 <= self.pixels.size).all())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
@@ -224,33 +240,59 @@ class PackedPairs(PackedPictures):
 
 def _map(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Metadata and arrays of a safetensors file, mapped read-only instead of loaded."""
-    dtypes = {"U8": np.dtype(np.uint8), "I64": np.dtype("<i8")}
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > 10_000_000:
+            if length > _LARGEST_HEADER:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__")
+            size = file.seek(0, 2) - 8 - length
+        metadata = _checked_metadata(header)
         arrays = {}
-        for name in ("pixels", "index", "names"):
-            entry = header[name]
+        for name, (kind, axes) in _TENSORS.items():
+            start, shape = _checked_entry(name, header.get(name), kind, axes, size)
             arrays[name] = np.memmap(
-                path,
-                dtype=dtypes[entry["dtype"]],
-                mode="r",
-                offset=8 + length + entry["data_offsets"][0],
-                shape=tuple(entry["shape"]),
+                path, dtype=_DTYPES[kind], mode="r", offset=8 + length + start, shape=shape
             )
-        if metadata["version"] != str(VERSION):
-            raise ValueError(f"format version {metadata['version']}")
         return metadata, arrays
     except OSError as error:
         raise FileFormatError(
-            f"{path} cannot be opened ({error.strerror}): name an existing pack"
+            f"{path} cannot be opened ({error.strerror or error}): name an existing pack"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(
-            f"{path} is not a pack of version {VERSION} or is cut off ({error}): "
+            f"{path} is not a pack of version {VERSION} or is cut off ({brief(error)}): "
             "make it with  urushi data pack"
         ) from error
+
+
+def _checked_metadata(header: Any) -> dict[str, str]:
+    """What a pack says about itself; a ValueError says what is wrong."""
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise ValueError("no metadata")
+    if metadata.get("version") != str(VERSION):
+        raise ValueError(f"format version {metadata.get('version')!r:.40}")
+    for key in ("urushi", "sha256"):
+        if not isinstance(metadata.get(key), str):
+            raise ValueError(f"no {key} in its metadata")
+    return metadata
+
+
+def _checked_entry(
+    name: str, entry: Any, kind: str, axes: int, size: int
+) -> tuple[int, tuple[int, ...]]:
+    """Where a tensor begins behind the header, and its shape; a ValueError says what is wrong."""
+    if not isinstance(entry, dict) or entry.get("dtype") != kind:
+        raise ValueError(f"no tensor {name} of {kind}")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
+    for numbers, count in ((shape, axes), (offsets, 2)):
+        well = isinstance(numbers, list) and len(numbers) == count
+        # In JSON, true is no number; in Python it is.
+        if not well or not all(type(n) is int and 0 <= n <= size for n in numbers):
+            raise ValueError(f"{name} lies in no place of the file")
+    taken = math.prod(shape) * _DTYPES[kind].itemsize
+    if taken < 1 or offsets[1] - offsets[0] != taken or (name == "index" and shape[1] != 3):
+        raise ValueError(f"{name} has the shape {shape} in {offsets[1] - offsets[0]} bytes")
+    return offsets[0], tuple(shape)

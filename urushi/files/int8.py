@@ -5,7 +5,6 @@ it has the range of its input, the ranges of its weights and its corrected bias.
 safetensors file, read without torch, and belongs to one set of weights and to one graph.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from urushi.errors import FileFormatError
 from urushi.files.container import METADATA_KEY, Header, weights_hash, write_container
-from urushi.files.model import LoadedModel, architecture_hash
+from urushi.files.model import LoadedModel, architecture_hash, hash_of_graph, read_graph_file
 from urushi.version import __version__
 
 __all__ = [
@@ -135,8 +134,8 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError) as error:
-        # TypeError: a dtype that numpy does not have.
+    except (SafetensorError, OSError, TypeError, AttributeError) as error:
+        # The latter two: a dtype that numpy does not have.
         raise FileFormatError(f"{path}: not a complete int8 file ({error}): {again}") from error
     try:
         header = Int8Header.model_validate(json.loads(metadata.get(METADATA_KEY, "")))
@@ -177,12 +176,7 @@ def _check_origin(header: Int8Header, model: LoadedModel, again: str) -> None:
 
 def _graph_hash(model: LoadedModel) -> str:
     assert model.graph is not None
-    try:
-        return hashlib.sha256(model.graph.read_bytes()).hexdigest()
-    except OSError as error:
-        raise FileFormatError(
-            f"{model.graph}: cannot be read ({error.strerror or error})"
-        ) from error
+    return hash_of_graph(read_graph_file(model.graph))
 
 
 def _as_layers(tensors: Mapping[str, np.ndarray]) -> dict[str, LayerRanges]:

@@ -32,6 +32,9 @@ __all__ = [
     "architecture_hash",
     "describe_model",
     "graph_path",
+    "hash_of_graph",
+    "name_graph",
+    "read_graph_file",
     "read_header",
     "read_model",
     "weights_hash",
@@ -40,6 +43,8 @@ __all__ = [
 
 FORMAT = "urushi-model"
 VERSION = 1
+# The graph of the largest network known here has some hundred kB.
+_LARGEST_GRAPH = 100_000_000
 
 
 class ModelHeader(Header):
@@ -51,6 +56,8 @@ class ModelHeader(Header):
         backbone: name of the network in the table of backbones.
         config: arguments from which the network is built.
         weights_hash: `weights_hash` of the stored tensors; filled in by `write_model`.
+        graph_hash: SHA-256 of the exported graph that belongs to it; filled in by `name_graph`,
+            empty as long as there is none.
         description: one or two sentences for people.
         degradations: names of the degradations the network was trained on.
         recipe: the resolved recipe of the training, if there was one.
@@ -65,6 +72,7 @@ class ModelHeader(Header):
     backbone: str = Field(min_length=1)
     config: dict[str, JsonValue]
     weights_hash: str = ""
+    graph_hash: str = ""
     description: str = ""
     degradations: list[str] = []
     recipe: dict[str, JsonValue] | None = None
@@ -99,6 +107,44 @@ class LoadedModel:
 def graph_path(path: Path) -> Path:
     """Return where the exported graph of the model file `path` stands (or would stand)."""
     return path.with_suffix(".onnx")
+
+
+def read_graph_file(path: Path) -> bytes:
+    """Return the bytes of an exported graph, which has no weights and is small.
+
+    Raises:
+        FileFormatError: it cannot be read, or is no graph by its size.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_GRAPH + 1)
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if len(content) > _LARGEST_GRAPH:
+        raise FileFormatError(
+            f"{path}: more than {_LARGEST_GRAPH:,} bytes, which no graph without weights has: "
+            "export it again"
+        )
+    return content
+
+
+def hash_of_graph(content: bytes) -> str:
+    """Return the SHA-256 by which files name an exported graph."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def name_graph(path: Path) -> None:
+    """Write the hash of the graph beside a model file into that file, whose weights stay.
+
+    Raises:
+        FileFormatError: the file or its graph cannot be read, or the disk refuses.
+    """
+    path = Path(path)
+    header, _ = open_checked(path, _KIND)
+    named = hash_of_graph(read_graph_file(graph_path(path)))
+    if header.graph_hash != named:
+        stored = read_tensors(path, header.weights_hash)
+        write_container(path, stored, header.model_copy(update={"graph_hash": named}))
 
 
 def architecture_hash(header: ModelHeader) -> str:

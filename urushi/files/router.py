@@ -29,6 +29,7 @@ from urushi.files.container import (
     weights_hash,
     write_container,
 )
+from urushi.files.model import hash_of_graph, read_graph_file
 from urushi.files.router_facts import (
     ClipFacts,
     CompactFacts,
@@ -55,6 +56,7 @@ __all__ = [
     "ViewGeometry",
     "evidence_shapes",
     "head_shapes",
+    "name_router_graph",
     "read_router",
     "read_router_header",
     "router_graph_path",
@@ -96,6 +98,8 @@ class RouterHeader(Header):
         evidence: of an all-in-one file, which experts are tried before it is decided; null where
             the head's logits are the last word. See `urushi.routing.evidence`.
         tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
+        graph_hash: SHA-256 of the encoder's exported graph; filled in by `name_router_graph`, empty
+            as long as there is none.
         name: what people call it; empty for the name of the file.
         description: one or two sentences for people.
         recipe: the resolved recipe of the training.
@@ -122,6 +126,7 @@ class RouterHeader(Header):
     experts: dict[ClassName, Member] = {}
     evidence: EvidenceFacts | None = None
     tensors_hash: str = ""
+    graph_hash: str = ""
     name: str = ""
     description: str = ""
     recipe: dict[str, JsonValue] | None = None
@@ -242,6 +247,20 @@ class LoadedRouter:
 def router_graph_path(path: Path) -> Path:
     """Return where the exported graph of a router's encoder stands (or would stand)."""
     return path.with_suffix(".onnx")
+
+
+def name_router_graph(path: Path) -> None:
+    """Write the hash of the graph beside a router file into that file, whose tensors stay.
+
+    Raises:
+        FileFormatError: the file or its graph cannot be read, or the disk refuses.
+    """
+    path = Path(path)
+    header = read_router_header(path)
+    named = hash_of_graph(read_graph_file(router_graph_path(path)))
+    if header.graph_hash != named:
+        stored = read_tensors(path, header.tensors_hash)
+        write_container(path, stored, header.model_copy(update={"graph_hash": named}))
 
 
 def head_shapes(width: int, classes: Sequence[str]) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,14 @@ from urushi.files.fold import fold, is_foldable, told
 from urushi.files.model import LoadedModel, graph_path, write_model
 from urushi.inference.zoo import find_adapter
 
-__all__ = ["AdapterLike", "AppliedAdapter", "apply_adapters", "parse_adapter", "write_merged"]
+__all__ = [
+    "AdapterLike",
+    "AppliedAdapter",
+    "apply_adapters",
+    "parse_adapter",
+    "placed",
+    "write_merged",
+]
 
 # A file, or one that is read already; alone, or with its strength.
 AdapterLike = str | Path | LoadedAdapter | tuple[str | Path | LoadedAdapter, float | int]
@@ -115,3 +122,14 @@ def _read(item: AdapterLike) -> AppliedAdapter:
         raise AdapterError(f"an adapter's strength is {strength}, expected a number such as 0.5")
     adapter = source if isinstance(source, LoadedAdapter) else read_adapter(find_adapter(source))
     return AppliedAdapter(adapter, float(strength))
+
+
+def placed(item: AdapterLike) -> AdapterLike:
+    """The same adapter, its file told such that another process finds it."""
+    if isinstance(item, tuple):
+        return _placed(item[0]), item[1]
+    return _placed(item)
+
+
+def _placed(source: str | Path | LoadedAdapter) -> Path | LoadedAdapter:
+    return source if isinstance(source, LoadedAdapter) else find_adapter(source).absolute()

@@ -7,7 +7,7 @@ import numpy as np
 from urushi.errors import PictureError
 from urushi.image.enlarge import enlarge
 
-__all__ = ["WHITE", "as_layers", "enlarged_alpha"]
+__all__ = ["WHITE", "as_array", "as_layers", "enlarged_alpha"]
 
 # Noise may leave [0, 1]; values beyond this are of another range, most likely 0..255.
 PLAUSIBLE = 8.0
@@ -21,6 +21,23 @@ def enlarged_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
     white = WHITE[alpha.dtype.name]
     values = np.clip(enlarge(alpha.astype(np.float32), scale), 0.0, white)
     return np.rint(values) if alpha.dtype.kind == "u" else values
+
+
+def as_array(image: object) -> np.ndarray:
+    """A picture as a plain array: of subclasses such as `np.matrix` the pixels alone.
+
+    Raises:
+        PictureError: it cannot be one.
+    """
+    try:
+        array = np.asarray(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError: a tensor of torch that is being trained.
+        message = f"a picture must be a numpy array, not {type(image).__name__}"
+        raise PictureError(f"{message}: {error!s:.200}") from error
+    if array.ndim == 0 or array.dtype == object:
+        raise PictureError(f"a picture must be a numpy array, not {type(image).__name__}")
+    return array
 
 
 def as_layers(image: np.ndarray) -> np.ndarray:

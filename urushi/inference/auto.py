@@ -4,6 +4,7 @@ After LoRA-IR (arXiv 2410.15385): the router looks at the whole picture once, ne
 experts it names are folded into the weights of the base, which then runs at its plain speed.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,10 +18,12 @@ from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.arrays import as_array
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
 from urushi.inference.evidence import open_all_in_one_router
 from urushi.inference.guided import GuidedEngine, guided_restorer
+from urushi.inference.processes import MadeAnew
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
@@ -31,6 +34,9 @@ __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
 AUTO, NONE = "auto", "none"
 _KEPT = 3
+IN_FLOAT32 = (
+    "int8 is measured for the base alone: with an expert this picture was restored in float32"
+)
 
 Route = tuple[tuple[str, float], ...]
 
@@ -95,11 +101,18 @@ def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = Non
     return loaded
 
 
-class AutoRestorer:
+class _Latest(threading.local):
+    """What was done with the picture that a thread restored last."""
+
+    choice: Choice | None = None
+
+
+class AutoRestorer(MadeAnew):
     """Mends pictures of any size with the experts that each of them needs.
 
     Engines of the last routes are kept, so that pictures of one route, one after another, have one
-    made ready once. Not for use by several threads at once.
+    made ready once. Threads are served one picture after the other; pickled or copied it is what
+    it was made from, as `Restorer` is.
 
     Args:
         source: an all-in-one file: its path, its name in the zoo, or one that is read already; None
@@ -113,7 +126,8 @@ class AutoRestorer:
             less often right.
         kept: engines that are kept ready, at least 1.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
-            compile, memory_limit.
+            compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
+            pictures that get an expert in float32, with a note.
 
     Raises:
         UrushiError: a file or an option cannot be used.
@@ -132,13 +146,44 @@ class AutoRestorer:
         **options: Any,
     ) -> None:
         assert kept >= 1, kept
-        self.members = source if isinstance(source, AllInOne) else _read(source)
+        made_from: dict[str, Any] = {
+            "source": source if isinstance(source, AllInOne) else _found(source), "model": model,
+            "task": task, "k": k, "threshold": threshold, "quick": quick, "kept": kept,
+            "options": options,
+        }  # fmt: skip
+        self._make(**made_from)
+        if not isinstance(source, AllInOne):
+            made_from["source"] = made_from["source"].absolute()
+        if isinstance(model, str | Path):
+            made_from["model"] = find_model(model).absolute()
+        self._record(**made_from, hashes=self._hashes())
+
+    def _make(
+        self,
+        source: Path | AllInOne,
+        model: str | Path | LoadedModel | None,
+        task: str,
+        k: int,
+        threshold: float | int | None,
+        quick: bool,
+        kept: int,
+        options: dict[str, Any],
+        hashes: tuple[str, ...] | None = None,
+    ) -> None:
+        self._turn = threading.RLock()
+        self._latest = _Latest()
+        self.members = source if isinstance(source, AllInOne) else read_all_in_one(source)
         header = self.members.router.header
         self.base = find_base(self.members, model)
         self.kept, self._options = kept, options
         self.choose_by(k, threshold)
         self._check_task(task)
         self.task = task
+        if hashes not in (None, self._hashes()):
+            raise AdapterError(
+                f"{self.members.path}: it or its base or a member changed since this restorer was "
+                "sent or copied: make a new one"
+            )
         self._router = None
         if task == AUTO or self.members.guidance is not None:
             own = {name: options[name] for name in ("device", "threads") if name in options}
@@ -149,8 +194,23 @@ class AutoRestorer:
                 self.members, self.base, quick=quick, clip=clip, **own
             )
         self._ready: OrderedDict[Route, Restorer] = OrderedDict()
-        self.last: Choice | None = None
-        """What was done with the picture that was restored last."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "_waits" not in self.__dict__:
+            rule = {"k": self.k, "threshold": self.threshold, "task": self.task}
+            state["_made_from"] = {**self._made_from, **rule}
+        return state
+
+    def _hashes(self) -> tuple[str, ...]:
+        members = [*self.members.experts.values(), *filter(None, [self.members.guidance])]
+        inside = (member.adapter.header.tensors_hash for member in members)
+        return (self.members.router.header.tensors_hash, self.base.header.weights_hash, *inside)
+
+    @property
+    def last(self) -> Choice | None:
+        """What was done with the picture that this thread restored last by `restore`."""
+        return self._latest.choice
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -193,15 +253,17 @@ class AutoRestorer:
         if self._router is None:
             return self._told()
         colours = _floats(image)
-        return self._chosen(self._router.read(colours), is_empty(colours))
+        with self._turn:
+            return self._chosen(self._router.read(colours), is_empty(colours))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
         if self._router is None:
             return self._told()
         watched = Emptiness(read)
-        reading = self._router.read_rows(watched.read, height, width)
-        return self._chosen(reading, watched.empty)
+        with self._turn:
+            reading = self._router.read_rows(watched.read, height, width)
+            return self._chosen(reading, watched.empty)
 
     def choose_file(
         self,
@@ -257,20 +319,22 @@ class AutoRestorer:
 
         With guidance it is for the picture of this choice alone, until the next is asked for.
         """
-        ready = self._ready.pop(choice.route, None)
-        if ready is None:
-            ready = self._made(choice.route)
-        self._ready[choice.route] = ready
-        while len(self._ready) > self.kept:
-            self._ready.popitem(last=False)
-        if isinstance(ready.engine, GuidedEngine):
-            ready.engine.guide(choice.vector)
-        return ready
+        with self._turn:
+            ready = self._ready.pop(choice.route, None)
+            if ready is None:
+                ready = self._made(choice.route)
+            self._ready[choice.route] = ready
+            while len(self._ready) > self.kept:
+                self._ready.popitem(last=False)
+            if isinstance(ready.engine, GuidedEngine):
+                ready.engine.guide(choice.vector)
+            return ready
 
     def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
         """Restore a picture held in memory; see `Restorer.restore`. `last` tells what was seen."""
-        self.last = self.choose(image)
-        return self.restorer(self.last).restore(image, on_progress)
+        with self._turn:
+            choice = self._latest.choice = self.choose(image)
+            return self.restorer(choice).restore(image, on_progress)
 
     def describe(self) -> dict[str, Any]:
         """What restores: as `Restorer.describe` for the base, and the router with its rule."""
@@ -279,6 +343,7 @@ class AutoRestorer:
         ready = next(reversed(self._ready.values()), None) or self.restorer(Choice((), ""))
         return {
             **ready.describe(),
+            **({"precision": "int8"} if self._options.get("precision") == "int8" else {}),
             "adapters": [adapter.describe() for adapter in self.adapters],
             "router": self.members.router.name,
             "classes": list(self.classes),
@@ -299,21 +364,37 @@ class AutoRestorer:
     def _made(self, route: Route) -> Restorer:
         found = [(self.members.experts[name], weight) for name, weight in route]
         adapters = [(member.adapter, member.strength * weight) for member, weight in found]
+        options, exact = self._options, _beside_int8(self._options)
+        if (adapters or self.members.guidance is not None) and exact is not None:
+            options = exact
+        made = self._opened(adapters, options)
+        if options is exact:
+            made.standing = (IN_FLOAT32,)
+        return made
+
+    def _opened(self, adapters: list[tuple[Any, float]], options: dict[str, Any]) -> Restorer:
         if self.members.guidance is None:
-            return Restorer(self.base, adapters=adapters, **self._options)
+            return Restorer(self.base, adapters=adapters, **options)
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
         beside = [AppliedAdapter(*adapter) for adapter in adapters]
-        return guided_restorer(self.base, guidance, beside, **self._options)
+        return guided_restorer(self.base, guidance, beside, **options)
 
 
-def _read(source: str | Path | None) -> AllInOne:
+def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:
+    """Options for routes that int8 cannot run; None where it was not asked for."""
+    if options.get("precision") != "int8":
+        return None
+    return {**options, "precision": "float32"}
+
+
+def _found(source: str | Path | None) -> Path:
     path = find_all_in_one(source)
     if path is None:
         raise AdapterError(
             "no all-in-one file ships with this installation: give one, or train one with  "
             "urushi train all-in-one-cpu"
         )
-    return read_all_in_one(path)
+    return path
 
 
 _WHITES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -324,7 +405,8 @@ _WHITES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def _floats(image: np.ndarray) -> np.ndarray:
     """The colours of a picture as the router takes them; it refuses what is none."""
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+    image = as_array(image)
+    if image.ndim not in (2, 3):
         return image
     colours = image[..., :3] if image.ndim == 3 and image.shape[2] == 4 else image
     return _WHITES.get(colours.dtype.name, lambda picture: picture)(colours)

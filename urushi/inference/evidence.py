@@ -4,6 +4,7 @@ On OpenVINO the base's graph is compiled once, for one view, with weights that a
 networks then take the time and memory of compiling one. On torch every network is an engine.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from urushi.files.router import EvidenceFacts
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine
+from urushi.inference.processes import in_use
 from urushi.inference.router import open_router
 from urushi.routing.evidence import Evidence
 from urushi.routing.running import PictureRouter
@@ -143,6 +145,7 @@ class GraphTrials:
         self._request, self.size_multiple, self.scale = compile_open(
             openvino_core(), model, (1, 3, size, size), threads, precision
         )
+        self._turn = threading.Lock()
         base = {name: _contiguous(tensor) for name, tensor in model.tensors.items()}
         self._networks = [base]
         for expert in experts.values():
@@ -155,11 +158,13 @@ class GraphTrials:
         """What the base and each expert make of a view; see `EvidenceEngine.restore`."""
         from urushi.inference.engines.openvino_engine import IMAGE_INPUT
 
+        in_use("openvino")
         image, found = np.ascontiguousarray(view), []
         try:
-            for weights in self._networks:
-                self._request.infer({IMAGE_INPUT: image, **weights}, share_inputs=True)
-                found.append(self._request.get_output_tensor(0).data[0].copy())
+            with self._turn:
+                for weights in self._networks:
+                    self._request.infer({IMAGE_INPUT: image, **weights}, share_inputs=True)
+                    found.append(self._request.get_output_tensor(0).data[0].copy())
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
             raise EngineError(f"openvino failed on trying experts: {message}") from error

@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from urushi.errors import BackboneError, EngineError, FileFormatError
-from urushi.files.model import LoadedModel, architecture_hash, graph_path, read_model
-from urushi.inference.engines.openvino_engine import (
+from urushi.files.model import (
+    LoadedModel,
+    architecture_hash,
+    graph_path,
+    hash_of_graph,
+    name_graph,
+    read_model,
+)
+from urushi.inference.engines.graph_trust import (
     ARCHITECTURE_KEY,
     FIXED_PATCH_KEY,
     SCALE_KEY,
     SIZE_MULTIPLE_KEY,
-    OpenVINOEngine,
 )
+from urushi.inference.engines.openvino_engine import OpenVINOEngine
 from urushi.inference.export_checks import Agreement, longest_side, require_exporting
 from urushi.version import __version__
 
@@ -36,6 +43,8 @@ _SIZE_MATTERS = (
 
 def export_graph(model_path: Path) -> Path:
     """Export the graph of a model file to `NAME.onnx` beside it; one that is there is replaced.
+
+    The model file is told the graph's hash: another graph is not run with it.
 
     Batch, height and width are left open; height and width must be multiples of the backbone's
     `size_multiple`.
@@ -69,14 +78,28 @@ def export_graph(model_path: Path) -> Path:
     target = graph_path(model.path)
     part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
     try:
-        part.write_bytes(graph.SerializeToString(deterministic=True))
-        verify_graph(replace(model, graph=part), reference)
+        content = graph.SerializeToString(deterministic=True)
+        part.write_bytes(content)
+        header = model.header.model_copy(update={"graph_hash": hash_of_graph(content)})
+        verify_graph(replace(model, header=header, graph=part), reference)
         part.replace(target)
+        name_graph(model.path)
     except OSError as error:
         raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def compare_graph(model: LoadedModel) -> None:
+    """Compare the graph of a file that does not name it with torch, as `verify_graph`.
+
+    Raises:
+        BackboneError: graph and network differ.
+    """
+    from urushi.inference.engines.torch_engine import TorchEngine
+
+    verify_graph(model, TorchEngine(model, device="cpu"))
 
 
 def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
@@ -89,6 +112,9 @@ def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
         BackboneError: graph and network differ.
     """
     engine, agreement = OpenVINOEngine(model), Agreement(reference)
+    facts = ("size_multiple", "scale", "fixed_patch")
+    if any(getattr(engine, name) != getattr(reference, name) for name in facts):
+        raise BackboneError(f"{model.graph}: says other sizes of itself than its network has")
     unit = reference.size_multiple
     rng = np.random.default_rng(0)
     # Narrow ones are quick, and the long side is beyond the windows of local pooling.

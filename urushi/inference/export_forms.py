@@ -13,9 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from urushi.adapters.adaptir import FrequencyBranch
 from urushi.backbones import nafnet
+from urushi.inference.export_fourier import frequency_branch
 
-__all__ = ["EXPORT_FORMS", "in_export_form"]
+__all__ = ["ADAPTER_FORMS", "EXPORT_FORMS", "in_export_form"]
+
+Forms = Mapping[type[nn.Module], Callable[..., Tensor]]
 
 
 def _scaled_to_unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
@@ -69,15 +73,15 @@ def _scaled(conv: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), conv.bias * scale.view(-1))
 
 
-EXPORT_FORMS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    nafnet.NAFBlock: _naf_block,
-}
+EXPORT_FORMS: Forms = {nafnet.NAFBlock: _naf_block}
+# Of what stands beside a network; the forms above pass by the places where adapters stand.
+ADAPTER_FORMS: Forms = {FrequencyBranch: frequency_branch}
 
 
-def in_export_form(network: nn.Module) -> nn.Module:
+def in_export_form(network: nn.Module, forms: Forms = EXPORT_FORMS) -> nn.Module:
     """Give the modules of `network` that have one their export form, in place; return it."""
     for module in network.modules():
-        form = EXPORT_FORMS.get(type(module))
+        form = forms.get(type(module))
         if form is not None:
             module.forward = MethodType(form, module)
     return network

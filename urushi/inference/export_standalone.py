@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from urushi.errors import BackboneError, FileFormatError, UrushiError
+from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel, architecture_hash
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.devices import is_installed
+from urushi.inference.engines.graph_trust import ARCHITECTURE_KEY
 from urushi.inference.engines.openvino_engine import (
-    ARCHITECTURE_KEY,
     IMAGE_INPUT,
     openvino_core,
 )
@@ -25,6 +26,7 @@ from urushi.inference.export_checks import (
     longest_side,
     require_exporting,
 )
+from urushi.inference.processes import in_use
 from urushi.inference.tiling import TilePlan, pad_tile, stream_tiles
 from urushi.version import __version__
 
@@ -48,13 +50,16 @@ class StandaloneExport(NamedTuple):
         path: the file.
         adapters: those in it, as people know them.
         scale: sides of a result divided by those of the picture.
-        checked_with: what ran it: `onnxruntime` or `openvino`.
+        checked_with: what ran it, and gave what torch gives: `onnxruntime` where it is installed,
+            and `openvino`.
+        notes: sentences about what does not run it.
     """
 
     path: Path
     adapters: tuple[str, ...]
     scale: int
-    checked_with: str
+    checked_with: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def export_standalone(
@@ -66,7 +71,8 @@ def export_standalone(
     clipped), `(batch, 3, height, width)` with any batch, height and width. The picture is filled up
     inside as `Restorer` does it, and is restored whole: nothing in the file cuts a large one into
     tiles. Only a network of fixed squares (IPT) cuts it, into squares that overlap by a third.
-    The file is kept if it gives what torch gives at three odd sizes.
+    The file is kept if it gives what torch gives at three odd sizes, in ONNX Runtime and in
+    OpenVINO; without the latter only where ONNX Runtime vouches for it, and with a note.
 
     Args:
         model: a checked model file.
@@ -95,21 +101,21 @@ def export_standalone(
     try:
         part.write_bytes(_serialized(graph, target))
         del graph
-        runner, run = _opened(part)
-        _check(run, reference, target)
+        ran, notes = _verified(part, reference, target)
         part.replace(target)
     except OSError as error:
         raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
-    return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, runner)
+    return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, ran, notes)
 
 
 def _check_target(target: Path) -> None:
     if target.suffix != ".onnx":
         raise FileFormatError(f"{target}: the name of an ONNX file must end in .onnx")
     beside = target.with_suffix(".safetensors")
-    if beside.exists():
+    # Adapters and routers have no such graph: their names are free.
+    if beside.exists() and stated_format(beside) not in ("urushi-adapter", "urushi-router"):
         raise FileFormatError(
             f"{target}: is the place of the graph without weights that belongs to {beside.name}: "
             "choose another name"
@@ -207,29 +213,63 @@ def _serialized(graph: "onnx.ModelProto", target: Path) -> bytes:
     return graph.SerializeToString(deterministic=True)
 
 
-def _opened(path: Path) -> tuple[str, Run]:
-    """What runs a file: ONNX Runtime where it is installed, else OpenVINO."""
+def _verified(
+    path: Path, reference: "TorchEngine", target: Path
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Check a file in every engine that is installed.
+
+    Returns:
+        The engines that give what torch gives, and notes about others.
+
+    Raises:
+        BackboneError: none does, or ONNX Runtime does not.
+    """
+    ran = []
     if is_installed("onnxruntime"):
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors alone
-        session = onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-        return "onnxruntime", lambda batch: np.asarray(session.run(None, {IMAGE_INPUT: batch})[0])
+        _check(lambda: _in_onnxruntime(path), reference, target)
+        ran.append("onnxruntime")
+    try:
+        _check(lambda: _in_openvino(path), reference, target)
+        ran.append("openvino")
+    except BackboneError as error:
+        if not ran:
+            raise
+        return tuple(ran), (f"OpenVINO does not run this file, ONNX Runtime does: {error}",)
+    return tuple(ran), ()
+
+
+def _in_onnxruntime(path: Path) -> Run:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda batch: np.asarray(session.run(None, {IMAGE_INPUT: batch})[0])
+
+
+def _in_openvino(path: Path) -> Run:
+    in_use("openvino")
     core = openvino_core()
     compiled = core.compile_model(
         core.read_model(path.read_bytes()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
-    return "openvino", lambda batch: compiled({IMAGE_INPUT: batch})[0]
+    return lambda batch: compiled({IMAGE_INPUT: batch})[0]
 
 
-def _check(run: Run, reference: "TorchEngine", target: Path) -> None:
+def _check(opened: Callable[[], Run], reference: "TorchEngine", target: Path) -> None:
     """Compare a file with torch at odd sizes.
 
     Raises:
-        BackboneError: they differ.
+        BackboneError: the file cannot be opened, or they differ.
     """
+    try:
+        run = opened()
+    except UrushiError:
+        raise
+    # Whatever engines raise; which errors these are they do not say.
+    except Exception as error:
+        raise BackboneError(f"{target}: the file cannot be opened: {_one_line(error)}") from error
     unit, agreement = reference.size_multiple, Agreement(reference)
     rng = np.random.default_rng(0)
     side, length = (longest_side(reference, most, rows) for most, rows in ((20, None), (40, 2)))
@@ -243,13 +283,17 @@ def _check(run: Run, reference: "TorchEngine", target: Path) -> None:
             raise
         except Exception as error:
             raise BackboneError(
-                f"{target}: at {height} x {width} pixels the file cannot be run: {error}"
+                f"{target}: at {height} x {width} pixels the file cannot be run: {_one_line(error)}"
             ) from error
         if not well:
             raise BackboneError(
                 f"{target}: at {height} x {width} pixels the file gives another result than torch: "
                 "this network cannot be exported, use engine torch"
             )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _expected(reference: "TorchEngine", image: np.ndarray) -> np.ndarray:

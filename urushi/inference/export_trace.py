@@ -15,7 +15,7 @@ from urushi.inference.engines.base import picture_channels
 from urushi.inference.engines.openvino_engine import IMAGE_INPUT
 from urushi.inference.engines.torch_engine import build_network
 from urushi.inference.export_checks import quiet, trim
-from urushi.inference.export_forms import in_export_form
+from urushi.inference.export_forms import ADAPTER_FORMS, in_export_form
 
 if TYPE_CHECKING:
     import onnx
@@ -99,12 +99,14 @@ def _with_adapters(
     from urushi.adapters import attach
     from urushi.adapters.stored import load_adapter
 
-    # Not in export form, which passes by the places where adapters stand.
+    # Not in its export form, which passes by the places where adapters stand.
     backbone = build_network(model)
     loaded = [load_adapter(backbone, item.adapter, item.strength) for item in attached]
+    adapted = attach(backbone, *loaded).eval().requires_grad_(False)
+    in_export_form(adapted, ADAPTER_FORMS)
     # Of a fixed route, because what divides batches by their routes must know how many there are.
-    adapted = attach(backbone, *loaded).eval().requires_grad_(False).fixed()
-    return {}, lambda x, values: adapted(x)
+    fixed = adapted.fixed()
+    return {}, lambda x, values: fixed(x)
 
 
 def _exported(

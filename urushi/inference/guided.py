@@ -17,6 +17,7 @@ from urushi.files.model import LoadedModel
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine, Precision
+from urushi.inference.processes import MadeAnew
 from urushi.inference.restorer import Restorer
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _OF_GUIDANCE = "guidance."  # in front of the names of its layers, in adapters t
 _TILES = ("tile", "overlap", "memory_limit")
 
 
-class GuidedEngine:
+class GuidedEngine(MadeAnew):
     """An engine of torch that is told a picture's vector before the picture's tiles.
 
     Args:
@@ -38,15 +39,27 @@ class GuidedEngine:
     """
 
     def __init__(self, engine: "TorchEngine") -> None:
+        self._record(engine=engine)
+        self._make(engine)
+
+    def _make(self, engine: "TorchEngine", vector: np.ndarray | None = None) -> None:
         self._engine = engine
         self.name, self.device = engine.name, engine.device
         self.precision: Precision = engine.precision
         self.size_multiple = engine.size_multiple
         self.bytes_per_pixel = engine.bytes_per_pixel
         self.scale, self.fixed_patch = engine.scale, engine.fixed_patch
-        self._network, self._vector = engine._forward, None
+        self._network = engine._forward
         engine._forward = self._forward
         self._float32: GuidedEngine | None = None
+        self.guide(vector)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "_waits" not in self.__dict__ and self._vector is not None:
+            vector = self._vector[0].cpu().numpy()
+            state["_made_from"] = {"engine": self._engine, "vector": vector}
+        return state
 
     def guide(self, vector: np.ndarray | None) -> None:
         """The degradation vector of the picture that comes next; None leaves guidance out."""
@@ -147,6 +160,4 @@ def guided_restorer(
         compile=compile,
         adapters=(tuned, *attached),
     )
-    restorer = Restorer.from_engine(GuidedEngine(made), **tiles)
-    restorer.adapters = (guidance, *adapters)
-    return restorer
+    return Restorer.from_engine(GuidedEngine(made), adapters=(guidance, *adapters), **tiles)

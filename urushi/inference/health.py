@@ -1,14 +1,16 @@
 """What is installed here, what will be used, and whether it works."""
 
+import importlib
 import os
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from urushi.errors import UrushiError
+from urushi.errors import UrushiError, brief
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.fold import is_foldable
 from urushi.files.model import LoadedModel, read_model
@@ -39,6 +41,12 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "clip": ("torch", "transformers"),
     "hub": ("huggingface_hub",),
 }
+# Packages that others bring, and what is wanted of them, which some import only then.
+_BESIDE_TORCH = {
+    "torchvision": "",
+    "spandrel": "",
+    "transformers": "CLIPVisionModelWithProjection",
+}
 # Largest difference between two engines, of values in [0, 1].
 _PARITY = 1e-3
 # A restored picture resembles its input at least so much, in dB, or the network is broken.
@@ -54,7 +62,8 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
 
     Returns:
         Plain JSON values; `problems` has one sentence for everything that is broken, and `ok` is
-        true where there is none.
+        true where there is none. `notes` has one for each optional package that is installed and
+        cannot be imported: what needs it goes on without, or says so.
     """
     problems: list[str] = []
     versions = {name: _version(name) for name in DEPENDENCIES}
@@ -80,7 +89,29 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
         "all_in_one": _all_in_one(problems),
         "test": _self_test(model, adapters, problems),
     }
-    return {"ok": not problems, "problems": problems, **report}
+    return {"ok": not problems, "problems": problems, "notes": _notes(), **report}
+
+
+def _notes() -> list[str]:
+    """What is installed beside torch and does not get on with it."""
+    notes = []
+    for package, name in _BESIDE_TORCH.items():
+        if not is_installed("torch") or not is_installed(package):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                module = importlib.import_module(package)
+                if name:
+                    getattr(module, name)
+        # Much besides ImportError: whatever a package raises that was built for another torch.
+        except Exception as error:
+            found = f"{package} {_version(package) or ''}".strip()
+            notes.append(
+                f"{found} is installed but cannot be imported ({brief(error)}): it may not fit "
+                f"torch {_version('torch')}, and what needs it goes without"
+            )
+    return notes
 
 
 def _all_in_one(problems: list[str]) -> dict[str, Any] | None:

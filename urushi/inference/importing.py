@@ -3,14 +3,15 @@
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.errors import BackboneError, FileFormatError, TargetError
+from urushi.errors import BackboneError, BrokenExtraError, FileFormatError, TargetError
 from urushi.files.container import stated_format
+from urushi.inference.devices import is_installed
 from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def import_released(
     restores by itself.
 
     Args:
-        source: a file written by `torch.save`, or safetensors.
+        source: a file written by `torch.save`, safetensors, or the index of several of either.
         target: `NAME.safetensors`.
         options: configuration that tensors cannot tell, such as `head` or `pooling_window`.
         storage: dtype on disk.
@@ -81,7 +82,7 @@ def import_released(
         BackboneError: it is of no known network, or tensors are missing, left over or misshapen.
         TargetError: a target is there already, or has another suffix.
     """
-    from urushi.backbones.released import read_checkpoint
+    from urushi.backbones.checkpoints import read_network
 
     if target.suffix != ".safetensors":
         raise TargetError(f"{target}: the name of a model file must end in .safetensors")
@@ -89,13 +90,15 @@ def import_released(
     ours = stated_format(source)
     if ours is not None:
         raise FileFormatError(f"{source} is a file of Urushi already ({ours}): use it as it is")
-    state = read_checkpoint(source)
+    state, notes = read_network(source)
     facts = {"description": description, "licence": licence}
     if any(name.startswith(_ROUTER) for name in state):
         return _import_router(source, target, options, storage, facts)
     if any(name.startswith(_LORA_IR) for name in state):
-        return _import_lora_ir(state, source, target, options, storage, facts, overwrite)
-    return _import_backbone(state, source, target, dict(options or {}), storage, facts)
+        made = _import_lora_ir(state, source, target, options, storage, facts, overwrite)
+    else:
+        made = _import_backbone(state, source, target, dict(options or {}), storage, facts)
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def _import_backbone(
@@ -107,7 +110,8 @@ def _import_backbone(
     facts: dict[str, str],
 ) -> Imported:
     from urushi.backbones import BACKBONES
-    from urushi.backbones.recognition import likenesses, recognise
+    from urushi.backbones.likeness import likenesses
+    from urushi.backbones.recognition import recognise
 
     notes = []
     pools = {"pooling_window", "pooling_patch"} & set(options)
@@ -121,7 +125,10 @@ def _import_backbone(
     try:
         backbone, config, network = recognise(state, source.name, options)
     except BackboneError as error:
-        known = _by_spandrel(state, source.name)
+        try:
+            known = _by_spandrel(state, source.name)
+        except BrokenExtraError as broken:
+            raise BackboneError(f"{error}; and {broken}") from error
         if known is None:
             raise
         try:
@@ -264,11 +271,18 @@ def _import_router(
 
 
 def _by_spandrel(state: "dict[str, Tensor]", source: str) -> "tuple[str, dict[str, Tensor]] | None":
-    """What spandrel takes the tensors for, and the tensors as it names them; None without it."""
+    """What spandrel takes the tensors for, and the tensors as it names them; None without it.
+
+    Raises:
+        BrokenExtraError: it is installed and cannot be imported.
+    """
     try:
         import spandrel  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
+    except Exception as error:
+        if not is_installed("spandrel"):
+            return None
+        what = "spandrel, which knows more networks,"
+        raise BrokenExtraError(what, "spandrel", error) from error
     try:
         found = spandrel.MAIN_REGISTRY.load(dict(state))
     except Exception:

@@ -2,19 +2,26 @@
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
-from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters
-from urushi.inference.arrays import WHITE, as_layers, enlarged_alpha
+from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
+from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
 from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
-from urushi.inference.memory import available_memory
+from urushi.inference.processes import MadeAnew
+from urushi.inference.result_checks import problem_in_int8, problem_of
+from urushi.inference.tile_sizes import (
+    check_options,
+    choose_tiles,
+    sees_widely,
+)
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
 from urushi.inference.zoo import find_model
 
@@ -24,45 +31,32 @@ OnProgress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 
-SMALLEST_TILE = 64
 # Of what has been calculated and waits for the tiles below, where a network enlarges.
 MOST_WAITING = 1 << 28
 
 
-class Limits(NamedTuple):
-    """What is chosen at most where nothing is told.
+class _Picture(threading.local):
+    """What is true of the picture that a thread restores, or has restored last.
 
-    Attributes:
-        tile: longest side of a tile, in pixels.
-        whole: pixels of a picture that is not cut.
-        memory: what the engine works with, in bytes.
+    Args:
+        engine: what restores it.
     """
 
-    tile: int
-    whole: int
-    memory: int
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.notes: list[str] = []
 
 
-# Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
-ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
-ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
-
-# What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
-# low light, hangs on the picture as a whole: small tiles would each be given a light of its own.
-LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop"})
-WIDE_TILE, WIDE_OVERLAP = 1024, 256
-
-
-def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
-    """Whether adapters are better off with large tiles: those of damage that is not local."""
-    return any(not LOCAL.issuperset(a.adapter.header.degradations or [""]) for a in adapters)
-
-
-class Restorer:
+class Restorer(MadeAnew):
     """Mends pictures of any size with one model on one engine.
 
-    Not for use by several threads at once. Its `adapters` are those in use, its `notes` sentences
-    about the latest picture: what was done to it otherwise than asked.
+    Several threads may share it; the engine serves them one after the other. Pickled or copied,
+    it is what it was made from, paths and options, and is made ready anew by the first use there;
+    a model or adapter that was given in memory travels with it. It does not work in a process that
+    was forked after the first use of an engine, and says so.
+
+    Its `adapters` are those in use, its `notes` sentences about the latest picture of the calling
+    thread: what was done to it otherwise than asked.
 
     Args:
         model: name of a shipped model, path of a model file, or a model that is read already.
@@ -85,7 +79,6 @@ class Restorer:
     """
 
     adapters: tuple[AppliedAdapter, ...]
-    notes: list[str]
 
     def __init__(
         self,
@@ -101,20 +94,18 @@ class Restorer:
         compile: bool = False,
         memory_limit: int | None = None,
     ) -> None:
-        _check_options(tile, overlap, memory_limit)
-        loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
-        ready_model, applied, attached = apply_adapters(loaded, adapters)
-        ready = create_engine(
-            ready_model,
-            engine=engine,
-            device=device,
-            precision=precision,
-            threads=threads,
-            compile=compile,
-            adapters=attached,
-        )
-        self.adapters = applied
-        self._set_up(ready, tile, overlap, memory_limit, wide=sees_widely(applied))
+        options: dict[str, Any] = {
+            "engine": engine, "device": device, "precision": precision, "threads": threads,
+            "compile": compile,
+        }  # fmt: skip
+        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        found = model if isinstance(model, LoadedModel) else find_model(model)
+        self._make(found, adapters, options, tiles)
+        base = found if isinstance(found, LoadedModel) else found.absolute()
+        self._record(
+            model=base, adapters=[placed(item) for item in adapters],
+            options=options, tiles=tiles, hashes=self._hashes,
+        )  # fmt: skip
 
     @classmethod
     def from_engine(
@@ -124,13 +115,44 @@ class Restorer:
         tile: int | None = None,
         overlap: int = 16,
         memory_limit: int | None = None,
+        adapters: Sequence[AppliedAdapter] = (),
     ) -> "Restorer":
-        """Restore with an engine that exists already; the arguments are those of the class."""
-        _check_options(tile, overlap, memory_limit)
+        """Restore with an engine that exists already; the arguments are those of the class.
+
+        Its adapters are only told of: they are in the engine.
+        """
         restorer = cls.__new__(cls)
-        restorer.adapters = ()
-        restorer._set_up(engine, tile, overlap, memory_limit)
+        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        restorer._make(engine, adapters, {}, tiles)
+        restorer._record(model=engine, adapters=adapters, options={}, tiles=tiles)
         return restorer
+
+    def _make(
+        self,
+        model: Path | LoadedModel | Engine,
+        adapters: Sequence[Any],
+        options: dict[str, Any],
+        tiles: dict[str, Any],
+        hashes: tuple[str, ...] | None = None,
+    ) -> None:
+        check_options(**tiles)
+        if not isinstance(model, Path | LoadedModel):
+            self.adapters = tuple(adapters)
+            self._set_up(model, **tiles)
+            return
+        loaded = model if isinstance(model, LoadedModel) else read_model(model)
+        ready, applied, attached = apply_adapters(loaded, adapters)
+        self.adapters = applied
+        self._hashes = (
+            loaded.header.weights_hash, *(item.adapter.header.tensors_hash for item in applied),
+        )  # fmt: skip
+        if hashes not in (None, self._hashes):
+            files = ", ".join(str(p) for p in (loaded.path, *(i.adapter.path for i in applied)))
+            raise EngineError(
+                f"{files}: changed since this restorer was sent or copied: make a new one"
+            )
+        engine = create_engine(ready, adapters=attached, **options)
+        self._set_up(engine, **tiles, wide=sees_widely(applied))
 
     def _set_up(
         self,
@@ -141,37 +163,30 @@ class Restorer:
         *,
         wide: bool = False,
     ) -> None:
-        multiple = engine.size_multiple
-        if engine.fixed_patch is not None:
-            tile = _fixed_tile(engine.fixed_patch, tile, overlap)
+        chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
         self.engine = engine
-        self.notes = []
-        self.overlap = overlap
-        self._active = engine
+        self.tile, self.overlap = chosen.tile, chosen.overlap
+        self._smallest, self._whole = chosen.smallest, chosen.whole
+        self._picture = _Picture(engine)
+        self.standing: tuple[str, ...] = ()
+        """Notes that every picture gets."""
         self._float32: Engine | None = None
-        self._smallest = engine.fixed_patch or math.ceil(SMALLEST_TILE / multiple) * multiple
-        # Pictures of at most so many pixels are not cut at all.
-        self._whole = 0
-        if tile is None:
-            limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
-            if wide:
-                limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
-            if memory_limit is None:
-                memory_limit = min(available_memory(engine.device) // 2, limits.memory)
-            affordable = int(memory_limit / engine.bytes_per_pixel)
-            self._whole = min(affordable, limits.whole)
-            tile = min(math.isqrt(affordable), limits.tile)
-            # Steps of 64, so that the result does not depend on every byte that is free.
-            tile = max(tile // 64 * 64, self._smallest)
-            if 2 * overlap > tile:
-                tile = _tile_for(overlap, affordable, engine.device)
-            if wide:
-                self.overlap = overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
-        if tile < multiple:
-            raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
-        self.tile = max(tile // multiple, 1) * multiple
         # Set when memory ran out: no tile may be longer from then on.
         self._shrunk: int | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the latest picture of this thread; they go with the next one."""
+        return self._picture.notes
+
+    @property
+    def _active(self) -> Engine:
+        """What restores the picture of this thread."""
+        return self._picture.engine
+
+    @_active.setter
+    def _active(self, engine: Engine) -> None:
+        self._picture.engine = engine
 
     @property
     def scale(self) -> int:
@@ -213,6 +228,7 @@ class Restorer:
             EngineError: the engine gives no usable result, even in float32.
             OutOfMemoryError: even the smallest tile does not fit.
         """
+        image = as_array(image)
         layers = as_layers(image)
         height, width = layers.shape[:2]
         white = np.float32(WHITE[image.dtype.name])
@@ -261,7 +277,7 @@ class Restorer:
         """
         plan = self.plan(height, width)
         self._active = self.engine
-        self.notes.clear()
+        self.notes[:] = self.standing
         total = height * width
 
         def on_tile(finished: int) -> None:
@@ -366,46 +382,14 @@ class Restorer:
 
     def _run(self, tile: np.ndarray) -> tuple[np.ndarray, str]:
         """The result and what is wrong with it, if anything."""
-        restored = self._active.run(tile[None])[0]
-        low, high = restored.min(axis=(1, 2)), restored.max(axis=(1, 2))
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            return restored, "NaN or infinite values"
-        if (low == high).all() and np.ptp(tile, axis=(1, 2)).any():
-            return restored, "a single flat colour"
-        return restored, ""
-
-
-def _check_options(tile: int | None, overlap: int, memory_limit: int | None) -> None:
-    if tile is not None and tile < 1:
-        raise EngineError(f"tile is {tile} pixels, expected at least 1")
-    if overlap < 0 or (tile is not None and overlap > tile // 2):
-        most = "" if tile is None else f" to {tile // 2}, half of the tile"
-        raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
-    if memory_limit is not None and memory_limit <= 0:
-        raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
-
-
-def _tile_for(overlap: int, affordable: int, device: str) -> int:
-    """The tile that a wide overlap needs, where memory allows so large a one."""
-    if (2 * overlap) ** 2 > affordable:
-        raise EngineError(
-            f"overlap is {overlap} pixels, which needs tiles of {2 * overlap}, and the memory that "
-            f"{device} may take allows {math.isqrt(affordable)}: give an overlap of at most "
-            f"{math.isqrt(affordable) // 2}, or a tile or memory limit of your own"
-        )
-    return 2 * overlap
-
-
-def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
-    """The tile of a network that restores squares of one side alone."""
-    if tile not in (None, patch):
-        raise EngineError(
-            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
-            "itself: leave tile out"
-        )
-    if overlap > patch // 2:
-        raise EngineError(
-            f"overlap is {overlap} pixels, expected 0 to {patch // 2}, half of the squares that "
-            "this network restores"
-        )
-    return patch
+        engine = self._active
+        restored = engine.run(tile[None])[0]
+        problem = problem_of(tile, restored)
+        if not problem and engine.precision == "int8":
+            problem = problem_in_int8(engine, tile)
+        if problem and engine.precision != "float32":
+            self.notes.append(
+                f"{engine.precision} gave {problem}: from there on this picture was restored in "
+                "float32"
+            )
+        return restored, problem

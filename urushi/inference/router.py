@@ -5,6 +5,7 @@ one of ours whose graph stands beside the file, on OpenVINO without torch.
 """
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,16 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import AdapterError, EngineError, FileFormatError, MissingExtraError
-from urushi.files.model import LoadedModel, ModelHeader, architecture_hash
-from urushi.files.router import LoadedRouter, read_router, router_graph_path
+from urushi.files.model import LoadedModel, ModelHeader, architecture_hash, hash_of_graph
+from urushi.files.router import (
+    LoadedRouter,
+    name_router_graph,
+    read_router,
+    router_graph_path,
+)
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines import ENGINES
+from urushi.inference.processes import in_use
 from urushi.routing.evidence import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
 
@@ -100,8 +107,9 @@ class OpenVINOEncoder:
     def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
         from urushi.inference.engines.openvino_engine import openvino_core, read_graph
 
+        in_use("openvino")
         core = openvino_core()
-        graph, _ = read_graph(core, _as_model(stored))
+        graph, _ = read_graph(core, _as_model(stored), lambda _: _compare(stored))
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",  # probabilities should not depend on the CPU
             "PERFORMANCE_HINT": "LATENCY",
@@ -109,11 +117,14 @@ class OpenVINOEncoder:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+        self._turn = threading.Lock()
 
     def embed(self, views: Float[np.ndarray, "n 3 s s"]) -> Float[np.ndarray, "n d"]:
         """Embeddings of single views; see `EmbeddingEngine.embed`."""
+        in_use("openvino")
         try:
-            return np.concatenate([self._run(part) for part in _parts(views)])
+            with self._turn:
+                return np.concatenate([self._run(part) for part in _parts(views)])
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
             raise EngineError(f"openvino failed on the router: {message}") from error
@@ -149,6 +160,7 @@ class TorchEncoder:
     ) -> None:
         from urushi.routing.router import load_router
 
+        in_use("torch")
         self.device = device
         self.encoder = load_router(stored, clip=clip, download=download).encoder.to(device)
 
@@ -156,6 +168,7 @@ class TorchEncoder:
         """Embeddings of single views; see `EmbeddingEngine.embed`."""
         import torch
 
+        in_use("torch")
         try:
             with torch.inference_mode():
                 parts = [torch.tensor(part, device=self.device) for part in _parts(views)]
@@ -184,19 +197,16 @@ def export_router(path: Path) -> Path:
     stored = read_router(path)
     if not stored.header.encoder.own:
         raise EngineError(f"{path}: the encoder is a CLIP, which runs on torch alone: use it there")
-    reference = TorchEncoder(stored)
-    size = stored.header.views.size
-    graph = _trace(reference.encoder, size, _as_model(stored))
+    graph = _trace(TorchEncoder(stored).encoder, stored.header.views.size, _as_model(stored))
     target = router_graph_path(stored.path)
     part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
     try:
-        part.write_bytes(graph.SerializeToString(deterministic=True))
-        views = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
-        expected = reference.embed(views)
-        found = OpenVINOEncoder(replace(stored, graph=part)).embed(views)
-        if not np.abs(found - expected).max() <= _TOLERANCE * max(1.0, np.abs(expected).max()):
-            raise EngineError(f"{path}: its exported graph differs from torch: use engine torch")
+        content = graph.SerializeToString(deterministic=True)
+        part.write_bytes(content)
+        header = stored.header.model_copy(update={"graph_hash": hash_of_graph(content)})
+        _compare(replace(stored, header=header, graph=part))
         part.replace(target)
+        name_router_graph(stored.path)
     except OSError as error:
         raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -204,10 +214,22 @@ def export_router(path: Path) -> Path:
     return target
 
 
+def _compare(stored: LoadedRouter) -> None:
+    """Raise `EngineError` where the graph beside a router gives other embeddings than torch."""
+    size = stored.header.views.size
+    views = np.random.default_rng(0).random((3, 3, size, size), dtype=np.float32)
+    expected = TorchEncoder(stored).embed(views)
+    found = OpenVINOEncoder(stored).embed(views)
+    off = np.inf if found.shape != expected.shape else np.abs(found - expected).max()
+    if not off <= _TOLERANCE * max(1.0, np.abs(expected).max()):
+        raise EngineError(f"{stored.path}: its graph differs from torch: use engine torch")
+
+
 def _as_model(stored: LoadedRouter) -> LoadedModel:
     """The encoder as what the engine of networks reads: tensors, configuration, graph."""
     config: dict[str, Any] = stored.header.encoder.model_dump(mode="json")
-    header = ModelHeader(backbone="router-encoder", config=config)
+    named = stored.header.graph_hash
+    header = ModelHeader(backbone="router-encoder", config=config, graph_hash=named)
     return LoadedModel(header, stored.part("encoder"), stored.path, stored.graph)
 
 
@@ -217,11 +239,8 @@ def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.M
     from torch.export import Dim
     from torch.func import functional_call
 
-    from urushi.inference.engines.openvino_engine import (
-        ARCHITECTURE_KEY,
-        IMAGE_INPUT,
-        SIZE_MULTIPLE_KEY,
-    )
+    from urushi.inference.engines.graph_trust import ARCHITECTURE_KEY, SIZE_MULTIPLE_KEY
+    from urushi.inference.engines.openvino_engine import IMAGE_INPUT
     from urushi.inference.export_checks import quiet, trim
 
     names = list(model.tensors)

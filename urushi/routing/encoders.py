@@ -1,6 +1,7 @@
 """Encoders: what turns the views of a picture into embeddings; frozen when a network trains."""
 
 import hashlib
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from urushi.errors import AdapterError, MissingExtraError
+from urushi.errors import AdapterError, BrokenExtraError, MissingExtraError
 from urushi.files.router import ClipFacts, CompactFacts, FeatureFacts
 from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
 from urushi.routing.features import FeatureEncoder
@@ -166,11 +167,22 @@ def create_encoder(
     return encoder
 
 
+def unusable_transformers(error: Exception) -> MissingExtraError:
+    """Why transformers cannot be imported: it is not there, or does not get on with another."""
+    what = "transformers, which CLIP encoders need,"
+    try:
+        there = find_spec("transformers") is not None
+    except (ImportError, ValueError):
+        there = False
+    return BrokenExtraError(what, "clip", error) if there else MissingExtraError(what, "clip")
+
+
 def _load_tower(name: str, download: bool) -> nn.Module:
     try:
         from transformers import CLIPVisionModelWithProjection
-    except ImportError as error:
-        raise MissingExtraError("transformers, which CLIP encoders need,", "clip") from error
+    except Exception as error:
+        # Much besides ImportError: whatever a package raises that it does not get on with.
+        raise unusable_transformers(error) from error
     # A folder may hold pickles: these are never opened.
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": not download}
     from safetensors import SafetensorError
@@ -180,7 +192,7 @@ def _load_tower(name: str, download: bool) -> nn.Module:
             name, dtype=torch.float32, output_loading_info=True, **options
         )
         tower, report = loaded
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         way_out = "give its folder" if download else "give its folder, or allow downloading it"
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise AdapterError(

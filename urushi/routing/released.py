@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from urushi.backbones.released import load_strictly, read_checkpoint
-from urushi.errors import AdapterError, BackboneError, MissingExtraError
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.released import load_strictly
+from urushi.errors import AdapterError, BackboneError
 from urushi.files.router import ViewGeometry
-from urushi.routing.encoders import ClipEncoder
+from urushi.routing.encoders import ClipEncoder, unusable_transformers
 from urushi.routing.router import Router, RouterHead
 
 __all__ = ["RELEASED_CLIP", "SETTING_1_CLASSES", "head_from_released", "load_released_router"]
@@ -95,8 +96,9 @@ def _tower(state: Mapping[str, Tensor], source: str) -> Any:
     """The vision tower of the tensors beside the head, its sizes read off them."""
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-    except ImportError as error:
-        raise MissingExtraError("transformers, which CLIP encoders need,", "clip") from error
+    except Exception as error:
+        # Much besides ImportError: whatever a package raises that it does not get on with.
+        raise unusable_transformers(error) from error
     prefix = next((n.removesuffix(_PROJECTION) for n in state if n.endswith(_PROJECTION)), None)
     if prefix is None:
         raise AdapterError(f"{source} has no {_PROJECTION}: its CLIP is missing or incomplete")

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
@@ -24,6 +23,7 @@ from urushi.training.router_recipe import (
     RouterOptimizerSettings,
     RouterValidationSettings,
 )
+from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
     "AllInOneRecipe",
@@ -342,8 +342,8 @@ def is_all_in_one(name: Path | str) -> bool:
     while (path := find_recipe(name)) not in seen:
         seen.add(path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+            content = read_yaml(path)
+        except (OSError, YAMLTextError):
             return False  # whoever reads it as a recipe says what is wrong
         if not isinstance(content, dict):
             return False

@@ -9,6 +9,7 @@ from torch import nn
 from urushi.adapters import Adapted, attach, create_adapter
 from urushi.adapters.profile import locate_profile
 from urushi.backbones import RestorationNetwork, create_backbone
+from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.degradations import create_degradation
 from urushi.errors import RecipeError
@@ -92,7 +93,7 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
         return create_backbone(recipe.backbone.name, recipe.backbone.config)
     model = read_model(find_model(recipe.start))
     _check_backbone(recipe, model)
-    backbone = create_backbone(model.header.backbone, model.header.config)
+    backbone = create_claimed(model)
     load_start(backbone, recipe.start)
     if recipe.adapter is None:
         return backbone

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from urushi.adapters import METHODS
 from urushi.errors import RecipeError, nearest
-from urushi.settings import Settings, parse_settings, read_settings
+from urushi.settings import Settings, names_file, parse_settings, read_settings, shown
 from urushi.training.adaptation import DEFAULT_LEARNING_RATE, LEARNING_RATES
 from urushi.training.recipe import RECIPES, LossSettings
 
@@ -264,15 +264,15 @@ def find_comparison(name: Path | str) -> Path:
         RecipeError: there is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if names_file(path):
         return path
     shipped = COMPARISONS / f"{name}.yaml"
-    if path.suffix == "" and shipped.is_file():
+    if path.suffix == "" and names_file(shipped):
         return shipped
     names = [file.stem for file in sorted(COMPARISONS.glob("*.yaml"))]
     raise RecipeError(
-        f"there is no comparison {str(name)!r}{nearest(str(name), names)}: expected a YAML file, "
-        f"or one of {', '.join(names)}"
+        f"there is no comparison {shown(str(name))}{nearest(str(name), names)}: expected a YAML "
+        f"file, or one of {', '.join(names)}"
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from urushi.adapters import Adapted, Adapter
-from urushi.backbones import create_backbone
+from urushi.backbones.claims import create_claimed
 from urushi.data.pack import PackSummary, pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.errors import DataError
@@ -207,15 +207,15 @@ class _Run:
         if not self.cell.random:
             return recipe
         assert recipe.start is not None
-        header = read_model(Path(recipe.start)).header
+        model = read_model(Path(recipe.start))
         # Not the seed of batches and adapters: weights must have nothing in common with those.
         torch.manual_seed(recipe.seed + (1 << 32))
-        network = create_backbone(header.backbone, header.config)
+        network = create_claimed(model)
         weights: dict[str, Tensor] = network.state_dict()
         tensors = {name: tensor.float().numpy() for name, tensor in weights.items()}
         path = self.run / "random.safetensors"
         facts = {"description": "Random weights.", "recipe": None, "scores": {}}
-        write_model(path, tensors, header.model_copy(update=facts), "float32")
+        write_model(path, tensors, model.header.model_copy(update=facts), "float32")
         return recipe.model_copy(update={"start": str(path)})
 
     def _pack(self) -> PackedPictures:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from urushi.backbones import RestorationNetwork, create_backbone
+from urushi.backbones import RestorationNetwork
+from urushi.backbones.claims import create_claimed
 from urushi.backbones.released import load_strictly
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
@@ -142,7 +143,7 @@ def build_model(model: LoadedModel, weights: LoadedModel | None = None) -> Resto
         BackboneError: the weights are those of another architecture.
     """
     loaded = weights or model
-    network = create_backbone(model.header.backbone, model.header.config)
+    network = create_claimed(model)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in loaded.tensors.items()}
     load_strictly(network, tensors, loaded.path.name)
     return network.eval()

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 from urushi.data.pages import PAGE_SIDE
 from urushi.errors import RecipeError
 from urushi.files.router import ClassName
-from urushi.settings import Settings, read_settings
+from urushi.settings import Settings, names_file, read_settings, shown
 
 __all__ = [
     "RECIPES",
@@ -312,13 +312,15 @@ def find_recipe(name: Path | str) -> Path:
         RecipeError: there is neither.
     """
     path = Path(name)
-    if path.is_file():
+    if names_file(path):
         return path
     shipped = RECIPES / f"{name}.yaml"
-    if path.suffix == "" and shipped.is_file():
+    if path.suffix == "" and names_file(shipped):
         return shipped
     known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-    raise RecipeError(f"there is no recipe {str(name)!r}: expected a YAML file, or one of {known}")
+    raise RecipeError(
+        f"there is no recipe {shown(str(name))}: expected a YAML file, or one of {known}"
+    )
 
 
 def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:

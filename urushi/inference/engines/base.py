@@ -1,5 +1,7 @@
 """What every engine offers, and what the choice among them is made from."""
 
+import math
+from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -7,9 +9,20 @@ import numpy as np
 from urushi.errors import EngineError
 from urushi.files.model import LoadedModel, ModelHeader
 
-__all__ = ["Engine", "Precision", "picture_channels", "working_memory"]
+__all__ = [
+    "SMALLEST_TILE",
+    "Engine",
+    "Precision",
+    "picture_channels",
+    "runs_when_small",
+    "smallest_side",
+    "working_memory",
+]
 
 Precision = Literal["float32", "bf16", "int8"]
+
+# No tile is made smaller for want of memory, in pixels.
+SMALLEST_TILE = 64
 
 # Peak working memory in bytes per input pixel and per channel of width: growth of the resident
 # set on NAFNets of width 16 and 32 with a tile of 640 pixels, the larger of both (see
@@ -36,6 +49,7 @@ _EDT_ENDS = ("num_feat", 1.4)
 # The default width where a configuration names none.
 _DEFAULT_WIDTHS = {"dim": 48, "embed_dim": 180, "n_feats": 64, "num_feat": 32}
 _UNKNOWN_WIDTH = 64
+_LARGEST_WIDTH = 1 << 16
 _CHANNELS = ("img_channel", "inp_channels", "in_chans")
 
 
@@ -72,9 +86,11 @@ class Engine(Protocol):
         Returns:
             `(B, 3, scale H, scale W)` float32, not clipped; an array of its own.
 
+        Several threads may call this, and are served one after the other.
+
         Raises:
             OutOfMemoryError: the batch does not fit; a smaller one may.
-            EngineError: the engine failed otherwise.
+            EngineError: the engine failed otherwise, or the process was forked after its first use.
         """
         ...
 
@@ -93,8 +109,37 @@ def working_memory(header: ModelHeader, engine: str, precision: Precision) -> fl
     if header.backbone == "edt" and not _enlarges(header) and header.config.get("downsample", True):
         key, cost = _EDT_ENDS
     width = header.config.get(key)
-    channels = width if isinstance(width, int) else _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    channels = _DEFAULT_WIDTHS.get(key, _UNKNOWN_WIDTH)
+    if isinstance(width, int) and 0 < width <= _LARGEST_WIDTH:
+        channels = width
     return channels * cost * _BYTES_PER_WIDTH[engine, precision]
+
+
+def smallest_side(engine: Engine) -> int:
+    """Return the side of the smallest tile that memory is asked for, in pixels."""
+    multiple = engine.size_multiple
+    return engine.fixed_patch or math.ceil(SMALLEST_TILE / multiple) * multiple
+
+
+def runs_when_small(engine: Engine, batch: np.ndarray, run: Callable[[np.ndarray], object]) -> bool:
+    """Tell whether an engine that failed on a batch runs a small one: then the size was too much.
+
+    Libraries have many words for memory that runs out, some of which do not mention it: "No
+    suitable implementations found" is what OpenVINO says on some processors.
+
+    Args:
+        engine: that failed.
+        batch: what it failed on.
+        run: runs a batch, and raises whatever the library does.
+    """
+    side = smallest_side(engine)
+    if batch.shape[0] * batch.shape[2] * batch.shape[3] <= side * side:
+        return False
+    try:
+        run(np.zeros((1, batch.shape[1], side, side), np.float32))
+    except (RuntimeError, MemoryError):
+        return False
+    return True
 
 
 def _enlarges(header: ModelHeader) -> bool:
@@ -115,6 +160,6 @@ def picture_channels(model: LoadedModel) -> int:
     if channels in (1, 3):
         return int(channels)
     raise EngineError(
-        f"{model.path}: this network takes pictures of {channels} channels, and those that are "
-        "restored have 3: use a network for plain pictures"
+        f"{model.path}: this network takes pictures of {channels!r:.40} channels, and those that "
+        "are restored have 3: use a network for plain pictures"
     )

@@ -3,6 +3,8 @@
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,43 +12,46 @@ from jaxtyping import Float
 
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.int8 import int8_command, int8_path, read_int8
-from urushi.files.model import LoadedModel, architecture_hash
-from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.files.model import LoadedModel
+from urushi.inference.engines.base import Engine, Precision, runs_when_small, working_memory
+from urushi.inference.engines.graph_trust import (
+    ARCHITECTURE_KEY,
+    FIXED_PATCH_KEY,
+    SCALE_KEY,
+    SIZE_MULTIPLE_KEY,
+    GraphFacts,
+    graph_facts,
+    trusted_graph,
+)
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
+from urushi.inference.processes import MadeAnew, in_use
 
 if TYPE_CHECKING:
     import openvino
 
 __all__ = [
-    "ARCHITECTURE_KEY",
-    "FIXED_PATCH_KEY",
     "IMAGE_INPUT",
-    "SCALE_KEY",
-    "SIZE_MULTIPLE_KEY",
     "OpenVINOEngine",
     "compile_open",
+    "has_bf16",
     "import_openvino",
     "openvino_core",
     "read_graph",
 ]
 
 IMAGE_INPUT = "image"
-# Entries of the graph's metadata.
-ARCHITECTURE_KEY = "urushi_architecture_hash"
-SIZE_MULTIPLE_KEY = "urushi_size_multiple"
-# Where they are missing, the network keeps the size, and takes tiles of any.
-SCALE_KEY = "urushi_scale"
-FIXED_PATCH_KEY = "urushi_fixed_patch"
 
 # A network compiled for one size is faster, but compiling takes about as long as this many pixels.
 _WORTH_COMPILING = 256 * 256
 _KEPT_SIZES = 2
+_DAMAGED = "{}: not a complete ONNX graph: export it again"
 _core_lock = threading.Lock()
 _the_core: Any = None
+_the_bf16: bool | None = None
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "failed to allocate")
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(MadeAnew):
     """Executes a network with OpenVINO on the CPU; see `Engine`.
 
     Args:
@@ -66,42 +71,65 @@ class OpenVINOEngine:
     def __init__(
         self, model: LoadedModel, *, precision: Precision = "float32", threads: int | None = None
     ) -> None:
+        self._record(model=model, precision=precision, threads=threads)
+        self._make(model, precision, threads)
+
+    def _make(self, model: LoadedModel, precision: Precision, threads: int | None) -> None:
         self.precision: Precision = precision
         self.bytes_per_pixel = working_memory(model.header, self.name, precision)
         self._model = model
         self._threads = threads
         self._float32: OpenVINOEngine | None = None
         self._core = openvino_core()
-        has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bf16" and not has_bf16:
+        able = precision != "float32" and has_bf16(self._core)
+        if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
-        self._hint = "bf16" if has_bf16 and precision != "float32" else "f32"
-        self._graph, self.size_multiple = read_graph(self._core, model)
-        metadata = _metadata(self._graph)
-        self.scale = int(metadata.get(SCALE_KEY, 1))
-        patch = metadata.get(FIXED_PATCH_KEY)
-        self.fixed_patch = None if patch is None else int(patch)
+        self._hint = "bf16" if able else "f32"
+        self._graph, facts = read_graph(self._core, model)
+        self.size_multiple, self.scale, self.fixed_patch = facts
         if precision == "int8":
             _to_int8(self._graph, model)
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        # A request serves one batch at a time.
+        self._turn = threading.Lock()
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
-        try:
-            request = self._request(batch.shape)
-            request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
-            return request.get_output_tensor(0).data.copy()
-        except (RuntimeError, MemoryError) as error:
+        in_use("openvino")
+        with self._turn:
+            try:
+                restored = self._infer(batch)
+            except (RuntimeError, MemoryError) as error:
+                told_so = isinstance(error, MemoryError)
+                message = " ".join(str(error).split())[:300]
+            else:
+                return self._checked(batch, restored)
+            # Outside of the handler: the traceback would keep what was allocated.
             self._requests.clear()
-            message = " ".join(str(error).split())[:300]
-            if isinstance(error, MemoryError) or any(w in message.lower() for w in _OUT_OF_MEMORY):
+            told_so = told_so or any(words in message.lower() for words in _OUT_OF_MEMORY)
+            if told_so or runs_when_small(self, batch, self._infer):
                 raise OutOfMemoryError(
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
-                ) from error
-            raise EngineError(f"openvino failed: {message}") from error
+                )
+            raise EngineError(f"openvino failed: {message}")
+
+    def _checked(self, batch: np.ndarray, restored: np.ndarray) -> np.ndarray:
+        """What the graph gave, of the shape that it should have."""
+        expected = (*batch.shape[:2], *(self.scale * side for side in batch.shape[2:]))
+        if restored.shape != expected:
+            raise EngineError(
+                f"{self._model.graph}: gives {restored.shape} where {expected} was expected: "
+                "export it again"
+            )
+        return restored
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
+        request = self._request(batch.shape)
+        request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
+        return request.get_output_tensor(0).data.copy()
 
     def in_float32(self) -> Engine:
         """Return this network in plain float32; itself if it is that."""
@@ -148,6 +176,42 @@ def openvino_core() -> Any:
         return _the_core
 
 
+def has_bf16(core: "openvino.Core") -> bool:
+    """Tell whether OpenVINO calculates in bfloat16 on this CPU: it says so, and does.
+
+    It asks the processor what there is, and its kernels ask oneDNN. Where the instruction set of
+    one of them is limited, by `OV_CPU_MAX_ISA` or `ONEDNN_MAX_CPU_ISA`, they do not agree, and what
+    it compiles for bfloat16 cannot run.
+    """
+    global _the_bf16
+    with _core_lock:
+        if _the_bf16 is None:
+            says = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            _the_bf16 = says and _rounds_to_bf16(core)
+        return _the_bf16
+
+
+def _rounds_to_bf16(core: "openvino.Core") -> bool:
+    import openvino
+    from openvino import opset13
+
+    channels, value = 16, np.float32(1 + 2**-9)  # bfloat16 has no such number
+    image = opset13.parameter([1, channels, 8, 8], np.float32)
+    weight = opset13.constant(np.eye(channels, dtype=np.float32)[:, :, None, None])
+    convolution = opset13.convolution(image, weight, [1, 1], [0, 0], [0, 0], [1, 1])
+    in_use("openvino")
+    try:
+        request = core.compile_model(
+            openvino.Model([convolution], [image], "trial"),  # pyright: ignore
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": "bf16"},
+        ).create_infer_request()
+        request.infer([np.full((1, channels, 8, 8), value)])
+    except RuntimeError:
+        return False
+    return bool(np.all(request.get_output_tensor(0).data == 1))
+
+
 def import_openvino() -> Any:
     """Import OpenVINO such that it cannot report to anyone.
 
@@ -163,19 +227,39 @@ def import_openvino() -> Any:
     return openvino
 
 
-def read_graph(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
-    """Read the graph and put the model's weights in the place of its inputs."""
-    graph, size_multiple = _read_open(core, model)
+def read_graph(
+    core: "openvino.Core",
+    model: LoadedModel,
+    compare: Callable[[LoadedModel], None] | None = None,
+) -> "tuple[openvino.Model, GraphFacts]":
+    """Read the graph and put the model's weights in the place of its inputs.
+
+    Args:
+        core: of OpenVINO.
+        model: whose graph.
+        compare: of `trusted_graph`; None compares restoration networks.
+
+    Returns:
+        The graph, which takes `image` alone, and what it says about itself.
+
+    Raises:
+        EngineError: there is no graph.
+        FileFormatError: the graph is damaged, changed or of another network.
+    """
+    graph, facts = _read_open(core, model, compare)
     from openvino import opset13
 
-    for parameter in graph.get_parameters():
-        name = parameter.output(0).get_any_name()
-        if name != IMAGE_INPUT:
-            constant = opset13.constant(model.tensors[name], dtype=np.float32)
-            parameter.output(0).replace(constant.output(0))
-            graph.remove_parameter(parameter)
-    graph.validate_nodes_and_infer_types()
-    return graph, size_multiple
+    try:
+        for parameter in graph.get_parameters():
+            name = parameter.output(0).get_any_name()
+            if name != IMAGE_INPUT:
+                constant = opset13.constant(model.tensors[name], dtype=np.float32)
+                parameter.output(0).replace(constant.output(0))
+                graph.remove_parameter(parameter)
+        graph.validate_nodes_and_infer_types()
+    except RuntimeError as error:
+        raise FileFormatError(_DAMAGED.format(model.graph)) from error
+    return graph, facts
 
 
 def compile_open(
@@ -202,10 +286,11 @@ def compile_open(
         EngineError: there is no graph, or OpenVINO cannot compile it.
         FileFormatError: the graph is damaged or of another network.
     """
-    graph, size_multiple = _read_open(core, model)
-    able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    graph, facts = _read_open(core, model)
+    in_use("openvino")
+    wanted = precision == "bf16" and has_bf16(core)
     options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if able and precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if wanted else "f32",
         "PERFORMANCE_HINT": "LATENCY",
     }
     if threads is not None:
@@ -216,10 +301,14 @@ def compile_open(
     except RuntimeError as error:
         message = " ".join(str(error).split())[:300]
         raise EngineError(f"openvino cannot compile {model.graph}: {message}") from error
-    return request, size_multiple, int(_metadata(graph).get(SCALE_KEY, 1))
+    return request, facts.size_multiple, facts.scale
 
 
-def _read_open(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Model, int]":
+def _read_open(
+    core: "openvino.Core",
+    model: LoadedModel,
+    compare: Callable[[LoadedModel], None] | None = None,
+) -> "tuple[openvino.Model, GraphFacts]":
     """Read the graph, whose inputs are the image and the model's weights, all of them."""
     path = model.graph
     if path is None:
@@ -227,34 +316,38 @@ def _read_open(core: "openvino.Core", model: LoadedModel) -> "tuple[openvino.Mod
             f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside "
             "it, which openvino needs: put it there, or use engine torch"
         )
+    content = trusted_graph(model, compare or _compare_with_torch)
     try:
-        graph = core.read_model(path)
+        graph = core.read_model(content)
+        facts = graph_facts(_metadata(graph), model)
+        inputs = {p.output(0).get_any_name(): p.partial_shape for p in graph.get_parameters()}
+        outputs = len(graph.outputs)
     except RuntimeError as error:
-        raise FileFormatError(f"{path}: not a complete ONNX graph: export it again") from error
-    metadata = _metadata(graph)
-    if metadata.get(ARCHITECTURE_KEY) != architecture_hash(model.header):
+        raise FileFormatError(_DAMAGED.format(path)) from error
+    image = inputs.pop(IMAGE_INPUT, None)
+    if image is None or image.rank.is_dynamic or len(image) != 4 or outputs != 1:
         raise FileFormatError(
-            f"{path}: the graph of another network than {model.path.name}: put the graph there "
-            "that belongs to it, or export it again"
+            f"{path}: expected a graph that takes {IMAGE_INPUT!r} of four axes and gives one "
+            "result: export it again"
         )
-    unused = set(model.tensors)
-    for parameter in graph.get_parameters():
-        name = parameter.output(0).get_any_name()
-        if name == IMAGE_INPUT:
-            continue
+    for name, shape in inputs.items():
         tensor = model.tensors.get(name)
-        if tensor is None or list(parameter.partial_shape.to_shape()) != list(tensor.shape):
+        if tensor is None or shape.is_dynamic or list(shape.to_shape()) != list(tensor.shape):
             found = "is missing" if tensor is None else f"has shape {tensor.shape}"
             raise FileFormatError(
-                f"{model.path}: the tensor {name!r} {found}, its graph expects "
-                f"{parameter.partial_shape}: get both files again"
+                f"{model.path}: the tensor {name!r:.200} {found}, its graph expects {shape}: get "
+                "both files again"
             )
-        unused.discard(name)
-    if unused:
+    if unused := set(model.tensors) - set(inputs):
         raise FileFormatError(
             f"{model.path}: its graph does not know the tensor {min(unused)!r}: get both again"
         )
-    return graph, int(metadata[SIZE_MULTIPLE_KEY])
+    return graph, facts
+
+
+def _compare_with_torch(model: LoadedModel) -> None:
+    # By name, because exporting checks its graphs with this engine.
+    import_module("urushi.inference.export").compare_graph(model)
 
 
 def _to_int8(graph: "openvino.Model", model: LoadedModel) -> None:

@@ -1,6 +1,7 @@
 """The torch engine: eager by default, channels-last, in inference mode."""
 
 import copy
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from urushi.backbones import RestorationNetwork, create_backbone
+from urushi.backbones import RestorationNetwork
+from urushi.backbones.claims import create_claimed
 from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.allocator import keep_freed_memory
-from urushi.inference.engines.base import Engine, Precision, picture_channels, working_memory
+from urushi.inference.engines.base import (
+    Engine,
+    Precision,
+    picture_channels,
+    runs_when_small,
+    working_memory,
+)
+from urushi.inference.processes import MadeAnew, in_use
 
 __all__ = ["TorchEngine", "build_network"]
 
@@ -22,7 +31,7 @@ __all__ = ["TorchEngine", "build_network"]
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
 
-class TorchEngine:
+class TorchEngine(MadeAnew):
     """Executes a network with torch; see `Engine`.
 
     Args:
@@ -51,6 +60,22 @@ class TorchEngine:
         compile: bool = False,
         adapters: Sequence[AppliedAdapter] = (),
     ) -> None:
+        options: dict[str, Any] = {
+            "device": device, "threads": threads, "compile": compile, "adapters": adapters,
+        }  # fmt: skip
+        self._record(model=model, precision=precision, **options)
+        self._make(model, precision, **options)
+
+    def _make(
+        self,
+        model: LoadedModel,
+        precision: Precision,
+        device: str,
+        threads: int | None,
+        compile: bool,
+        adapters: Sequence[AppliedAdapter],
+    ) -> None:
+        in_use("torch")
         target = torch.device(device)
         if target.type in ("cuda", "xpu") and target.index is None:
             target = torch.device(target.type, 0)
@@ -81,40 +106,48 @@ class TorchEngine:
             "device": device, "threads": threads, "compile": compile, "adapters": adapters,
         }  # fmt: skip
         self._float32: TorchEngine | None = None
+        # Several batches at once would take several times the memory, and be no faster.
+        self._turn = threading.Lock()
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
+        in_use("torch")
+        with self._turn:
+            try:
+                return self._infer(batch)
+            except (RuntimeError, MemoryError) as error:
+                told_so, reason = _is_out_of_memory(error), _first_line(error)
+            # Outside of the handler: the traceback would keep the feature maps alive.
+            kind = torch.device(self.device).type
+            if kind == "cuda":
+                torch.cuda.empty_cache()
+            elif kind == "xpu":
+                torch.xpu.empty_cache()
+            if told_so or runs_when_small(self, batch, self._infer):
+                raise OutOfMemoryError(
+                    f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
+                    f"does not fit into the memory of {self.device}: use a smaller tile ({reason})"
+                )
+            raise EngineError(f"torch failed on {self.device}: {reason}")
+
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
         kind = torch.device(self.device).type
-        try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"),
-            ):
-                # A read-only array is copied: torch would warn of it.
-                image = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
-                image = image.to(self.device)
-                if self._channels == 1:
-                    image = image.flatten(0, 1)[:, None]
-                image = image.contiguous(memory_format=torch.channels_last)
-                restored = self._forward(image).float()
-                if self._channels == 1:
-                    restored = restored.unflatten(0, batch.shape[:2])[:, :, 0]
-                return np.ascontiguousarray(restored.cpu().numpy())
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise EngineError(f"torch failed on {self.device}: {_first_line(error)}") from error
-            reason = _first_line(error)
-        # Outside of the handler: the traceback would keep the feature maps alive.
-        if kind == "cuda":
-            torch.cuda.empty_cache()
-        elif kind == "xpu":
-            torch.xpu.empty_cache()
-        raise OutOfMemoryError(
-            f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels does not "
-            f"fit into the memory of {self.device}: use a smaller tile ({reason})"
-        )
+        with (
+            torch.inference_mode(),
+            torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16"),
+        ):
+            # A read-only array is copied: torch would warn of it.
+            image = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
+            image = image.to(self.device)
+            if self._channels == 1:
+                image = image.flatten(0, 1)[:, None]
+            image = image.contiguous(memory_format=torch.channels_last)
+            restored = self._forward(image).float()
+            if self._channels == 1:
+                restored = restored.unflatten(0, batch.shape[:2])[:, :, 0]
+            return np.ascontiguousarray(restored.cpu().numpy())
 
     def rounding(self, batch: Float[np.ndarray, "b c h w"]) -> float:
         """Largest difference that the rounding of float32 makes to what becomes of a batch.
@@ -151,7 +184,7 @@ def build_network(model: LoadedModel) -> RestorationNetwork:
         FileFormatError: the weights do not fit the configuration in the file.
     """
     try:
-        network = create_backbone(model.header.backbone, model.header.config)
+        network = create_claimed(model)
         # Copies: the engine must not share memory with the arrays of the file.
         weights = {name: torch.tensor(array) for name, array in model.tensors.items()}
         network.load_state_dict(weights, strict=True)

@@ -1,0 +1,123 @@
+"""Every example of every help text: it is understood as it is printed, and does what it says.
+
+Those that would train for hours, or fetch from elsewhere, are only read.
+"""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from adapter_support import write_random
+from all_in_one_support import write_all_in_one
+from cli_support import picture, run, write_pictures, write_tiny_model
+from PIL import Image
+
+from urushi.adapters.peft import write_peft
+from urushi.app.cli import app
+from urushi.app.output import EXIT_WELL
+from urushi.files.adapter import read_adapter
+from urushi.files.model import read_model
+from urushi.inference import auto, zoo
+
+COMMANDS = typer.main.get_command(app)
+
+
+def examples() -> list[str]:
+    """All of them, as they are printed."""
+    found, waiting = [], [COMMANDS]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        lines = (command.epilog or "").split("\n\n")
+        found += [line.replace("\\[", "[") for line in lines if line.startswith("urushi ")]
+    return list(dict.fromkeys(found))
+
+
+READ_ALONE = (
+    "adapt ", "compare ", "train ", "profile ", "import ", "fetch lora-ir",
+    "evaluate --benchmark", "evaluate --all",  # want data sets
+    "restore photo.jpg --model nafnet",  # wants what `import` makes
+    "restore more/",
+    "export mine.safetensors --precision int8",  # see test_int8.py
+)  # fmt: skip
+RUN = [e for e in examples() if not e.removeprefix("urushi ").startswith(READ_ALONE)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """What the examples name, in small; and a zoo of tiny networks."""
+    root = tmp_path_factory.mktemp("examples")
+    (root / "zoo").mkdir()
+    base = read_model(write_tiny_model(root / "zoo" / "base.safetensors"))
+    write_all_in_one(root / "zoo", base.path)
+    here = root / "here"
+    for folder in ("photos", "more"):
+        write_pictures(here / folder, 2, height=132, width=140)
+    for folder in ("mine", "rainy"):
+        for part in ("input", "target"):
+            write_pictures(here / folder / part, 2, height=132, width=140)
+    (here / "benchmark" / "rain").mkdir(parents=True)
+    # No two alike, which is what `data check` looks for.
+    for seed, name in enumerate(
+        ("benchmark/rain/a", "rainy/input/picture0", "rainy/input/picture1")
+    ):
+        other = np.random.default_rng(seed).integers(0, 256, (132, 140, 3), dtype=np.uint8)
+        Image.fromarray(other).save(here / f"{name}.png")
+    write_pictures(here / "scans" / "box", 1, ".tif")
+    pixels = np.rint(picture() * 255).astype(np.uint8)
+    for name in ("photo.jpg", "photo.png"):
+        Image.fromarray(pixels).save(here / name)
+    for path in (root / "zoo").glob("*.safetensors"):
+        shutil.copy(path, here / path.name)
+    shutil.copy(base.path, here / "other.safetensors")
+    plain = {"rank": 0, "ranks": {"intro": 2, "ending": 1}}  # what PEFT can hold
+    for name in ("adapter", "mine", "rain"):
+        write_random(here / f"{name}.safetensors", base, **plain)
+    write_peft(read_adapter(here / "adapter.safetensors"), here / "folder")
+    return root
+
+
+@pytest.fixture
+def here(files, tmp_path, monkeypatch) -> Path:
+    """A copy of the folder, which is the current one."""
+    for module in (zoo, auto):
+        monkeypatch.setattr(module, "ZOO", files / "zoo")
+    folder = tmp_path / "here"
+    shutil.copytree(files / "here", folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_all_commands_have_examples():
+    assert {e.split()[1] for e in examples()} >= set(COMMANDS.commands)
+    assert len(RUN) > 25
+
+
+@pytest.mark.parametrize("example", examples())
+def test_an_example_is_understood(here, example):
+    words, command = shlex.split(example)[1:], COMMANDS
+    while getattr(command, "commands", None) and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    if "--help" not in words:
+        command.make_context("urushi", words)
+
+
+@pytest.mark.parametrize("example", RUN)
+def test_an_example_does_what_it_says(here, example):
+    words = shlex.split(example)[1:]
+    if words[:2] == ["export", "mine.safetensors"]:
+        shutil.copy("other.safetensors", "mine.safetensors")
+    if words[:2] == ["import-peft", "folder/"]:
+        Path("mine.safetensors").unlink()
+    if words[:2] == ["export", "adapter.safetensors"]:
+        shutil.rmtree("folder")
+    before = set(here.rglob("*"))
+    result = run(*words)
+    assert result.exit_code == EXIT_WELL, result.output
+    if "-o" in words and "--dry-run" not in words:
+        target = Path(words[words.index("-o") + 1])
+        assert target.exists()
+        assert target.resolve() not in before

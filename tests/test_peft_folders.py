@@ -1,0 +1,202 @@
+"""Folders of PEFT: what they may say and hold, and what our own must leave out for PEFT to run."""
+
+import dataclasses
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from adapter_support import network_of, random_adapter
+from cli_support import run
+from engine_support import write_tiny
+from safetensors.torch import load_file, save_file
+
+from urushi.adapters import attach
+from urushi.adapters.layers import weight_layers
+from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, read_peft, write_peft
+from urushi.adapters.stored import header_of, load_adapter, tensors_of
+from urushi.backbones import BACKBONES, create_backbone
+from urushi.errors import AdapterError, FileFormatError
+from urushi.files.adapter import LoadedAdapter
+from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import peft
+
+LAYERS = {"rank": 0, "ranks": {"intro": 2, "downs.1": 2, "encoders.0.0.conv1": 2}}
+# What `save_pretrained` writes for an ordinary LoRA, and what decides nothing once it is trained.
+WITHOUT_EFFECT = {
+    "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config",
+    "lora_dropout", "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> LoadedModel:
+    return read_model(write_tiny(tmp_path_factory.mktemp("base") / "base.safetensors"))
+
+
+@pytest.fixture
+def folder(model, tmp_path) -> Path:
+    write_peft(stored(random_adapter(model, **LAYERS), model), tmp_path / "peft")
+    return tmp_path / "peft"
+
+
+def stored(adapter, model) -> LoadedAdapter:
+    return LoadedAdapter(header_of(adapter, model), tensors_of(adapter), Path("mine.safetensors"))
+
+
+def setting(folder: Path, **values) -> None:
+    path = folder / CONFIG_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(peft.LoraConfig)])
+def test_every_option_changes_nothing_or_is_refused_by_its_name(model, folder, name):
+    expected, _ = read_peft(folder, model)
+    setting(folder, **{name: ["something"]})
+    if name in WITHOUT_EFFECT:
+        found, _ = read_peft(folder, model)
+        for key, tensor in expected.items():
+            np.testing.assert_array_equal(found[key], tensor)
+    elif name == "use_rslora":
+        found, header = read_peft(folder, model)
+        assert header.config["scaling"] != "alpha/r" or any(
+            (found[key] != tensor).any() for key, tensor in expected.items()
+        )
+    else:
+        with pytest.raises(AdapterError, match=name):
+            read_peft(folder, model)
+
+
+def test_what_begins_as_minor_components_is_plain_lora_in_the_end(tmp_path):
+    config: Any = BACKBONES["swinir"].example
+    torch.manual_seed(0)
+    network = create_backbone("swinir", config).eval()
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone="swinir", config=config))
+    model = read_model(tmp_path / "m.safetensors")
+    chosen = peft.LoraConfig(r=2, target_modules=["fc1"], init_lora_weights="mica")
+    wrapped = peft.get_peft_model(network_of(model), chosen)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_A" in name:
+            parameter.data = torch.randn(parameter.shape)
+    wrapped.save_pretrained(str(tmp_path / "peft"))
+    found, header = read_peft(tmp_path / "peft", model)
+    picture = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        expected = wrapped.eval()(picture)
+        adapter = load_adapter(network_of(model), LoadedAdapter(header, found, tmp_path))
+        ours = attach(network_of(model), adapter).eval()(picture)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_peft_runs_what_is_exported_of_every_backbone(tmp_path, backbone):
+    config: Any = dict(BACKBONES[backbone].example)
+    torch.manual_seed(0)
+    network = create_backbone(backbone, config).eval()
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone=backbone, config=config))
+    model = read_model(tmp_path / "m.safetensors")
+    taken = [
+        layer.name
+        for layer in weight_layers(network)
+        if layer.groups == 1 and not layer.transposed and not layer.name.endswith("in_proj")
+    ]
+    adapter = random_adapter(model, size=0.1, rank=0, ranks=dict.fromkeys(taken, 1))
+    write_peft(stored(adapter, model), tmp_path / "peft")
+    side = network.size_multiple
+    picture = torch.rand(1, 3, side, side)
+    with torch.no_grad():
+        ours = attach(network_of(model), adapter).eval()(picture)
+        wrapped = peft.PeftModel.from_pretrained(network_of(model), str(tmp_path / "peft"))
+        torch.testing.assert_close(wrapped.eval()(picture), ours, atol=1e-4, rtol=1e-4)
+
+
+def test_projections_in_one_weight_are_refused_by_name(tmp_path):
+    config: Any = dict(BACKBONES["ipt"].example)
+    network = create_backbone("ipt", config)
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone="ipt", config=config))
+    model = read_model(tmp_path / "m.safetensors")
+    with pytest.raises(AdapterError, match=r"in_proj holds several projections .*rank 0"):
+        write_peft(stored(random_adapter(model, rank=1), model), tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
+
+
+def test_names_that_are_patterns_of_others_are_escaped():
+    from urushi.adapters.peft import _alpha, _with_pattern
+
+    ranks = {"a.b": 1, "acb": 2, "x.a.b": 3}
+    default, pattern = _with_pattern(ranks)
+    assert next(iter(pattern)) == r"^x\.a\.b"
+    facts = {"alpha_pattern": pattern, "lora_alpha": default}
+    assert {name: _alpha(facts, name, Path()) for name in ranks} == ranks
+    for name, rank in ranks.items():
+        assert pattern[peft.utils.other.get_pattern_key(list(pattern), name)] == rank
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "float16", "float64"])
+def test_floats_of_other_lengths_are_read(model, folder, dtype):
+    full = load_file(folder / TENSORS_NAME)
+    other = {name: tensor.to(getattr(torch, dtype)) for name, tensor in full.items()}
+    save_file(other, folder / TENSORS_NAME)
+    found, _ = read_peft(folder, model)
+    expected = other["base_model.model.intro.lora_B.weight"].float()[:, :, 0, 0]
+    np.testing.assert_array_equal(found["up.intro/weight"], expected.numpy())
+
+
+def test_whole_numbers_are_refused(model, folder):
+    full = load_file(folder / TENSORS_NAME)
+    save_file({name: tensor.to(torch.int8) for name, tensor in full.items()}, folder / TENSORS_NAME)
+    with pytest.raises(FileFormatError, match=r"is of torch\.int8, expected floats"):
+        read_peft(folder, model)
+
+
+def as_pickle(folder: Path) -> Path:
+    (folder / TENSORS_NAME).rename(folder / "adapter_model.bin")
+    return folder
+
+
+def in_folders(folder: Path) -> Path:
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        (folder / name / CONFIG_NAME).write_bytes((folder / CONFIG_NAME).read_bytes())
+    (folder / CONFIG_NAME).unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (as_pickle, r"in adapter_model\.bin, a pickle, .*safe_serialization=True"),
+        (in_folders, r"in its folders first, second: give one of them, such as .*first"),
+        (lambda folder: folder / TENSORS_NAME, "a file, expected a folder of PEFT"),
+        (lambda folder: folder / CONFIG_NAME, "a file, expected a folder of PEFT"),
+    ],
+)
+def test_what_is_given_in_the_place_of_a_folder(model, folder, tmp_path, place, words):
+    given = place(folder)
+    with pytest.raises(FileFormatError, match=words):
+        read_peft(given, model)
+    done = run("import-peft", given, "-o", tmp_path / "a.safetensors", "-m", model.path)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("begun", "words"), [("pissa", "changes the base's weights"), ("lora_ga", "lora_ga"), (3, "3")]
+)
+def test_beginnings_that_change_the_base_are_refused(model, folder, begun, words):
+    setting(folder, init_lora_weights=begun)
+    with pytest.raises(AdapterError, match=f"init_lora_weights is .*{words}"):
+        read_peft(folder, model)

@@ -1,0 +1,193 @@
+"""Which of the tensors in a released checkpoint are the network's, and by what names.
+
+Trainers leave it under wrappings and prefixes of their own, beside averaged copies, losses and
+counters. All of that is told by names: `generator_ema.module.intro.weight` is `intro.weight` of an
+averaged copy, whether dots join the parts or mappings within mappings do.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from urushi.backbones.likeness import likenesses
+from urushi.errors import FileFormatError
+
+__all__ = ["Chosen", "choose_network"]
+
+# In the order in which a file that has several is to be read.
+_WRAPPINGS = (
+    "params", "state_dict", "model_state_dict", "model", "net", "net_g", "netg", "generator", "gen",
+    "g", "network", "weights", "module", "student",
+)  # fmt: skip
+# Left by torch itself, in the middle of names too.
+_TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# Tensors that programs count with: profilers beside every layer, averaging, batch normalisation.
+_COUNTERS = {"total_ops", "total_params", "n_averaged", "num_updates", "step_counter"}
+# Parts of names of averaged copies; `ema` may be written together with another part.
+_AVERAGED = re.compile(r"(?:^|_)(ema|swa|averaged?|shadow)(?:_|$)|ema$|^ema")
+# First parts of the names of those checkpoints of LoRA-IR that are no single network.
+_SEVERAL = ("cls_head", "de_extractor", "intro_de")
+_LIKE, _SOMEWHAT_LIKE = 0.5, 0.25
+_MOST_DEPTH = 8
+
+
+class Chosen(NamedTuple):
+    """The network's tensors in a checkpoint.
+
+    Attributes:
+        tensors: by the names that the authors' code gives them.
+        notes: what the user should know of what was left out, a sentence each.
+    """
+
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+class _Group(NamedTuple):
+    """What stands under one prefix."""
+
+    prefix: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    likeness: float
+
+    @property
+    def averaged(self) -> bool:
+        return any(_is_averaged(part) for part in self.prefix)
+
+    @property
+    def told(self) -> str:
+        return ".".join(self.prefix)[:100] or "no prefix"
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Averaged copies first, then by the order of wrappings, then the largest."""
+        known = [_WRAPPINGS.index(p) for p in map(_plain, self.prefix) if p in _WRAPPINGS]
+        return not self.averaged, min(known, default=len(_WRAPPINGS)), -len(self.tensors)
+
+
+def choose_network(content: object, source: str) -> Chosen:
+    """Find the network in what a checkpoint holds.
+
+    Args:
+        content: mappings of mappings of tensors, as they were read.
+        source: what messages call the file.
+
+    Raises:
+        FileFormatError: there are no named tensors, or something else stands among them.
+    """
+    if not isinstance(content, Mapping):
+        raise FileFormatError(f"{source} holds no named tensors: a state dict was expected")
+    leaves = dict(_leaves(content))
+    tensors = {parts: value for parts, value in leaves.items() if isinstance(value, Tensor)}
+    counted = [parts for parts, tensor in tensors.items() if _is_counter(parts[-1], tensor)]
+    weights = {parts: tensor for parts, tensor in tensors.items() if parts not in set(counted)}
+    if not weights:
+        what = "single numbers alone" if tensors else "no named tensors"
+        raise FileFormatError(f"{source} holds {what}: a state dict was expected")
+    groups = _groups(weights)
+    group = _best(groups)
+    for parts in leaves.keys() - tensors.keys():
+        inside = parts[: len(group.prefix)] == group.prefix
+        if inside and len(parts) > len(group.prefix) + 1:
+            raise FileFormatError(
+                f"{source}: {'.'.join(parts)[:200]!r} is no tensor: a state dict was expected"
+            )
+    return Chosen(group.tensors, tuple(_notes(group, groups, counted)))
+
+
+def _leaves(
+    content: Mapping[Any, Any], above: tuple[str, ...] = (), seen: frozenset[int] = frozenset()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """All values under their names, in parts; names that are no text are passed by."""
+    seen = seen | {id(content)}
+    for name, value in content.items():
+        if not isinstance(name, str):
+            continue
+        parts = (*above, *name.split("."))
+        if not isinstance(value, Mapping):
+            yield parts, value
+        elif len(seen) < _MOST_DEPTH and id(value) not in seen:
+            yield from _leaves(value, parts, seen)
+
+
+def _is_counter(last: str, tensor: Tensor) -> bool:
+    whole = not tensor.is_floating_point() and tensor.numel() == 1
+    return tensor.ndim == 0 or whole or last in _COUNTERS
+
+
+def _plain(part: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower().replace("-", "_")
+
+
+def _is_averaged(part: str) -> bool:
+    return _AVERAGED.search(_plain(part)) is not None
+
+
+def _is_wrapping(part: str) -> bool:
+    plain = _plain(part)
+    return plain in _WRAPPINGS or plain.replace("_", "") in _WRAPPINGS or _is_averaged(part)
+
+
+def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
+    """The tensors by their prefix, which is taken off."""
+    bare: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for parts in weights:
+        length = 0
+        while length < len(parts) - 1 and (
+            _is_wrapping(parts[length]) or parts[length] in _TRANSPARENT
+        ):
+            length += 1
+        bare[parts] = parts[:length]
+    for marker in _SEVERAL:
+        # Their parts belong together, whatever they are called.
+        if found := [bare[parts] for parts in weights if parts[len(bare[parts])] == marker]:
+            first = min(found, key=lambda prefix: not any(map(_is_averaged, prefix)))
+            return _grouped(weights, {p: first for p in weights if p[: len(first)] == first})
+    groups = _grouped(weights, bare)
+    if max(group.likeness for group in groups) < _LIKE:
+        # Under a name of the user's own, perhaps.
+        for more in (1, 2, 3):
+            deeper = {parts: parts[: len(bare[parts]) + more] for parts in weights}
+            deeper = {parts: prefix for parts, prefix in deeper.items() if len(prefix) < len(parts)}
+            trial = _grouped(weights, {**bare, **deeper})
+            if max(group.likeness for group in trial) >= _LIKE:
+                return trial
+    return groups
+
+
+def _grouped(
+    weights: Mapping[tuple[str, ...], Tensor],
+    prefixes: Mapping[tuple[str, ...], tuple[str, ...]],
+) -> list[_Group]:
+    found: dict[tuple[str, ...], dict[str, Tensor]] = {}
+    for parts, prefix in prefixes.items():
+        rest = [part for part in parts[len(prefix) :] if part not in _TRANSPARENT]
+        found.setdefault(prefix, {})[".".join(rest)] = weights[parts]
+    return [_Group(p, tensors, likenesses(tensors)[0][1]) for p, tensors in found.items()]
+
+
+def _best(groups: list[_Group]) -> _Group:
+    likest = max(group.likeness for group in groups)
+    fit = [g for g in groups if g.likeness >= max(_SOMEWHAT_LIKE, 0.9 * likest)] or groups
+    most = max(len(group.tensors) for group in fit)
+    # An averaged copy of a part of the network is none of the network.
+    return min((g for g in fit if len(g.tensors) >= 0.9 * most), key=lambda group: group.rank)
+
+
+def _notes(group: _Group, groups: list[_Group], counted: list[tuple[str, ...]]) -> Iterator[str]:
+    others = [other for other in groups if other is not group]
+    copies = [other for other in others if other.tensors.keys() == group.tensors.keys()]
+    if copies:
+        kind = "the averaged copy of the weights" if group.averaged else "one copy of the weights"
+        names = ", ".join(other.told for other in copies)
+        yield f"{kind} is taken ({group.told}), and another one left out ({names})"
+    for other in others:
+        if other not in copies:
+            first = ".".join((*other.prefix, next(iter(other.tensors))))[:100]
+            count = len(other.tensors)
+            yield f"left out: {count} {'tensor' if count == 1 else 'tensors'}, the first is {first}"
+    if counted:
+        count, first = len(counted), ".".join(counted[0])[:100]
+        yield f"left out: {count} {'counter' if count == 1 else 'counters'}, the first is {first}"

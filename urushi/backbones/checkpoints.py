@@ -1,0 +1,224 @@
+"""The authors' released checkpoints, read without executing anything they contain."""
+
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from urushi.backbones.checkpoint_layouts import Chosen, choose_network
+from urushi.errors import FileFormatError
+from urushi.files.container import refuse_json_constant
+
+__all__ = ["read_checkpoint", "read_network"]
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_PAGES = (b"<!doctype", b"<html")
+_LARGEST_INDEX = 50_000_000
+_PART = re.compile(r"-\d{5}-of-(\d{5})\.(safetensors|bin)$")
+# Weights do not get smaller by packing; what does so is made to fill memory.
+_MOST_UNPACKED = 8
+_SPARE_BYTES = 64_000_000
+# Whole numbers of released networks that are none of their weights.
+_INDICES = ("relative_position_index", "position_ids", "num_batches_tracked")
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of the network in a released checkpoint, by the names of the authors' code.
+
+    Args:
+        path: a file written by `torch.save`, safetensors, or the index of several of either.
+
+    Raises:
+        FileFormatError: the file is not a checkpoint of plain, finite tensors.
+    """
+    return read_network(path).tensors
+
+
+def read_network(path: Path | str) -> Chosen:
+    """As `read_checkpoint`, with notes on what else the file holds."""
+    path = Path(path)
+    chosen = choose_network(_content(path), str(path))
+    _check_sizes(path, chosen.tensors)
+    small = sorted({str(t.dtype) for t in chosen.tensors.values() if _is_small_float(t)})
+    tensors = {name: _plain_tensor(path, name, t) for name, t in chosen.tensors.items()}
+    notes = list(chosen.notes)
+    if small:
+        notes.append(f"weights are stored as {' and '.join(small)}, and were made float32")
+    return Chosen(tensors, tuple(notes))
+
+
+def _is_small_float(tensor: Tensor) -> bool:
+    """Whether torch stores a float in a byte or less, and hardly calculates with it."""
+    return tensor.is_floating_point() and tensor.element_size() == 1
+
+
+def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A view may have any number of elements, whatever is stored: every copy would take memory."""
+    stored, claimed = {}, 0
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+            continue  # told apart below
+        storage = tensor.untyped_storage()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
+            raise FileFormatError(
+                f"{path}: tensor {name!r:.200} claims {tensor.numel():,} elements of "
+                f"{storage.nbytes():,} bytes: it was made to exhaust memory, get it again"
+            )
+        stored[storage.data_ptr()] = storage.nbytes()
+        claimed += tensor.numel() * tensor.element_size()
+    if claimed > 4 * sum(stored.values()) + _SPARE_BYTES:
+        raise FileFormatError(
+            f"{path}: its tensors claim {claimed:,} bytes and share {sum(stored.values()):,}: it "
+            "was made to exhaust memory, get it again"
+        )
+
+
+def _plain_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
+    """The tensor as numbers that can be weights."""
+    told = f"{path}: tensor {name!r:.200}"
+    if tensor.is_meta:
+        raise FileFormatError(
+            f"{told} is on torch's device 'meta', which holds no numbers: save the network again "
+            "once it has its weights"
+        )
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+        raise FileFormatError(
+            f"{told} is of the kind {tensor.dtype} {tensor.layout}: plain numbers were expected"
+        )
+    if not tensor.is_floating_point():
+        if not name.endswith(_INDICES):
+            raise FileFormatError(
+                f"{told} is of {tensor.dtype}: whole numbers are no weights without the scales of "
+                "their quantisation, save the network in float32 or float16"
+            )
+        return tensor
+    try:
+        tensor = tensor.float() if _is_small_float(tensor) else tensor
+        finite = bool(torch.isfinite(tensor).all())
+    except RuntimeError as error:
+        raise FileFormatError(
+            f"{told} is of {tensor.dtype}, with which torch cannot calculate: save the network in "
+            "float32 or float16"
+        ) from error
+    if not finite:
+        raise FileFormatError(f"{told} holds values that are not finite")
+    return tensor
+
+
+def _content(path: Path) -> Any:
+    """What the file holds, as it stands there."""
+    if path.suffix == ".json":
+        return _sharded(path)
+    part = _PART.search(path.name)
+    if part and int(part[1]) > 1:
+        index = f"{path.name[: part.start()]}.{part[2]}.index.json"
+        raise FileFormatError(
+            f"{path} is one of {int(part[1])} parts of a checkpoint: give their index, {index}"
+        )
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> Any:
+    """What one file holds."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+        _refuse_stand_ins(path, start)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        _check_packing(path)
+        with warnings.catch_warnings():
+            # Of unusual pickles it warns before it refuses them.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise FileFormatError(
+            f"{path} is no safetensors file, or is cut off ({error}): get it again"
+        ) from error
+    except UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        wants = f" (it asks for {named[1]})" if named else ""
+        raise FileFormatError(
+            f"{path} is not a checkpoint of plain tensors, or is damaged{wants}: nothing else is "
+            "loaded, because other objects could run code"
+        ) from error
+    except FileFormatError:
+        raise
+    except Exception as error:
+        # Whatever the bytes of a damaged or hostile file make of the reader.
+        raise FileFormatError(
+            f"{path} is not a checkpoint of plain tensors, or is damaged or cut off: get it again"
+        ) from error
+
+
+def _sharded(path: Path) -> dict[str, Tensor]:
+    """The tensors of the files that an index names; they stand beside it."""
+    try:
+        if path.stat().st_size > _LARGEST_INDEX:
+            raise FileFormatError(f"{path} is too large for the index of a checkpoint")
+        index = json.loads(path.read_text("utf-8"), parse_constant=refuse_json_constant)
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is no index of a checkpoint: not valid JSON") from error
+    names = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise FileFormatError(
+            f"{path} is no index of a checkpoint: its weight_map was expected to name a file for "
+            "each tensor"
+        )
+    names = {str(name): str(file) for name, file in names.items()}
+    parts: dict[str, Any] = {}
+    for file in dict.fromkeys(names.values()):
+        if file != Path(file).name or "\\" in file or file in (".", ".."):
+            raise FileFormatError(f"{path} names {file!r:.100}, which is not beside it")
+        parts[file] = _loaded(path.with_name(file))
+        if not isinstance(parts[file], Mapping):
+            raise FileFormatError(f"{path.with_name(file)} holds no named tensors")
+    tensors = {}
+    for name, file in names.items():
+        if name not in parts[file]:
+            raise FileFormatError(
+                f"{path} looks for the tensor {name!r:.200} in {file}, which does not have it: get "
+                "all parts from one place"
+            )
+        tensors[name] = parts[file][name]
+    return tensors
+
+
+def _check_packing(path: Path) -> None:
+    """A few kB of packed zeros may unpack to anything; `torch.save` packs nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _MOST_UNPACKED * path.stat().st_size + _SPARE_BYTES:
+        raise FileFormatError(
+            f"{path} would unpack to {unpacked:,} bytes: it was made to exhaust memory, get it "
+            "again"
+        )
+
+
+def _refuse_stand_ins(path: Path, start: bytes) -> None:
+    """Names what often lies in the place of a file that was not fetched."""
+    if not start:
+        raise FileFormatError(f"{path} is empty: get a whole copy")
+    if start.startswith(_LFS_POINTER):
+        raise FileFormatError(
+            f"{path} is a pointer of Git LFS and not the file itself: fetch that with  git lfs pull"
+        )
+    if start.lstrip().lower().startswith(_PAGES):
+        raise FileFormatError(
+            f"{path} is a web page and not a checkpoint: download the file that the page offers"
+        )

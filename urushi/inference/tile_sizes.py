@@ -1,0 +1,146 @@
+"""How large tiles are: what is chosen where nothing is told, and what may be told."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from urushi.errors import EngineError
+from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.engines.base import Engine, smallest_side
+from urushi.inference.memory import available_memory
+
+__all__ = [
+    "ON_ACCELERATOR",
+    "ON_CPU",
+    "WIDE_OVERLAP",
+    "WIDE_TILE",
+    "Limits",
+    "TileSizes",
+    "check_options",
+    "choose_tiles",
+    "sees_widely",
+]
+
+
+class Limits(NamedTuple):
+    """What is chosen at most where nothing is told.
+
+    Attributes:
+        tile: longest side of a tile, in pixels.
+        whole: pixels of a picture that is not cut.
+        memory: what the engine works with, in bytes.
+    """
+
+    tile: int
+    whole: int
+    memory: int
+
+
+# Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
+ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
+ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
+
+# What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
+# low light, hangs on the picture as a whole: small tiles would each be given a light of its own.
+LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop"})
+WIDE_TILE, WIDE_OVERLAP = 1024, 256
+
+
+def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether adapters are better off with large tiles: those of damage that is not local."""
+    return any(not LOCAL.issuperset(a.adapter.header.degradations or [""]) for a in adapters)
+
+
+def check_options(tile: int | None, overlap: int, memory_limit: int | None) -> None:
+    """Refuse numbers that cannot be; see `Restorer`."""
+    if tile is not None and tile < 1:
+        raise EngineError(f"tile is {tile} pixels, expected at least 1")
+    if overlap < 0 or (tile is not None and overlap > tile // 2):
+        most = "" if tile is None else f" to {tile // 2}, half of the tile"
+        raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
+    if memory_limit is not None and memory_limit <= 0:
+        raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+
+
+class TileSizes(NamedTuple):
+    """What was chosen, in pixels.
+
+    Attributes:
+        tile: longest side of a tile.
+        overlap: what neighbours share.
+        smallest: no tile is made smaller where memory runs out.
+        whole: pictures of at most so many pixels are not cut at all.
+    """
+
+    tile: int
+    overlap: int
+    smallest: int
+    whole: int
+
+
+def choose_tiles(
+    engine: Engine,
+    tile: int | None,
+    overlap: int,
+    memory_limit: int | None,
+    *,
+    wide: bool = False,
+) -> TileSizes:
+    """Choose what is not told by the memory there is.
+
+    Args:
+        engine: what restores.
+        tile, overlap, memory_limit: as `Restorer` takes them.
+        wide: whether large tiles are better; see `sees_widely`.
+
+    Raises:
+        EngineError: the tile does not fit the network.
+    """
+    multiple, whole = engine.size_multiple, 0
+    if engine.fixed_patch is not None:
+        tile = _fixed_tile(engine.fixed_patch, tile, overlap)
+    smallest = smallest_side(engine)
+    if tile is None:
+        limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
+        if wide:
+            limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
+        if memory_limit is None:
+            memory_limit = min(available_memory(engine.device) // 2, limits.memory)
+        affordable = int(memory_limit / engine.bytes_per_pixel)
+        whole = min(affordable, limits.whole)
+        tile = min(math.isqrt(affordable), limits.tile)
+        # Steps of 64, so that the result does not depend on every byte that is free.
+        tile = max(tile // 64 * 64, smallest)
+        if 2 * overlap > tile:
+            tile = _tile_for(overlap, affordable, engine.device, multiple)
+        if wide:
+            overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
+    if tile < multiple:
+        raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
+    return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole)
+
+
+def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
+    """The tile that a wide overlap needs, where memory allows so large a one."""
+    most = math.isqrt(affordable) // 2
+    if overlap > most:
+        raise EngineError(
+            f"overlap is {overlap} pixels, and the memory for {device} allows {most}: give a "
+            "smaller one, or a tile or memory limit of your own"
+        )
+    return math.ceil(2 * overlap / multiple) * multiple
+
+
+def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
+    """The tile of a network that restores squares of one side alone."""
+    if tile not in (None, patch):
+        raise EngineError(
+            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
+            "itself: leave tile out"
+        )
+    if overlap > patch // 2:
+        raise EngineError(
+            f"overlap is {overlap} pixels, expected 0 to {patch // 2}, half of the squares that "
+            "this network restores"
+        )
+    return patch
