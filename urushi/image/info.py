@@ -185,7 +185,7 @@ def read_header(
         described = _describe(path, format, image, contents, page or 0)
         stated = stated_colours(path, format, image, page=page or 0)
         info = replace(described, identity=file.identity, stated=stated, samples=samples)
-    except vips().Error as error:
+    except (vips().Error, OSError) as error:
         raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
@@ -194,8 +194,6 @@ def read_header(
         )
     if max_pixels is not None:
         check_memory(info, image, file.identity.size, max_pixels)
-    if image.format == "double":
-        notes.append("Its samples of 64 bits are rounded to 32 as they are read.")
     notes += [*contents.notes, *_notes(info, page, contents.larger_page)]
     return Header(info, _plain(image), notes, damage)
 
