@@ -17,7 +17,7 @@ class Chooser(AutoRestorer):
     def __init__(self):
         self.asked, self.made = [], []
 
-    def choose_file(self, path, *, max_pixels=None, page=None):
+    def choose_file(self, path, *, max_pixels=None, page=None, samples=None):
         self.asked.append(page)
         noisy = page == 1
         return Choice((("noise", 1.0),) if noisy else (), "noise (90 %)" if noisy else "clean")

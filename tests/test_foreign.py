@@ -193,6 +193,7 @@ def tiff(path, **tags):
         ({"t259": 34887}, "compressed with LERC"),
         ({"t258": (12, 12, 12)}, "is a TIFF of 12 bits a sample"),
         ({"t258": (64, 64, 64), "t339": (3, 3, 3)}, "is a TIFF of 64 bits a sample"),
+        ({"t258": (64, 64, 64), "t339": (3, 3, 3)}, "convert it to a TIFF of 32-bit floating"),
     ],
 )
 def test_variants_of_tiff_are_named(tmp_path, tags, expected):

@@ -116,10 +116,10 @@ class Untouched(Restorer):
     """A restorer that finds nothing to mend, without a network; it may enlarge."""
 
     scale = 1
+    notes = ()
 
     def __init__(self, scale: int = 1) -> None:
         self.scale = scale
-        self.notes = []
 
     def restore_rows(self, read, width, height, on_progress=None):
         done = 0

@@ -7,13 +7,22 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from urushi.app.options import Json, Seed, degradation_options, make_degradation, require
+from urushi.app.options import (
+    Json,
+    Linear,
+    Seed,
+    White,
+    degradation_options,
+    make_degradation,
+    require,
+)
 from urushi.app.output import EXIT_FAILED, Output, complain, examples
 from urushi.errors import DegradationError, RecipeError, UrushiError
 from urushi.names import plain_name
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
+    from urushi.image import Samples
     from urushi.inference.jobs import Job
 
 __all__ = ["EPILOG", "degrade"]
@@ -93,6 +102,8 @@ def degrade(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there already.")
     ] = False,
+    white: White = None,
+    linear: Linear = None,
     json: Json = False,
     list_all: Annotated[
         bool,
@@ -109,6 +120,9 @@ def degrade(
     if values and name is None:
         raise typer.BadParameter("--set goes with --name.")
     require(("torch",), "degrading", "torch")
+    from urushi.image import Samples
+
+    samples = Samples(white, linear).checked()
     out = Output(json=json)
     chosen: dict[str, Any] | None = None
     if name is not None:
@@ -119,14 +133,14 @@ def degrade(
     if sheet is not None:
         if len(sources) > 1 or Path(sources[0]).is_dir():
             raise typer.BadParameter("--sheet is made of one picture.")
-        _write_sheet(sources[0], sheet, name or chain, degradation, seed, overwrite)
+        _write_sheet(sources[0], sheet, name or chain, degradation, seed, overwrite, samples)
         out.say(f"sheet: {sheet}")
         if out.json:
             out.document({"sheet": str(sheet), "seed": seed})
         return
     assert degradation is not None
     assert output is not None
-    _degrade_all(out, sources, output, degradation, seed, format, overwrite, quality)
+    _degrade_all(out, sources, output, degradation, seed, format, overwrite, quality, samples)
 
 
 def _of_recipe(name: str) -> dict[str, Any]:
@@ -155,6 +169,7 @@ def _write_sheet(
     degradation: "Degradation | None",
     seed: int,
     overwrite: bool,
+    samples: "Samples",
 ) -> None:
     from urushi.degradations import DEGRADATIONS
     from urushi.degradations.sheet import degradation_sheet
@@ -167,7 +182,8 @@ def _write_sheet(
     else:
         shown = {label: build() for label, build in DEGRADATIONS.items()}
     # A large one is reduced first: reduced afterwards, noise would be averaged away.
-    picture = read_preview(source, (2 * SHEET_CELL[0], 2 * SHEET_CELL[1])).clip(0.0, 1.0)
+    most = (2 * SHEET_CELL[0], 2 * SHEET_CELL[1])
+    picture = read_preview(source, most, samples=samples).clip(0.0, 1.0)
     pixels = degradation_sheet(picture, shown, seed, cell_size=SHEET_CELL)
     write_picture(sheet, pixels, overwrite=overwrite)
 
@@ -188,6 +204,7 @@ def _degrade_all(
     format: str | None,
     overwrite: bool,
     quality: int | None,
+    samples: "Samples",
 ) -> None:
     from urushi.degradations.files import degrade_file, picture_seed
     from urushi.image import left_out_sentence
@@ -214,6 +231,7 @@ def _degrade_all(
                     picture_seed(seed, inside),
                     overwrite=overwrite,
                     quality=quality,
+                    samples=samples,
                 )
             except (UrushiError, OSError) as error:
                 failed.append(str(error))

@@ -21,6 +21,7 @@ __all__ = [
     "EngineName",
     "Inputs",
     "Json",
+    "Linear",
     "MaybeModel",
     "Model",
     "Overlap",
@@ -34,6 +35,7 @@ __all__ = [
     "Threshold",
     "Tile",
     "TopK",
+    "White",
     "choose_by",
     "choose_restorer",
     "degradation_options",
@@ -122,6 +124,23 @@ Threshold = Annotated[
         metavar="P",
         help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
         "what its file says if not given.",
+    ),
+]
+White = Annotated[
+    float | None,
+    typer.Option(
+        "--white",
+        metavar="VALUE",
+        help="The value that means white in pictures of 16 bits or floating point, such as 4095 "
+        "or 255; what each file says if not given. Floating point with it is taken as sRGB.",
+    ),
+]
+Linear = Annotated[
+    bool | None,
+    typer.Option(
+        "--linear/--no-linear",
+        help="Take pictures of 16 bits or floating point without a profile as linear light, or "
+        "as sRGB; floating point is linear if not given.",
     ),
 ]
 Quick = Annotated[

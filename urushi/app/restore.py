@@ -14,6 +14,7 @@ from urushi.app.options import (
     Device,
     EngineName,
     Json,
+    Linear,
     MaybeModel,
     Overlap,
     Precision,
@@ -24,6 +25,7 @@ from urushi.app.options import (
     Threshold,
     Tile,
     TopK,
+    White,
     choose_by,
     choose_restorer,
 )
@@ -39,6 +41,7 @@ from urushi.app.signals import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.image import Samples
     from urushi.image.pages import Pages
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, FileResult, Job
@@ -123,6 +126,8 @@ def restore(
             help="Refuse pictures with more; 0 for no limit. About a thousand million otherwise.",
         ),
     ] = None,
+    white: White = None,
+    linear: Linear = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -130,11 +135,13 @@ def restore(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    from urushi.image import Samples
     from urushi.image.pages import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
     from urushi.inference.passed_over import passed_over
     from urushi.inference.pipes import Pipes, is_stdout
 
+    samples = Samples(white, linear).checked()
     piped = is_stdout(output)
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
@@ -163,8 +170,11 @@ def restore(
             quality=quality,
             max_pixels=limit,
             pages=chosen,
+            samples=samples,
         )
-        sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen) if compare else {}
+        sheets = {}
+        if compare:
+            sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen, samples)
         report = replace(report, results=[pipes.told(result) for result in report.results])
         pipes.finish(report)
     older = outdated(restorer, report)
@@ -268,6 +278,7 @@ def _write_sheets(
     max_pixels: int | None,
     overwrite: bool,
     pages: "Pages | None",
+    samples: "Samples",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.compare import sheet_paths, write_before_after
@@ -287,6 +298,7 @@ def _write_sheets(
                 path,
                 max_pixels=max_pixels,
                 page=first,
+                samples=samples,
                 overwrite=overwrite,
             )
             sheets[path] = ""

@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float32
 
 from urushi.degradations.base import Degradation
-from urushi.image import DEFAULT_MAX_PIXELS, inspect_picture, read_picture, write_picture
+from urushi.image import (
+    AS_FOUND,
+    DEFAULT_MAX_PIXELS,
+    Samples,
+    inspect_picture,
+    read_picture,
+    write_picture,
+)
 
 __all__ = ["degrade_file", "degrade_pixels", "picture_seed"]
 
@@ -52,6 +59,7 @@ def degrade_file(
     overwrite: bool = False,
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
 ) -> None:
     """Degrades the picture `source` into the file `target`.
 
@@ -66,12 +74,15 @@ def degrade_file(
         overwrite: replace a target that is there.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
+        samples: what is known about the samples of the source.
 
     Raises:
         PictureError: the source cannot be read, or the target not be written.
     """
-    info = inspect_picture(source, max_pixels=max_pixels)
-    picture = np.clip(read_picture(source, max_pixels=max_pixels), 0.0, 1.0)
+    info = inspect_picture(source, max_pixels=max_pixels, samples=samples)
+    white, linear, _ = samples
+    picture = read_picture(source, max_pixels=max_pixels, white=white, linear=linear)
+    picture = np.clip(picture, 0.0, 1.0)
     worse = degrade_pixels(picture, degradation, seed)
     like = info if worse.shape == picture.shape else None
     write_picture(target, worse, like=like, bits=info.bits, overwrite=overwrite, quality=quality)

@@ -7,9 +7,10 @@ transparency, orientation and metadata exist.
 - `inspect_picture` reads a header, `open_picture` streams rows, `read_picture` reads all of them.
 - `PictureWriter` takes rows and commits a whole file or nothing; `write_picture` takes all at once.
 
-What is kept: bit depth, greyness, CMYK, the colour profile, transparency (bit for bit),
-resolution, EXIF, XMP, IPTC, Photoshop's paths, comments, texts of a PNG, and private tags of a TIFF
-with its place on Earth. What changes: orientation is applied to the pixels and the tag reset,
+What is kept: bit depth, greyness, CMYK, the colour profile and what else states colours,
+transparency (bit for bit), resolution, EXIF, XMP, IPTC, Photoshop's paths, comments, texts of a
+PNG, and private tags of a TIFF with its place on Earth. Floating point without a profile is linear
+light. What changes: orientation is applied to the pixels and the tag reset,
 thumbnails inside the metadata are dropped, and a palette becomes full colour. What the target has
 no place for, and what announces a thing that is not carried over (gain map, video, depth map),
 goes, and `PictureWriter.notes` names it.
@@ -23,9 +24,11 @@ from urushi.image.foreign import foreign_name, left_out_sentence
 from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, inspect_picture
 from urushi.image.reader import PictureReader, open_picture, read_picture
+from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.writer import PictureWriter, write_picture
 
 __all__ = [
+    "AS_FOUND",
     "DEFAULT_MAX_PIXELS",
     "FORMATS",
     "READ_SUFFIXES",
@@ -33,6 +36,7 @@ __all__ = [
     "PictureInfo",
     "PictureReader",
     "PictureWriter",
+    "Samples",
     "foreign_name",
     "inspect_picture",
     "is_picture_name",

@@ -5,12 +5,13 @@ smear that over the edge of what is visible. There, the neighbouring visible col
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from urushi.image.colour import colours_of, scaled
 from urushi.image.info import PictureInfo, read_again
+from urushi.image.matrix_profile import converted
 from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
 
@@ -53,6 +54,12 @@ class Transparency:
         filled = pixels.copy()
         filled[rows, columns] = self._at(rows + top, columns)
         return filled
+
+    def in_primaries(self, to_srgb: np.ndarray | None) -> "Transparency":
+        """The same for pixels in other primaries; `to_srgb` is as in `urushi.image.colour`."""
+        if to_srgb is None or not self.hollow:
+            return self
+        return replace(self, colours=converted(self.colours, np.linalg.inv(to_srgb)))
 
     def _at(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Bilinear samples of the map at pixel positions, `(k, 3)`."""

@@ -5,9 +5,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from urushi.image.alpha import survey
-from urushi.image.colour import colours_of, scaled
+from urushi.image.colour import (
+    Colours,
+    ScaledColours,
+    UnscaledColours,
+    colours_of,
+    profile_colours,
+    scaled,
+)
 from urushi.image.enlarge import enlarge_rows
-from urushi.image.info import PictureInfo, read_again
+from urushi.image.info import Header, PictureInfo, read_again
+from urushi.image.levels import levels_of
+from urushi.image.matrix_profile import converted
 from urushi.image.source import NativeRows
 from urushi.image.target import Layout
 
@@ -31,15 +40,21 @@ class Blend:
         like: the source.
         layout: of the samples to make.
         scale: by which both sides of the source were enlarged.
+        own: the restored rows are in primaries of the source's own; see `PictureReader`.
     """
 
-    def __init__(self, like: PictureInfo, layout: Layout, scale: int = 1) -> None:
+    def __init__(
+        self, like: PictureInfo, layout: Layout, scale: int = 1, *, own: bool = False
+    ) -> None:
         header = read_again(like)
         self._info, self._layout = header.info, layout
-        same = layout.kind == header.info.kind
-        self._own = colours_of(header)
-        self._colours = self._own if same else layout.plain()
-        self._by_change = scale == 1 and not self._colours.exact_at(layout.bits)
+        self._own = colours_of(header, own=own)
+        self._colours = _colours_of_target(header, layout, self._own, own)
+        # From the rows' primaries to sRGB's, where the target has no others.
+        self._to_srgb = None if self._colours.to_srgb is not None else self._own.to_srgb
+        # Where the samples come to mean something else, there is nothing to add a change to.
+        alike = _inner(self._colours) is _inner(self._own)
+        self._by_change = alike and scale == 1 and not self._colours.exact_at(layout.bits)
         self._transparency = survey(header.info)
         needed = layout.extra or self._by_change
         self._source = NativeRows(header) if needed else None
@@ -49,7 +64,9 @@ class Blend:
         self._row = 0
 
     def apply(self, restored: np.ndarray) -> np.ndarray:
-        """`(n, W, 3)` in the working space -> `(n, W, bands)` samples of the target."""
+        """`(n, W, 3)` restored rows -> `(n, W, bands)` samples of the target."""
+        if self._to_srgb is not None:
+            restored = converted(restored, self._to_srgb)
         if self._source is None:
             return self._layout.quantise(self._colours.from_working(restored))
         if self._alpha is not None:
@@ -97,6 +114,8 @@ class Blend:
 
     def _change(self, native: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """The source's samples plus the change, full intensity 1."""
+        if isinstance(self._own, ScaledColours) and not isinstance(self._colours, ScaledColours):
+            native = self._own.unscaled(native)
         before = self._colours.from_working(self._colours.to_working(native))
         after = self._colours.from_working(restored)
         values = scaled(native) + (after - before)
@@ -135,6 +154,31 @@ class Blend:
         if self._source is not None:
             self._source.close()
             self._source = None
+
+
+def _inner(colours: Colours) -> UnscaledColours:
+    return colours.inner if isinstance(colours, ScaledColours) else colours
+
+
+def _colours_of_target(header: Header, layout: Layout, source: Colours, own: bool) -> Colours:
+    """What the samples of the target mean.
+
+    Its own white, and light that is not encoded, a picture keeps where its samples stay of one
+    type. Samples of other types, and what was stated by a format that is left, become usual ones;
+    but a white that was only found never makes the picture brighter.
+    """
+    info = header.info
+    if layout.kind != info.kind:
+        return layout.plain()
+    if info.stated is not None:
+        if layout.stated is None:
+            return layout.plain()
+        return profile_colours(info.kind, layout.stated.profile(info.kind), own=own)
+    if layout.bits == info.bits:
+        return source
+    levels = levels_of(header)
+    usual = layout.plain() if levels.linear else _inner(source)
+    return usual if levels.told else ScaledColours(usual, levels.white, info.full)
 
 
 class _Queue:

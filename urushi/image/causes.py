@@ -13,7 +13,8 @@ from urushi.image.tiff_exif import read_tags
 
 __all__ = ["misleading_variant", "unknown_format", "unread"]
 
-_BITS, _COMPRESSION, _PHOTOMETRIC = 258, 259, 262
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
+_FLOATING_POINT = 3
 _COMPRESSIONS = {
     6: "old JPEG",
     32766: "NeXT",
@@ -45,6 +46,7 @@ _PHOTOMETRICS = {
     34892: "the linear data of a raw file",
 }
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
+_FLOATS = "in floating point"
 _NO_DECODER = "the installed libvips does not decode"
 _UNSUPPORTED = ("not support", "unsupported", "not configured", "not implement", "unknown", "bad ")
 
@@ -87,7 +89,9 @@ def unread(path: Path, format: str, error: Exception) -> str:
     variant = {"jpeg": _of_jpeg, "tiff": _of_tiff, "heif": _of_heif, "avif": _of_heif}.get(format)
     what = None if variant is None else variant(path)
     if what is not None:
-        return f"'{path}' {what}: convert it to an 8- or 16-bit PNG or TIFF first ({why})."
+        floats = "a TIFF of 32-bit floating point"
+        other = floats if _FLOATS in what else "an 8- or 16-bit PNG or TIFF"
+        return f"'{path}' {what}: convert it to {other} first ({why})."
     if any(words in why.lower() for words in _UNSUPPORTED):
         return (
             f"'{path}' cannot be read as {title} ({why}): it is of an unsupported variant or"
@@ -130,11 +134,13 @@ def _of_jpeg(path: Path) -> str | None:
 
 
 def _of_tiff(path: Path) -> str | None:
-    tags = read_tags(path, only=(_BITS, _COMPRESSION))
+    tags = read_tags(path, only=(_BITS, _COMPRESSION, _SAMPLE_FORMAT))
     number = _number(tags.get(_COMPRESSION))
     if number in _COMPRESSIONS:
         return f"is compressed with {_COMPRESSIONS[number]}, which this libvips does not read"
     bits = _number(tags.get(_BITS))
+    if bits not in (None, 32) and _number(tags.get(_SAMPLE_FORMAT)) == _FLOATING_POINT:
+        return f"is a TIFF of {bits} bits a sample {_FLOATS}, where 32 were expected"
     if bits not in (None, 1, 2, 4, 8, 16, 32):
         return f"is a TIFF of {bits} bits a sample, where 8, 16 or 32 were expected"
     return None

@@ -4,13 +4,19 @@ Without a profile, and with one that is sRGB in all but name, samples pass untou
 three primaries and curves, which nearly all RGB pictures have, are computed here; for the others
 LittleCMS leads to CIE Lab in 16 bits. Neither clips to what sRGB can show: a saturated Display P3
 red is about (1.09, -0.23, -0.15) in the working space.
+
+Pictures are restored in *primaries of their own*, under sRGB's curve, where that red is
+(1.0, 0.0, 0.0): what is mended must lie where networks have learnt to mend.
 """
 
 import functools
 
 import numpy as np
 
+from urushi.image.curves import LINEAR
+from urushi.image.grey_profile import GreyColours, grey_colours, grey_mean
 from urushi.image.info import Header
+from urushi.image.levels import levels_of
 from urushi.image.libvips import from_array, interpretation, to_array, vips
 from urushi.image.matrix_profile import (
     XYZ_OF_RGB,
@@ -19,8 +25,12 @@ from urushi.image.matrix_profile import (
     srgb_decode,
     srgb_encode,
 )
+from urushi.image.primaries import REC2020, to_primaries, xyz_of_primaries
 
-__all__ = ["Colours", "PlainColours", "colours_of"]
+__all__ = [
+    "Colours", "PlainColours", "ScaledColours", "UnscaledColours", "colours_of", "profile_colours",
+    "scaled",
+]  # fmt: skip
 
 _WHITE = XYZ_OF_RGB.sum(axis=1)
 # Lab's f() is linear below this value, CIE 15:2004 (8.2.1).
@@ -38,6 +48,8 @@ def scaled(samples: np.ndarray) -> np.ndarray:
 class PlainColours:
     """Grey or RGB samples that are sRGB already, or are to be taken as such."""
 
+    to_srgb = None
+
     def __init__(self, kind: str) -> None:
         assert kind in ("grey", "rgb"), kind
         self.kind = kind
@@ -54,7 +66,7 @@ class PlainColours:
     def from_working(self, pixels: np.ndarray) -> np.ndarray:
         """`(n, W, 3)` -> `(n, W, 1 | 3)` float32, full intensity 1."""
         if self.kind == "grey":
-            return _grey(pixels)
+            return grey_mean(pixels)
         return pixels.astype(np.float32, copy=False)
 
 
@@ -66,11 +78,20 @@ class ProfiledColours:
     Args:
         kind: of the picture.
         profile: its ICC profile, or None for CMYK without one, which libvips' own stands in for.
+        own: take primaries wide enough for inks, those of BT.2020, in place of the working space.
+
+    Attributes:
+        to_srgb: as `MatrixColours` has it.
     """
 
-    def __init__(self, kind: str, profile: bytes | None) -> None:
+    def __init__(self, kind: str, profile: bytes | None, *, own: bool = False) -> None:
         self.kind = kind
         self._profile = profile
+        own = own and kind != "grey"
+        self.to_srgb = np.linalg.inv(to_primaries(REC2020)) if own else None
+        wide = xyz_of_primaries(REC2020)
+        assert wide is not None
+        self._xyz_of_rgb = wide if own else XYZ_OF_RGB
 
     def exact_at(self, bits: int) -> bool:
         """Never: the way through Lab is not exact."""
@@ -83,12 +104,12 @@ class ProfiledColours:
         image = from_array(samples, interpretation(self.kind, samples.dtype))
         options = self._attach(image, "input_profile")
         lab = image.icc_import(intent="relative", pcs="lab", **options)
-        pixels = _rgb_of_lab(to_array(lab, np.dtype(np.float32)))
-        return np.repeat(_grey(pixels), 3, axis=2) if self.kind == "grey" else pixels
+        pixels = _rgb_of_lab(to_array(lab, np.dtype(np.float32)), self._xyz_of_rgb)
+        return np.repeat(grey_mean(pixels), 3, axis=2) if self.kind == "grey" else pixels
 
     def from_working(self, pixels: np.ndarray) -> np.ndarray:
         """`(n, W, 3)` -> `(n, W, 1 | 3 | 4)` float32, full intensity 1."""
-        image = from_array(_lab_of_rgb(pixels), "lab")
+        image = from_array(_lab_of_rgb(pixels, self._xyz_of_rgb), "lab")
         options = self._attach(image, "output_profile")
         samples = image.icc_export(intent="relative", pcs="lab", depth=16, **options)
         return scaled(to_array(samples, np.dtype(np.uint16)))
@@ -100,44 +121,109 @@ class ProfiledColours:
         return {"embedded": True} if option == "input_profile" else {}
 
 
-Colours = PlainColours | MatrixColours | ProfiledColours
+class ScaledColours:
+    """Samples whose white is another value than the greatest, or than 1.
+
+    Args:
+        inner: what they mean once white is 1.
+        white: the value of white.
+        full: the greatest value of such samples; 1 for floating point.
+    """
+
+    def __init__(self, inner: "UnscaledColours", white: float, full: float) -> None:
+        self.inner, self.kind, self.to_srgb = inner, inner.kind, inner.to_srgb
+        self._white, self._gain = np.float32(white), np.float32(white / full)
+
+    def exact_at(self, bits: int) -> bool:
+        """Never: the division rounds."""
+        return False
+
+    def unscaled(self, samples: np.ndarray) -> np.ndarray:
+        """Samples -> float32 with white 1."""
+        return samples.astype(np.float32) / self._white
+
+    def to_working(self, samples: np.ndarray) -> np.ndarray:
+        """`(n, W, C)` samples as they are stored -> `(n, W, 3)`."""
+        return self.inner.to_working(self.unscaled(samples))
+
+    def from_working(self, pixels: np.ndarray) -> np.ndarray:
+        """`(n, W, 3)` -> `(n, W, C)` float32, 1 being the greatest value of such samples."""
+        return self.inner.from_working(pixels) * self._gain
 
 
-def colours_of(header: Header) -> Colours:
-    """How to convert the samples of this file."""
-    return _colours(header.info.kind, header.profile)
+UnscaledColours = PlainColours | MatrixColours | GreyColours | ProfiledColours
+Colours = UnscaledColours | ScaledColours
+
+
+def colours_of(header: Header, *, own: bool = False) -> Colours:
+    """How to convert the samples of this file.
+
+    Args:
+        header: of the file.
+        own: not to the working space but to primaries of its own; see above.
+
+    Raises:
+        UnreadableError: the samples cannot be those of a picture; see `levels_of`.
+    """
+    info, levels = header.info, levels_of(header)
+    stated = info.stated.profile(info.kind) if info.stated is not None else None
+    colours = profile_colours(info.kind, stated or header.profile, own=own)
+    if levels.linear and isinstance(colours, PlainColours):
+        colours = _linear(info.kind)
+    if levels.white == info.full:
+        return colours
+    return ScaledColours(colours, levels.white, info.full)
+
+
+@functools.cache
+def _linear(kind: str) -> MatrixColours | GreyColours:
+    """Linear light in sRGB's primaries."""
+    return (
+        GreyColours(LINEAR)
+        if kind == "grey"
+        else MatrixColours(np.eye(3), (LINEAR, LINEAR, LINEAR))
+    )
 
 
 @functools.lru_cache(maxsize=8)
-def _colours(kind: str, profile: bytes | None) -> Colours:
-    """See `colours_of`. A profile that is damaged or of another kind of picture says nothing."""
+def profile_colours(kind: str, profile: bytes | None, *, own: bool = False) -> UnscaledColours:
+    """How to convert samples with this profile, or with none.
+
+    A profile that is damaged or of another kind of picture says nothing.
+    """
     if profile is not None and profile[16:20] != _SIGNATURES[kind]:
         profile = None
     if profile is None:
-        return ProfiledColours(kind, None) if kind == "cmyk" else PlainColours(kind)
+        return ProfiledColours(kind, None, own=own) if kind == "cmyk" else PlainColours(kind)
     candidate = ProfiledColours(kind, profile)
     try:
         probe = _probe(kind)
         candidate.from_working(candidate.to_working(probe))
     except vips().Error:
-        return _colours(kind, None)
+        return profile_colours(kind, None, own=own)
     if kind == "cmyk":
-        return candidate
-    quick = matrix_colours(profile) if kind == "rgb" and profile is not None else None
-    found = quick if quick is not None and _agree(quick, candidate) else candidate
+        return ProfiledColours(kind, profile, own=own)
+    quick = matrix_colours(profile) if kind == "rgb" else grey_colours(profile)
+    if quick is not None and not _agree(quick, candidate):
+        quick = None
     plain = PlainColours(kind)
     # Half a level of 8 bits: as near to sRGB as 8 bits can say.
-    same = np.abs(plain.to_working(probe) - found.to_working(probe)).max() < 0.5 / 255.0
-    return plain if same else found
+    seen = (quick or candidate).to_working(probe)
+    if np.abs(plain.to_working(probe) - seen).max() < 0.5 / 255.0:
+        return plain
+    if quick is None:
+        return ProfiledColours(kind, profile, own=own)
+    return (matrix_colours(profile, own=True) if own and kind == "rgb" else None) or quick
 
 
-def _agree(quick: MatrixColours, reference: ProfiledColours) -> bool:
+def _agree(quick: MatrixColours | GreyColours, reference: ProfiledColours) -> bool:
     """Whether both say the same of colours that sRGB and the profile share.
 
     LittleCMS has the last word on what a profile means. Only this way is compared: the other one it
     interpolates from a coarse grid, and wide gamuts do not fit into its 16 bits of Lab.
     """
-    pixels = scaled(_probe("rgb")) * np.float32(0.9) + np.float32(0.05)
+    probe = scaled(_probe(quick.kind))
+    pixels = np.broadcast_to(probe, (*probe.shape[:2], 3)) * np.float32(0.9) + np.float32(0.05)
     meant = quick.from_working(pixels)
     shared = (meant >= 0.0).all(axis=-1) & (meant <= 1.0).all(axis=-1)
     difference = np.abs(reference.from_working(pixels) - meant)[shared]
@@ -158,29 +244,22 @@ def _probe(kind: str) -> np.ndarray:
     return np.concatenate([grid.reshape(-1, channels), greys])[None]
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    """The mean of three channels, `(n, W, 1)`; exact where the three are equal."""
-    base = pixels[..., :1]
-    rest = (pixels[..., 1:2] - base) + (pixels[..., 2:3] - base)
-    return base + rest / np.float32(3.0)
-
-
 def _to_16(samples: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(samples, 0.0, 1.0) * 65535.0).astype(np.uint16)
 
 
-def _rgb_of_lab(lab: np.ndarray) -> np.ndarray:
-    """CIE Lab under D50 -> sRGB encoding, unclipped: its curve goes on, odd-symmetric, below 0."""
+def _rgb_of_lab(lab: np.ndarray, xyz_of_rgb: np.ndarray) -> np.ndarray:
+    """CIE Lab under D50 -> sRGB's curve, unclipped: it goes on, odd-symmetric, below 0."""
     fy = (lab[..., 0] + 16.0) / 116.0
     f = np.stack([fy + lab[..., 1] / 500.0, fy, fy - lab[..., 2] / 200.0], axis=-1)
     ratio = np.where(f > _KNEE, f**3, _SLOPE * (f - 4.0 / 29.0))
-    matrix = (np.linalg.inv(XYZ_OF_RGB) * _WHITE).astype(np.float32)
+    matrix = (np.linalg.inv(xyz_of_rgb) * _WHITE).astype(np.float32)
     return srgb_encode()(ratio @ matrix.T)
 
 
-def _lab_of_rgb(pixels: np.ndarray) -> np.ndarray:
+def _lab_of_rgb(pixels: np.ndarray, xyz_of_rgb: np.ndarray) -> np.ndarray:
     """The inverse of `_rgb_of_lab`."""
-    matrix = (XYZ_OF_RGB / _WHITE[:, None]).astype(np.float32)
+    matrix = (xyz_of_rgb / _WHITE[:, None]).astype(np.float32)
     ratio = srgb_decode()(pixels) @ matrix.T
     f = np.where(ratio > _KNEE**3, np.cbrt(ratio), ratio / _SLOPE + 4.0 / 29.0)
     lightness = 116.0 * f[..., 1] - 16.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["SRGB", "Tabulated", "ToneCurve", "read_curve"]
+__all__ = ["LINEAR", "SRGB", "Tabulated", "ToneCurve", "parametric_tag", "read_curve"]
 
 _Function = Callable[[np.ndarray], np.ndarray]
 
@@ -140,6 +140,13 @@ def read_curve(tag: bytes) -> ToneCurve | None:
     return None
 
 
+def parametric_tag(numbers: tuple[float, ...]) -> bytes:
+    """A 'para' tag of kind 0 (a power) or 3 (a power with a straight toe)."""
+    kind = {1: 0, 5: 3}[len(numbers)]
+    values = struct.pack(f">{len(numbers)}i", *(round(value * 65536) for value in numbers))
+    return b"para" + bytes(4) + struct.pack(">HH", kind, 0) + values
+
+
 def _of_kind(kind: int, given: list[float]) -> ToneCurve | None:
     """The five shapes of 'para' as one."""
     g, a, b, c, d, e, f = (given + [0.0] * 7)[:7]
@@ -160,4 +167,11 @@ def _srgb() -> ToneCurve:
     return curve
 
 
+def _straight() -> ToneCurve:
+    curve = _parametric(1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    assert curve is not None
+    return curve
+
+
 SRGB = _srgb()
+LINEAR = _straight()

@@ -1,9 +1,10 @@
 """What the `meta` box of an AVIF or HEIF file names (ISO 14496-12; ISO 23008-12)."""
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["codec_of", "heif_extras"]
+__all__ = ["codec_of", "heif_extras", "nclx_of"]
 
 _CODECS = ((b"hvc1", "HEVC"), (b"av01", "AV1"), (b"vvc1", "VVC"), (b"avc1", "AVC"))
 _MARKS = (
@@ -13,7 +14,8 @@ _MARKS = (
     (b"cicp:systems:auxiliary:depth", "depth map"),
     (b"urn:com:apple:photo:2018:aux:portraiteffectsmatte", "portrait matte"),
 )
-_MOST_BYTES = 2**22
+_MOST_BYTES = 2**24
+_MOST_BOXES = 4096
 
 
 def codec_of(path: Path) -> str | None:
@@ -28,24 +30,101 @@ def heif_extras(path: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for mark, name in _MARKS if mark in meta))
 
 
+def nclx_of(path: Path) -> tuple[int, int] | None:
+    """The primaries and the transfer of the primary picture, numbers of ITU-T H.273.
+
+    Returns:
+        Both, or None where the file does not state them, or is damaged there.
+    """
+    meta = _meta(path)
+    try:
+        return None if meta is None else _nclx_of_primary(meta)
+    except (struct.error, IndexError):
+        return None
+
+
 def _meta(path: Path) -> bytes | None:
-    """The box; None if any box ends beyond the file."""
+    """What the box holds; None if any box ends beyond the file."""
     found = None
     try:
         with path.open("rb") as file:
             end, at = file.seek(0, 2), 0
-            while at + 8 <= end:
+            for _ in range(_MOST_BOXES):
+                if at + 8 > end:
+                    break
                 file.seek(at)
                 size, name = struct.unpack(">I4s", file.read(8))
+                head = 8
                 if size == 1:
                     (size,) = struct.unpack(">Q", file.read(8))
+                    head = 16
                 elif size == 0:
                     size = end - at
-                if size < 8 or at + size > end:
+                if size < head or at + size > end:
                     return None
                 if name == b"meta":
-                    found = file.read(min(size, _MOST_BYTES))
+                    # Its own version and flags come first.
+                    found = file.read(min(size - head, _MOST_BYTES))[4:]
                 at += size
     except (OSError, struct.error):
         return None
     return found
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of the boxes that follow one another."""
+    at = 0
+    while at + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if size == 1:
+            size = struct.unpack_from(">Q", data, start)[0]
+            start += 8
+        elif size == 0:
+            size = len(data) - at
+        if size < start - at:
+            return
+        yield name, data[start : at + size]
+        at += size
+
+
+def _nclx_of_primary(meta: bytes) -> tuple[int, int] | None:
+    parts = dict(_boxes(meta))
+    properties = dict(_boxes(parts.get(b"iprp", b"")))
+    offered = list(_boxes(properties.get(b"ipco", b"")))
+    primary = parts.get(b"pitm")
+    if primary is None:
+        return None
+    (item,) = struct.unpack_from(">H" if primary[0] == 0 else ">I", primary, 4)
+    for index in _associated(properties.get(b"ipma", b""), item):
+        if not 1 <= index <= len(offered):
+            continue
+        name, content = offered[index - 1]
+        if name == b"colr" and content[:4] == b"nclx":
+            primaries, transfer = struct.unpack_from(">HH", content, 4)
+            return primaries, transfer
+    return None
+
+
+def _associated(ipma: bytes, wanted: int) -> list[int]:
+    """The numbers of an item's properties, from 1."""
+    if len(ipma) < 8:
+        return []
+    version, flags = ipma[0], ipma[3]
+    (count,) = struct.unpack_from(">I", ipma, 4)
+    at = 8
+    for _ in range(min(count, _MOST_BOXES)):
+        form = ">H" if version < 1 else ">I"
+        (item,) = struct.unpack_from(form, ipma, at)
+        at += struct.calcsize(form)
+        number = ipma[at]
+        at += 1
+        if flags & 1:
+            found = [v & 0x7FFF for v in struct.unpack_from(f">{number}H", ipma, at)]
+            at += 2 * number
+        else:
+            found = [v & 0x7F for v in ipma[at : at + number]]
+            at += number
+        if item == wanted:
+            return found
+    return []

@@ -13,6 +13,8 @@ from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
 from urushi.image.pillow_pictures import pillow_header
+from urushi.image.samples import AS_FOUND, Samples
+from urushi.image.stated import Stated, stated_colours
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -60,6 +62,8 @@ class PictureInfo:
             anything else, such as infrared, a spot ink or a selection.
         beside: what else the file holds that cannot be read, as in "3 more frames", "a video".
         identity: of the file when it was opened; None where this was not read from a file.
+        stated: colours that it states without an ICC profile; None for sRGB.
+        samples: what the user says about its samples.
     """
 
     path: Path
@@ -76,6 +80,8 @@ class PictureInfo:
     extra: tuple[int, ...] = ()
     beside: tuple[str, ...] = ()
     identity: Identity | None = field(default=None, compare=False, repr=False)
+    stated: Stated | None = None
+    samples: Samples = AS_FOUND
 
     @property
     def alpha_band(self) -> int | None:
@@ -118,7 +124,11 @@ class Header:
 
 
 def inspect_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
+    samples: Samples = AS_FOUND,
 ) -> PictureInfo:
     """Reads what a file holds, without its pixels.
 
@@ -126,16 +136,23 @@ def inspect_picture(
         path: of the picture.
         max_pixels: the most pixels it may have; None for no limit.
         page: which of the file's pictures, from 0; None for the first.
+        samples: what is known about its samples.
 
     Raises:
         UnreadableError: missing, a folder, empty, forbidden, damaged or not a known picture.
         TooLargeError: more than `max_pixels`.
     """
-    return read_header(Path(path), max_pixels, page).info
+    return read_header(Path(path), max_pixels, page, samples).info
 
 
-def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> Header:
+def read_header(
+    path: Path,
+    max_pixels: int | None,
+    page: int | None = None,
+    samples: Samples = AS_FOUND,
+) -> Header:
     """Opens a picture and checks everything its header can tell; see `inspect_picture`."""
+    samples.checked()
     format = _recognise(path)
     notes: list[str] = []
     damage: list[str] = []
@@ -166,8 +183,9 @@ def read_header(path: Path, max_pixels: int | None, page: int | None = None) -> 
         notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")
     try:
         described = _describe(path, format, image, contents, page or 0)
-        info = replace(described, identity=file.identity)
-    except vips().Error as error:
+        stated = stated_colours(path, format, image, page=page or 0)
+        info = replace(described, identity=file.identity, stated=stated, samples=samples)
+    except (vips().Error, OSError) as error:
         raise UnreadableError(unread(path, format, error)) from error
     if max_pixels is not None and info.width * info.height > max_pixels:
         raise TooLargeError(
@@ -210,7 +228,7 @@ def read_again(info: PictureInfo) -> Header:
     Raises:
         UnreadableError: the file is another one by now, or was changed.
     """
-    header = read_header(info.path, None, info.page)
+    header = read_header(info.path, None, info.page, info.samples)
     check_unchanged(info.path, info.identity, header.info.identity)
     return header
 

@@ -12,7 +12,10 @@ import numpy as np
 
 from urushi.image.curves import SRGB, Tabulated, ToneCurve, read_curve
 
-__all__ = ["XYZ_OF_RGB", "MatrixColours", "matrix_colours", "srgb_decode", "srgb_encode"]
+__all__ = [
+    "XYZ_OF_RGB", "MatrixColours", "converted", "matrix_colours", "profile_tags", "srgb_decode",
+    "srgb_encode",
+]  # fmt: skip
 
 # The primaries of sRGB as columns, adapted to the D50 white of ICC profiles (IEC 61966-2-1 Annex F
 # as in the ICC's own sRGB profile).
@@ -39,17 +42,37 @@ def srgb_decode() -> Tabulated:
     return Tabulated(SRGB.linear)
 
 
+def converted(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Pixels under sRGB's curve, `(..., 3)`, in other primaries; `matrix` is for linear light."""
+    light = srgb_decode()(pixels) @ np.ascontiguousarray(matrix.T, np.float32)
+    return srgb_encode()(light)
+
+
 class MatrixColours:
     """Samples that mean what such a profile says; nothing is clipped on either way.
 
     Args:
         matrix: `(3, 3)`, linear light in the profile's primaries -> in those of sRGB.
         curves: one for each channel.
+        own: stay in the profile's own primaries, under sRGB's curve, in place of the working space.
+
+    Attributes:
+        to_srgb: `(3, 3)`, linear light in the primaries of the pixels -> in those of sRGB; None
+            where they are the same.
     """
 
     kind = "rgb"
 
-    def __init__(self, matrix: np.ndarray, curves: tuple[ToneCurve, ToneCurve, ToneCurve]) -> None:
+    def __init__(
+        self,
+        matrix: np.ndarray,
+        curves: tuple[ToneCurve, ToneCurve, ToneCurve],
+        *,
+        own: bool = False,
+    ) -> None:
+        self.to_srgb = matrix if own else None
+        if own:
+            matrix = np.eye(3)
         self._curves = curves
         self._forward = np.ascontiguousarray(matrix.T, np.float32)
         self._backward = np.ascontiguousarray(np.linalg.inv(matrix).T, np.float32)
@@ -133,8 +156,12 @@ def _apply(functions: list[Tabulated], values: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=-1)
 
 
-def matrix_colours(profile: bytes) -> MatrixColours | None:
+def matrix_colours(profile: bytes, *, own: bool = False) -> MatrixColours | None:
     """Reads an ICC profile of versions 2 and 4 (ICC.1:2001-04, ICC.1:2022).
+
+    Args:
+        profile: the whole of it.
+        own: see `MatrixColours`.
 
     Returns:
         The conversion, or None for a profile of another kind: one with tables in place of or
@@ -142,10 +169,7 @@ def matrix_colours(profile: bytes) -> MatrixColours | None:
     """
     if profile[16:24] != b"RGB XYZ ":
         return None
-    try:
-        tags = _tags(profile)
-    except struct.error:
-        return None
+    tags = profile_tags(profile)
     if any(name[:3] in (b"A2B", b"B2A", b"D2B", b"B2D") for name in tags):
         return None
     columns = [_xyz(tags.get(name, b"")) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
@@ -156,15 +180,19 @@ def matrix_colours(profile: bytes) -> MatrixColours | None:
     matrix = np.linalg.solve(XYZ_OF_RGB, np.array(columns).T)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-3:
         return None
-    return MatrixColours(matrix, (red, green, blue))
+    return MatrixColours(matrix, (red, green, blue), own=own)
 
 
-def _tags(profile: bytes) -> dict[bytes, bytes]:
-    (count,) = struct.unpack_from(">I", profile, 128)
+def profile_tags(profile: bytes) -> dict[bytes, bytes]:
+    """The tags of an ICC profile, by name; none of one that is cut short within their table."""
     tags = {}
-    for i in range(min(count, 100)):
-        name, start, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
-        tags[name] = profile[start : start + size]
+    try:
+        (count,) = struct.unpack_from(">I", profile, 128)
+        for i in range(min(count, 100)):
+            name, start, size = struct.unpack_from(">4sII", profile, 132 + 12 * i)
+            tags[name] = profile[start : start + size]
+    except struct.error:
+        return {}
     return tags
 
 

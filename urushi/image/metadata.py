@@ -6,7 +6,7 @@ PNG and TIFF a resolution, which is taken out again where the source has none.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from urushi.image.tiff_pages import page_offset
 from urushi.image.tiff_tags import RESOLUTION, private_tags
 from urushi.image.xmp import split_xmp, true_xmp
 
-__all__ = ["Luggage"]
+__all__ = ["Luggage", "with_profile"]
 
 # libvips' VipsForeignKeep.
 _EXIF, _XMP, _IPTC, _ICC, _OTHER = 1, 2, 4, 8, 16
@@ -279,19 +279,26 @@ class Luggage:
             return False
         return "resolution-unit" in fields or abs(image.xres - _USUAL_RESOLUTION) > 0.01
 
-    def finish(self, path: Path) -> None:
+    def finish(
+        self, path: Path, chunks: bytes = b"", tags: Mapping[int, Tag] | None = None
+    ) -> None:
         """Gives the written file what libvips does not write, and says what is lost.
+
+        Args:
+            path: of the file.
+            chunks: whole ones that a PNG is to have, whatever else is left behind.
+            tags: the same for a TIFF.
 
         Raises:
             OSError: there is no room.
         """
         states = self._states_resolution(fields_of(self.header.image))
         if self.format == "tiff":
-            self._finish_tiff(path, states)
+            self._finish_tiff(path, states, tags or {})
         elif self.format == "png":
             texts = [] if self.strip else self._chunks + self._texts()
-            if texts or not states:
-                rewrite_png(path, add=texts, drop=() if states else (b"pHYs",))
+            if chunks or texts or not states:
+                rewrite_png(path, add=[chunks, *texts], drop=() if states else (b"pHYs",))
         elif self.format == "jpeg" and not self.strip:
             self._segments += [(COMMENT, text) for text in self._jpeg.comments]
             insert_segments(path, [segment(*s) for s in self._segments])
@@ -306,10 +313,10 @@ class Luggage:
         known = set() if exif is None or self.strip else tags_of(exif)
         return ({COLOUR_SPACE} - known) | (set() if states else set(RESOLUTION))
 
-    def _finish_tiff(self, path: Path, states: bool) -> None:
-        exif, tags = None, {}
+    def _finish_tiff(self, path: Path, states: bool, tags: Mapping[int, Tag]) -> None:
+        exif = None
         if not self.strip:
-            tags = self._private()
+            tags = {**self._private(), **tags}
             exif = self._exif(fields_of(self.header.image), longest=None)
         append_exif(path, exif, *self._size, more=tags, drop=() if states else RESOLUTION)
 
@@ -355,6 +362,13 @@ class Luggage:
                 self._lost.pop({"video": "video", "picture": "second picture"}[word], None)
         if self._lost:
             self.notes.append(f"Not in the result: {', '.join(self._lost)}.")
+
+
+def with_profile(image: Any, profile: bytes, keep: int) -> tuple[Any, int]:
+    """Gives an image an ICC profile; see `Luggage.attach`."""
+    image = image.copy()
+    image.set_type(vips().GValue.blob_type, "icc-profile-data", profile)
+    return image, keep | _ICC
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ Texts are Latin-1 in `tEXt` and `zTXt` and UTF-8 in `iTXt` (PNG, third edition, 
 reads all as UTF-8 and writes all as `zTXt`, and gives every file a resolution.
 """
 
+import itertools
 import shutil
 import struct
 import zlib
@@ -12,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["PngParts", "read_png_parts", "rewrite_png", "text_chunk", "xmp_chunk"]
+__all__ = [
+    "PngParts", "read_png_parts", "rewrite_png", "short_chunks", "text_chunk", "xmp_chunk",
+]  # fmt: skip
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
@@ -26,6 +29,9 @@ _KNOWN = frozenset(
     b" sPLT eXIf tEXt zTXt iTXt tIME acTL fcTL fdAT caBX vpAg".split()
 )
 _MOST_BYTES = 2**24
+# What states colours is shorter.
+_SHORT = 64
+_MOST_CHUNKS = 1000
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,19 @@ def text_chunk(keyword: str, text: str) -> bytes:
 def xmp_chunk(packet: bytes) -> bytes:
     """An XMP packet as a chunk (XMP part 3, 1.1.5)."""
     return _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+
+
+def short_chunks(path: Path) -> dict[bytes, bytes]:
+    """Whole chunks that stand before the pixels and are short, the first of each name."""
+    found: dict[bytes, bytes] = {}
+    with path.open("rb") as file:
+        for name, size, start in itertools.islice(_chunks(file), _MOST_CHUNKS):
+            if name in (b"IDAT", b"IEND"):
+                break
+            if size <= _SHORT and name not in found:
+                file.seek(start - 8)
+                found[name] = file.read(size + 12)
+    return found
 
 
 def rewrite_png(path: Path, *, add: Sequence[bytes], drop: Sequence[bytes]) -> None:

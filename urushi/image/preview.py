@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from urushi.image.info import DEFAULT_MAX_PIXELS
 from urushi.image.reader import PictureReader
+from urushi.image.samples import AS_FOUND, Samples
 
 __all__ = ["preview_factor", "read_part", "read_preview", "read_rows"]
 
@@ -44,7 +45,11 @@ def shrink(rows: Picture, factor: int) -> Picture:
 
 
 def read_preview(
-    path: str | Path, most: tuple[int, int], *, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    path: str | Path,
+    most: tuple[int, int],
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
 ) -> Picture:
     """Reads a picture, reduced by a whole factor where it is larger than wanted.
 
@@ -52,6 +57,7 @@ def read_preview(
         path: of the picture.
         most: greatest width and height of the result, in pixels.
         max_pixels: the most pixels the file may have; None for no limit.
+        samples: what is known about its samples.
 
     Returns:
         `(h, w, 3)` in the working space, at least one pixel.
@@ -59,7 +65,7 @@ def read_preview(
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels) as reader:
+    with PictureReader(path, max_pixels=max_pixels, samples=samples) as reader:
         width, height = reader.info.width, reader.info.height
         # A strip thinner than the factor would vanish.
         factor = min(preview_factor(width, height, most), width, height)
@@ -76,6 +82,7 @@ def read_part(
     *,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     page: int | None = None,
+    samples: Samples = AS_FOUND,
 ) -> Picture:
     """Reads a rectangle at full resolution; the rows above it are decoded, but not kept.
 
@@ -84,7 +91,7 @@ def read_part(
     """
     kept = []
     row = 0
-    with PictureReader(path, max_pixels=max_pixels, page=page) as reader:
+    with PictureReader(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
         assert 0 <= top <= reader.info.height - height, (top, height)
         assert 0 <= left <= reader.info.width - width, (left, width)
         for rows in read_rows(reader):

@@ -28,9 +28,10 @@ def profile_note(header: Header) -> str:
         refused = not _usable(info.kind, profile)
     if not refused:
         return ""
+    usual = "the usual colours are" if info.stated is None else f"what {info.stated.by} states is"
     return (
-        "Its colour profile is broken or made for other channels, so it is left out and the usual"
-        " colours are taken for granted."
+        "Its colour profile is broken or made for other channels, so it is left out and"
+        f" {usual} taken for granted."
     )
 
 

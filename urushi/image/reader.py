@@ -9,7 +9,9 @@ from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
 from urushi.image.colour import colours_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
+from urushi.image.levels import levels_of
 from urushi.image.profile_check import profile_note
+from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.source import NativeRows
 
 __all__ = ["PictureReader", "open_picture", "read_picture"]
@@ -26,6 +28,9 @@ class PictureReader:
         max_pixels: the most pixels it may have; None for no limit.
         page: which of the file's pictures, from 0; None for the first, with a note if there are
             others.
+        samples: what is known about its samples.
+        own: give rows in primaries of the picture's own, for restoring, in place of the working
+            space; see `urushi.image.colour`.
 
     Attributes:
         info: what the file holds.
@@ -49,14 +54,17 @@ class PictureReader:
         *,
         max_pixels: int | None = DEFAULT_MAX_PIXELS,
         page: int | None = None,
+        samples: Samples = AS_FOUND,
+        own: bool = False,
     ) -> None:
-        header = read_header(Path(path), max_pixels, page)
+        header = read_header(Path(path), max_pixels, page, samples)
         self.info = header.info
         self.notes, self.damage = header.notes, header.damage
-        self._colours = colours_of(header)
-        if note := profile_note(header):
-            self.notes.append(note)
-        self._transparency = survey(header.info)
+        self._colours = colours_of(header, own=own)
+        for note in (profile_note(header), levels_of(header).note):
+            if note:
+                self.notes.append(note)
+        self._transparency = survey(header.info).in_primaries(self._colours.to_srgb)
         self._source = NativeRows(header)
         self._row = 0
 
@@ -102,19 +110,33 @@ class PictureReader:
 
 
 def open_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
+    samples: Samples = AS_FOUND,
+    own: bool = False,
 ) -> PictureReader:
     """Opens a picture for reading in rows; see `PictureReader`."""
-    return PictureReader(path, max_pixels=max_pixels, page=page)
+    return PictureReader(path, max_pixels=max_pixels, page=page, samples=samples, own=own)
 
 
 def read_picture(
-    path: str | Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+    path: str | Path,
+    *,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    page: int | None = None,
+    white: float | int | None = None,
+    linear: bool | None = None,
 ) -> np.ndarray:
     """Reads a whole picture; one of which a part is missing or garbled is refused.
 
     Args:
         path, max_pixels, page: as `PictureReader`.
+        white: the sample value that means white in pictures of 16 bits and floating point, such as
+            4095 or 255; None leaves it to the file.
+        linear: whether samples of such pictures are linear light where there is no profile; None
+            takes floating point so, and integers not.
 
     Returns:
         `(H, W, 3)` float32 in the working space; see `PictureReader.read`.
@@ -122,7 +144,8 @@ def read_picture(
     Raises:
         UnreadableError, TooLargeError: as `PictureReader`.
     """
-    with PictureReader(path, max_pixels=max_pixels, page=page) as reader:
+    samples = Samples(white, linear)
+    with PictureReader(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
         pixels = np.empty((reader.info.height, reader.info.width, 3), np.float32)
         step = max(1, 2**22 // reader.info.width)
         for top in range(0, reader.info.height, step):

@@ -15,6 +15,7 @@ from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
 from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
+from urushi.image.stated import Stated
 from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "lay_out", "left_out"]
@@ -33,6 +34,7 @@ class Layout:
         extra: what the channels beyond the colour ones are, in TIFF's numbers.
         bands_taken: where each of those stands in the source.
         keeps_profile: whether the source's ICC profile describes these samples too.
+        stated: colours that the target states, or that a profile is made of for it.
         steps: the largest value a sample can take when rounded; 4095 in AVIF's 12 bits.
     """
 
@@ -42,6 +44,7 @@ class Layout:
     extra: tuple[int, ...]
     keeps_profile: bool
     bands_taken: tuple[int, ...] = ()
+    stated: Stated | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -243,7 +246,10 @@ def lay_out(
     extra = tuple(like.extra[band - like.channels] for band in taken)
     if target.format != "tiff":
         extra = (STRAIGHT,) * len(extra)
-    return Layout(target.format, kind, depth, extra, kind == like.kind, taken)
+    stated = like.stated if kind == like.kind else None
+    if stated is not None and not (target.format == "png" and stated.chunks):
+        stated = stated.portable()
+    return Layout(target.format, kind, depth, extra, kind == like.kind, taken, stated)
 
 
 def _bands_taken(target: Target, like: PictureInfo) -> tuple[int, ...]:

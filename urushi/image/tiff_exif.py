@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["LONGEST_BLOCK", "Tag", "append_exif", "read_exif", "read_tags"]
+__all__ = [
+    "LONGEST_BLOCK", "Tag", "append_exif", "is_adobe_rgb", "read_exif", "read_numbers", "read_tags",
+]  # fmt: skip
 
 Tag = tuple[int, bytes]
 """TIFF's type of a value, and the value, little-endian."""
@@ -36,6 +38,8 @@ _MAKER_NOTE = 37500
 LONGEST_BLOCK = 65000
 """A JPEG holds hardly more, and libvips reads no more of it in any format."""
 _WIDTH, _HEIGHT = 40962, 40963
+_COLOUR_SPACE, _UNCALIBRATED = 40961, 65535
+_NUMBERS = {1: "u1", 3: "<u2", 4: "<u4", 6: "i1", 8: "<i2", 9: "<i4", 11: "<f4", 12: "<f8"}
 _LONG, _LONG8 = 4, 16
 # Of all values of a directory, in bytes: many entries may claim the same long stretch of a file.
 _MOST_BYTES = 2**22
@@ -317,3 +321,40 @@ def _pack(
     assert head % 2 == 0, head
     last = link if link is not None else bytes(form.offset.size)
     return form.count.pack(len(tags)) + b"".join(entries) + last + rest
+
+
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Whether an EXIF block says that the colours are those of Adobe RGB.
+
+    By DCF (2.0, 3.2.3) that is the interoperability index R03 with a colour space that is not sRGB;
+    some cameras write a colour space of 2 instead.
+    """
+    try:
+        block = io.BytesIO(exif[6:] if exif[:6] == b"Exif\0\0" else exif)
+        form, start = _open(block)
+        photo = _read(block, start, form, (_EXIF,)).children.get(_EXIF)
+    except _DAMAGE:
+        return False
+    if photo is None:
+        return False
+    space = int.from_bytes(photo.entries.get(_COLOUR_SPACE, (0, b""))[1], "little")
+    index = photo.children.get(_INTEROPERABILITY, _Directory()).entries.get(1, (0, b""))[1]
+    return space == 2 or (space == _UNCALIBRATED and index[:3] == b"R03")
+
+
+def read_numbers(path: Path, *tags: int, start: int | None = None) -> dict[int, tuple[float, ...]]:
+    """Numbers in a TIFF's directory, by tag; what is missing or damaged is left out.
+
+    Args:
+        path: of the TIFF.
+        tags: that are asked for.
+        start: where the page's directory begins; None for the first page.
+    """
+    entries = read_tags(path, tags, start=start)
+    found = {}
+    for tag in tags:
+        kind, value = entries.get(tag) or (0, b"")
+        if kind in _NUMBERS:
+            numbers = np.frombuffer(value, _NUMBERS[kind])
+            found[tag] = tuple(float(number) for number in numbers)
+    return found

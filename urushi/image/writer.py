@@ -14,8 +14,9 @@ from urushi.image.blend import Blend
 from urushi.image.described import Fitted, fitted_words
 from urushi.image.formats import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
+from urushi.image.levels import tags_of_white
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import Luggage
+from urushi.image.metadata import Luggage, with_profile
 from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
 from urushi.image.target import Target, lay_out, left_out
@@ -57,6 +58,8 @@ class PictureWriter:
         quality: 1..100 for JPEG, WebP, AVIF and HEIF; 95, 95, 85 and 85 unless told. 100 makes
             WebP and AVIF lossless. Chroma is never subsampled, but lossy WebP knows no other way.
             AVIF with transparency is always lossless, because it would blur the transparency too.
+        own: the rows are in primaries of the source's own, as a `PictureReader` gives them on
+            request.
         pages: how many pages will be written at most; more than 1 in TIFF alone.
 
     Attributes:
@@ -79,6 +82,7 @@ class PictureWriter:
         overwrite: bool = False,
         strip_metadata: bool = False,
         quality: int | None = None,
+        own: bool = False,
         pages: int = 1,
     ) -> None:
         if quality is not None and not 1 <= quality <= 100:
@@ -91,7 +95,7 @@ class PictureWriter:
                 f" {FORMATS[self._target.format].title} files have one: choose TIFF."
             )
         self._bits, self._strip, self._quality = bits, strip_metadata, quality
-        self._pages, self._finished = pages, 0
+        self._own, self._pages, self._finished = own, pages, 0
         self._link = 0
         self._spool: BinaryIO | None = None
         self._fitted: Fitted | None = None
@@ -113,7 +117,7 @@ class PictureWriter:
             layout = self._layout = lay_out(self._target, like, width, height, self._bits)
             self._like = like
             if like is not None:
-                self._blend = Blend(like, layout, scale)
+                self._blend = Blend(like, layout, scale, own=self._own)
                 self._say(left_out(layout, like))
             colour = layout.bands - len(layout.extra)
             # As they are, whatever they mean: libvips divides by some kinds of transparency.
@@ -142,7 +146,8 @@ class PictureWriter:
         """Takes the next rows.
 
         Args:
-            rows: `(n, W, 3)` in the working space. Values are clipped to what the file can hold.
+            rows: `(n, W, 3)` in the working space, or the source's own primaries. Values are
+                clipped to what the file can hold.
 
         Raises:
             TargetError: the disk is full.
@@ -277,11 +282,20 @@ class PictureWriter:
                 self._fitted.description,
             )
             image, keep = luggage.attach(image, profile=layout.keeps_profile)
+            image, keep = self._with_stated(image, keep)
         save = getattr(image, FORMATS[layout.format].loader.replace("load", "save"))
         # Bytes, since a name need not be UTF-8.
         save(os.fsencode(path), keep=keep, **self._options())
         if luggage is not None:
-            luggage.finish(path)
+            chunks = b"" if layout.stated is None else layout.stated.chunks
+            alike = layout.keeps_profile and layout.bits == luggage.header.info.bits
+            luggage.finish(path, chunks, tags_of_white(luggage.header) if alike else {})
+
+    def _with_stated(self, image: Any, keep: int) -> tuple[Any, int]:
+        """Gives an image colours that its source states, as a profile where no chunks say them."""
+        stated = self._layout.stated
+        profile = None if stated is None or stated.chunks else stated.profile(self._layout.kind)
+        return (image, keep) if profile is None else with_profile(image, profile, keep)
 
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""

@@ -16,7 +16,7 @@ import numpy as np
 from urushi.errors import AdapterError, nearest
 from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
-from urushi.image import DEFAULT_MAX_PIXELS, open_picture
+from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.arrays import as_array
 from urushi.inference.clip_folder import clip_beside
@@ -266,7 +266,12 @@ class AutoRestorer(MadeAnew):
             return self._chosen(reading, watched.empty)
 
     def choose_file(
-        self, path: Path, *, max_pixels: int | None = DEFAULT_MAX_PIXELS, page: int | None = None
+        self,
+        path: Path,
+        *,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        page: int | None = None,
+        samples: Samples = AS_FOUND,
     ) -> Choice:
         """The same for a file, or one of its pages, in memory independent of the picture's height.
 
@@ -275,7 +280,8 @@ class AutoRestorer(MadeAnew):
         """
         if self._router is None:
             return self._told()
-        with open_picture(path, max_pixels=max_pixels, page=page) as reader:
+        samples = samples._replace(in_use=True)
+        with open_picture(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
 
     def _chosen(self, reading: Reading, empty: bool) -> Choice:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from urushi.errors import TakenError, TargetError, UrushiError
-from urushi.image import DEFAULT_MAX_PIXELS
+from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
 from urushi.image.opened import Identity, identity_of
 from urushi.image.pages import Pages, is_stack, parse_pages
 from urushi.inference.auto import AutoRestorer, Choice
@@ -130,6 +130,7 @@ def run_batch(
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     pages: str | Pages | None = None,
+    samples: Samples = AS_FOUND,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
@@ -144,6 +145,7 @@ def run_batch(
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
         pages: which of a file's pages, as `restore_picture` takes them.
+        samples: what is known about the samples of all of them.
     """
     if isinstance(pages, str):
         pages = parse_pages(pages)
@@ -168,7 +170,7 @@ def run_batch(
                 finished = 0
                 if status == "restored":
                     seen = _identity(job.source) if isinstance(restorer, AutoRestorer) else None
-                    chosen = _PerPage(restorer, job.source, max_pixels, pages)
+                    chosen = _PerPage(restorer, job.source, max_pixels, pages, samples)
                     ready, choice = chosen.first()
                     outcome = _run_job(
                         ready,
@@ -180,6 +182,7 @@ def run_batch(
                         seen,
                         pages,
                         chosen.later,
+                        samples,
                     )
                     finished, notes = outcome.pixels, (*outcome.notes, *chosen.notes)
             except TakenError as error:
@@ -231,6 +234,7 @@ class _PerPage:
         source: the file.
         max_pixels: the limit for each page.
         pages: which of them are taken.
+        samples: what is known about its samples.
     """
 
     def __init__(
@@ -239,8 +243,10 @@ class _PerPage:
         source: Path,
         max_pixels: int | None,
         pages: Pages | None,
+        samples: Samples,
     ) -> None:
-        self._restorer, self._source, self._limit = restorer, source, max_pixels
+        self._restorer, self._source = restorer, source
+        self._limit, self._samples = max_pixels, samples
         self._page = pages.first if pages is not None and pages.first else None
         self._choice: Choice | None = None
         self._stacked = is_stack(source)
@@ -250,9 +256,7 @@ class _PerPage:
         """For the first page that is taken."""
         if not isinstance(self._restorer, AutoRestorer):
             return self._restorer, None
-        self._choice = self._restorer.choose_file(
-            self._source, max_pixels=self._limit, page=self._page
-        )
+        self._choice = self._choose(self._restorer, self._page)
         return self._restorer.restorer(self._choice), self._choice
 
     def later(self, page: int) -> Restorer:
@@ -262,11 +266,16 @@ class _PerPage:
         if self._choice is not None and self._stacked:
             # Planes of one thing are not to differ in how they were mended.
             return self._restorer.restorer(self._choice)
-        choice = self._restorer.choose_file(self._source, max_pixels=self._limit, page=page)
+        choice = self._choose(self._restorer, page)
         before = self._choice
         if before is not None and [n for n, _ in choice.route] != [n for n, _ in before.route]:
             self.notes.append(f"Page {page + 1}, unlike the first: {choice.reason}.")
         return self._restorer.restorer(choice)
+
+    def _choose(self, restorer: AutoRestorer, page: int | None) -> Choice:
+        return restorer.choose_file(
+            self._source, max_pixels=self._limit, page=page, samples=self._samples
+        )
 
 
 def _before(job: Job) -> tuple[Status, str]:
@@ -293,6 +302,7 @@ def _run_job(
     seen: Identity | None,
     pages: Pages | None,
     for_page: Callable[[int], Restorer],
+    samples: Samples,
 ) -> Outcome:
     """Restores one picture; `seen` is the file that a router has looked at."""
     try:
@@ -312,6 +322,7 @@ def _run_job(
         strip_metadata=strip_metadata,
         quality=quality,
         max_pixels=max_pixels,
+        samples=samples,
         on_progress=on_progress,
         expected=seen,
         pages=pages,

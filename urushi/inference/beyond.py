@@ -12,8 +12,9 @@ import numpy as np
 
 from urushi.image.matrix_profile import srgb_decode, srgb_encode
 from urushi.image.primaries import REC2020, to_primaries
+from urushi.inference.tiling import ReadRows
 
-__all__ = ["mend_beyond", "reaches_beyond"]
+__all__ = ["Values", "mend_beyond", "reaches_beyond"]
 
 Run = Callable[[np.ndarray], np.ndarray]
 Window = tuple[float, float]
@@ -22,9 +23,38 @@ Window = tuple[float, float]
 # and a field's own colour does not.
 _SQUARE = 15
 _TOLERANCE = 0.02
+# The largest of a tile's means lies about so many of their standard deviations away.
+_DEVIATIONS = 5.0
+# Of neighbours that differ by Gaussian noise, half differ by less than this times its deviation.
+_MEDIAN_DIFFERENCE = 0.6745 * 2**0.5
 # The widest window: an encoded 8 is 120 times as bright as white.
 _WIDEST = (-1.0, 8.0)
 _SRGB_TO_WIDE = to_primaries(REC2020)
+
+
+class Values:
+    """The range of a picture, as far as it was read; at least [0, 1].
+
+    Args:
+        read_rows: gives the picture's next rows.
+    """
+
+    def __init__(self, read_rows: ReadRows) -> None:
+        self._read_rows = read_rows
+        self._low, self._high = 0.0, 1.0
+
+    def read(self, count: int) -> np.ndarray:
+        """The next rows."""
+        rows = self._read_rows(count)
+        if rows.size:
+            # What is no number changes nothing here, and is told when its tile is restored.
+            self._low = min(self._low, float(rows.min()))
+            self._high = max(self._high, float(rows.max()))
+        return rows
+
+    def clip(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of the result, in place, within the range."""
+        return np.clip(rows, self._low, self._high, out=rows)
 
 
 def reaches_beyond(tile: np.ndarray) -> bool:
@@ -42,35 +72,58 @@ def mend_beyond(tile: np.ndarray, run: Run) -> np.ndarray:
     Returns:
         The restored tile; where the input lay outside [0, 1], it may, too.
     """
-    restored = _through(tile, (0.0, 1.0), run)
-    outside = _leaves(_means(tile), (0.0, 1.0))
+    tolerance = _TOLERANCE + _DEVIATIONS * _noise(tile) / _SQUARE
+    outside = _leaves(_means(tile), tolerance)
     if not outside.any():
-        return restored
-    wide = _convert(tile, _SRGB_TO_WIDE)
-    above = _means(wide).max(axis=0) > 1.0 + _TOLERANCE
-    for bright in (False, True):
-        # The mixing of primaries would carry a small error of a strong light into dark channels.
-        values, back = (tile, None) if bright else (wide, np.linalg.inv(_SRGB_TO_WIDE))
-        means = _means(values)
-        below = means.min(axis=0) < -_TOLERANCE
-        for dark in (False, True):
-            chosen = outside & (above == bright) & (below == dark)
-            if not chosen.any():
-                continue
-            seen = _through(values, _window(means[:, chosen], dark, bright), run)
-            seen = seen if back is None else _convert(seen, back)
-            factor = seen.shape[1] // tile.shape[1]
-            chosen = chosen.repeat(factor, axis=0).repeat(factor, axis=1)
-            restored[:, chosen] = seen[:, chosen]
+        return _through(tile, (0.0, 1.0), run)
+    wide, back = _convert(tile, _SRGB_TO_WIDE), np.linalg.inv(_SRGB_TO_WIDE)
+    means = _means(wide)
+    # Vivid colours have many between them and sRGB's, which are better off there, too.
+    if (outside & ~_leaves(means, tolerance)).any():
+        restored = _convert(_through(wide, (0.0, 1.0), run), back)
+    else:
+        restored = _through(tile, (0.0, 1.0), run)
+    above, below = means.max(axis=0) > 1.0 + tolerance, means.min(axis=0) < -tolerance
+    _replace(restored, outside & ~above & below, wide, means, run, back)
+    # The mixing of primaries would carry a small error of a strong light into dark channels.
+    means = _means(tile)
+    below = means.min(axis=0) < -tolerance
+    _replace(restored, outside & above & below, tile, means, run)
+    _replace(restored, outside & above & ~below, tile, means, run)
     return restored
 
 
-def _window(means: np.ndarray, below: bool, above: bool) -> Window:
+def _replace(
+    restored: np.ndarray,
+    chosen: np.ndarray,
+    values: np.ndarray,
+    means: np.ndarray,
+    run: Run,
+    back: np.ndarray | None = None,
+) -> None:
+    """Puts in what pixels become through a window that holds all of them.
+
+    Args:
+        restored: of the whole tile, changed in place.
+        chosen: `(h, w)`, which pixels of the input.
+        values: the input, perhaps in other primaries.
+        means: of the values.
+        run: what restores.
+        back: leads from those primaries to sRGB's.
+    """
+    if not chosen.any():
+        return
+    seen = _through(values, _window(means[:, chosen]), run)
+    seen = seen if back is None else _convert(seen, back)
+    factor = seen.shape[1] // values.shape[1]
+    chosen = chosen.repeat(factor, axis=0).repeat(factor, axis=1)
+    restored[:, chosen] = seen[:, chosen]
+
+
+def _window(means: np.ndarray) -> Window:
     """Which values are shown to the network as 0 and 1."""
-    return (
-        max(float(means.min()), _WIDEST[0]) if below else 0.0,
-        min(float(means.max()), _WIDEST[1]) if above else 1.0,
-    )
+    least, greatest = float(means.min()), float(means.max())
+    return max(min(least, 0.0), _WIDEST[0]), min(max(greatest, 1.0), _WIDEST[1])
 
 
 def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
@@ -87,25 +140,26 @@ def _through(tile: np.ndarray, window: Window, run: Run) -> np.ndarray:
     return restored
 
 
-def _leaves(means: np.ndarray, window: Window) -> np.ndarray:
-    """`(h, w)`: where any channel lies outside."""
-    low, high = window
-    return np.any((means < low - _TOLERANCE) | (means > high + _TOLERANCE), axis=0)
+def _leaves(means: np.ndarray, tolerance: float) -> np.ndarray:
+    """`(h, w)`: where any channel lies outside [0, 1]."""
+    return (means.min(axis=0) < -tolerance) | (means.max(axis=0) > 1.0 + tolerance)
+
+
+def _noise(tile: np.ndarray) -> float:
+    """The standard deviation of its noise; more where there is texture."""
+    steps = np.abs(np.diff(tile, axis=2))
+    return float(np.median(steps)) / _MEDIAN_DIFFERENCE if steps.size else 0.0
 
 
 def _means(tile: np.ndarray) -> np.ndarray:
-    """Means over the squares around all pixels, cut off at the edges."""
-    result = tile.astype(np.float64)
+    """Means over squares with each pixel in the middle, or nearer to an edge of the tile."""
+    result = tile
     for axis in (1, 2):
         length = tile.shape[axis]
-        at = np.arange(length)
-        first = np.maximum(at - _SQUARE // 2, 0)
-        last = np.minimum(at + _SQUARE // 2 + 1, length)
-        sums = np.cumsum(result, axis=axis)
-        sums = np.insert(sums, 0, 0.0, axis=axis)
-        shape = [1, 1, 1]
-        shape[axis] = length
-        result = (sums.take(last, axis) - sums.take(first, axis)) / (last - first).reshape(shape)
+        size = min(_SQUARE, length)
+        first = np.clip(np.arange(length) - size // 2, 0, length - size)
+        sums = np.insert(np.cumsum(result, axis=axis), 0, 0.0, axis=axis)
+        result = (sums.take(first + size, axis) - sums.take(first, axis)) / np.float32(size)
     return result
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from urushi.errors import PictureError, TargetError
-from urushi.image import open_picture
+from urushi.image import AS_FOUND, Samples, inspect_picture, open_picture
 from urushi.image.enlarge import enlarge
 from urushi.image.preview import preview_factor, read_part, read_rows, shrink
 from urushi.inference.jobs import Job
@@ -74,12 +74,13 @@ def write_before_after(
     *,
     max_pixels: int | None = None,
     page: int | None = None,
+    samples: Samples = AS_FOUND,
     overwrite: bool = False,
 ) -> None:
     """Makes the sheet of two picture files and writes it.
 
     Args:
-        before, after, max_pixels: as for `before_after`.
+        before, after, max_pixels, samples: as for `before_after`.
         sheet: `NAME.jpg`.
         page: of `before`, from 0, that became the first of `after`; None for the first.
         overwrite: replace a sheet that is there; anything else of that name stays.
@@ -88,7 +89,7 @@ def write_before_after(
         PictureError: a picture cannot be read, or the sheet not be written.
     """
     refuse_taken([sheet], overwrite)
-    pixels = before_after(before, after, max_pixels=max_pixels, page=page)
+    pixels = before_after(before, after, max_pixels=max_pixels, page=page, samples=samples)
     try:
         sheet.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -105,6 +106,7 @@ def before_after(
     cell_size: tuple[int, int] = (512, 384),
     max_pixels: int | None = None,
     page: int | None = None,
+    samples: Samples = AS_FOUND,
 ) -> Picture:
     """Draws both pictures whole, and below them the part that changed most, pixel for pixel.
 
@@ -117,11 +119,13 @@ def before_after(
         cell_size: width and height in pixels in which a picture is fitted.
         max_pixels: refuse pictures with more; None for no limit.
         page: of `before`, from 0; None for the first.
+        samples: what is known about those of the first, and of the second if it has such samples.
 
     Raises:
         PictureError: a file cannot be read, or their sizes differ.
     """
-    look = _look(before, after, cell_size, max_pixels, page)
+    other = _samples_of_result(before, after, page, samples)
+    look = _look(before, after, cell_size, max_pixels, page, samples, other)
     name = before.name
     size = f"{look.width} x {look.height}"
     original = f"{look.width // look.scale} x {look.height // look.scale}"
@@ -130,11 +134,18 @@ def before_after(
         top, left, height, width = _most_changed(look, cell_size)
         where = f"pixel for pixel, at {left}, {top}"
         window = (top, left, height, width)
-        part = _read_enlarged(before, look, window, max_pixels, page)
+        part = _read_enlarged(before, look, window, max_pixels, page, samples)
         how = where if look.scale == 1 else f"interpolated, {where}"
-        other = read_part(after, *window, max_pixels=None)
-        rows.append([(part, f"before, {how}"), (other, f"after, {where}")])
+        mended = read_part(after, *window, max_pixels=None, samples=other)
+        rows.append([(part, f"before, {how}"), (mended, f"after, {where}")])
     return contact_sheet(rows, cell_size, title=name)
+
+
+def _samples_of_result(before: Path, after: Path, page: int | None, samples: Samples) -> Samples:
+    """What is known about the samples of a restored file: a white goes with their type."""
+    first = inspect_picture(before, max_pixels=None, page=page)
+    second = inspect_picture(after, max_pixels=None)
+    return samples if first.bits == second.bits else AS_FOUND
 
 
 def _look(
@@ -143,11 +154,13 @@ def _look(
     cell_size: tuple[int, int],
     max_pixels: int | None,
     page: int | None,
+    samples: Samples,
+    other_samples: Samples,
 ) -> _Look:
     with (
-        open_picture(before, max_pixels=max_pixels, page=page) as first,
+        open_picture(before, max_pixels=max_pixels, page=page, samples=samples) as first,
         # Made from the first, and allowed as that is.
-        open_picture(after, max_pixels=None) as second,
+        open_picture(after, max_pixels=None, samples=other_samples) as second,
     ):
         width, height = first.info.width, first.info.height
         other = (second.info.width, second.info.height)
@@ -185,6 +198,7 @@ def _read_enlarged(
     window: tuple[int, int, int, int],
     max_pixels: int | None,
     page: int | None,
+    samples: Samples,
 ) -> Picture:
     """Top, left, height and width of the enlarged picture, from a file that is not enlarged."""
     scale = look.scale
@@ -192,7 +206,7 @@ def _read_enlarged(
     first = (top // scale, left // scale)
     last = (-(-(top + height) // scale), -(-(left + width) // scale))
     size = (last[0] - first[0], last[1] - first[1])
-    part = read_part(path, *first, *size, max_pixels=max_pixels, page=page)
+    part = read_part(path, *first, *size, max_pixels=max_pixels, page=page, samples=samples)
     top, left = top - scale * first[0], left - scale * first[1]
     return enlarge(part, scale)[top : top + height, left : left + width].clip(0.0, 1.0)
 

@@ -36,7 +36,9 @@ def inspect_file(path: Path) -> dict[str, Any]:
         return {"kind": "profile", **_describe_profile(path)}
     if metadata is None:
         info = asdict(inspect_picture(path, max_pixels=None))
-        channels = info.pop("kind")
+        channels, stated = info.pop("kind"), info.pop("stated")
+        del info["samples"], info["identity"]
+        info["stated_by"] = None if stated is None else stated["by"]
         facts = {**info, "path": str(path), "size": path.stat().st_size}
         return {"kind": "picture", "channels": channels, **facts}
     said = metadata.get("urushi", "")

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from urushi.errors import UnreadableError
 from urushi.image import (
+    AS_FOUND,
     DEFAULT_MAX_PIXELS,
     PictureInfo,
     PictureReader,
     PictureWriter,
+    Samples,
     inspect_picture,
     open_picture,
 )
@@ -63,6 +65,7 @@ def restore_picture(
     strip_metadata: bool = False,
     quality: int | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    samples: Samples = AS_FOUND,
     on_progress: Callable[[int, int], None] | None = None,
     expected: Identity | None = None,
     pages: str | Pages | None = None,
@@ -81,6 +84,7 @@ def restore_picture(
         strip_metadata: leave out EXIF and XMP.
         quality: of lossy formats, 1 to 100; None takes the writer's choice.
         max_pixels: refuse pictures with more; None for no limit.
+        samples: what is known about the samples of the source.
         on_progress: called with finished and total pixels as the work goes on.
         expected: the file that the source has to be; None where nobody has looked at it before.
         pages: `first`, `all`, a number from 1, or a range such as `2-5`. None takes all pages of a
@@ -93,6 +97,7 @@ def restore_picture(
         EngineError: the picture could not be restored.
     """
     start = time.perf_counter()
+    seen = samples._replace(in_use=True)
     if isinstance(pages, str):
         pages = parse_pages(pages)
     # A file whose first page is larger than allowed may have others that are not.
@@ -109,6 +114,7 @@ def restore_picture(
             overwrite=overwrite,
             strip_metadata=strip_metadata,
             quality=quality,
+            own=True,
             pages=len(taken.numbers),
         )
 
@@ -116,7 +122,7 @@ def restore_picture(
         return restorer if for_page is None else for_page(page)
 
     def open_reader(page: int | None) -> PictureReader:
-        reader = open_picture(source, max_pixels=max_pixels, page=page)
+        reader = open_picture(source, max_pixels=max_pixels, page=page, samples=seen, own=True)
         check_unchanged(source, info.identity, reader.info.identity)
         return reader
 

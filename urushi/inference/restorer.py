@@ -13,7 +13,7 @@ from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
 from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
-from urushi.inference.beyond import mend_beyond, reaches_beyond
+from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.processes import MadeAnew
 from urushi.inference.result_checks import problem_in_int8, problem_of
@@ -284,19 +284,10 @@ class Restorer(MadeAnew):
             if on_progress is not None:
                 on_progress(total * finished // plan.count, total)
 
-        low, high = 0.0, 1.0
-
-        def read_bounds(count: int) -> np.ndarray:
-            nonlocal low, high
-            rows = read(count)
-            if rows.size:
-                # No number: told when its tile is restored.
-                low, high = min(low, float(rows.min())), max(high, float(rows.max()))
-            return rows
-
+        values = Values(read)
         try:
-            for rows in stream_tiles(read_bounds, plan, self._restore_tile, on_tile, self.scale):
-                yield np.clip(rows, low, high, out=rows)
+            for rows in stream_tiles(values.read, plan, self._restore_tile, on_tile, self.scale):
+                yield values.clip(rows)
         except MemoryError as error:
             raise OutOfMemoryError(
                 f"a row of {plan.rows.size} x {width} pixels does not fit into memory: "
