@@ -281,7 +281,7 @@ def test_a_shortage_of_memory_is_not_damage(tmp_path, monkeypatch):
     assert memory_ran_out(told)
     assert not memory_ran_out(pyvips.Error("unable to call pngload", "bad signature"))
 
-    def failing(*_arguments):
+    def failing(*_arguments, **_options):
         raise told
 
     monkeypatch.setattr("urushi.image.info.open_image", failing)
