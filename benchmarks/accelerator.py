@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import run_script
 
 PACKAGES = ("jaxtyping", "wadler_lindig")
 QUALITIES = (96, 94, 92, 90, 87, 84, 80)
+# What `pack` writes: only a folder of nothing else is emptied before.
+PARTS = {"pictures.zip", "recipe.json", "start.npz", "site"}
 
 
 def main() -> None:
@@ -54,21 +57,15 @@ def write_bundle(arguments: argparse.Namespace) -> None:
     from urushi.training.recipe import load_recipe
 
     folder: Path = arguments.folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     recipe = load_recipe(arguments.recipe, arguments.changes)
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    tensors = start_tensors(arguments.start, recipe) if arguments.start else {}
     sources = [arguments.data / name for name in recipe.data.pictures]
-    count, quality = pack_pictures(sources, folder / "pictures.zip", 1e6 * arguments.megabytes)
-    print(f"{count} pictures as WebP of quality {quality}")
-    if arguments.start:
-        from urushi.files.model import read_model
-
-        model = read_model(Path(arguments.start))
-        assert recipe.backbone is not None
-        if model.header.config != recipe.backbone.config:
-            raise SystemExit(f"{arguments.start} is a network of another configuration")
-        tensors: dict[str, Any] = {k: v.astype(np.float16) for k, v in model.tensors.items()}
+    paths = pictures_in(sources)
+    make_empty(folder)
+    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    quality = pack_pictures(paths, folder / "pictures.zip", 1e6 * arguments.megabytes)
+    print(f"{len(paths)} pictures as WebP of quality {quality}")
+    if tensors:
         np.savez(folder / "start.npz", **tensors)
     for name in PACKAGES:
         module = __import__(name)
@@ -83,23 +80,63 @@ def write_bundle(arguments: argparse.Namespace) -> None:
     print(f"  python benchmarks/accelerator_run.py {folder} OUT --minutes 9", file=sys.stderr)
 
 
-def pack_pictures(sources: list[Path], target: Path, room: float) -> tuple[int, int]:
-    """How many were packed, and with which quality: the highest at which all fit into `room`."""
+def start_tensors(name: str, recipe: Any) -> dict[str, Any]:
+    """The weights to begin with, in float16."""
+    from urushi.files.model import read_model
+    from urushi.inference.zoo import find_model
+
+    model = read_model(find_model(name))
+    if recipe.backbone is None or model.header.config != recipe.backbone.config:
+        raise SystemExit(
+            f"{name} is a network of another configuration than {recipe.name}'s: choose its own "
+            "weights, or leave --start out"
+        )
+    return {k: v.astype(np.float16) for k, v in model.tensors.items()}
+
+
+def make_empty(folder: Path) -> None:
+    """Makes the folder, without what an earlier `pack` left there."""
+    if folder.exists() and not folder.is_dir():
+        raise SystemExit(f"{folder} is no folder: choose another --folder")
+    others = {path.name for path in folder.glob("*")} - PARTS
+    if others:
+        raise SystemExit(f"{folder} holds {min(others)}, which is kept: choose another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def pictures_in(sources: list[Path]) -> list[Path]:
     from urushi.image import is_picture_name
 
-    paths = [p for s in sources for p in sorted(s.rglob("*")) if is_picture_name(p)]
-    share = paths[:: max(1, len(paths) // 24)]  # tells the size of all closely enough
-    quality = QUALITIES[-1]
+    paths = []
+    for source in sources:
+        found = [path for path in sorted(source.rglob("*")) if is_picture_name(path)]
+        if not found:
+            raise SystemExit(f"{source} holds no pictures: --data is the folder of the data sets")
+        paths += found
+    return paths
+
+
+def pack_pictures(paths: list[Path], target: Path, room: float) -> int:
+    """Packs them with the highest quality at which all fit into `room`, which is returned."""
+    # A share tells the size of all closely enough, since files of one kind shrink alike.
+    share = paths[:: max(1, len(paths) // 24)]
+    whole, part = (sum(path.stat().st_size for path in some) for some in (paths, share))
     for quality in QUALITIES:
-        size = sum(map(len, encoded(share, quality))) * len(paths) / len(share)
-        if size * 1.03 <= room:
-            break
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for index, data in enumerate(encoded(paths, quality)):
-            archive.writestr(f"{index:05d}.webp", data)
-    if target.stat().st_size > room:
-        raise SystemExit(f"{target} has {target.stat().st_size} bytes, more than there is room for")
-    return len(paths), quality
+        size = sum(map(len, encoded(share, quality))) * whole / part
+        if quality > QUALITIES[-1] and size * 1.02 > room:
+            continue
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for index, data in enumerate(encoded(paths, quality)):
+                archive.writestr(f"{index:05d}.webp", data)
+        if target.stat().st_size <= room:
+            return quality
+    size = target.stat().st_size
+    target.unlink()
+    raise SystemExit(
+        f"the pictures take {size / 1e6:.1f} MB at quality {QUALITIES[-1]}, and --megabytes leaves "
+        f"{room / 1e6:.1f}: give more room, or fewer pictures"
+    )
 
 
 def encoded(paths: list[Path], quality: int) -> list[bytes]:
@@ -119,6 +156,8 @@ def write_weights(folder: Path, output: Path) -> None:
     from urushi.files.model import ModelHeader, write_model
     from urushi.training.recipe import Recipe
 
+    if not (folder / "facts.json").is_file():
+        raise SystemExit(f"{folder} holds no facts.json: name the folder that the training wrote")
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(facts["recipe"])
     assert recipe.backbone is not None
@@ -138,4 +177,4 @@ def write_weights(folder: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 HERE = Path(__file__).parent
 WARMUP = 200
@@ -42,6 +43,12 @@ def main() -> None:
     arguments = parser.parse_args()
     begun = time.monotonic()
     sys.path[:0] = [str(HERE.parent), str(arguments.folder / "site")]
+    if not (arguments.folder / "recipe.json").is_file():
+        parser.error(f"{arguments.folder} holds no recipe.json: accelerator.py pack writes it")
+    import torch
+
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device here: --device cpu tries the training out")
     arguments.output.mkdir(parents=True, exist_ok=True)
     Training(arguments, begun + 60 * arguments.minutes).run()
 
@@ -255,6 +262,9 @@ class Training:
         import torch
 
         self._wait()
+        if self.steps == 0:
+            self._say("the time was over before the first step")
+            return
         loss = float(torch.stack(self.losses).mean()) if self.losses else math.nan
         self.losses = []
         pixels = self.steps * self.batch * self.patch**2
@@ -271,10 +281,12 @@ class Training:
         for name, tensor in state.items():
             array = tensor.detach().float().cpu().numpy().astype(np.float16)
             if size + array.nbytes > PART_BYTES:
-                np.savez(self.output / f"weights-{number}.npz", **part)
+                self._put_in_place(
+                    f"weights-{number}.npz", lambda f, part=part: np.savez(f, **part)
+                )
                 part, size, number = {}, 0, number + 1
             part[name], size = array, size + array.nbytes
-        np.savez(self.output / f"weights-{number}.npz", **part)
+        self._put_in_place(f"weights-{number}.npz", lambda f: np.savez(f, **part))
         facts = {
             "recipe": self.recipe,
             "steps": self.steps,
@@ -284,7 +296,15 @@ class Training:
             "device": self._device_name(),
             "log": self.log,
         }
-        (self.output / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        text = json.dumps(facts).encode()
+        self._put_in_place("facts.json", lambda file: file.write(text))
+
+    def _put_in_place(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Writes beside the name and renames: the time may be over at any moment."""
+        beside = self.output / f".{name}"
+        with beside.open("wb") as file:
+            write(file)
+        beside.replace(self.output / name)
 
     def _device_name(self) -> str:
         import torch

@@ -7,7 +7,8 @@ pixels, counted by torch in convolutions and matrix products. Seconds are proces
 thread, the medians of rounds in which all candidates take their turns: of one tile of 384x384 on
 the OpenVINO engine, and of one training step of 8 patches of 128x128 in torch (bf16 where the
 processor has it, not compiled). Ratios are to the first candidate, the base that ships, round by
-round. `--isa avx2` keeps oneDNN from wider instructions: most people's processors have none.
+round. `--isa avx2` keeps both from wider instructions: most people's processors have none. What is
+measured with `--only` is printed, and not written over the committed rows.
 """
 
 import argparse
@@ -45,13 +46,15 @@ CANDIDATES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description="Size, arithmetic and speed of networks.")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--isa", choices=("avx2", "avx512_core"), help="limit oneDNN to this")
+    parser.add_argument(
+        "--isa", choices=("avx2", "avx512_core"), help="limit OpenVINO and oneDNN to this"
+    )
     parser.add_argument("--only", nargs="*", help="names of candidates beside the first")
     parser.add_argument("--no-steps", action="store_true", help="leave training steps out")
     arguments = parser.parse_args()
     if arguments.isa and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         # Read once, when the libraries are loaded.
-        os.environ["ONEDNN_MAX_CPU_ISA"] = arguments.isa.upper()
+        os.environ["ONEDNN_MAX_CPU_ISA"] = os.environ["OV_CPU_MAX_ISA"] = arguments.isa.upper()
         os.execv(sys.executable, [sys.executable, *sys.argv])
     import torch
 
@@ -59,6 +62,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     keep_freed_memory()
+    known = [name_of(c) for c in CANDIDATES]
+    unknown = set(arguments.only or []) - set(known)
+    if unknown:
+        parser.error(f"--only is {min(unknown)!r}: expected some of {', '.join(known)}")
     chosen = [
         c
         for i, c in enumerate(CANDIDATES)
@@ -69,7 +76,8 @@ def main() -> None:
         rows = measure(candidates, arguments.rounds)
     facts = {"what": "NAFNets", "threads": 1, "rounds": arguments.rounds, "isa": arguments.isa}
     name = "architectures" + (f"-{arguments.isa}" if arguments.isa else "")
-    write_report(name, facts, ("torch", "openvino"), rows)
+    if not arguments.only:
+        write_report(name, facts, ("torch", "openvino"), rows)
     for row in rows:
         print(json.dumps({k: v for k, v in row.items() if k != "config"}))
 

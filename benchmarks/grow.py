@@ -10,6 +10,9 @@ before.
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from measuring import run_script
 
 
 def main() -> None:
@@ -28,6 +31,7 @@ def main() -> None:
     from urushi.inference.zoo import find_model
 
     model = read_model(find_model(arguments.model))
+    check_counts(model.header, arguments.encoder, arguments.middle, arguments.decoder)
     config = {
         **model.header.config,
         "enc_blk_nums": arguments.encoder,
@@ -51,6 +55,24 @@ def main() -> None:
     write_model(arguments.output, {k: v.numpy() for k, v in state.items()}, header, "float32")
 
 
+def check_counts(header: Any, encoder: list[int], middle: int, decoder: list[int]) -> None:
+    """The numbers of blocks must be those of the old network and of one level more."""
+    if header.backbone != "nafnet":
+        raise SystemExit(f"the model is a {header.backbone}: only a nafnet is grown")
+    old = [header.config[f"{side}_blk_nums"] for side in ("enc", "dec")]
+    if encoder[:-1] != old[0] or decoder[1:] != old[1]:
+        raise SystemExit(
+            f"--encoder is {words(encoder)} and --decoder {words(decoder)}: expected the old "
+            f"numbers with one more, {words(old[0])} N and N {words(old[1])}"
+        )
+    if min(*encoder, middle, *decoder) < 0:
+        raise SystemExit("a number of blocks is negative: expected 0 or more")
+
+
+def words(numbers: list[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
 def renamed(name: str, levels: int, middle: int, first: int, last: int) -> str | None:
     """What a tensor of the old network is called in the new one; None where it is dropped."""
     kind, _, rest = name.partition(".")
@@ -69,4 +91,4 @@ def renamed(name: str, levels: int, middle: int, first: int, last: int) -> str |
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -7,9 +7,9 @@
     python benchmarks/long_run.py stop                 # with a checkpoint
     python benchmarks/long_run.py weights FILE         # the averaged weights so far, as a model
 
-`--recipe` is `base-next` unless told, `--run` its folder, `runs/RECIPE`. Where that holds no
-checkpoint and `RUN.safetensors` exists, the training begins with those weights: what
-`weights` wrote before on another machine.
+`--recipe` is `base-next` unless told, a name or a file; `--run` its folder, `runs/RECIPE`. Where
+that holds no checkpoint and `RUN.safetensors` exists, the training begins with those weights: what
+`weights` wrote before on another machine. Runs are kept on Linux alone.
 """
 
 import argparse
@@ -23,7 +23,11 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from measuring import run_script
+
+ROOT = Path(__file__).resolve().parent.parent
+# How long `start` waits for the first step, or for an end in place of it.
+START_SECONDS = 15.0
 
 
 def main() -> None:
@@ -31,16 +35,24 @@ def main() -> None:
     parser.add_argument(
         "action", choices=("start", "pause", "continue", "status", "stop", "weights")
     )
-    parser.add_argument("file", nargs="?", type=Path, help="of weights")
+    parser.add_argument("file", nargs="?", type=Path, help="to write, of weights alone")
     parser.add_argument("--recipe", default="base-next")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="A.B=VALUE")
     parser.add_argument("--data", default=os.environ.get("URUSHI_DATA"))
     arguments = parser.parse_args()
-    run = (arguments.run or ROOT / "runs" / arguments.recipe).resolve()
+    if arguments.file is not None and arguments.action != "weights":
+        # Else `stop runs/other` would stop base-next.
+        parser.error(f"{arguments.action} takes no file: --run names another folder")
+    if not Path("/proc/self").exists():
+        raise SystemExit("long runs are kept on Linux alone; elsewhere:  urushi train --resume")
+    recipe, name = arguments.recipe, arguments.recipe
+    if Path(recipe).is_file():
+        recipe, name = str(Path(recipe).resolve()), Path(recipe).stem
+    run = (arguments.run or ROOT / "runs" / name).resolve()
     if arguments.action == "start":
         data = arguments.data and str(Path(arguments.data).resolve())
-        start(arguments.recipe, run, data, arguments.changes)
+        start(recipe, run, data, arguments.changes)
     elif arguments.action == "status":
         status(run)
     elif arguments.action == "weights":
@@ -53,30 +65,60 @@ def main() -> None:
 
 def start(recipe: str, run: Path, data: str | None, changes: list[str]) -> None:
     if process_of(run) is not None:
+        print("it was begun before")
         send(run, "continue")
-        print("it is running already")
         return
     if data is None:
         raise SystemExit("name the folder of the data sets: --data DATA, or URUSHI_DATA")
+    check(recipe, run, Path(data), changes)
     run.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "urushi", "train", recipe]
+    # -P: not the package of a checkout that the command is given in.
+    command = [sys.executable, "-P", "-m", "urushi", "train", recipe]
     command += ["-o", str(run), "--resume", "--data", data]
     for setting in (*start_setting(recipe, run), *arithmetic(), *changes):
         command += ["--set", setting]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copied_code(run))}
     with (run / "log.txt").open("ab") as log:
+        told = log.tell()
         process = subprocess.Popen(
             command,
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            cwd=run,
             env=environment,
             start_new_session=True,
             preexec_fn=step_back,
         )
     (run / "pid").write_text(f"{process.pid}\n")
-    print(f"process {process.pid}, log in {run / 'log.txt'}")
+    print(f"process {process.pid}, log in {run / 'log.txt'}", flush=True)
+    watch_start(process, run / "log.txt", told)
+
+
+def check(recipe: str, run: Path, data: Path, changes: list[str]) -> None:
+    """Tells here what would end the training at once, where nobody looks."""
+    from urushi.app.train import PACK_NAME
+    from urushi.training.recipe import load_recipe
+
+    stated = load_recipe(recipe, changes)
+    folders = [] if (run / PACK_NAME).exists() else [data / name for name in stated.data.pictures]
+    for folder in folders:
+        if not folder.is_dir():
+            raise SystemExit(f"{folder} is no folder: --data is the folder of the data sets")
+
+
+def watch_start(process: "subprocess.Popen[bytes]", log: Path, told: int) -> None:
+    """Waits for the first step, or for an end in place of it, which is told."""
+    begun = time.monotonic()
+    while time.monotonic() - begun < START_SECONDS:
+        lines = log.read_bytes()[told:].decode(errors="replace").splitlines()
+        if process.poll() is not None:
+            if process.returncode:
+                raise SystemExit(f"it ended at once: {lines[-1] if lines else 'without a word'}")
+            return
+        if any(line.startswith("step ") for line in lines):
+            return
+        time.sleep(0.2)
+    print("no step yet: `status` tells when there is one")
 
 
 def step_back() -> None:
@@ -125,10 +167,10 @@ def process_of(run: Path) -> int | None:
     try:
         number = int((run / "pid").read_text())
         words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError):
         return None
-    return number if str(run).encode() in words and state != "Z" else None
+    running = str(run).encode() in words and state_of(number) not in ("Z", None)
+    return number if running else None
 
 
 def send(run: Path, action: str) -> None:
@@ -141,21 +183,40 @@ def send(run: Path, action: str) -> None:
         os.killpg(number, signal.SIGCONT)
         while process_of(run) is not None:
             time.sleep(0.5)
-        print("stopped, with a checkpoint")
+        newest = newest_file(run)
+        print("stopped", "before its first checkpoint" if newest is None else f"with {newest.name}")
         return
     os.killpg(number, {"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[action])
+    # On a busy machine it may calculate for a while before it sees the signal.
+    while action == "pause" and state_of(number) not in ("T", None):
+        time.sleep(0.1)
+    print({"pause": "paused", "continue": "goes on"}[action])
+
+
+def state_of(number: int) -> str | None:
+    """The letter of a process's state, `T` for one that is paused; None where there is none."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def newest_file(run: Path) -> Path | None:
+    """The newest checkpoint of a run."""
+    return max((run / "checkpoints").glob("step-*.safetensors"), default=None)
 
 
 def status(run: Path) -> None:
+    if not run.is_dir():
+        raise SystemExit(f"{run} is no run: --recipe or --run names one")
     number = process_of(run)
     if number is None:
         print("not running")
     else:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-        print(f"process {number}, {'paused' if state == 'T' else 'running'}")
-    with contextlib.suppress(OSError):
-        print("".join((run / "log.txt").read_text(errors="replace").splitlines(True)[-1:]), end="")
-    newest = max((run / "checkpoints").glob("step-*.safetensors"), default=None)
+        print(f"process {number}, {'paused' if state_of(number) == 'T' else 'running'}")
+    with contextlib.suppress(OSError, IndexError):
+        print((run / "log.txt").read_text(errors="replace").splitlines()[-1])
+    newest = newest_file(run)
     if newest is None:
         print("no checkpoint yet")
         return
@@ -192,4 +253,4 @@ def write_weights(run: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -5,9 +5,20 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Runs a script; an error that a user may see ends it with its sentence alone."""
+    from urushi.errors import UrushiError
+
+    try:
+        main()
+    except UrushiError as error:
+        raise SystemExit(str(error)) from None
 
 
 def resident(field: str) -> int:

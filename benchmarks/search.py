@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from measuring import run_script
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search.json"
@@ -90,6 +91,12 @@ def main() -> None:
         measured = speed if arguments.speeds else measure
         print(json.dumps(measured(group, name, arguments)))
         return
+    unknown = set(arguments.only or []) - set(plans())
+    if unknown:
+        parser.error(f"--only is {min(unknown)!r}: expected some of {', '.join(plans())}")
+    for needed in (arguments.data, arguments.pack):
+        if not needed.exists():
+            parser.error(f"{needed} does not exist: name the data sets and the packed pictures")
     for group, plan in plans().items():
         if arguments.only and group not in arguments.only:
             continue
@@ -263,4 +270,4 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -83,3 +83,12 @@ def test_experts_go_by_their_names(tmp_path, monkeypatch):
     Path("snow").touch()
     assert find_adapter("snow") == Path("snow")
     assert find_adapter("nothing") == Path("nothing")
+
+
+def test_a_folder_of_pictures_does_not_hide_a_shipped_adapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("snow").mkdir()
+    assert find_adapter("snow") == ZOO / "snow.safetensors"
+    # One that PEFT wrote is an adapter in the user's hands: what is told of it is another matter.
+    (Path("snow") / "adapter_config.json").write_text("{}")
+    assert find_adapter("snow") == Path("snow")

@@ -39,13 +39,16 @@ def _names(kind: str) -> list[str]:
 def find_adapter(adapter: str | Path) -> Path:
     """Where an adapter lies that is given as a path, or as the name of one that ships.
 
-    A file goes before a name; where there is neither, the path, for whoever reads it to say so.
+    A file goes before a name, and so does a folder that PEFT wrote; one of pictures, called `rain`
+    after what they show, does not. Where there is neither, the path, for whoever reads it to say
+    so.
     """
     text = os.fspath(adapter)
-    shipped = ZOO / f"{text}.safetensors"
-    if text == Path(text).name and not Path(text).exists() and shipped.is_file():
+    path, shipped = Path(text), ZOO / f"{text}.safetensors"
+    taken = (path / "adapter_config.json").exists() if path.is_dir() else path.exists()
+    if text == path.name and not taken and shipped.is_file():
         return shipped
-    return Path(text)
+    return path
 
 
 def find_all_in_one(name: str | Path | None = None) -> Path | None:
