@@ -136,8 +136,8 @@ class Luggage:
         if profile and self.header.profile is not None:
             image.set_type(blob, "icc-profile-data", self._profile(self.header.profile))
             keep |= _ICC
-        # Without EXIF, libvips writes no resolution into a JPEG; with it, little besides that.
-        if self.format == "jpeg" and states:
+        # Without EXIF, libvips writes no resolution into these; with it, little besides that.
+        if self.format not in ("png", "tiff") and states:
             keep |= _EXIF
         if self.strip:
             return image, keep
