@@ -66,7 +66,6 @@ def beside(path):
         (with_index([0x020002]), ("1 more picture",)),
         (with_index([0x020003, 0x020003]), ("2 more pictures",)),
         (with_index([0x010001, 0x010002]), ()),
-        (jpeg() + jpeg(segment=b"\xff\xe1\x00\x20" + b"hdrgm:Version".ljust(30)), ()),
     ],
 )  # fmt: skip
 def test_what_lies_behind_a_jpeg(tmp_path, content, told):
@@ -82,6 +81,18 @@ def test_what_lies_behind_a_jpeg(tmp_path, content, told):
         assert source.read_bytes() == content
     else:
         restore_picture(Untouched(), source, source, overwrite=True)
+
+
+def test_a_gain_map_is_not_lost_where_a_picture_replaces_itself(tmp_path):
+    source = tmp_path / "in.jpg"
+    content = jpeg() + jpeg(segment=b"\xff\xe1\x00\x20" + b"hdrgm:Version".ljust(30))
+    source.write_bytes(content)
+    assert beside(source) == ()
+    outcome = restore_picture(Untouched(), source, tmp_path / "out.jpg")
+    assert outcome.notes == ("Not in the result: gain map.",)
+    with pytest.raises(TargetError, match="also holds a gain map, which would be lost"):
+        restore_picture(Untouched(), source, source, overwrite=True)
+    assert source.read_bytes() == content
 
 
 def test_animated_png(tmp_path):

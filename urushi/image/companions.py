@@ -39,12 +39,14 @@ class Companions:
         pictures: of equal standing, the first included.
         video: whether there is one.
         unknown: bytes behind the picture that nobody here knows.
+        gain_map: whether a further picture is one, by its own metadata.
     """
 
     frames: int = 1
     pictures: int = 1
     video: bool = False
     unknown: int = 0
+    gain_map: bool = False
 
 
 def companions(path: Path, format: str) -> Companions:
@@ -76,13 +78,14 @@ def _of_jpeg(file: BinaryIO, size: int) -> Companions:
     """Follows the picture to its end marker and names what comes after it."""
     copies: set[int] = set()
     end, _ = _end_of_jpeg(file, 0, copies)
-    pictures, video, unknown = 1, False, 0
+    pictures, video, unknown, gain_maps = 1, False, 0, False
     place = _skip_padding(file, end, size)
     while place < size:
         file.seek(place)
         head = file.read(12)
         if head[:3] == b"\xff\xd8\xff":
             following, gain_map = _end_of_jpeg(file, place, set())
+            gain_maps = gain_maps or gain_map
             if not gain_map and place not in copies:
                 pictures += 1
             place = _skip_padding(file, following, size)
@@ -95,7 +98,8 @@ def _of_jpeg(file: BinaryIO, size: int) -> Companions:
         place = following
         if video:
             break
-    return Companions(1, pictures, video, unknown if unknown > _IDLE_BYTES else 0)
+    unknown = unknown if unknown > _IDLE_BYTES else 0
+    return Companions(1, pictures, video, unknown, gain_maps)
 
 
 def _end_of_jpeg(file: BinaryIO, start: int, copies: set[int]) -> tuple[int, bool]:
