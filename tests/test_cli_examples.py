@@ -5,6 +5,8 @@ Those that would train for hours, or fetch from elsewhere, are only read.
 
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from urushi.app.cli import app
 from urushi.app.output import EXIT_WELL
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
+from urushi.image import read_picture
 from urushi.inference import auto, zoo
 
 COMMANDS = typer.main.get_command(app)
@@ -105,6 +108,16 @@ def test_an_example_is_understood(here, example):
         command.make_context("urushi", words)
 
 
+def _run_with_pipes(words):
+    """`... < IN > OUT`, in a process of its own, whose standard streams are files."""
+    source, target = Path(words[words.index("<") + 1]), Path(words[words.index(">") + 1])
+    command = [sys.executable, "-m", "urushi", *words[: words.index("<")]]
+    with source.open("rb") as given, target.open("wb") as taken:
+        done = subprocess.run(command, stdin=given, stdout=taken, check=False)
+    assert done.returncode == EXIT_WELL
+    assert read_picture(target).shape == read_picture(source).shape
+
+
 @pytest.mark.parametrize("example", RUN)
 def test_an_example_does_what_it_says(here, example):
     words = shlex.split(example)[1:]
@@ -115,6 +128,9 @@ def test_an_example_does_what_it_says(here, example):
     if words[:2] == ["export", "adapter.safetensors"]:
         shutil.rmtree("folder")
     before = set(here.rglob("*"))
+    if "<" in words:
+        _run_with_pipes(words)
+        return
     result = run(*words)
     assert result.exit_code == EXIT_WELL, result.output
     if "-o" in words and "--dry-run" not in words:

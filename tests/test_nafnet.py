@@ -204,7 +204,7 @@ def test_released_files_that_do_not_fit_are_refused(tmp_path):
     refuse({**state, "other": torch.zeros(1)}, BackboneError, "unexpected")
     refuse({**state, "ending.bias": torch.zeros(5)}, BackboneError, "misshapen")
     refuse({**state, "ending.bias": torch.full((3,), torch.nan)}, FileFormatError, "finite")
-    refuse({"params": {"a": "text"}}, FileFormatError, "no tensor")
+    refuse({"params": {"a": "text"}}, FileFormatError, "no named tensors")
     refuse({"a": torch.zeros(1)}, BackboneError, "not a NAFNet")
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(FileFormatError, match="pointer of Git LFS"):

@@ -126,7 +126,8 @@ def test_what_peft_trained_gives_the_same_here(model, picture, tmp_path, options
     adapter = read_adapter(tmp_path / "mine.safetensors")
     assert adapter.header.base.name == "base"
     loaded = load_adapter(network_of(model), adapter)
-    torch.testing.assert_close(by_us(model, loaded, picture), expected, atol=1e-5, rtol=0)
+    # An alpha of 64 makes numbers of which float32 keeps seven digits.
+    torch.testing.assert_close(by_us(model, loaded, picture), expected, atol=1e-5, rtol=1e-5)
     folded = fold(model, [(adapter, 1)])
     output = network_of(folded)(picture).detach()
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=0)

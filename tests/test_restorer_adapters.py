@@ -303,10 +303,10 @@ def test_export_merged(shipped, model, branch, tmp_path):
     expected = Restorer(adapters=[(shipped, 0.5)], engine="openvino").restore(SMALL)
     np.testing.assert_array_equal(merged, expected)
     assert "with shipped.safetensors:0.5" in read_model(target).header.description
-    result = run("export", branch, "--merged", target, "--model", model.path)
+    result = run("export", branch, "--merged", tmp_path / "no.safetensors", "--model", model.path)
     assert result.exit_code == EXIT_FAILED
     assert "weights cannot hold" in result.stderr
-    same = run("export", shipped, "--merged", find_model("base"))
+    same = run("export", shipped, "--merged", find_model("base"), "--overwrite")
     assert "would replace the base itself" in same.stderr
     graph = run("export", shipped)
     assert graph.exit_code == EXIT_FAILED

@@ -170,7 +170,7 @@ def test_jpeg_networks_calculate_in_0_to_255():
     [
         ({"embed_dim": 0}, "embed_dim 0"),
         ({"mlp_ratio": 0.01}, "mlp_ratio 0"),
-        ({"window_size": 1}, "at least 2 pixels"),
+        ({"window_size": 1}, "expected 2 to 48 pixels"),
         ({"img_range": 0.0}, "img_range 0"),
         ({"depths": [2, 2]}, "as many of one"),
         ({"depths": [], "num_heads": []}, "at least one"),
@@ -199,3 +199,13 @@ def test_tensors_that_do_not_belong_are_refused():
     for name, tensor in ((index, state[index] + 1), (mask, torch.zeros(4, 9, 9))):
         with pytest.raises(BackboneError, match="windows of 4 pixels"):
             from_released({**state, name: tensor})
+
+
+def test_a_network_made_in_inference_mode_does_not_spoil_a_later_training():
+    config = {"embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 5, "mlp_ratio": 1.0}
+    picture = torch.rand(1, 3, 10, 10)
+    with torch.inference_mode():
+        create_backbone("swinir", config)(picture)
+    network = create_backbone("swinir", config)
+    network(picture).mean().backward()
+    assert network.conv_first.weight.grad is not None

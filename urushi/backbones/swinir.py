@@ -94,10 +94,12 @@ def relative_position_index(window: int) -> Int[Tensor, "mm mm"]:
 
     All blocks share it. It is calculated on the CPU, also where a network is only sketched.
     """
-    place = torch.arange(window, device="cpu")
-    offset = place[:, None] - place + window - 1
-    index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
-    return index.reshape(window**2, window**2)
+    # What inference mode makes cannot be trained with later, and this is kept.
+    with torch.inference_mode(False):
+        place = torch.arange(window, device="cpu")
+        offset = place[:, None] - place + window - 1
+        index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]
+        return index.reshape(window**2, window**2)
 
 
 def window_kinds(rows: int, columns: int, device: torch.device) -> Int[Tensor, " windows"]:
@@ -112,10 +114,11 @@ def window_kinds(rows: int, columns: int, device: torch.device) -> Int[Tensor, "
 @lru_cache(maxsize=4)
 def _apart(window: int, shift: int) -> Float[Tensor, "4 mm mm"]:
     """`APART` for pairs of tokens from different sides of the picture, else 0; by kind."""
-    beyond = torch.arange(window, device="cpu") >= window - shift
-    row, column = beyond.repeat_interleave(window), beyond.repeat(window)
-    down, across = row[:, None] != row, column[:, None] != column
-    return torch.stack([torch.zeros_like(down), across, down, down | across]) * APART
+    with torch.inference_mode(False):
+        beyond = torch.arange(window, device="cpu") >= window - shift
+        row, column = beyond.repeat_interleave(window), beyond.repeat(window)
+        down, across = row[:, None] != row, column[:, None] != column
+        return torch.stack([torch.zeros_like(down), across, down, down | across]) * APART
 
 
 class SwinBlock(nn.Module):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from urushi.image.tiff_directories import Form
+
 __all__ = [
     "LONGEST_BLOCK", "Tag", "append_exif", "is_adobe_rgb", "read_exif", "read_numbers", "read_tags",
 ]  # fmt: skip
@@ -55,26 +57,6 @@ class _Directory:
     children: dict[int, "_Directory"] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How numbers stand in a TIFF: byte order ('<' or '>'), and whether offsets have 64 bits."""
-
-    order: str
-    big: bool
-
-    @property
-    def count(self) -> struct.Struct:
-        return struct.Struct(self.order + ("Q" if self.big else "H"))
-
-    @property
-    def entry(self) -> struct.Struct:
-        return struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
-
-    @property
-    def offset(self) -> struct.Struct:
-        return struct.Struct(self.order + ("Q" if self.big else "I"))
-
-
 def read_exif(
     path: Path,
     longest: int | None = LONGEST_BLOCK,
@@ -106,7 +88,7 @@ def read_exif(
     main.entries = {t: value for t, value in main.entries.items() if t in _DESCRIPTIVE}
     if not main.entries and not main.children:
         return None
-    form = _Form("<", False)
+    form = Form("<", False)
     packed = _pack(main, 8, form)
     if longest is not None and len(packed) > longest and _EXIF in main.children:
         main.children[_EXIF].entries.pop(_MAKER_NOTE, None)
@@ -200,7 +182,7 @@ def _of_block(exif: bytes) -> _Directory:
     return given
 
 
-def _open(file: io.BufferedIOBase) -> tuple[_Form, int]:
+def _open(file: io.BufferedIOBase) -> tuple[Form, int]:
     """Reads the first bytes of a TIFF: its form, and where its main directory is."""
     head = _bytes(file, 0, 8)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -209,7 +191,7 @@ def _open(file: io.BufferedIOBase) -> tuple[_Form, int]:
     (version,) = struct.unpack_from(f"{order}H", head, 2)
     if version not in (42, 43):
         raise ValueError("no TIFF")
-    form = _Form(order, version == 43)
+    form = Form(order, version == 43)
     return form, form.offset.unpack(_bytes(file, 8 if form.big else 4, form.offset.size))[0]
 
 
@@ -222,9 +204,7 @@ def _bytes(file: io.BufferedIOBase, start: int, size: int) -> bytes:
     return data
 
 
-def _raw_entries(
-    file: io.BufferedIOBase, start: int, form: _Form
-) -> tuple[dict[int, bytes], bytes]:
+def _raw_entries(file: io.BufferedIOBase, start: int, form: Form) -> tuple[dict[int, bytes], bytes]:
     """The entries of a directory as they stand, and the link to the next directory."""
     (count,) = form.count.unpack(_bytes(file, start, form.count.size))
     if count > _MOST_ENTRIES:
@@ -241,7 +221,7 @@ def _raw_entries(
 def _read(
     file: io.BufferedIOBase,
     start: int,
-    form: _Form,
+    form: Form,
     pointers: tuple[int, ...],
     only: Collection[int] | None = None,
 ) -> _Directory:
@@ -283,7 +263,7 @@ def _turned(kind: int, value: bytes, order: str) -> bytes:
 def _pack(
     directory: _Directory,
     start: int,
-    form: _Form,
+    form: Form,
     own: dict[int, bytes] | None = None,
     link: bytes | None = None,
 ) -> bytes:
