@@ -55,6 +55,19 @@ def directory(kind):
         (f'{NAMES} GCamera:MotionPhoto="1"', directory("MotionPhoto"), "video"),
         (f'{NAMES} GCamera:MicroVideo="1" GCamera:MicroVideoOffset="9"', "", "video"),
         (NAMES, "<GCamera:MotionPhoto>1</GCamera:MotionPhoto>", "video"),
+        (
+            'xmlns:O="http://ns.oplus.com/photos/1.0/camera/" O:MotionPhotoOwner="oplus"'
+            ' O:OLivePhotoVersion="2" O:VideoLength="90"',
+            "",
+            "video",
+        ),
+        ('xmlns:v="http://ns.vivo.com/photos/1.0/camera/" v:VMotionPhotoVersion="1"', "", "video"),
+        (
+            'xmlns:M="http://ns.xiaomi.com/photos/1.0/camera/"'
+            ' M:XMPMeta="&lt;subimage offset=&quot;90&quot;/&gt;"',
+            "",
+            "second picture",
+        ),
         (f'xmlns:GDepth="{GOOGLE}/1.0/depthmap/" GDepth:Format="RangeInverse"', "", "depth map"),
         (f'xmlns:GImage="{GOOGLE}/1.0/image/" GImage:Data="AAAA"', "", "second picture"),
         (f'xmlns:D="{GOOGLE}/dd/1.0/device/" D:Revision="1"', "", "depth map"),
@@ -77,6 +90,7 @@ def test_what_is_gone_is_not_announced(tmp_path, said, inside, lost, suffix):
     assert b'dc:source="archive 17"' in told
     for word in (b"hdrgm", b"HDRGainMap", b"Container", b"MotionPhoto", b"MicroVideo", b"Extended"):
         assert word not in told
+    assert not any(word in told for word in (b"LivePhoto", b"VideoLength", b"subimage"))
     assert not any(word in told for word in (b"GDepth", b"GImage", b"Revision"))
 
 

@@ -180,6 +180,21 @@ def test_layers_and_places_in_the_file_are_not_copied(tmp_path):
     assert not {37724, 34412} & set(tags_of(target))
 
 
+def test_colours_that_a_tiff_states_by_tags(tmp_path):
+    """White and primaries without a profile: true of a TIFF of the same samples, else named."""
+    source = tmp_path / "in.tif"
+    said = {318: (5, (0.3127, 0.329)), 319: (5, (0.64, 0.33, 0.21, 0.71, 0.15, 0.06))}
+    tiff_with(source, said)
+    for strip in (False, True):
+        target = tmp_path / f"{strip}.tif"
+        assert copied(source, target, strip_metadata=strip) == []
+        for tag, (_, values) in said.items():
+            assert tuple(map(float, tags_of(target)[tag])) == pytest.approx(values)
+    assert copied(source, tmp_path / "out.png") == [
+        "Not in the result: the colours that tags of the TIFF state."
+    ]
+
+
 # --- nothing is made up ---
 
 

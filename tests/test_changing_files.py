@@ -136,6 +136,20 @@ def test_a_folder_restored_onto_itself_in_another_format_is_done_once(tmp_path):
     assert any("taken for what" in result.message for result in second.results)
 
 
+def test_a_picture_of_the_format_asked_for_costs_no_other(tmp_path):
+    """It would replace itself, which is told; the others are restored beside their sources."""
+    for name in ("1.jpg", "own.png"):
+        picture(tmp_path / name)
+    own = (tmp_path / "own.png").read_bytes()
+    for done in ("restored", "skipped"):
+        report = run_batch(restorer(), plan_batch([tmp_path], tmp_path, format="png"))
+        status = {result.source.name: result.status for result in report.results}
+        assert (status["1.jpg"], status["own.png"]) == (done, "failed")
+    assert any("would replace itself" in result.message for result in report.results)
+    assert (tmp_path / "own.png").read_bytes() == own
+    assert names(tmp_path) == ["1.jpg", "1.png", "own.png"]
+
+
 def test_what_may_be_a_picture_of_its_own_is_not_overwritten(tmp_path):
     picture(tmp_path / "a.jpg")
     own = picture(tmp_path / "a.png").read_bytes()

@@ -66,7 +66,6 @@ def beside(path):
         (with_index([0x020002]), ("1 more picture",)),
         (with_index([0x020003, 0x020003]), ("2 more pictures",)),
         (with_index([0x010001, 0x010002]), ()),
-        (jpeg() + jpeg(segment=b"\xff\xe1\x00\x20" + b"hdrgm:Version".ljust(30)), ()),
     ],
 )  # fmt: skip
 def test_what_lies_behind_a_jpeg(tmp_path, content, told):
@@ -84,6 +83,18 @@ def test_what_lies_behind_a_jpeg(tmp_path, content, told):
         restore_picture(Untouched(), source, source, overwrite=True)
 
 
+def test_a_gain_map_is_not_lost_where_a_picture_replaces_itself(tmp_path):
+    source = tmp_path / "in.jpg"
+    content = jpeg() + jpeg(segment=b"\xff\xe1\x00\x20" + b"hdrgm:Version".ljust(30))
+    source.write_bytes(content)
+    assert beside(source) == ()
+    outcome = restore_picture(Untouched(), source, tmp_path / "out.jpg")
+    assert outcome.notes == ("Not in the result: gain map.",)
+    with pytest.raises(TargetError, match="also holds a gain map, which would be lost"):
+        restore_picture(Untouched(), source, source, overwrite=True)
+    assert source.read_bytes() == content
+
+
 def test_animated_png(tmp_path):
     source = tmp_path / "in.png"
     FRAMES[0].save(source, save_all=True, append_images=FRAMES[1:], duration=100)
@@ -95,6 +106,48 @@ def test_animated_png(tmp_path):
     with pytest.raises(TargetError, match="2 more frames, which would be lost"):
         restore_picture(Untouched(), source, source, overwrite=True)
     assert source.read_bytes() == before
+
+
+def test_animated_png_that_begins_beside_its_picture(tmp_path):
+    """All frames of the animation are lost where the picture that is read is none of them."""
+    source = tmp_path / "in.png"
+    FRAMES[0].save(source, save_all=True, append_images=FRAMES[1:], default_image=True)
+    with Image.open(source) as picture:
+        assert getattr(picture, "n_frames", 0) == 3
+    assert beside(source) == ("2 more frames",)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (VIDEO + bytes(3000), ("a video",)),
+        (bytes(70000), ()),
+        (b"abc", ()),
+        (b"abcd" * 5000, ("20,000 bytes of unknown data behind the picture",)),
+    ],
+)
+def test_what_lies_behind_a_png(tmp_path, more, told):
+    source = tmp_path / "in.png"
+    FRAMES[0].save(source)
+    source.write_bytes(source.read_bytes() + more)
+    assert beside(source) == told
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (b"P6 5 4 255\n" + bytes(60), b"P6\n# words\n3\n2\n65535\n" + bytes(36)),
+        (b"P5 5 4 # words\n4095\n" + bytes(40), b"\nP5 2 2 255\n" + bytes(4)),
+        (b"P4 9 4\n" + bytes(8), b"P4 9 4\n" + bytes(8)),
+    ],
+)
+def test_pictures_that_follow_one_another_in_a_pnm(tmp_path, one, two):
+    source = tmp_path / "in.pnm"
+    for content, told in ((one, ()), (one + two, ("1 more picture",)), (one + b"P6 x", ())):
+        source.write_bytes(content)
+        assert beside(source) == told
+    source.write_bytes(one + two + one)
+    assert beside(source) == ("2 more pictures",)
 
 
 def test_animated_webp(tmp_path):

@@ -206,11 +206,31 @@ def test_eight_bits_made_sixteen_are_no_fewer_bits(tmp_path):
 
 def test_the_options_are_those_of_the_command_line(tmp_path):
     tagged(tmp_path / "in.tif", twelve())
-    arguments = ["restore", tmp_path / "in.tif", "-o", tmp_path / "out.png", "--task", "none"]
+    arguments = ["restore", tmp_path / "in.tif", "-o", tmp_path / "out.tif", "--task", "none"]
     result = run(*arguments, "--white", 4095, "--linear", "--compare", "--json")
     assert result.exit_code == 0, result.output
     (done,) = json.loads(result.stdout)["files"]
     assert done["notes"] == []
     np.testing.assert_allclose(
-        load(tmp_path / "out.png")[8:-8, 8:-8, 0], twelve()[8:-8, 8:-8], atol=150
+        load(tmp_path / "out.tif")[8:-8, 8:-8, 0], twelve()[8:-8, 8:-8], atol=150
     )
+
+
+@pytest.mark.parametrize("linear", [None, True])
+@pytest.mark.parametrize("by", ["option", "tag"])
+def test_other_formats_have_the_usual_white(tmp_path, by, linear):
+    """A PNG of 16 bits could not say that its white is 4095, nor that it is light: it is dark."""
+    tags = [(341, 3, struct.pack("<HH", 4095, 0))] if by == "tag" else []
+    tagged(tmp_path / "in.tif", twelve(), *tags)
+    told = Samples(4095 if by == "option" else None, linear)
+    restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.png", samples=told)
+    light = twelve() / 4095
+    if linear:
+        light = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+    np.testing.assert_allclose(load(tmp_path / "out.png")[..., 0] / 65535, light, atol=0.002)
+
+
+def test_a_white_that_is_only_found_makes_no_other_format_brighter(tmp_path):
+    tagged(tmp_path / "in.tif", twelve())
+    restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.png")
+    np.testing.assert_allclose(load(tmp_path / "out.png")[..., 0], twelve(), atol=1)

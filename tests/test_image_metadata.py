@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from urushi.image import read_picture, write_picture
+from urushi.image.libvips import can_write
 
 XMP = b"""<?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><x:xmpmeta xmlns:x='adobe:ns:meta/'>
 <rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'><rdf:Description
@@ -96,6 +97,36 @@ def test_resolution_is_kept(tmp_path, suffix, strip):
     write_picture(target, read_picture(source), like=source, strip_metadata=strip)
     with Image.open(target) as picture:
         assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("source_suffix", [".jpg", ".png", ".tif", ".webp", ".avif", ".bmp"])
+def test_resolution_goes_between_all_formats(tmp_path, source_suffix, suffix):
+    """WebP and AVIF state it in EXIF alone, which libvips does not look at there."""
+    if ".avif" in (source_suffix, suffix) and not can_write("avif"):
+        pytest.skip("this libvips writes no AVIF")
+    source, target = tmp_path / f"in{source_suffix}", tmp_path / f"out{suffix}"
+    pixels = np.full((20, 20, 3), 90, np.uint8)
+    if source_suffix in (".webp", ".avif"):
+        # 1200 for 10 mm is 304.8 for an inch.
+        exif = Image.Exif()
+        exif.update({282: 120.0, 283: 60.0, 296: 3})
+        image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
+        blob = pyvips.GValue.blob_type
+        image.set_type(blob, "exif-data", b"Exif\0\0" + exif.tobytes())  # pyright: ignore
+        image.copy(xres=12, yres=6).write_to_file(str(source))
+    else:
+        Image.fromarray(pixels).save(source, dpi=(304.8, 152.4))
+    write_picture(target, read_picture(source), like=source)
+    if suffix in (".webp", ".avif"):
+        with Image.open(target) as picture:
+            told = picture.getexif()
+        per_inch = 25.4 if told[296] == 2 else 10.0
+        density = (float(told[282]) / per_inch, float(told[283]) / per_inch)
+    else:
+        image = pyvips.Image.new_from_file(str(target))
+        density = (image.xres, image.yres)
+    assert density == pytest.approx((12, 6), abs=0.05)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -192,6 +192,8 @@ def test_tensors_and_lists_are_arrays_and_the_rest_is_not():
     for wrong in (None, "photo.jpg", 3, [[1, 2], [3]], trained):
         with pytest.raises(PictureError, match="must be a numpy array"):
             as_array(wrong)
+    with pytest.raises(PictureError, match="not one of objects"):
+        as_array(picture().astype(object))
 
 
 # --- one that chooses ---

@@ -164,8 +164,9 @@ def _colours_of_target(header: Header, layout: Layout, source: Colours, own: boo
     """What the samples of the target mean.
 
     Its own white, and light that is not encoded, a picture keeps where its samples stay of one
-    type. Samples of other types, and what was stated by a format that is left, become usual ones;
-    but a white that was only found never makes the picture brighter.
+    type and in one format. Samples of other types and other formats, which could not say such a
+    white, and what was stated by a format that is left, become usual ones; but a white that was
+    only found never makes the picture brighter.
     """
     info = header.info
     if layout.kind != info.kind:
@@ -174,11 +175,12 @@ def _colours_of_target(header: Header, layout: Layout, source: Colours, own: boo
         if layout.stated is None:
             return layout.plain()
         return profile_colours(info.kind, layout.stated.profile(info.kind), own=own)
-    if layout.bits == info.bits:
+    if (layout.bits, layout.format) == (info.bits, info.format):
         return source
     levels = levels_of(header)
     usual = layout.plain() if levels.linear else _inner(source)
-    return usual if levels.told else ScaledColours(usual, levels.white, info.full)
+    found = not levels.told and levels.white != info.full
+    return ScaledColours(usual, levels.white, info.full) if found else usual
 
 
 class _Queue:

@@ -5,6 +5,7 @@ look like single pictures to it, and would be gone without a word where a file r
 """
 
 import functools
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ _GAIN_MAP = (b"hdrgm:", b"urn:iso:std:iso:ts:21496", b"HDRGainMap", b"hdrgainmap
 # CIPA DC-007, table 4: monitor-sized copies of the picture.
 _MPF_COPIES = {0x010001, 0x010002}
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
+# Numbers of a binary PNM's head, between which comments may stand, and one byte after the last.
+_GAP = rb"(?:\s|#[^\n\r]*[\n\r])+"
+_PNM = re.compile(
+    rb"\s*P(?:(4)%b(\d{1,9})%b(\d{1,9})|([56])%b(\d{1,9})%b(\d{1,9})%b(\d{1,5}))\s" % (5 * (_GAP,))
+)
+_LONGEST_PNM_HEAD = 4096
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,14 @@ class Companions:
         pictures: of equal standing, the first included.
         video: whether there is one.
         unknown: bytes behind the picture that nobody here knows.
+        gain_map: whether a further picture is one, by its own metadata.
     """
 
     frames: int = 1
     pictures: int = 1
     video: bool = False
     unknown: int = 0
+    gain_map: bool = False
 
 
 def companions(path: Path, format: str) -> Companions:
@@ -69,13 +78,14 @@ def _of_jpeg(file: BinaryIO, size: int) -> Companions:
     """Follows the picture to its end marker and names what comes after it."""
     copies: set[int] = set()
     end, _ = _end_of_jpeg(file, 0, copies)
-    pictures, video, unknown = 1, False, 0
+    pictures, video, unknown, gain_maps = 1, False, 0, False
     place = _skip_padding(file, end, size)
     while place < size:
         file.seek(place)
         head = file.read(12)
         if head[:3] == b"\xff\xd8\xff":
             following, gain_map = _end_of_jpeg(file, place, set())
+            gain_maps = gain_maps or gain_map
             if not gain_map and place not in copies:
                 pictures += 1
             place = _skip_padding(file, following, size)
@@ -88,7 +98,8 @@ def _of_jpeg(file: BinaryIO, size: int) -> Companions:
         place = following
         if video:
             break
-    return Companions(1, pictures, video, unknown if unknown > _IDLE_BYTES else 0)
+    unknown = unknown if unknown > _IDLE_BYTES else 0
+    return Companions(1, pictures, video, unknown, gain_maps)
 
 
 def _end_of_jpeg(file: BinaryIO, start: int, copies: set[int]) -> tuple[int, bool]:
@@ -193,18 +204,52 @@ def _next_part(file: BinaryIO, place: int, size: int) -> tuple[int, bool]:
 
 
 def _of_png(file: BinaryIO, size: int) -> Companions:
-    """The frames of an animated PNG, which its first chunks announce."""
-    place = 8
-    while place < size:
+    """The frames of an animated PNG, which its first chunks announce, and what lies behind it.
+
+    The picture that others show counts as a frame of its own where the animation does not begin
+    with it, which an `fcTL` before its pixels would say.
+    """
+    place, frames, begins = 8, 0, False
+    name = b""
+    while place < size and name != b"IEND":
         file.seek(place)
         length, name = struct.unpack(">I4s", file.read(8))
-        if name == b"acTL":
+        if name == b"acTL" and not frames:
             (frames,) = struct.unpack(">I", file.read(4))
-            return Companions(frames=max(frames, 1))
-        if name in (b"IDAT", b"IEND"):
-            break
+        elif name == b"fcTL" and not begins:
+            begins = True
+        elif name == b"IDAT" and frames and not begins:
+            frames, begins = frames + 1, True
         place += 12 + length
-    return Companions()
+    place = _skip_padding(file, place, size)
+    unknown, video = size - place, False
+    if unknown > _IDLE_BYTES:
+        file.seek(place)
+        # The zeros before it may have been taken for padding.
+        video = b"ftyp" in file.read(12)
+    beyond = unknown if unknown > _IDLE_BYTES and not video else 0
+    return Companions(max(frames, 1), 1, video, beyond)
+
+
+# --- PNM ---
+
+
+def _of_pnm(file: BinaryIO, size: int) -> Companions:
+    """The pictures of a binary PNM, which may follow one another."""
+    pictures, place = 0, 0
+    while place < size:
+        file.seek(place)
+        found = _PNM.match(file.read(_LONGEST_PNM_HEAD))
+        if found is None:
+            break
+        if found[1]:
+            row, height = (int(found[2]) + 7) // 8, int(found[3])
+        else:
+            samples = 3 if found[4] == b"6" else 1
+            row, height = samples * int(found[5]) * (1 + (int(found[7]) > 255)), int(found[6])
+        pictures += 1
+        place += found.end() + row * height
+    return Companions(pictures=max(pictures, 1))
 
 
 # --- AVIF and HEIF ---
@@ -264,4 +309,10 @@ def _boxes(file: BinaryIO, place: int, end: int) -> Iterator[tuple[bytes, int, i
         place += size
 
 
-_LOOKS = {"jpeg": _of_jpeg, "png": _of_png, "avif": _of_heif, "heif": _of_heif}
+_LOOKS = {
+    "jpeg": _of_jpeg,
+    "png": _of_png,
+    "pnm": _of_pnm,
+    "avif": _of_heif,
+    "heif": _of_heif,
+}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from urushi.image.libvips import fields_of, open_image
 
-__all__ = ["COLOUR_SPACE", "tags_of", "take_out"]
+__all__ = ["COLOUR_SPACE", "tags_of", "take_out", "without_thumbnail"]
 
 COLOUR_SPACE = 40961
 _EXIF = 34665
@@ -89,3 +89,18 @@ def _directories(exif: bytes) -> list[tuple[str, int]]:
         if tag == _EXIF:
             found.append((order, start + value))
     return found
+
+
+def without_thumbnail(exif: bytes) -> bytes:
+    """Cuts the chain to the directory that describes the thumbnail (EXIF 2.32, 4.5.2)."""
+    start = 6 if exif[:6] == b"Exif\0\0" else 0
+    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
+    if order is None or len(exif) < start + 8:
+        return exif
+    first = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
+    if first + 2 > len(exif):
+        return exif
+    link = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
+    if link + 4 > len(exif):
+        return exif
+    return exif[:link] + bytes(4) + exif[link + 4 :]

@@ -9,6 +9,7 @@ from urushi.image.broken_jpeg import damage_of
 from urushi.image.causes import misleading_variant, unknown_format, unread
 from urushi.image.contents import ALPHA, Contents, contents_of
 from urushi.image.decoding import check_memory, memory_ran_out
+from urushi.image.exif_resolution import with_exif_resolution
 from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
 from urushi.image.libvips import fields_of, open_image, reason, vips
 from urushi.image.opened import Identity, OpenFile, check_unchanged
@@ -178,6 +179,8 @@ def read_header(
         if page and contents.pages is None:
             _check_page(path, page, read_header(path, max_pixels).info.pages)
         image = opened_broken(path, format, error, notes, damage)
+    if format in ("webp", "avif", "heif"):
+        image = with_exif_resolution(image)
     suffix = path.suffix.lower()
     if suffix in READ_SUFFIXES and suffix not in FORMATS[format].suffixes:
         notes.append(f"The file is a {FORMATS[format].title}, although its name ends in {suffix}.")

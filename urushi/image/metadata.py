@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TargetError
-from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out
+from urushi.image.companions import companions
+from urushi.image.exif_patch import COLOUR_SPACE, tags_of, take_out, without_thumbnail
 from urushi.image.heif_boxes import heif_extras
 from urushi.image.info import Header
 from urushi.image.iptc import converted_iptc
@@ -31,7 +32,7 @@ from urushi.image.photoshop import true_resources
 from urushi.image.png_chunks import PngParts, read_png_parts, rewrite_png, text_chunk, xmp_chunk
 from urushi.image.tiff_exif import LONGEST_BLOCK, Tag, append_exif, read_exif, read_tags
 from urushi.image.tiff_pages import page_offset
-from urushi.image.tiff_tags import RESOLUTION, private_tags
+from urushi.image.tiff_tags import RESOLUTION, colour_tags, private_tags
 from urushi.image.xmp import split_xmp, true_xmp
 
 __all__ = ["Luggage", "with_profile"]
@@ -136,8 +137,8 @@ class Luggage:
         if profile and self.header.profile is not None:
             image.set_type(blob, "icc-profile-data", self._profile(self.header.profile))
             keep |= _ICC
-        # Without EXIF, libvips writes no resolution into a JPEG; with it, little besides that.
-        if self.format == "jpeg" and states:
+        # Without EXIF, libvips writes no resolution into these; with it, little besides that.
+        if self.format not in ("png", "tiff") and states:
             keep |= _EXIF
         if self.strip:
             return image, keep
@@ -185,7 +186,7 @@ class Luggage:
         blob = vips().GValue.blob_type
         exif = self._exif(fields)
         if exif is not None and (self._from, self.format) != ("tiff", "tiff"):
-            image.set_type(blob, "exif-data", _without_thumbnail(exif))
+            image.set_type(blob, "exif-data", without_thumbnail(exif))
             keep |= _EXIF
             whole = self._exif(fields, longest=None)
             if whole is not None and len(whole) > LONGEST_BLOCK and self.format != "tiff":
@@ -287,12 +288,17 @@ class Luggage:
         Args:
             path: of the file.
             chunks: whole ones that a PNG is to have, whatever else is left behind.
-            tags: the same for a TIFF.
+            tags: the same for a TIFF, where its samples mean what the source's do; None elsewhere.
 
         Raises:
             OSError: there is no room.
         """
         states = self._states_resolution(fields_of(self.header.image))
+        colours = colour_tags(self._tags)
+        if tags is not None and self.format == "tiff":
+            tags = {**colours, **tags}
+        elif colours:
+            self._lost["the colours that tags of the TIFF state"] = None
         if self.format == "tiff":
             self._finish_tiff(path, states, tags or {})
         elif self.format == "png":
@@ -337,7 +343,7 @@ class Luggage:
         """Adds the sentence on what is lost."""
         if self.format != "tiff":
             self._private()
-        if self._jpeg.gain_map:
+        if self._jpeg.gain_map or companions(self.header.info.path, self._from).gain_map:
             self._lost["gain map"] = None
         if self._jpeg.credentials or self._png.credentials:
             # They vouch for the pixels that were.
@@ -383,18 +389,3 @@ def _decoded(text: bytes) -> str:
         return text.decode().rstrip("\0")
     except UnicodeDecodeError:
         return text.decode("latin-1").rstrip("\0")
-
-
-def _without_thumbnail(exif: bytes) -> bytes:
-    """Cuts the chain to the directory that describes the thumbnail (EXIF 2.32, 4.5.2)."""
-    start = 6 if exif[:6] == b"Exif\0\0" else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
-    if order is None or len(exif) < start + 8:
-        return exif
-    first = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
-    if first + 2 > len(exif):
-        return exif
-    link = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
-    if link + 4 > len(exif):
-        return exif
-    return exif[:link] + bytes(4) + exif[link + 4 :]

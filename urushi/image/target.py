@@ -11,9 +11,12 @@ import numpy as np
 from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
 from urushi.image.colour import PlainColours
+from urushi.image.companions import companions
 from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
 from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
+from urushi.image.heif_boxes import heif_extras
 from urushi.image.info import PictureInfo
+from urushi.image.jpeg_parts import read_jpeg_parts
 from urushi.image.libvips import can_write, reason
 from urushi.image.stated import Stated
 from urushi.writing import Part, remove_leftovers, taken
@@ -150,9 +153,10 @@ class Target:
                 f"'{self.path}' holds {like.pages} pictures and {remain} would remain:"
                 " write to another name."
             )
-        if like.beside:
+        beside = (*like.beside, *_further(like))
+        if beside:
             raise TargetError(
-                f"'{self.path}' also holds {' and '.join(like.beside)}, which would be lost:"
+                f"'{self.path}' also holds {' and '.join(beside)}, which would be lost:"
                 " write to another name."
             )
 
@@ -213,6 +217,16 @@ class Target:
         for part in (self._spool, self._result, self._page):
             if part is not None:
                 part.discard()
+
+
+def _further(like: PictureInfo) -> tuple[str, ...]:
+    """Pictures that belong to the picture and cannot be made again from it."""
+    if like.format == "jpeg":
+        found = companions(like.path, "jpeg").gain_map or read_jpeg_parts(like.path).gain_map
+        return ("a gain map",) if found else ()
+    if like.format in ("avif", "heif"):
+        return tuple(f"a {name}" for name in heif_extras(like.path))
+    return ()
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from urushi.image.tiff_exif import Tag
 
-__all__ = ["RESOLUTION", "PrivateTags", "private_tags"]
+__all__ = ["RESOLUTION", "PrivateTags", "colour_tags", "private_tags"]
 
 RESOLUTION = (282, 283, 296)
 """Columns and rows to a unit of length, and that unit."""
 
+# The curve, the white and the primaries of the samples.
+_COLOURS = (301, 318, 319)
 # Names of a document, its page and the printer it is meant for.
 _PLAIN = frozenset((269, 285, 337))
 _GEO = frozenset((33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112, 42113, 50844, 50909))
@@ -40,6 +42,11 @@ class PrivateTags:
 
     kept: Mapping[int, Tag]
     lost: tuple[str, ...]
+
+
+def colour_tags(tags: Mapping[int, Tag | None]) -> dict[int, Tag]:
+    """What a TIFF says of its colours without a profile; it holds for samples of the same kind."""
+    return {tag: value for tag in _COLOURS if (value := tags.get(tag)) is not None}
 
 
 def private_tags(tags: Mapping[int, Tag | None], *, same: bool, to_tiff: bool) -> PrivateTags:

@@ -289,7 +289,7 @@ class PictureWriter:
         if luggage is not None:
             chunks = b"" if layout.stated is None else layout.stated.chunks
             alike = layout.keeps_profile and layout.bits == luggage.header.info.bits
-            luggage.finish(path, chunks, tags_of_white(luggage.header) if alike else {})
+            luggage.finish(path, chunks, tags_of_white(luggage.header) if alike else None)
 
     def _with_stated(self, image: Any, keep: int) -> tuple[Any, int]:
         """Gives an image colours that its source states, as a profile where no chunks say them."""

@@ -39,13 +39,28 @@ _ANNOUNCED = {
 # Namespace -> beginnings of names -> what those announce.
 _ANNOUNCED_BY_NAME = {
     _CAMERA: {"Motion": _VIDEO, "MicroVideo": _VIDEO},
+    # What OPPO, OnePlus, vivo and Xiaomi say of what they put behind the picture.
+    "http://ns.oplus.com/photos/1.0/camera/": {
+        "MotionPhoto": _VIDEO,
+        "OLivePhoto": _VIDEO,
+        "VideoLength": _VIDEO,
+    },
+    "http://ns.vivo.com/photos/1.0/camera/": {"VMotionPhoto": _VIDEO},
+    "http://ns.xiaomi.com/photos/1.0/camera/": {"XMPMeta": _SECOND},
     "http://ns.adobe.com/xap/1.0/": {"Thumbnails": ""},
     "http://purl.org/dc/terms/": {"provenance": "content credentials"},
 }
 _SEMANTICS = {"GainMap": _GAIN_MAP, "MotionPhoto": _VIDEO, "Depth": _DEPTH, "Primary": ""}
 _SUSPICIOUS = tuple(
     word.encode()
-    for word in (*_ANNOUNCED, _CAMERA, "xapGImg", "xmpGImg", "Thumbnails", "dcterms:provenance")
+    for word in (
+        *_ANNOUNCED,
+        *(space for space in _ANNOUNCED_BY_NAME if "/photos/" in space),
+        "xapGImg",
+        "xmpGImg",
+        "Thumbnails",
+        "dcterms:provenance",
+    )
 )
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]")
 _WIDTH = re.compile(rb"((?:tiff:ImageWidth|exif:PixelXDimension)(?:=[\"']|>)\s*)\d{1,12}\b")

@@ -36,7 +36,10 @@ def as_array(image: object) -> np.ndarray:
         message = f"a picture must be a numpy array, not {type(image).__name__}"
         raise PictureError(f"{message}: {error!s:.200}") from error
     if array.ndim == 0 or array.dtype == object:
-        raise PictureError(f"a picture must be a numpy array, not {type(image).__name__}")
+        what = type(image).__name__
+        if isinstance(image, np.ndarray):
+            what = "one of objects" if array.dtype == object else "a single number"
+        raise PictureError(f"a picture must be a numpy array, not {what}")
     return array
 
 

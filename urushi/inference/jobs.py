@@ -115,6 +115,15 @@ def _into_folder(
         for item in items
     ]
     working = [job for job in jobs if job.made_from is None]
+    if not overwrite and not all(_replaces_itself(job) for job in working):
+        # One that has the format already is no reason to restore none of the others.
+        jobs = [
+            replace(job, problem=job.problem or _itself(job))
+            if job.made_from is None and _replaces_itself(job)
+            else job
+            for job in jobs
+        ]
+        working = [job for job in jobs if job.made_from is None]
     _check_targets(working)
     if not overwrite:
         return jobs
@@ -124,6 +133,14 @@ def _into_folder(
         replace(job, problem=_may_be_original(job)) if real(job.target) in taken else job
         for job in working
     ] + [job for job in jobs if job.made_from is not None]
+
+
+def _replaces_itself(job: Job) -> bool:
+    return os.path.normcase(real(job.target)) == os.path.normcase(real(job.source))
+
+
+def _itself(job: Job) -> str:
+    return f"{job.source}: would replace itself, choose another output (or --overwrite)"
 
 
 def _may_be_original(job: Job) -> str:
@@ -245,10 +262,8 @@ def _check_targets(jobs: list[Job]) -> None:
             )
         writers[key] = job
         read_by = sources.get(key)
-        if read_by is job and not job.overwrite:
-            raise TargetError(
-                f"{job.source}: would replace itself, choose another output (or --overwrite)"
-            )
+        if read_by is job and not (job.overwrite or job.problem):
+            raise TargetError(_itself(job))
         if read_by is not None and read_by is not job:
             raise TargetError(
                 f"{job.source} would replace {job.target}, which is to be restored itself: "
