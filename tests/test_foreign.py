@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import struct
 
 import numpy as np
@@ -22,6 +23,7 @@ from urushi.image import (
     write_picture,
 )
 from urushi.image.hevc import _TRIAL
+from urushi.inference.passed_over import passed_over
 
 
 def refusal(path):
@@ -316,3 +318,20 @@ def test_examples_tell_it(tmp_path):
         path.unlink()
     with pytest.raises(DataError, match="2 pictures left out"):
         pair_examples(tmp_path, tmp_path / "run")
+
+
+def test_pictures_without_a_suffix_and_linked_folders_are_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    write_picture(tmp_path / "in/good.png", np.random.default_rng(0).random((9, 9, 3), np.float32))
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "in/good.png", tmp_path / "in/scan0001")
+    shutil.copy(tmp_path / "in/good.png", tmp_path / "other")
+    (tmp_path / "in/README").write_text("no picture")
+    (tmp_path / "in/.hidden").write_bytes((tmp_path / "in/good.png").read_bytes())
+    (tmp_path / "in/linked").symlink_to(tmp_path / "other")
+    (tmp_path / "in/empty").symlink_to(tmp_path)
+    found = passed_over([tmp_path / "in"])
+    assert [path.name for path in found] == ["linked", "scan0001"]
+    said = left_out_sentence(found)
+    assert "without a suffix are left out (scan0001)" in said
+    assert "links are not followed (linked)" in said

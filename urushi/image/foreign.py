@@ -107,17 +107,41 @@ def way_out(title: str) -> str:
 
 
 def left_out_sentence(files: Iterable[Path]) -> str:
-    """One sentence on files of a folder that are not read; empty if there are none."""
-    files = list(files)
+    """What of a folder is passed over, in a sentence for each reason; empty if nothing is.
+
+    Args:
+        files: of formats that are not read, without a suffix, or folders that are links.
+    """
+    given = list(files)
+    links = [path for path in given if path.is_dir()]
+    nameless = [path for path in given if not path.suffix and path not in links]
+    files = [path for path in given if path.suffix and path not in links]
+    sentences = [_unread_sentence(files)]
+    if nameless:
+        sentences.append(
+            f"Pictures without a suffix are left out ({_some_names(nameless)}): name such a file"
+            " itself, or give it its suffix."
+        )
+    if links:
+        sentences.append(
+            f"Folders that are links are not followed ({_some_names(links)}): name them themselves."
+        )
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _some_names(paths: list[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:3])
+    return f"{names} and {len(paths) - 3} more" if len(paths) > 3 else names
+
+
+def _unread_sentence(files: list[Path]) -> str:
     counts = Counter(foreign_name(path) or "other" for path in files)
     if not counts:
         return ""
     kinds = ", ".join(f"{number} {title}" for title, number in counts.most_common())
-    names = ", ".join(path.name for path in files[:3])
-    names += f" and {len(files) - 3} more" if len(files) > 3 else ""
     one = len(files) == 1
     raw = " (develop raw files to TIFF)" if _RAW in counts else ""
     return (
         f"{len(files)} picture{'' if one else 's'} left out, of a format that is not read: {kinds}"
-        f" ({names}). Convert {'it' if one else 'them'} to PNG or TIFF first{raw}."
+        f" ({_some_names(files)}). Convert {'it' if one else 'them'} to PNG or TIFF first{raw}."
     )
