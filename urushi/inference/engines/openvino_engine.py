@@ -127,9 +127,16 @@ class OpenVINOEngine(MadeAnew):
         return restored
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        request = self._request(batch.shape)
-        request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
-        return request.get_output_tensor(0).data.copy()
+        # Where memory has run out, OpenVINO may give an empty result without a word; what it kept is
+        # then let go of, and the batch tried once more.
+        for _ in range(2):
+            request = self._request(batch.shape)
+            request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
+            restored = request.get_output_tensor(0).data.copy()
+            if restored.size:
+                return restored
+            self._requests.clear()
+        raise MemoryError("the result is empty")
 
     def in_float32(self) -> Engine:
         """Return this network in plain float32; itself if it is that."""
