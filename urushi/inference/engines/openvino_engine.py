@@ -127,8 +127,8 @@ class OpenVINOEngine(MadeAnew):
         return restored
 
     def _infer(self, batch: np.ndarray) -> np.ndarray:
-        # Where memory has run out, OpenVINO may give an empty result without a word; what it kept is
-        # then let go of, and the batch tried once more.
+        # Where memory has run out, OpenVINO may give an empty result without a word; what it kept
+        # is then let go of, and the batch tried once more.
         for _ in range(2):
             request = self._request(batch.shape)
             request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
