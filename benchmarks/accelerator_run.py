@@ -202,6 +202,8 @@ class Training:
         self._report(time.monotonic() - (first or self.begun))
         self._write(average)
         self.stop.set()
+        # A thread that still works when the process ends would end it with a signal.
+        self.drawer.join()
 
     def _drawing(self) -> "queue.Queue[Any]":
         """Batches, drawn by a thread on a stream of its own while the network trains."""
@@ -227,7 +229,8 @@ class Training:
             except BaseException as error:  # told by the thread that waits for batches
                 self._put(drawn, error)
 
-        threading.Thread(target=draw, daemon=True).start()
+        self.drawer = threading.Thread(target=draw, daemon=True)
+        self.drawer.start()
         return drawn
 
     def _put(self, drawn: "queue.Queue[Any]", item: Any) -> None:
