@@ -1,4 +1,4 @@
-"""`urushi train`: from a recipe and pictures to a model, an adapter or an all-in-one model."""
+"""`urushi train`: from a recipe and pictures to a model, an adapter, a router or an all-in-one."""
 
 import os
 import shlex
@@ -13,6 +13,7 @@ from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
 from urushi.app.train_all_in_one import train_all_in_one
+from urushi.app.train_router import train_router
 from urushi.errors import BackboneError, MissingExtraError, TakenError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ EPILOG = examples(
     "urushi train base-cpu --data datasets/ -o runs/base",
     "urushi train base-cpu --data datasets/ -o runs/base --resume",
     "urushi train all-in-one-cpu --data datasets/ -o runs/all-in-one",
+    "urushi train router-photographs --data datasets/ -o runs/router",
     "urushi train mine.yaml --pack clean.safetensors --set schedule.steps=20000 --set seed=1",
     "python -m torch.distributed.run --nproc-per-node 2 -m urushi train base-cpu --data datasets/",
 )
@@ -81,6 +83,13 @@ def train(
         if pack is not None:
             raise typer.BadParameter("--pack holds one kind of pictures, an all-in-one needs more.")
         train_all_in_one(recipe, data, output, resume, device, values or [], graph, json)
+        return
+    from urushi.training.photographic.recipe import is_photographic
+
+    if is_photographic(recipe):
+        if pack is not None:
+            raise typer.BadParameter("--pack holds one kind of pictures, a router needs more.")
+        train_router(recipe, data, output, resume, values or [], graph, json)
         return
     from accelerate import PartialState
 

@@ -38,6 +38,7 @@ from urushi.files.router_facts import (
     FeatureFacts,
     Member,
     ViewGeometry,
+    VisionFacts,
 )
 from urushi.version import __version__
 
@@ -54,6 +55,7 @@ __all__ = [
     "RouterHeader",
     "RouterMemory",
     "ViewGeometry",
+    "VisionFacts",
     "evidence_shapes",
     "head_shapes",
     "name_router_graph",

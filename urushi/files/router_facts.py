@@ -15,6 +15,7 @@ __all__ = [
     "Member",
     "Scale",
     "ViewGeometry",
+    "VisionFacts",
 ]
 
 Scale = Literal["whole", "reduced", "native"]
@@ -124,7 +125,35 @@ class ClipFacts(Settings):
     projection_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-EncoderFacts = Annotated[CompactFacts | FeatureFacts | ClipFacts, Field(discriminator="kind")]
+class VisionFacts(Settings):
+    """The first stages of an image classifier; see `urushi.routing.vision.VisionEncoder`.
+
+    Attributes:
+        kind: always `vision`.
+        network: whose stages these are.
+        read: stages whose statistics are read, counted from 1; those behind the last are not there.
+        width: numbers of an embedding.
+    """
+
+    own: ClassVar[bool] = True
+
+    kind: Literal["vision"] = "vision"
+    network: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    read: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=7)], ...], Field(min_length=1, max_length=7)
+    ]
+    width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "VisionFacts":
+        if list(self.read) != sorted(set(self.read)):
+            raise ValueError("the stages are not in ascending order, each once")
+        return self
+
+
+EncoderFacts = Annotated[
+    CompactFacts | FeatureFacts | VisionFacts | ClipFacts, Field(discriminator="kind")
+]
 
 
 class EvidenceFacts(Settings):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from urushi.errors import AdapterError
-from urushi.files.router import ClipFacts, CompactFacts, FeatureFacts
+from urushi.files.router import EncoderFacts
 
 __all__ = ["GAIN", "Encoder", "blockiness", "statistics"]
 
@@ -31,7 +31,7 @@ class Encoder(nn.Module):
 
     @property
     @abstractmethod
-    def facts(self) -> CompactFacts | FeatureFacts | ClipFacts:
+    def facts(self) -> EncoderFacts:
         """What a router file says about this encoder."""
 
     @abstractmethod

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from urushi.errors import AdapterError, BrokenExtraError, MissingExtraError
-from urushi.files.router import ClipFacts, CompactFacts, FeatureFacts
+from urushi.files.router import ClipFacts, CompactFacts, EncoderFacts, FeatureFacts, VisionFacts
 from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
 from urushi.routing.features import FeatureEncoder
+from urushi.routing.vision import VisionEncoder
 
 __all__ = ["ClipEncoder", "CompactEncoder", "Encoder", "blockiness", "create_encoder"]
 
@@ -132,7 +133,7 @@ class ClipEncoder(Encoder):
 
 
 def create_encoder(
-    facts: CompactFacts | FeatureFacts | ClipFacts,
+    facts: EncoderFacts,
     *,
     clip: str | None = None,
     download: bool = False,
@@ -157,6 +158,8 @@ def create_encoder(
             )
         if isinstance(facts, FeatureFacts):
             return FeatureEncoder(facts)
+        if isinstance(facts, VisionFacts):
+            return VisionEncoder(facts)
         return CompactEncoder(facts.widths, facts.width, facts.blocks)
     encoder = ClipEncoder(clip or facts.name, download=download)
     if encoder.facts.projection_hash != facts.projection_hash or encoder.width != facts.width:

@@ -6,7 +6,6 @@ second task). So what reads them need not be learnt anew from pixels, which take
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,27 +14,13 @@ from torch import Tensor, nn
 from urushi.backbones.nafnet import NAFNet
 from urushi.errors import AdapterError
 from urushi.files.router import FeatureFacts
-from urushi.routing.encoder import Encoder, blockiness, statistics
+from urushi.routing.encoder import blockiness, statistics
+from urushi.routing.frozen import FrozenEncoder, Reading
 
 __all__ = ["FeatureEncoder", "Reading"]
 
-# Statistics of pictures unlike any that was learnt from go no farther than this, in deviations.
-_FARTHEST = 5.0
 
-
-class Reading(NamedTuple):
-    """What is read from views.
-
-    Attributes:
-        statistics: of each view.
-        places: features of each place of each view, where these are read.
-    """
-
-    statistics: Float[Tensor, "*b k"]
-    places: Float[Tensor, "*b c p"] | None
-
-
-class FeatureEncoder(Encoder):
+class FeatureEncoder(FrozenEncoder):
     """What the features of a NAFNet's first part say of a view.
 
     The network is frozen. Projected are statistics of its features, mean and logarithmic variance
@@ -49,14 +34,15 @@ class FeatureEncoder(Encoder):
         facts: sizes of the network, of what is read from places, and of an embedding.
     """
 
-    centre: Tensor
-    spread: Tensor
     place_centre: Tensor
     place_spread: Tensor
 
     def __init__(self, facts: FeatureFacts) -> None:
-        super().__init__()
-        self.width, self._facts = facts.width, facts
+        channels = [facts.channels * 2**level for level in range(len(facts.levels) + 1)]
+        stops = _stops(facts)
+        read = [3, *channels[:-1], *channels[-1:] * len(stops)]
+        super().__init__(2 + 2 * sum(read), facts.width)
+        self._facts, self._stops = facts, stops
         network = NAFNet(
             width=facts.channels,
             enc_blk_nums=facts.levels,
@@ -66,8 +52,7 @@ class FeatureEncoder(Encoder):
         self.intro, self.encoders = network.intro, network.encoders
         self.downs, self.middle_blks = network.downs, network.middle_blks
         self.requires_grad_(False)
-        channels = [facts.channels * 2**level for level in range(len(facts.levels) + 1)]
-        read = [3, *channels[:-1], *channels[-1:] * len(self._stops)]
+        self.project.requires_grad_(True)
         if facts.places is not None:
             self.register_buffer("place_centre", torch.zeros(channels[-1]))
             self.register_buffer("place_spread", torch.ones(channels[-1]))
@@ -76,11 +61,6 @@ class FeatureEncoder(Encoder):
                 nn.Linear(facts.places, facts.places), nn.GELU(),
             )  # fmt: skip
             self.pooled = nn.Linear(2 * facts.places, facts.width)
-        self.numbers = 2 + 2 * sum(read)
-        """Statistics of one view."""
-        self.register_buffer("centre", torch.zeros(self.numbers))
-        self.register_buffer("spread", torch.ones(self.numbers))
-        self.project = nn.Linear(self.numbers, facts.width)
 
     @classmethod
     def of_network(
@@ -128,16 +108,6 @@ class FeatureEncoder(Encoder):
         """What a router file says about this encoder."""
         return self._facts
 
-    @property
-    def _stops(self) -> tuple[int, ...]:
-        """Blocks of the middle after which features are read: half of the way, and the last."""
-        count = self._facts.middle
-        return tuple(sorted({max(1, count // 2), count}))
-
-    def train(self, mode: bool = True) -> "FeatureEncoder":
-        """Stays in evaluation mode: the network is frozen."""
-        return super().train(False)
-
     def read(self, views: Float[Tensor, "n 3 s s"]) -> Reading:
         """What is learnt from, not standardised; without gradients."""
         with torch.no_grad():
@@ -165,8 +135,7 @@ class FeatureEncoder(Encoder):
             rows: statistics of views.
             places: mean and deviation of the features of places, where they are read.
         """
-        self.centre.copy_(rows.mean(0))
-        self.spread.copy_(rows.std(0) + 1e-3)
+        super().standardise(rows)
         if places is not None:
             self.place_centre.copy_(places[0])
             self.place_spread.copy_(places[1] + 1e-3)
@@ -180,20 +149,16 @@ class FeatureEncoder(Encoder):
             reading: as `read` gives it, with any number of leading axes.
             drop: takes some of the numbers away while it is trained.
         """
-        rows = self._standard(reading.statistics, self.centre, self.spread)
-        embedding = self.project(rows if drop is None else drop(rows))
+        embedding = super().embedded(reading, drop)
         if reading.places is None:
             return embedding
         centre, spread = self.place_centre[:, None], self.place_spread[:, None]
-        places = self._standard(reading.places.to(rows), centre, spread)
+        places = self.standard(reading.places.to(embedding), centre, spread)
         found = self.places((places if drop is None else drop(places)).transpose(-1, -2))
         return embedding + self.pooled(torch.cat([found.mean(-2), found.amax(-2)], -1))
 
-    @staticmethod
-    def _standard(values: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        """In deviations from the mean, at most 5."""
-        return ((values - centre) / spread).clamp(-_FARTHEST, _FARTHEST)
 
-    def embed(self, views: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n d"]:
-        """Embeddings of single views in [0, 1], of any side from 2^levels pixels on."""
-        return self.embedded(self.read(views))
+def _stops(facts: FeatureFacts) -> tuple[int, ...]:
+    """Blocks of the middle after which features are read: half of the way, and the last."""
+    count = facts.middle
+    return tuple(sorted({max(1, count // 2), count}))

@@ -168,9 +168,8 @@ class StatisticsPool:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode())
         reads = (self.encoder.numbers, self.windows)
         digest.update(f"{self.views.model_dump()} {self.bf16} {reads}".encode())
-        for name, tensor in sorted(self.encoder.state_dict().items()):
-            if name.startswith(("intro.", "encoders.", "downs.", "middle_blks.")):
-                digest.update(tensor.cpu().numpy().tobytes())
+        for _, tensor in sorted(self.encoder.frozen.items()):
+            digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
 
 

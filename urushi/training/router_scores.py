@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from urushi.evaluation.confusion import accuracy, class_accuracies, confusion_matrix
+from urushi.files.router import Mode
 from urushi.routing.calibration import (
     expected_calibration_error,
     fit_temperature,
@@ -14,7 +15,7 @@ from urushi.routing.calibration import (
 )
 from urushi.training.router_recipe import RouterRecipe
 
-__all__ = ["confusion_of", "scores_of"]
+__all__ = ["confusion_of", "scores_of", "scores_of_classes"]
 
 
 def confusion_of(logits: np.ndarray, truths: np.ndarray) -> np.ndarray:
@@ -28,7 +29,13 @@ def scores_of(
     recipe: RouterRecipe, logits: np.ndarray, truths: np.ndarray
 ) -> tuple[dict[str, Any], float]:
     """What the file says it can do, and the fitted temperature."""
-    mode = recipe.mode
+    return scores_of_classes(tuple(recipe.classes), recipe.mode, recipe.threshold, logits, truths)
+
+
+def scores_of_classes(
+    classes: tuple[str, ...], mode: Mode, threshold: float, logits: np.ndarray, truths: np.ndarray
+) -> tuple[dict[str, Any], float]:
+    """The same of any router: its classes, its mode and the threshold below which it abstains."""
     if (
         mode == "single"
     ):  # of several damages, or an unknown one, there is nothing to be right about
@@ -43,12 +50,12 @@ def scores_of(
     scores: dict[str, Any] = {
         "pictures": len(logits),
         "accuracy": accuracy(matrix) if matrix.any() else None,
-        "class_accuracy": dict(zip(recipe.classes, rates, strict=True)),
+        "class_accuracy": dict(zip(classes, rates, strict=True)),
         "confusion": matrix.tolist(),
         "nll": negative_log_likelihood(logits, labels, mode, temperature),
         "ece": expected_calibration_error(calibrated, labels, mode),
         "ece_uncalibrated": expected_calibration_error(probabilities(logits, mode), labels, mode),
     }
     if mode == "multi":
-        scores["all_right"] = float(((calibrated >= recipe.threshold) == truths).all(1).mean())
+        scores["all_right"] = float(((calibrated >= threshold) == truths).all(1).mean())
     return {"validation": scores}, temperature
