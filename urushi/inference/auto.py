@@ -60,13 +60,18 @@ class Choice:
     vector: np.ndarray | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Plain JSON values: `seen`, `sure`, `route`, `abstained`, `reason`, `probabilities`."""
+        """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
+        probabilities), `route`, `abstained`, `suggested`, `reason`, `probabilities`."""
         seen = self.decision
         return {
             "seen": None if seen is None else seen.seen,
             "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
+            "likeliest": {}
+            if seen is None
+            else {name: round(chance, 4) for name, chance in seen.likeliest},
             "route": {name: round(weight, 4) for name, weight in self.route},
             "abstained": seen is not None and seen.abstained,
+            "suggested": None if seen is None else seen.suggested,
             "reason": self.reason,
             "probabilities": {}
             if seen is None
