@@ -2,6 +2,7 @@
 
 import io
 import os
+from bisect import bisect
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,12 +58,17 @@ def fitted(picture: np.ndarray, cell_size: tuple[int, int]) -> Image.Image:
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text, with an ellipsis where it would be wider than the cell."""
-    if font.getlength(text) <= width:
+    """The text, with an ellipsis where it would be wider than the cell.
+
+    Args:
+        text: of one line.
+        font: that it is drawn with.
+        width: in pixels.
+    """
+    if len(text) <= width and font.getlength(text) <= width:  # no letter has less than a pixel
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+    fits = bisect(range(min(len(text), width)), width, key=lambda n: font.getlength(text[:n] + "…"))
+    return text[: max(0, fits - 1)] + "…"
 
 
 def contact_sheet(

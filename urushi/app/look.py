@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["look_at_all", "reading_of", "refuse_with_look"]
 
-_WOULD = "would be left alone"
-
 
 def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
     """Refuses options that mean nothing where nothing is restored.
@@ -187,7 +185,7 @@ def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
     said = f"{len(well)} looked at" + (f", {len(seen.failed)} failed" if seen.failed else "")
     out.say(f"{said} in {time_text(seen.seconds)}" + (f": {counts}" if counts else ""))
     for suggestion in seen.suggestions:
-        out.say(suggestion.sentence(_WOULD))
+        out.say(suggestion.sentence(restored=False))
     if written:
         others = f" and {len(written) - 1} more beside it" if len(written) > 1 else ""
         out.say(f"sheet: {written[0]}{others}; nothing was restored")

@@ -357,7 +357,7 @@ def _tell_summary(
             f"{len(older)} of them are older than an adapter in use, so were not restored with it"
         )
     for suggestion in report.suggestions:
-        out.say(suggestion.sentence(options=" --overwrite"))
+        out.say(suggestion.sentence(restored=True))
     made = [path for path, problem in sheets.items() if not problem]
     if made:
         where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"

@@ -66,9 +66,9 @@ class Choice:
         return {
             "seen": None if seen is None else seen.seen,
             "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
-            "likeliest": {}
+            "likeliest": []
             if seen is None
-            else {name: round(chance, 4) for name, chance in seen.likeliest},
+            else [{"class": n, "probability": round(p, 4)} for n, p in seen.likeliest],
             "route": {name: round(weight, 4) for name, weight in self.route},
             "abstained": seen is not None and seen.abstained,
             "suggested": None if seen is None else seen.suggested,

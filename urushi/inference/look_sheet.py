@@ -1,6 +1,7 @@
 """The sheet of `urushi restore --look`: pictures, what was seen on them, and what would be done."""
 
 import os
+from bisect import bisect
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -253,11 +254,16 @@ def _bar(
 def _named(number: int, name: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont") -> str:
     """Number and name; of one that is too long the middle is left out, not its end."""
     name = _plain(name)
-    text, kept = f"{number}  {name}", len(name)
-    while kept > 1 and font.getlength(text) > _WIDTH:
-        kept -= 1
-        text = f"{number}  {name[: kept // 2]}…{name[len(name) - (kept - kept // 2) :]}"
-    return text
+
+    def of(kept: int) -> str:
+        if kept == len(name):
+            return f"{number}  {name}"
+        return f"{number}  {name[: kept // 2]}…{name[len(name) - (kept - kept // 2) :]}"
+
+    most = min(len(name), _WIDTH)
+    if most == len(name) and font.getlength(of(most)) <= _WIDTH:
+        return of(most)
+    return of(max(0, bisect(range(most), _WIDTH, key=lambda kept: font.getlength(of(kept))) - 1))
 
 
 def _write_lines(
@@ -266,7 +272,7 @@ def _write_lines(
     """Text of several lines; what does not fit is cut off."""
     font = _font(_SMALL)
     lines = [""]
-    for word in text.split():
+    for word in text[: most * _WIDTH].split():
         joined = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(joined) > _WIDTH:
             lines.append(word)

@@ -29,20 +29,22 @@ class Suggestion:
     task: str
     files: tuple[Path, ...]
 
-    def sentence(self, left: str = "would be left alone", options: str = "") -> str:
+    def sentence(self, *, restored: bool) -> str:
         """For people: how many there are, what they look like, what to do, and which they are.
 
         Args:
-            left: what became of them.
-            options: that are needed besides `--task`.
+            restored: whether they were restored, so that their targets are there.
         """
         one = len(self.files) == 1
         who = "1 picture looks" if one else f"{len(self.files)} pictures look"
+        left, again = "would be", ""
+        if restored:
+            left, again = "was" if one else "were", " --overwrite"
         named = ", ".join(map(str, self.files[:_NAMED]))
         if (more := len(self.files) - _NAMED) > 0:
             named += f" and {more} more, which --json lists"
-        what = f"{who} {look_like(self.task)} but {left}"
-        return f"{what}: --task {self.task}{options}, if so, for {named}"
+        what = f"{who} {look_like(self.task)} but {left} left alone"
+        return f"{what}: --task {self.task}{again}, if so, for {named}"
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: `task`, `files`."""

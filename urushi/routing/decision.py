@@ -128,7 +128,8 @@ def decide(
         shares = dict.fromkeys(shares, 0.0)
     elif sum(share > 0 for share in shares.values()) > 1:
         reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
-    suggested = _suggested(named, header) if abstained else None
+    asks = abstained and (named[seen] < least or header.mode == "single")
+    suggested = _suggested(named, header) if asks else None
     if suggested is not None:
         reason += f": {advice(suggested)}"
     return Decision(shares, named, abstained, reason, suggested)

@@ -63,9 +63,9 @@ def what_is_seen(chances: Mapping[str, float], mode: Mode) -> str:
     """Of a picture whose likeliest class is sure enough."""
     first, *others = two_likeliest(chances)
     said = _with_chance(first)
-    if others and others[0][1] >= CLOSE:
-        # Probabilities that do not exclude one another say that both are there.
-        said += f"{' rather than' if mode == 'single' else ', besides'} {_with_chance(others[0])}"
+    # Probabilities that do not exclude one another are no alternatives.
+    if others and others[0][1] >= CLOSE and mode == "single":
+        said += f" rather than {_with_chance(others[0])}"
     return f"looks {said}, so the base works alone" if first[0] == CLEAN else said
 
 
