@@ -164,6 +164,24 @@ def test_a_picture_from_a_pipe_is_looked_at(world, here):
     assert (here / "urushi_look.jpg").exists()
 
 
+def test_an_interruption_leaves_a_sheet_of_what_was_seen(world, here, monkeypatch):
+    plain, seen = AutoRestorer.choose_rows, []
+
+    def stopped(self, *args):
+        seen.append(args)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return plain(self, *args)
+
+    monkeypatch.setattr(AutoRestorer, "choose_rows", stopped)
+    result = look(world, "photos", "--json")
+    assert result.exit_code == 130
+    document = json.loads(result.stdout)
+    assert (document["interrupted"], document["looked_at"]) == (True, 2)
+    assert "interrupted: the sheet shows what was looked at before" in result.stderr
+    assert is_sheet(here / "urushi_look.jpg")
+
+
 # --- names ---
 
 
@@ -291,8 +309,8 @@ def test_several_experts_and_parts_are_told(auto):
 
     assert done() == "base alone"
     assert done(("noise", 1.0)) == "noise expert"
-    assert done(("noise", 0.583)) == "noise expert, 58 %"
-    assert done(("noise", 0.6), ("haze", 0.25)) == "noise 60 % and haze 25 %"
+    assert done(("noise", 0.583)) == "noise expert, in part (58 %)"
+    assert done(("noise", 0.6), ("haze", 0.25)) == "noise and haze experts"
     assert look_sheet.would_be_done(None) == "cannot be read"
 
 

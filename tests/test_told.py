@@ -139,7 +139,7 @@ def test_suggestions_group_what_was_left_alone_by_what_it_may_be():
     many, one = suggestions_of([rows[12], *rows])  # a file twice, as of two of its pages
     assert many.sentence(restored=True) == (
         "12 pictures look like rain but were left alone: --task rain --overwrite, if so, for "
-        "0.png, 1.png, 2.png, 3.png, 4.png and 7 more, which --json lists"
+        "0.png, 1.png, 2.png and 9 more, which --json lists"
     )
     assert one.sentence(restored=True) == (
         "1 picture looks noisy but was left alone: --task noise --overwrite, if so, for a.png"

@@ -177,10 +177,10 @@ def _as_given(row: "Looked", pipes: "Pipes") -> "Looked":
 
 
 def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
-    from urushi.inference.look_sheet import would_be_done
+    from urushi.inference.look_sheet import kind_done
 
     well = [row for row in seen.rows if row.choice is not None]
-    kinds = Counter(would_be_done(row.choice) for row in well).most_common()
+    kinds = Counter(kind_done(row.choice) for row in well).most_common()
     counts = ", ".join(f"{kind} {number}" for kind, number in kinds)
     said = f"{len(well)} looked at" + (f", {len(seen.failed)} failed" if seen.failed else "")
     out.say(f"{said} in {time_text(seen.seconds)}" + (f": {counts}" if counts else ""))

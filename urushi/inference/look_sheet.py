@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urushi.inference.look import Looked
     from urushi.inference.naming import Found
 
-__all__ = ["PER_SHEET", "LookSheets", "is_look_sheet", "sheet_path"]
+__all__ = ["PER_SHEET", "LookSheets", "is_look_sheet", "kind_done", "sheet_path", "would_be_done"]
 
 DEFAULT_NAME = "urushi_look.jpg"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -33,6 +33,7 @@ _WIDTH, _HEIGHT = 288, 216  # of a picture in its cell
 _TEXT, _SMALL, _LINE = 15, 13, 20
 _BARS = 3
 _CELL = _HEIGHT + 6 * _LINE + 2 * GAP
+_WHOLE, _IN_PART = 0.995, ", in part"
 _LEAST = 0.05  # a class less probable than this gets no bar, unless it is among the two likeliest
 
 _GREY, _TRACK, _FADED = (110, 110, 110), (226, 226, 222), (150, 150, 150)
@@ -124,7 +125,7 @@ class LookSheets:
             self._write()
         self._count += 1
         self._cells.append(_cell(looked, self._count))
-        self._kinds.append(would_be_done(looked.choice))
+        self._kinds.append(kind_done(looked.choice))
 
     def finish(self) -> list[Path]:
         """Writes what is left, and gives all sheets.
@@ -164,14 +165,22 @@ def _is_replaced(source: Path, sheets: set[Path]) -> bool:
 
 def would_be_done(choice: "Choice | None") -> str:
     """What would be done with a picture, in a few words."""
+    said = kind_done(choice)
+    if choice is None or len(choice.route) != 1 or not said.endswith(_IN_PART):
+        return said
+    return f"{said} ({percent(choice.route[0][1])})"
+
+
+def kind_done(choice: "Choice | None") -> str:
+    """The same without numbers, so that it can be counted."""
     if choice is None:
         return "cannot be read"
     if not choice.route:
         return "base alone"
-    if len(choice.route) == 1:
-        name, weight = choice.route[0]
-        return f"{name} expert" if weight > 0.995 else f"{name} expert, {percent(weight)}"
-    return " and ".join(f"{name} {percent(weight)}" for name, weight in choice.route)
+    names = " and ".join(name for name, _ in choice.route)
+    if len(choice.route) > 1:
+        return f"{names} experts"
+    return f"{names} expert" + ("" if choice.route[0][1] >= _WHOLE else _IN_PART)
 
 
 def _page(cells: Sequence[Image.Image], title: str) -> Image.Image:

@@ -14,7 +14,7 @@ from urushi.routing.wording import look_like
 __all__ = ["Suggestion", "suggestions_of"]
 
 # So many files are named in a sentence.
-_NAMED = 5
+_NAMED = 3
 
 
 @dataclass(frozen=True)
