@@ -180,7 +180,8 @@ def kind_done(choice: "Choice | None") -> str:
     names = " and ".join(name for name, _ in choice.route)
     if len(choice.route) > 1:
         return f"{names} experts"
-    return f"{names} expert" + ("" if choice.route[0][1] >= _WHOLE else _IN_PART)
+    whole = all(weight >= _WHOLE for _, weight in choice.route)
+    return f"{names} expert" + ("" if whole else _IN_PART)
 
 
 def _page(cells: Sequence[Image.Image], title: str) -> Image.Image:
