@@ -231,9 +231,9 @@ def _cell(looked: "Looked", number: int) -> Image.Image:
     rows = [row for index, row in enumerate(rows) if index < 2 or row[1] >= _LEAST]
     for index, (kind, chance) in enumerate(rows):
         _bar(draw, top + index * _LINE, kind, chance, INK if index == 0 else _GREY)
-    if decision.suggested is not None:
+    if looked.choice is not None and looked.choice.suggested is not None:
         top += _BARS * _LINE + 2
-        said = shortened(advice(decision.suggested), small, _WIDTH)
+        said = shortened(advice(looked.choice.suggested), small, _WIDTH)
         draw.text((0, top), said, fill=_HINT, font=small)
     return cell
 
@@ -243,8 +243,7 @@ def _colour(choice: "Choice | None") -> tuple[int, int, int]:
         return _FAILED
     if choice.route:
         return _EXPERT
-    hint = choice.decision is not None and choice.decision.suggested is not None
-    return _HINT if hint else _ALONE
+    return _ALONE if choice.suggested is None else _HINT
 
 
 def _bar(

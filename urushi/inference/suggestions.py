@@ -59,8 +59,7 @@ def suggestions_of(chosen: Iterable[tuple[Path, Choice | None]]) -> list[Suggest
     """
     groups: dict[str, dict[Path, None]] = {}  # pages of one file count once
     for path, choice in chosen:
-        decision = None if choice is None else choice.decision
-        if decision is not None and decision.suggested is not None:
-            groups.setdefault(decision.suggested, {})[path] = None
+        if choice is not None and choice.suggested is not None:
+            groups.setdefault(choice.suggested, {})[path] = None
     by_size = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [Suggestion(task, tuple(files)) for task, files in by_size]

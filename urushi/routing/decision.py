@@ -20,7 +20,7 @@ from jaxtyping import Float
 from urushi.errors import AdapterError
 from urushi.files.router import CLEAN, Mode, RouterHeader
 from urushi.routing.calibration import probabilities
-from urushi.routing.wording import CLOSE, advice, percent, two_likeliest, unsure, what_is_seen
+from urushi.routing.wording import CLOSE, percent, two_likeliest, unsure, what_is_seen
 
 __all__ = ["Decision", "decide", "expert_weights"]
 
@@ -130,8 +130,6 @@ def decide(
         reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
     asks = abstained and (named[seen] < least or header.mode == "single")
     suggested = _suggested(named, header) if asks else None
-    if suggested is not None:
-        reason += f": {advice(suggested)}"
     return Decision(shares, named, abstained, reason, suggested)
 
 
