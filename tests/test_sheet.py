@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import ImageFont
 
-from urushi.sheet import contact_sheet
+from urushi.sheet import contact_sheet, shortened
 
 
 def flat(height, width, colour):
@@ -86,3 +87,15 @@ def test_degradation_sheet_shows_the_picture_and_every_degradation():
     alone = degradation_sheet(picture, {"haze": Haze()}, 1, columns=1, cell_size=(56, 40))
     second = 8 + 40 + 18 + 16
     assert np.array_equal(alone[second : second + 40, 8:64], sheet[second : second + 40, 8:64])
+
+
+@pytest.mark.parametrize("text", ["", "short", "m" * 30, "i" * 3000, "a long sentence " * 500])
+def test_text_is_shortened_to_what_fits(text):
+    font = ImageFont.load_default(size=14)
+    found = shortened(text, font, 120)
+    assert font.getlength(found) <= 120
+    if found != text:
+        assert found.endswith("…")
+        assert font.getlength(text[: len(found)] + "…") > 120
+    else:
+        assert font.getlength(text) <= 120

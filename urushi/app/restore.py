@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from urushi.app.look import look_at_all, reading_of, refuse_with_look
 from urushi.app.options import (
     Adapters,
     Device,
@@ -57,6 +58,7 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --router all-in-one.safetensors --top-k 2",
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
+    "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
     "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
@@ -74,7 +76,8 @@ def restore(
             "-o",
             metavar="OUT",
             help="A folder; or, for one picture, a file name, or - for stdout. One picture without "
-            "it becomes NAME_restored beside its source.",
+            "it becomes NAME_restored beside its source. With --look: the sheet, NAME.jpg or "
+            "NAME.png, or its folder.",
         ),
     ] = None,
     model: MaybeModel = None,
@@ -131,6 +134,14 @@ def restore(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look",
+            help="Restore nothing: write a sheet that shows each picture, what is seen on it, how "
+            "sure that is and what would be done; urushi_look.jpg if -o gives no name.",
+        ),
+    ] = False,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
 ) -> None:
@@ -143,11 +154,13 @@ def restore(
 
     samples = Samples(white, linear).checked()
     piped = is_stdout(output)
+    if look:
+        refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
     chosen = None if pages is None else parse_pages(pages)
-    left_out = passed_over(sources, output)
+    left_out = passed_over(sources, None if look else output)
     if dry_run:
         jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
         _tell_plan(out, jobs, left_out)
@@ -159,6 +172,10 @@ def restore(
     choose_by(restorer, top_k, threshold, quick)
     if precision == "int8" and getattr(restorer, "task", "none") != "none":
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
+    if look:
+        reading = reading_of(limit, chosen, samples, format)
+        look_at_all(out, restorer, sources, output, reading, overwrite, left_out)
+        return
     with Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
         jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
@@ -339,6 +356,8 @@ def _tell_summary(
         out.say(
             f"{len(older)} of them are older than an adapter in use, so were not restored with it"
         )
+    for suggestion in report.suggestions:
+        out.say(suggestion.sentence(restored=True))
     made = [path for path, problem in sheets.items() if not problem]
     if made:
         where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"

@@ -29,6 +29,7 @@ from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
+from urushi.routing.wording import advice
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
@@ -52,21 +53,28 @@ class Choice:
             where nothing is on it.
         vector: the degradation vector, where there is guidance, which is part of the base and so
             acts on every picture; else None.
+        suggested: where the base works alone, the task that may be worth trying; else None.
     """
 
     route: Route
     reason: str
     decision: Decision | None = None
     vector: np.ndarray | None = None
+    suggested: str | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Plain JSON values: `seen`, `sure`, `route`, `abstained`, `reason`, `probabilities`."""
+        """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
+        probabilities), `route`, `abstained`, `suggested`, `reason`, `probabilities`."""
         seen = self.decision
         return {
             "seen": None if seen is None else seen.seen,
             "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
+            "likeliest": []
+            if seen is None
+            else [{"class": n, "probability": round(p, 4)} for n, p in seen.likeliest],
             "route": {name: round(weight, 4) for name, weight in self.route},
             "abstained": seen is not None and seen.abstained,
+            "suggested": self.suggested,
             "reason": self.reason,
             "probabilities": {}
             if seen is None
@@ -298,7 +306,7 @@ class AutoRestorer(MadeAnew):
         if missing := [name for name, _ in named if name not in self.members.experts]:
             reason += f", but there is no expert for {' and '.join(missing)}"
             reason += "" if route else ", so the base works alone"
-        return Choice(route, reason, decision, vector)
+        return _hinted(Choice(route, reason, decision, vector))
 
     def _told(self) -> Choice:
         if self.task == NONE:
@@ -378,6 +386,14 @@ class AutoRestorer(MadeAnew):
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
         beside = [AppliedAdapter(*adapter) for adapter in adapters]
         return guided_restorer(self.base, guidance, beside, **options)
+
+
+def _hinted(choice: Choice) -> Choice:
+    """The choice with what may be worth trying instead; see docs/decisions/0023."""
+    name = None if choice.decision is None else choice.decision.suggested
+    if name is None:
+        return choice
+    return replace(choice, reason=f"{choice.reason}: {advice(name)}", suggested=name)
 
 
 def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:

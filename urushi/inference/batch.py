@@ -17,6 +17,7 @@ from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
+from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
 __all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
@@ -96,6 +97,12 @@ class BatchReport:
         """Whether nothing failed and nothing was left out."""
         return not self.interrupted and self.count("failed") == 0
 
+    @property
+    def suggestions(self) -> list[Suggestion]:
+        """What else could be done for pictures that were restored by the base alone."""
+        done = [result for result in self.results if result.status == "restored"]
+        return suggestions_of((result.source, result.choice) for result in done)
+
     def to_json(self) -> dict[str, object]:
         """The report as plain JSON values."""
         return {
@@ -105,6 +112,7 @@ class BatchReport:
             "interrupted": self.interrupted,
             "seconds": round(self.seconds, 3),
             "pixels": sum(result.pixels for result in self.results),
+            "suggestions": [suggestion.describe() for suggestion in self.suggestions],
             "files": [
                 {
                     "source": str(result.source),

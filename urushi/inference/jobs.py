@@ -17,10 +17,11 @@ from urushi.image import (
     is_picture_name,
     left_out_sentence,
 )
+from urushi.inference.look_sheet import is_look_sheet
 from urushi.inference.naming import Found, real, results_among, target_names, with_suffix
 from urushi.inference.passed_over import passed_over
 
-__all__ = ["Job", "plan_batch"]
+__all__ = ["Job", "find_pictures", "plan_batch", "suffix_of_format"]
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ def plan_batch(
 ) -> list[Job]:
     """Decide which files are restored into which.
 
-    Folders are walked with their structure kept; hidden files, and files whose suffix names no
-    picture format, are passed over there and in patterns; `passed_over` tells the pictures among
-    those. A file that is named itself always
-    becomes a job, and fails as one if it is no picture.
+    Folders are walked with their structure kept; hidden files, files whose suffix names no picture
+    format, and sheets of `--look` are passed over there and in patterns; `passed_over` tells the
+    pictures among those. A file that is named itself always becomes a job, and fails as one if it
+    is no picture.
 
     Args:
         sources: files, folders, and patterns such as `photos/**/*.jpg`.
@@ -71,19 +72,9 @@ def plan_batch(
         UnreadableError: there is nothing to restore.
         TargetError: the targets cannot be as asked, or one would replace a source.
     """
-    suffix = None if format is None else _suffix_of_format(format)
+    suffix = None if format is None else suffix_of_format(format)
     folder = None if output is None else Path(output)
-    found: dict[Path, Found] = {}
-    for source in sources:
-        for item in _find(source, folder):
-            found.setdefault(Path(os.path.abspath(item.source)), item)
-    items = list(found.values())
-    if not items:
-        left_out = left_out_sentence(passed_over(sources, output))
-        raise UnreadableError(
-            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: "
-            + (left_out or f"name files of a known format ({', '.join(READ_SUFFIXES)})")
-        )
+    items = find_pictures(sources, output)
     if folder is None:
         targets = [_beside(items, suffix)]
     elif _is_file_name(output, items):
@@ -98,6 +89,30 @@ def plan_batch(
     ]
     _check_targets(jobs)
     return jobs
+
+
+def find_pictures(sources: Sequence[str | Path], output: str | Path | None = None) -> list[Found]:
+    """The files of `plan_batch`, each once, in the order of the sources.
+
+    Args:
+        sources: as for `plan_batch`.
+        output: a folder that is not looked into where it lies within the sources.
+
+    Raises:
+        UnreadableError: there is none.
+    """
+    folder = None if output is None else Path(output)
+    found: dict[Path, Found] = {}
+    for source in sources:
+        for item in _find(source, folder):
+            found.setdefault(Path(os.path.abspath(item.source)), item)
+    if not found:
+        left_out = left_out_sentence(passed_over(sources, output))
+        raise UnreadableError(
+            f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: "
+            + (left_out or f"name files of a known format ({', '.join(READ_SUFFIXES)})")
+        )
+    return list(found.values())
 
 
 def _into_folder(
@@ -174,7 +189,7 @@ def _match(pattern: str, output: Path | None) -> Iterator[Found]:
             # `**` lists every folder on its way, and their files on their own.
             if "**" not in pattern:
                 yield from _walk(path, base, output)
-        elif is_picture_name(path):
+        elif is_picture_name(path) and not is_look_sheet(path):
             yield Found(path, path.relative_to(base), named=False)
 
 
@@ -189,7 +204,7 @@ def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[Found]:
         )
         for name in sorted(files):
             path = here / name
-            if is_picture_name(path):
+            if is_picture_name(path) and not is_look_sheet(path):
                 yield Found(path, path.relative_to(base), named=False)
     for error in problems:
         path = Path(error.filename)
@@ -206,7 +221,12 @@ def _inside(path: Path, output: Path | None, base: Path) -> bool:
     return lies_within and real(path).is_relative_to(target)
 
 
-def _suffix_of_format(format: str) -> str:
+def suffix_of_format(format: str) -> str:
+    """The suffix of files of a format.
+
+    Raises:
+        TargetError: it is not written.
+    """
     suffix = "." + format.lower().lstrip(".")
     if suffix not in SUPPORTED_SUFFIXES:
         known = ", ".join(name[1:] for name in SUPPORTED_SUFFIXES)

@@ -127,6 +127,10 @@ class Pipes:
             notes=tuple(words[1:]),
         )
 
+    def given(self, path: Path) -> Path:
+        """The name that was given for a file."""
+        return self._given.get(path, path)
+
     def finish(self, report: BatchReport) -> None:
         """Hands the restored picture on, if it goes into a pipe and was restored.
 

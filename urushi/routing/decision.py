@@ -20,6 +20,7 @@ from jaxtyping import Float
 from urushi.errors import AdapterError
 from urushi.files.router import CLEAN, Mode, RouterHeader
 from urushi.routing.calibration import probabilities
+from urushi.routing.wording import CLOSE, percent, two_likeliest, unsure, what_is_seen
 
 __all__ = ["Decision", "decide", "expert_weights"]
 
@@ -34,17 +35,25 @@ class Decision:
         probabilities: calibrated, of every class; 0 of an added class that does not win.
         abstained: whether the base works alone.
         reason: one clause for people, such as `noise (97 %)`.
+        suggested: where the base works alone, the kind of damage whose expert may be worth trying;
+            else None. See docs/decisions/0023.
     """
 
     weights: Mapping[str, float]
     probabilities: Mapping[str, float]
     abstained: bool
     reason: str
+    suggested: str | None = None
 
     @property
     def seen(self) -> str:
         """The most probable class."""
         return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    @property
+    def likeliest(self) -> Sequence[tuple[str, float]]:
+        """The two most probable classes and their probabilities, the likeliest first."""
+        return two_likeliest(self.probabilities)
 
 
 def expert_weights(
@@ -108,7 +117,7 @@ def decide(
     reason, abstained = _judged(named, seen, least, header.mode)
     mild = _mild(named, header) if abstained and threshold is None else None
     if mild is not None:
-        reason, abstained = f"perhaps {mild} ({_percent(named[mild])}), taken away in part", False
+        reason, abstained = f"perhaps {mild} ({percent(named[mild])}), taken away in part", False
     weights = expert_weights(chances, k, least if header.mode == "multi" else 0.0)
     shares = dict(zip(header.classes, map(float, weights), strict=True))
     shares.pop(CLEAN, None)
@@ -119,7 +128,9 @@ def decide(
         shares = dict.fromkeys(shares, 0.0)
     elif sum(share > 0 for share in shares.values()) > 1:
         reason = _listed([(n, named[n]) for n in _descending(shares) if shares[n] > 0])
-    return Decision(shares, named, abstained, reason)
+    asks = abstained and (named[seen] < least or header.mode == "single")
+    suggested = _suggested(named, header) if asks else None
+    return Decision(shares, named, abstained, reason, suggested)
 
 
 def _chances(
@@ -140,16 +151,9 @@ def _judged(
     chances: Mapping[str, float], seen: str, threshold: float | int, mode: Mode
 ) -> tuple[str, bool]:
     """The reason, and whether the base works alone."""
-    best = chances[seen]
-    if best < threshold:
-        return (
-            f"unsure: {seen} is the likeliest and only {_percent(best)} sure, less than "
-            f"{_percent(threshold)}, so the base works alone",
-            True,
-        )
-    if seen == CLEAN:
-        return f"looks clean ({_percent(best)}), so the base works alone", True
-    return f"{seen} ({_percent(best)})", False
+    if chances[seen] < threshold:
+        return unsure(chances, threshold), True
+    return what_is_seen(chances, mode), seen == CLEAN
 
 
 def _mild(chances: Mapping[str, float], header: RouterHeader) -> str | None:
@@ -160,14 +164,17 @@ def _mild(chances: Mapping[str, float], header: RouterHeader) -> str | None:
     return kinds[0] if chances[kinds[0]] >= header.thresholds[kinds[0]] else None
 
 
+def _suggested(chances: Mapping[str, float], header: RouterHeader) -> str | None:
+    """The likeliest kind of damage, where it is probable enough and has an expert."""
+    kinds = [name for name in _descending(chances) if name != CLEAN]
+    if not kinds or kinds[0] not in header.experts or chances[kinds[0]] < CLOSE:
+        return None
+    return kinds[0]
+
+
 def _descending(values: Mapping[str, float]) -> list[str]:
     return sorted(values, key=lambda name: -values[name])
 
 
 def _listed(rows: Sequence[tuple[str, float]]) -> str:
-    return " and ".join(f"{name} ({_percent(chance)})" for name, chance in rows)
-
-
-def _percent(chance: float) -> str:
-    """Rounded down, so that 99.9 % is not called certain."""
-    return f"{int(chance * 100)} %"
+    return " and ".join(f"{name} ({percent(chance)})" for name, chance in rows)
