@@ -307,9 +307,12 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     )
     # Nothing is read anew, and the same comes out.
     said.clear()
-    before = result.path.read_bytes()
     again = train_photographic(own, tmp_path, data, on_stage=said.append)
-    assert again.path.read_bytes() == before
+    assert not [line for line in said if "of 24" in line and not line.startswith("24")]
+    before, after = stored.tensors, read_router(again.path).tensors
+    for name, tensor in before.items():
+        # Other numbers of threads add up in another order.
+        np.testing.assert_allclose(after[name], tensor, rtol=1e-3, atol=1e-3, err_msg=name)
     # The weights of the network may be taken from the file.
     taken = build_encoder(own.encoder.model_copy(update={"weights": str(result.path)}))
     torch.testing.assert_close(
