@@ -20,6 +20,7 @@ from urushi.files.model import read_model
 from urushi.files.router import EvidenceFacts, read_router, write_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer, find_base
+from urushi.inference.engines import openvino_engine
 from urushi.inference.evidence import GraphTrials, TorchTrials, open_evidence
 from urushi.inference.export import export_graph
 from urushi.inference.restorer import Restorer
@@ -113,9 +114,9 @@ def test_branches_are_tried_as_they_are(world, tmp_path):
 )
 def test_networks_that_do_not_fit_are_told(world, monkeypatch, multiple, scale, words):
     members, model = members_of(world)
+    plain = openvino_engine.compile_open
     monkeypatch.setattr(
-        "urushi.inference.engines.openvino_engine.compile_open",
-        lambda *_: (None, multiple, scale),
+        openvino_engine, "compile_open", lambda *own: (plain(*own)[0], multiple, scale)
     )
     facts = EvidenceFacts(experts=EXPERTS, size=32)
     with pytest.raises(EngineError, match=words):
