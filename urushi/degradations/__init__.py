@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
+from urushi.degradations.developed import DevelopedNoise
 from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
@@ -45,6 +46,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "poisson_noise": PoissonNoise,
     "speckle_noise": SpeckleNoise,
     "camera_noise": CameraNoise,
+    "developed_noise": DevelopedNoise,
     "gaussian_blur": GaussianBlur,
     "defocus_blur": DefocusBlur,
     "motion_blur": MotionBlur,
