@@ -28,6 +28,7 @@ from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
 from urushi.degradations.web import Web
+from urushi.degradations.window import WindowDrops
 from urushi.errors import DegradationError, nearest
 
 __all__ = [
@@ -59,6 +60,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "haze": Haze,
     "snow": Snow,
     "raindrops": Raindrops,
+    "window_drops": WindowDrops,
     "low_light": LowLight,
     "holes": Holes,
     "develop": Develop,
