@@ -9,6 +9,7 @@ the routes (`urushi evaluate --router all-in-one ...`).
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 from urushi.files.adapter import read_adapter
 from urushi.files.all_in_one import member_of, read_all_in_one
@@ -22,7 +23,7 @@ def main() -> None:
     path = ZOO / "all-in-one.safetensors"
     router = read_router(path)
     experts = dict(router.header.experts)
-    scores = dict(router.header.scores)
+    scores: dict[str, Any] = dict(router.header.scores)
     for file in parser.parse_args().files:
         if file.stem not in experts:
             parser.error(f"{file}: {path.name} has the experts {', '.join(experts)}")
