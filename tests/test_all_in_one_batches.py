@@ -162,3 +162,25 @@ def test_pairs_of_a_class_may_be_varied(world, files):
     torch.testing.assert_close(batch.clean.mean((2, 3)), batch.degraded.mean((2, 3)))
     details = (image - image.mean((2, 3), keepdim=True) for image in batch[:2])
     torch.testing.assert_close(next(details), 0.3 * next(details), atol=0.01, rtol=0)
+
+
+def test_damage_may_lie_over_scenes_that_were_made_first(world, files):
+    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    model = read_model(world / "tiny.safetensors")
+
+    def batch(scene):
+        classes["noise"]["scene"] = scene
+        own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+        stage = StagePlans(own, files, _router(), "cpu").expert("noise", model, None)
+        ((_, draw),) = stage.material.stages(torch.device("cpu"), 0, 1)
+        return draw(1)
+
+    plain, dim = batch(None), batch({"name": "low_light", "exposure": [0.1, 0.1]})
+    assert dim.clean.mean() < 0.6 * plain.clean.mean()
+    # What is learned is to take the noise away, and not to make it light again.
+    assert dim.degraded.mean() < 0.8 * plain.degraded.mean()
+    assert torch.equal(dim.clean, batch({"name": "low_light", "exposure": [0.1, 0.1]}).clean)
+    classes["noise"]["scene"] = {"name": "dusk"}
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    with pytest.raises(DegradationError, match="no degradation 'dusk'"):
+        pack_all_in_one(own, world / "packs", world)

@@ -72,10 +72,34 @@ def test_it_is_a_step_of_a_chain():
     ("options", "word"),
     [
         ({"kernels": ["lanczos"]}, "bicubic, bilinear, area"),
-        ({"factor": [0.5, 2]}, "factor"),
+        ({"factor": [0.5, 2.5]}, "factor"),
         ({"quality": [40.5, 90]}, "quality"),
     ],
 )
 def test_wrong_options_are_told(options, word):
     with pytest.raises(DegradationError, match=word):
         create_degradation("web", **options)
+
+
+def test_what_was_larger_when_it_was_compressed_has_smaller_blocks():
+    images = torch.rand(16, 3, 64, 64, generator=torch.Generator().manual_seed(5)) * 0.3 + 0.3
+    options = {"quality": [2, 2], "resized_share": 1, "sharpened_share": 0, "twice_share": 0}
+    drawn, found = create_degradation("web", factor=[2, 2], **options), []
+    parameters = drawn.sample(tuple(images.shape), torch.Generator().manual_seed(0))
+    parameters["compressed"] = torch.tensor([[True, False]]).expand(16, 2)
+    parameters["offset"] = torch.zeros(16, 2, 2, dtype=torch.long)
+    grey = drawn.apply(images, parameters).mean(1)
+    jumps = (grey[..., 1:] - grey[..., :-1]).abs().mean((0, 1))
+    for period in (4, 8):
+        places = torch.arange(1, 64) % period == 0
+        found.append(float(jumps[places].mean() / jumps[~places].mean()))
+    assert found[0] > 1.3 * found[1]
+
+
+def test_a_picture_does_not_depend_on_its_batch():
+    images = torch.rand(6, 3, 40, 44, generator=torch.Generator().manual_seed(2))
+    drawn = create_degradation("web", factor=[0.5, 2], resized_share=1, twice_share=1)
+    parameters = drawn.sample(tuple(images.shape), torch.Generator().manual_seed(0))
+    together = drawn.apply(images, parameters)
+    alone = drawn.apply(images[4:5], {name: part[4:5] for name, part in parameters.items()})
+    assert torch.allclose(together[4:5], alone, atol=1e-6)

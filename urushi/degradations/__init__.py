@@ -13,6 +13,7 @@ from urushi.degradations.blur import DefocusBlur, GaussianBlur, MotionBlur
 from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
+from urushi.degradations.developed import DevelopedNoise
 from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
@@ -27,6 +28,7 @@ from urushi.degradations.rehaze import Rehaze
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
 from urushi.degradations.web import Web
+from urushi.degradations.window import WindowDrops
 from urushi.errors import DegradationError, nearest
 
 __all__ = [
@@ -45,6 +47,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "poisson_noise": PoissonNoise,
     "speckle_noise": SpeckleNoise,
     "camera_noise": CameraNoise,
+    "developed_noise": DevelopedNoise,
     "gaussian_blur": GaussianBlur,
     "defocus_blur": DefocusBlur,
     "motion_blur": MotionBlur,
@@ -57,6 +60,7 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
     "haze": Haze,
     "snow": Snow,
     "raindrops": Raindrops,
+    "window_drops": WindowDrops,
     "low_light": LowLight,
     "holes": Holes,
     "develop": Develop,

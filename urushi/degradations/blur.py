@@ -18,7 +18,9 @@ from urushi.degradations.base import (
     check_share,
     coin,
     draw_seeds,
+    log_uniform,
     noise_field,
+    per_image,
     uniform,
 )
 
@@ -29,6 +31,9 @@ _CUT = 3.0
 _POINTS = 303
 # A shaken path is a sum of this many sines and cosines of falling strength.
 _SHAKE_WAVES = 3
+_DISPLAY = 2.2
+# From this value on a light may have been clipped.
+_CLIPPED = 0.9
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,10 @@ class MotionBlur(Degradation):
         length: of the path from end to end in pixels, uniform; within [1, 101].
         shake_share: share of images with a curved path: its direction and speed wander.
         shake: how strongly such a path wanders, as a share of its length, uniform; within [0, 1].
+        linear_share: share of images that are blurred in linear light (power 2.2), as on a sensor;
+            the others, as most of the literature has it, in display values.
+        lights: of those, how many times brighter than white a clipped light was on the sensor,
+            log-uniform; within [1, 100]. Lights draw white trails then, and do not fade to grey.
 
     Raises:
         DegradationError: a range or share is not one.
@@ -129,29 +138,42 @@ class MotionBlur(Degradation):
     length: Range = (5.0, 25.0)
     shake_share: float | int = 0.3
     shake: Range = (0.1, 0.5)
+    linear_share: float | int = 0.0
+    lights: Range = (1.0, 1.0)
 
     name: ClassVar[str] = "motion_blur"
     reference: ClassVar[str] = (
         "linear motion, length U[5, 25] and angle U[0, 180) degrees, and smooth random paths in the"
-        " manner of Boracchi and Foi (TIP 2012); the ranges are ours"
+        " manner of Boracchi and Foi (TIP 2012); light and saturation as in RSBlur (Rim et al.,"
+        " ECCV 2022); the ranges are ours"
     )
 
     def __post_init__(self) -> None:
         check_range("MotionBlur", "length", self.length, 1.0, 101.0)
         check_range("MotionBlur", "shake", self.shake, 0.0, 1.0)
         check_share("MotionBlur", "shake_share", self.shake_share)
+        check_share("MotionBlur", "linear_share", self.linear_share)
+        check_range("MotionBlur", "lights", self.lights, 1.0, 100.0)
 
     def sample(
         self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
     ) -> Parameters:
         batch = batch_shape[0]
         shaken = coin(self.shake_share, batch, generator)
-        return {
+        drawn = {
             "length": uniform(*self.length, batch, generator),
             "angle": uniform(0.0, math.pi, batch, generator),
             "shake": uniform(*self.shake, batch, generator) * shaken,
             "seed": draw_seeds(batch, generator),
         }
+        if self.linear_share == 0:
+            return drawn | {
+                "linear": torch.zeros(batch, dtype=torch.bool),
+                "lights": torch.ones(batch),
+            }
+        drawn["linear"] = coin(self.linear_share, batch, generator)
+        drawn["lights"] = log_uniform(*self.lights, batch, generator)
+        return drawn
 
     def apply(
         self, images: Float[Tensor, "b 3 h w"], parameters: Parameters
@@ -159,7 +181,18 @@ class MotionBlur(Degradation):
         path = motion_paths(
             parameters["length"], parameters["angle"], parameters["shake"], parameters["seed"]
         )
-        return convolve(images, path_kernels(path).to(images.device))
+        kernels = path_kernels(path).to(images.device)
+        linear = per_image(parameters["linear"], images)
+        if not bool(linear.any()):
+            return convolve(images, kernels)
+        # Only what is nearly white was clipped; between, the sensor's light rises steeply.
+        white = ((images.amax(1, keepdim=True) - _CLIPPED) / (1 - _CLIPPED)).clamp(0, 1)
+        most = per_image(parameters["lights"], images)
+        light = images.clamp_min(1e-6).pow(_DISPLAY) * (1 + (most - 1) * white.square())
+        # `convolve` clips to [0, 1].
+        blurred = convolve(light / most, kernels) * most
+        seen = blurred.clamp(1e-9, 1).pow(1 / _DISPLAY).clamp(0, 1)
+        return torch.where(linear, seen, convolve(images, kernels))
 
 
 def gaussian_kernels(

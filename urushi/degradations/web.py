@@ -32,15 +32,17 @@ _BLOCK = 8
 
 @dataclass(frozen=True)
 class Web(Degradation):
-    """Resized down and up again, perhaps sharpened, compressed once or twice; the size stays.
+    """Resized and brought back, perhaps sharpened, compressed once or twice; the size stays.
 
-    A picture that is compressed once is so before it is made larger again, or after. The blocks of
-    JPEG need not begin at the picture's corner: what is shared is often a part of what was stored.
+    A picture that is compressed once is so at its other size, or after it was brought back. What
+    was larger when it was compressed has smaller blocks in the end, of another width than 8. The
+    blocks of JPEG need not begin at the picture's corner: what is shared is often a part of what
+    was stored.
 
     Args:
         resized_share: share of pictures that are resized; the others keep every pixel.
-        factor: of the smaller size, uniform; within [0.25, 1].
-        kernels: names from `KERNELS`; one is drawn for the way down and one for the way up.
+        factor: of the other size, uniform; within [0.25, 2].
+        kernels: names from `KERNELS`; one is drawn for the way there and one for the way back.
         sharpened_share: share of pictures sharpened after the resizing, by an unsharp mask.
         sharpening: strength of that mask, uniform; within [0, 3].
         quality: of JPEG, libjpeg's, whole numbers, uniform; within [1, 100].
@@ -67,7 +69,7 @@ class Web(Degradation):
 
     def __post_init__(self) -> None:
         check_share(self.name, "resized_share", self.resized_share)
-        check_range(self.name, "factor", self.factor, 0.25, 1.0)
+        check_range(self.name, "factor", self.factor, 0.25, 2.0)
         unknown = not isinstance(self.kernels, tuple) or [
             kernel for kernel in self.kernels if kernel not in KERNELS
         ]
@@ -108,17 +110,21 @@ class Web(Degradation):
         self, images: Float[Tensor, "b 3 h w"], parameters: Parameters
     ) -> Float[Tensor, "b 3 h w"]:
         size = (images.shape[2], images.shape[3])
-        down, up = parameters["kernels"].T.tolist()
+        there, back = parameters["kernels"].T.tolist()
         sizes = [
             (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
             for factor in parameters["factor"].tolist()
         ]
         parts = [
             self._resized(image, own, kernel)
-            for image, own, kernel in zip(images.split(1), sizes, down, strict=True)
+            for image, own, kernel in zip(images.split(1), sizes, there, strict=True)
         ]
-        self._compress(parts, size, parameters, 0)
-        parts = [self._resized(part, size, kernel) for part, kernel in zip(parts, up, strict=True)]
+        # As large as the range needs, so that a picture does not depend on its batch.
+        most = max(1.0, self.factor[1])
+        self._compress(parts, (round(size[0] * most), round(size[1] * most)), parameters, 0)
+        parts = [
+            self._resized(part, size, kernel) for part, kernel in zip(parts, back, strict=True)
+        ]
         parts = [
             _sharpened(part, strength)
             for part, strength in zip(parts, parameters["sharpening"].tolist(), strict=True)

@@ -121,7 +121,7 @@ def pack_all_in_one(
 def _check_damage(recipe: AllInOneRecipe) -> None:
     """Makes what spoils and varies each class: now, and not hours later, when it is its turn."""
     for plan in recipe.classes.values():
-        for options in filter(None, (plan.degradation, plan.shown)):
+        for options in filter(None, (plan.degradation, plan.shown, plan.scene)):
             degradation_of(options)
         if plan.rehaze is not None:
             create_rehaze(**plan.rehaze)
@@ -224,7 +224,13 @@ def class_stages(
                         f"the class {name} makes pictures smaller, which experts of one base "
                         "cannot undo: leave it out"
                     )
-                synthetic = DegradedBatches(files.clean, *shared, own, degradation=degradation)
+                synthetic = DegradedBatches(
+                    files.clean,
+                    *shared,
+                    own,
+                    degradation=degradation,
+                    scene=None if source.scene is None else degradation_of(source.scene),
+                )
             elif name == CLEAN:
                 synthetic = CleanBatches(files.clean, *shared, own)
             real = None

@@ -206,9 +206,11 @@ class DegradedBatches(Batches):
     Args:
         degradation: what spoils them. Where it makes pictures smaller, clean patches are so much
             larger that degraded ones have `patch` pixels.
+        scene: what clean patches are made into before, or None; keeps their size.
     """
 
     degradation: Degradation = field(kw_only=True)
+    scene: Degradation | None = field(default=None, kw_only=True)
 
     @property
     def scale(self) -> int:
@@ -227,6 +229,9 @@ class DegradedBatches(Batches):
         parameters = self.degradation.sample(shape, generator)
         own = {name: values[rows] for name, values in parameters.items()}
         clean = self._patches(crops, symmetry)
+        if self.scene is not None:
+            drawn = self.scene.sample(shape, generator)
+            clean = self.scene.apply(clean, {name: values[rows] for name, values in drawn.items()})
         return Batch(self.degradation.apply(clean, own), clean, self._applied(own, len(clean)))
 
     @property

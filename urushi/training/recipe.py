@@ -78,6 +78,8 @@ class ClassSource(Settings):
     Attributes:
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it, of
             clean pictures; null has none.
+        scene: what clean pictures are made into first, in the same form: such as out of focus, or
+            as the web stores them. The damage is laid over that, and that is what is to come back.
         pairs: folders that hold a folder of inputs and one of targets each.
         without: names of pairs, without their ending, that are left out of them: such as those
             that show what a benchmark shows.
@@ -90,6 +92,7 @@ class ClassSource(Settings):
     """
 
     degradation: dict[str, Any] | None = None
+    scene: dict[str, Any] | None = None
     pairs: list[str] = []
     without: list[str] = []
     rehaze: dict[str, Any] | None = None
@@ -106,6 +109,8 @@ class ClassSource(Settings):
         for name in ("without", "rehaze", "level"):
             if getattr(self, name) not in ([], None, False) and not self.pairs:
                 raise ValueError(f"{name} has no effect without pairs")
+        if self.scene is not None and self.degradation is None:
+            raise ValueError("scene has no effect without degradation")
         return self
 
 
