@@ -112,6 +112,7 @@ def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
     texture = watcher.texture()
     if texture is None:
         return _NOTHING
+    page = page or _crisp(signs, texture)
     pattern = texture.repeats >= 0.9 and busy
     if pattern and texture.repeats >= 0.95 and texture.noise <= 2 and signs.edge >= 0.3:
         return Verdict(frozenset(route), Guard(0.0, _AS_IT_IS))
@@ -139,8 +140,15 @@ def _page(signs: Signs) -> bool:
     """
     stark, bright = signs.stark_steps, signs.bright_steps
     stepped = stark >= 0.04 or (stark >= 0.01 and stark >= 0.28 * bright)
-    plain = signs.flat >= 0.2 and signs.edge >= 0.01 and signs.rough_near <= 0.38
-    return stepped or plain or bright >= 0.25
+    # Skies are plain as well, where JPEG left nothing but the means of blocks.
+    plain = signs.flat >= 0.3 and bright >= 0.03 and signs.rough_near <= 0.7
+    clear = signs.flat >= 0.2 and signs.edge >= 0.01 and signs.rough_near <= 0.38
+    return stepped or plain or clear or bright >= 0.25
+
+
+def _crisp(signs: Signs, texture: Texture) -> bool:
+    """Whether its edges are a pixel wide, and not those of noise: no lens draws such."""
+    return signs.sharp >= 0.78 and signs.bright_steps >= 0.03 and texture.noise < 25
 
 
 def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:

@@ -17,6 +17,7 @@ _FIFTH_OF_NORMAL = 0.2533
 # Noise of equal strength in all channels makes so much of itself in the weighted sum; the same
 # noise in all channels makes 1.
 _OF_SUM = 0.83
+_CUT = 1.5
 _LAGS = (
     (0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 2), (2, -2), (0, 3), (3, 0), (0, 4), (4, 0),
 )  # fmt: skip
@@ -50,6 +51,9 @@ def measure_texture(squares: Sequence[np.ndarray], one: int) -> Texture | None:
     noise = min(_from_bends(values), _from_pairs(values))
     if repeats >= 0.9:
         noise = min(noise, 1.5 * left)
+    # On white and on black half of the noise is cut off, and what is left looks weaker than it is.
+    if np.mean((values < 2 * noise) | (values > 255 - 2 * noise)) > 0.5:
+        noise *= _CUT
     return Texture(noise, _ringing(values), repeats)
 
 
