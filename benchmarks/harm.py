@@ -1,10 +1,10 @@
 """What the automatic route does to graphics, clean and damaged, with the last guard and without.
 
-    python benchmarks/harm.py [--seeds 8] [--data DATA] [--threads 1] [--name harm] [--again]
+    python benchmarks/harm.py [--seeds 8] [--data DATA] [--quick] [--threads 1] [--name harm]
 
 Draws pages, screens, charts, maps, codes, comics, cloth, stars and patterns (`harm_graphics.py`,
-and the kinds of `urushi.data.pages` with seeds of no training), with `--data` adds those pictures of
-CID22 that are plain over more than a tenth, and damages each in one of several ways. Every picture
+and the kinds of `urushi.data.pages` with seeds of no training), with `--data` adds those pictures
+of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every picture
 is chosen for and restored three ways: as `urushi restore` does, the same without the guard, and by
 the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one should come
 back at 45 dB or more, and a damaged one nearer to it than it was.
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8, help="graphics of each kind")
     parser.add_argument("--kinds", nargs="+", help="only these")
     parser.add_argument("--data", type=Path, help="folder of the data sets, for CID22's graphics")
+    parser.add_argument("--quick", action="store_true", help="choose by a look, trying no expert")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--name", default="harm", help="of the files of results")
     parser.add_argument("--again", action="store_true", help="begin anew")
@@ -47,17 +48,24 @@ def main() -> None:
         kept.unlink(missing_ok=True)
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     rows = [json.loads(line) for line in lines]
-    measure = Measure(options.threads)
+    measure = Measure(options.threads, options.quick)
     for name, kind, clean in graphics(options):
         known = {row["damage"] != "none" for row in rows if row["picture"] == name}
         for damaged in sorted({False, True} - known):
-            before, target, damage = (spoilt(clean, name) if damaged else (clean, clean, "none"))
+            before, target, damage = spoilt(clean, name) if damaged else (clean, clean, "none")
             row = {"picture": name, "kind": kind, "damage": damage, **measure(before, target)}
             rows.append(row)
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"{name} {damage}: {row['before']} -> {row['guarded']}, {row['reason']}", flush=True)
-    write_report(options.name, {"what": "graphics, clean and damaged"}, PACKAGES, rows)
+            print(
+                f"{name} {damage}: {row['before']} -> {row['guarded']}, {row['reason']}", flush=True
+            )
+    write_report(
+        options.name,
+        {"what": "graphics, clean and damaged", "quick": options.quick},
+        PACKAGES,
+        rows,
+    )
     kept.unlink(missing_ok=True)
     print(table(rows))
 
@@ -140,12 +148,13 @@ class Measure:
 
     Args:
         threads: of the engine.
+        quick: choose by a look alone.
     """
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, quick: bool = False) -> None:
         from urushi.inference.auto import AutoRestorer
 
-        self.auto = AutoRestorer(threads=threads, kept=9)
+        self.auto = AutoRestorer(threads=threads, quick=quick, kept=9)
 
     def __call__(self, before: np.ndarray, target: np.ndarray) -> dict[str, Any]:
         """Facts of a row: dB of each way, what acted, and what the guard said."""

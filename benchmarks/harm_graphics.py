@@ -4,6 +4,7 @@
 in other looks and sizes, so that what is measured is not what was fitted.
 """
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -18,16 +19,116 @@ __all__ = ["KINDS", "draw"]
 Maker = Callable[[int, int, random.Random, Sequence[Path]], Image.Image]
 Colour = tuple[int, int, int]
 
-_WORDS = (
-    "the of and to in is it was for on are as with his they at be this from have or by one had not "
-    "but what all were when we there can an your which their said if do will each about how up out "
-    "them then she many some so these would other into has more her two like him see time could no "
-    "make than first been its who now people my made over did down only way find use may water long "
-    "little very after words called just where most know lacquer bowl mended repair gold crack"
-).split()
+_WORDS = [
+    # fmt: off
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "it",
+    "was",
+    "for",
+    "on",
+    "are",
+    "as",
+    "with",
+    "his",
+    "they",
+    "at",
+    "be",
+    "this",
+    "from",
+    "have",
+    "or",
+    "by",
+    "one",
+    "had",
+    "not",
+    "but",
+    "what",
+    "all",
+    "were",
+    "when",
+    "we",
+    "there",
+    "can",
+    "an",
+    "your",
+    "which",
+    "their",
+    "said",
+    "if",
+    "do",
+    "will",
+    "each",
+    "about",
+    "how",
+    "up",
+    "out",
+    "them",
+    "then",
+    "she",
+    "many",
+    "some",
+    "so",
+    "these",
+    "would",
+    "other",
+    "into",
+    "has",
+    "more",
+    "her",
+    "two",
+    "like",
+    "him",
+    "see",
+    "time",
+    "could",
+    "no",
+    "make",
+    "than",
+    "first",
+    "been",
+    "its",
+    "who",
+    "now",
+    "people",
+    "my",
+    "made",
+    "over",
+    "did",
+    "down",
+    "only",
+    "way",
+    "find",
+    "use",
+    "may",
+    "water",
+    "long",
+    "little",
+    "very",
+    "after",
+    "words",
+    "called",
+    "just",
+    "where",
+    "most",
+    "know",
+    "lacquer",
+    "bowl",
+    "mended",
+    "repair",
+    "gold",
+    "crack",
+    # fmt: on
+]
 
 
-def _font(rng: random.Random, fonts: Sequence[Path], size: float, has: str = "") -> ImageFont.ImageFont:
+def _font(
+    rng: random.Random, fonts: Sequence[Path], size: float, has: str = ""
+) -> ImageFont.ImageFont:
     own = [path for path in fonts if has.lower() in path.name.lower()] or list(fonts)
     path = rng.choice([*own, None])
     size = max(6, round(size))
@@ -131,7 +232,9 @@ def _table(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -
         draw.rectangle((0, y, width, y + tall), fill=fill)
         x = 0
         for cell in widths:
-            text = _sentence(rng, 1) if row == 0 or cell % 3 == 0 else f"{rng.uniform(0, 9999):,.2f}"
+            text = (
+                _sentence(rng, 1) if row == 0 or cell % 3 == 0 else f"{rng.uniform(0, 9999):,.2f}"
+            )
             draw.text((x + cell - 4, y + 2), text, ink, font, anchor="ra")
             draw.line((x, y, x, y + tall), fill=(160, 160, 160))
             x += cell
@@ -159,7 +262,9 @@ def _window(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) 
         for row in range(y + 34, bottom - 40, 17):
             text = _sentence(rng, 12)[: max(0, (right - x) // 8)]
             draw.text((x + 10, row), text, ink, font)
-        draw.rounded_rectangle((right - 90, bottom - 32, right - 12, bottom - 10), 5, fill=(0, 120, 215))
+        draw.rounded_rectangle(
+            (right - 90, bottom - 32, right - 12, bottom - 10), 5, fill=(0, 120, 215)
+        )
     return image
 
 
@@ -168,8 +273,10 @@ def _flow(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) ->
     paper, ink = _paper(rng)
     image, draw = _sheet(2 * width, 2 * height, paper)
     font = _font(rng, fonts, 2 * rng.uniform(9, 15))
-    places = [(rng.randint(0, 2 * width), rng.randint(0, 2 * height)) for _ in range(rng.randint(5, 22))]
-    for one, other in zip(places, places[1:], strict=False):
+    places = [
+        (rng.randint(0, 2 * width), rng.randint(0, 2 * height)) for _ in range(rng.randint(5, 22))
+    ]
+    for one, other in itertools.pairwise(places):
         draw.line((*one, *other), fill=ink, width=rng.choice((2, 3, 4)))
         angle = math.atan2(other[1] - one[1], other[0] - one[0])
         for turn in (2.7, -2.7):
@@ -179,7 +286,9 @@ def _flow(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) ->
         text = _sentence(rng, 2)
         wide = draw.textlength(text, font) / 2 + 14
         shape = draw.ellipse if rng.random() < 0.3 else draw.rectangle
-        shape((x - wide, y - 30, x + wide, y + 30), fill=_colour(rng, 150, 255), outline=ink, width=3)
+        shape(
+            (x - wide, y - 30, x + wide, y + 30), fill=_colour(rng, 150, 255), outline=ink, width=3
+        )
         draw.text((x, y), text, (0, 0, 0), font, anchor="mm")
     return image.reduce(2)
 
@@ -213,7 +322,9 @@ def _plot(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) ->
 
 def _music(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -> Image.Image:
     """Staves, notes with stems and beams, bar lines."""
-    image, draw = _sheet(2 * width, 2 * height, (255, 255, 255) if rng.random() < 0.6 else (250, 244, 228))
+    image, draw = _sheet(
+        2 * width, 2 * height, (255, 255, 255) if rng.random() < 0.6 else (250, 244, 228)
+    )
     gap, y = rng.choice((10, 12, 16)), 50.0
     while y < 2 * height:
         for line in range(5):
@@ -244,7 +355,11 @@ def _manga(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -
         x, y = rng.randint(0, 2 * width), rng.randint(0, 2 * height)
         reach = rng.randint(60, 400)
         box = (x, y, x + reach, y + rng.randint(60, 400))
-        fill = _colour(rng, 90, 255) if coloured else rng.choice(((255, 255, 255), (0, 0, 0), (190,) * 3))
+        fill = (
+            _colour(rng, 90, 255)
+            if coloured
+            else rng.choice(((255, 255, 255), (0, 0, 0), (190,) * 3))
+        )
         draw.ellipse(box, fill=fill, outline=(0, 0, 0), width=rng.choice((4, 6, 9)))
         gap = rng.choice((8, 12, 16))
         for row in range(box[1], box[3], gap):
@@ -253,11 +368,15 @@ def _manga(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -
                     draw.ellipse((column, row, column + gap * 0.5, row + gap * 0.5), fill=(0, 0, 0))
     for _ in range(rng.randint(10, 60)):
         x, y = rng.randint(0, 2 * width), rng.randint(0, 2 * height)
-        draw.line((x, y, x + rng.randint(-90, 90), y + rng.randint(-200, 200)), fill=(0, 0, 0), width=3)
+        draw.line(
+            (x, y, x + rng.randint(-90, 90), y + rng.randint(-200, 200)), fill=(0, 0, 0), width=3
+        )
     font = _font(rng, fonts, 26)
     for _ in range(3):
         x, y = rng.randint(0, 2 * width), rng.randint(0, 2 * height)
-        draw.ellipse((x - 150, y - 70, x + 150, y + 70), fill=(255, 255, 255), outline=(0, 0, 0), width=5)
+        draw.ellipse(
+            (x - 150, y - 70, x + 150, y + 70), fill=(255, 255, 255), outline=(0, 0, 0), width=5
+        )
         draw.text((x, y), _sentence(rng, 3).upper(), (0, 0, 0), font, anchor="mm")
     return image.reduce(2)
 
@@ -305,7 +424,9 @@ KINDS: dict[str, Maker] = {**WRITTEN, **PATTERNS}
 """All kinds, and what draws each: width, height, chance, fonts."""
 
 
-def draw(kind: str, seed: int, fonts: Sequence[Path], sides: tuple[int, int] = (200, 1500)) -> np.ndarray:
+def draw(
+    kind: str, seed: int, fonts: Sequence[Path], sides: tuple[int, int] = (200, 1500)
+) -> np.ndarray:
     """A clean graphic, (H, W, 3) uint8; small ones more often than large ones."""
     rng = random.Random(f"harm {kind} {seed}")
     low, high = sides

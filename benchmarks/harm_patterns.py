@@ -30,7 +30,9 @@ def _grid(width: int, height: int, angle: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _angle(rng: random.Random) -> float:
-    return rng.choice((0.0, math.pi / 2, math.pi / 4, rng.uniform(0, math.pi), rng.uniform(0, math.pi)))
+    return rng.choice(
+        (0.0, math.pi / 2, math.pi / 4, rng.uniform(0, math.pi), rng.uniform(0, math.pi))
+    )
 
 
 def _square(place: np.ndarray, period: float, share: float, hard: bool) -> np.ndarray:
@@ -38,8 +40,10 @@ def _square(place: np.ndarray, period: float, share: float, hard: bool) -> np.nd
     phase = np.mod(place, period)
     if hard:
         return (phase < share * period).astype(float)
-    return np.clip(phase + 0.5, 0, 1) - np.clip(phase - share * period + 0.5, 0, 1) + np.clip(
-        phase - period + 0.5, 0, 1
+    return (
+        np.clip(phase + 0.5, 0, 1)
+        - np.clip(phase - share * period + 0.5, 0, 1)
+        + np.clip(phase - period + 0.5, 0, 1)
     )
 
 
@@ -92,7 +96,11 @@ def _checks(width: int, height: int, rng: random.Random, _fonts: Sequence[Path])
 def _tone(width: int, height: int, rng: random.Random) -> np.ndarray:
     """A smooth picture in grey: a few soft discs and slopes."""
     along, across = _grid(width, height, rng.uniform(0, 6))
-    level = 0.5 + 0.3 * np.sin(along / rng.uniform(40, 200)) + 0.2 * np.cos(across / rng.uniform(30, 90))
+    level = (
+        0.5
+        + 0.3 * np.sin(along / rng.uniform(40, 200))
+        + 0.2 * np.cos(across / rng.uniform(30, 90))
+    )
     for _ in range(rng.randint(1, 5)):
         far = np.hypot(along - rng.uniform(0, width), across - rng.uniform(0, height))
         level = level + rng.uniform(-0.5, 0.5) * np.exp(-((far / rng.uniform(20, 150)) ** 2))
@@ -140,7 +148,9 @@ def _weave(width: int, height: int, rng: random.Random, _fonts: Sequence[Path]) 
     if rng.random() < 0.5:
         draws = np.random.default_rng(rng.getrandbits(32))
         warp = draws.normal(0, rng.uniform(0.02, 0.1), 4096)
-        shade = shade * (1 + np.where(over, warp[column.astype(int) % 4096], warp[row.astype(int) % 4096]))
+        shade = shade * (
+            1 + np.where(over, warp[column.astype(int) % 4096], warp[row.astype(int) % 4096])
+        )
     tint = np.array([rng.randint(60, 255) for _ in range(3)])
     other = tint if rng.random() < 0.5 else np.array([rng.randint(40, 255) for _ in range(3)])
     pixels = np.where(over[..., None], tint, other) * np.clip(shade, 0, 1)[..., None]
@@ -166,7 +176,13 @@ def _gradient(width: int, height: int, rng: random.Random, _fonts: Sequence[Path
     if rng.random() < 0.6:
         draw = ImageDraw.Draw(image)
         size = min(width, height) / 3
-        draw.text((width / 2, height / 2), "Aa", (255, 255, 255), ImageFont.load_default(size), anchor="mm")
+        draw.text(
+            (width / 2, height / 2),
+            "Aa",
+            (255, 255, 255),
+            ImageFont.load_default(size),
+            anchor="mm",
+        )
     return image
 
 

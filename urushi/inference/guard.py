@@ -38,8 +38,8 @@ class Limits:
             compressed it is less, since networks mend little of that and harm much.
     """
 
-    damage: float | None
-    most: float = 0.0
+    damage: float | int | None
+    most: float | int = 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Guard:
         limits: of changes; None for none.
     """
 
-    strength: float
+    strength: float | int
     why: str
     limits: Limits | None = None
 

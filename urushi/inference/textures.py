@@ -19,7 +19,8 @@ _FIFTH_OF_NORMAL = 0.2533
 _OF_SUM = 0.83
 _CUT = 1.5
 _LAGS = (
-    (0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 2), (2, -2), (0, 3), (3, 0), (0, 4), (4, 0),
+    (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (3, 0), (4, 0), (1, 1), (1, -1),
+    (2, 2), (2, -2),
 )  # fmt: skip
 _EDGE = 24
 _REACH = 4
@@ -93,7 +94,9 @@ def _ringing(values: np.ndarray) -> float:
     high = low = values
     for how in (0, 1):
         cut = [
-            part[:, at : part.shape[1] - 2 + at] if how == 0 else part[:, :, at : part.shape[2] - 2 + at]
+            part[:, at : part.shape[1] - 2 + at]
+            if how == 0
+            else part[:, :, at : part.shape[2] - 2 + at]
             for part in (high, low)
             for at in range(3)
         ]
