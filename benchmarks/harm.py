@@ -4,9 +4,9 @@
 
 Draws pages, screens, charts, maps, codes, comics, cloth, stars and patterns (`harm_graphics.py`,
 and the kinds of `urushi.data.pages` with seeds of no training), with `--data` adds those pictures
-of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every picture
-is chosen for and restored three ways: as `urushi restore` does, the same without the guard, and by
-the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one should come
+of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every
+picture is chosen for and restored three ways: as `urushi restore` does, the same without the guard,
+and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one should come
 back at 45 dB or more, and a damaged one nearer to it than it was.
 
 Rows are appended to `results/NAME.jsonl` as they are made, so that a run that was stopped goes on;
@@ -49,23 +49,20 @@ def main() -> None:
     lines = kept.read_text(encoding="utf-8").splitlines() if kept.exists() else []
     rows = [json.loads(line) for line in lines]
     measure = Measure(options.threads, options.quick)
-    for name, kind, clean in graphics(options):
-        known = {row["damage"] != "none" for row in rows if row["picture"] == name}
-        for damaged in sorted({False, True} - known):
+    done = {(row["picture"], row["damage"] != "none") for row in rows}
+    for damaged in (False, True):
+        for name, kind, clean in graphics(options):
+            if (name, damaged) in done:
+                continue
             before, target, damage = spoilt(clean, name) if damaged else (clean, clean, "none")
             row = {"picture": name, "kind": kind, "damage": damage, **measure(before, target)}
             rows.append(row)
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(
-                f"{name} {damage}: {row['before']} -> {row['guarded']}, {row['reason']}", flush=True
-            )
-    write_report(
-        options.name,
-        {"what": "graphics, clean and damaged", "quick": options.quick},
-        PACKAGES,
-        rows,
-    )
+            found = f"{row['before']} -> {row['guarded']}, {row['reason']}"
+            print(f"{name} {damage}: {found}", flush=True)
+    facts = {"what": "graphics, clean and damaged", "quick": options.quick}
+    write_report(options.name, facts, PACKAGES, rows)
     kept.unlink(missing_ok=True)
     print(table(rows))
 
