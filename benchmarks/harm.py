@@ -6,8 +6,8 @@ Draws pages, screens, charts, maps, codes, comics, cloth, stars and patterns (`h
 and the kinds of `urushi.data.pages` with seeds of no training), with `--data` adds those pictures
 of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every
 picture is chosen for and restored three ways: as `urushi restore` does, the same without the guard,
-and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one should come
-back at 45 dB or more, and a damaged one nearer to it than it was.
+and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one
+should come back at 45 dB or more, and a damaged one nearer to it than it was.
 
 Rows are appended to `results/NAME.jsonl` as they are made, so that a run that was stopped goes on;
 `--again` begins anew. The last part writes `results/NAME.json` and prints the table by kind.

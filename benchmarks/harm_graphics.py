@@ -19,13 +19,14 @@ __all__ = ["KINDS", "draw"]
 Maker = Callable[[int, int, random.Random, Sequence[Path]], Image.Image]
 Colour = tuple[int, int, int]
 
-_WORDS = """
+_PROSE = """
 the of and to in is it was for on are as with his they at be this from have or by one had not but
 what all were when we there can an your which their said if do will each about how up out them
 then she many some so these would other into has more her two like him see time could no make than
 first been its who now people my made over did down only way find use may water long little very
 after words called just where most know lacquer bowl mended repair gold crack
-""".split()
+"""
+_WORDS = _PROSE.split()
 
 
 def _font(
