@@ -9,6 +9,9 @@ picture is chosen for and restored three ways: as `urushi restore` does, the sam
 and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one
 should come back at 45 dB or more, and a damaged one nearer to it than it was.
 
+With `--guard` no network runs: of each clean graphic and of each damaged one it is told what the
+guard says, whichever expert, or the base alone, were about to act (`results/NAME-guard.json`).
+
 Rows are appended to `results/NAME.jsonl` as they are made, so that a run that was stopped goes on;
 `--again` begins anew. The last part writes `results/NAME.json` and prints the table by kind.
 """
@@ -41,8 +44,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="choose by a look, trying no expert")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--name", default="harm", help="of the files of results")
+    parser.add_argument("--guard", action="store_true", help="what the guard says alone, quickly")
     parser.add_argument("--again", action="store_true", help="begin anew")
     options = parser.parse_args()
+    if options.guard:
+        print(whichever_acts(options))
+        return
     kept = RESULTS / f"{options.name}.jsonl"
     if options.again:
         kept.unlink(missing_ok=True)
@@ -86,6 +93,41 @@ def graphics(options: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray
                 yield f"{kind}-{seed}", kind, pixels
     if options.data is not None and (not options.kinds or "cid22" in options.kinds):
         yield from plain_ones(options.data / "clean" / "cid22")
+
+
+def whichever_acts(options: argparse.Namespace) -> str:
+    """What the guard says of each graphic, for all experts and the base; writes it, and counts."""
+    from urushi.inference.guard import KNOWN, judged
+    from urushi.inference.signs import signs_of
+
+    routes = [(), *((name,) for name in sorted(KNOWN))]
+    rows = []
+    for name, kind, clean in graphics(options):
+        for damaged in (False, True):
+            before, _, damage = spoilt(clean, name) if damaged else (clean, clean, "none")
+            watcher = signs_of(before.astype(np.float32) / 255)
+            row: dict[str, Any] = {"picture": name, "kind": kind, "damage": damage}
+            for route in routes:
+                verdict = judged(route, watcher)
+                stopped = verdict.guard is not None and verdict.guard.strength == 0
+                held = verdict.guard is not None and not stopped
+                said = "stopped" if stopped else "withheld" if verdict.withheld else ""
+                row[route[0] if route else "base"] = said or ("held" if held else "free")
+            rows.append(row)
+    write_report(f"{options.name}-guard", {"what": "what the guard says"}, ("numpy",), rows)
+    ways = [route[0] if route else "base" for route in routes]
+    lines = [f"| kind | {' | '.join(ways)} |", "|" + "---|" * (len(ways) + 1)]
+    for kind in [*dict.fromkeys(row["kind"] for row in rows), "all"]:
+        for damaged in (False, True):
+            own = [r for r in rows if kind in (r["kind"], "all")]
+            own = [r for r in own if (r["damage"] != "none") == damaged]
+            cells = [
+                f"{sum(r[way] == 'stopped' for r in own)}+{sum(r[way] in ('withheld', 'held') for r in own)}"
+                for way in ways
+            ]
+            what = "damaged" if damaged else "clean"
+            lines.append(f"| {kind}, {len(own)} {what} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def plain_ones(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:

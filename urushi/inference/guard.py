@@ -101,6 +101,9 @@ def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
         return _NOTHING
     soft = signs.sharp < 0.2 and "blur" in route
     if _drawn(signs):
+        if signs.edge < 0.01 and not frozenset(route) - {"blur"}:
+            # So is what is all out of focus, and a slope of colours takes no harm from these.
+            return _NOTHING
         if not soft:
             return Verdict(frozenset(route), Guard(0.0, _AS_IT_IS))
         why = "what is exactly flat stays as it is"
@@ -113,8 +116,9 @@ def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
     if texture is None:
         return _NOTHING
     page = page or _crisp(signs, texture)
-    pattern = texture.repeats >= 0.9 and busy
-    if pattern and texture.repeats >= 0.95 and texture.noise <= 2 and signs.edge >= 0.3:
+    # Streaks of rain are like themselves further on as well, though not as much.
+    pattern = texture.repeats >= 0.97 and busy
+    if pattern and texture.noise <= 2 and signs.edge >= 0.3:
         return Verdict(frozenset(route), Guard(0.0, _AS_IT_IS))
     withheld = frozenset(route) - _FINE if page or pattern else frozenset()
     left = frozenset(route) - withheld
@@ -143,12 +147,12 @@ def _page(signs: Signs) -> bool:
     # Skies are plain as well, where JPEG left nothing but the means of blocks.
     plain = signs.flat >= 0.3 and bright >= 0.03 and signs.rough_near <= 0.7
     clear = signs.flat >= 0.2 and signs.edge >= 0.01 and signs.rough_near <= 0.38
-    return stepped or plain or clear or bright >= 0.25
+    return stepped or plain or clear or bright >= 0.3
 
 
 def _crisp(signs: Signs, texture: Texture) -> bool:
     """Whether its edges are a pixel wide, and not those of noise: no lens draws such."""
-    return signs.sharp >= 0.78 and signs.bright_steps >= 0.03 and texture.noise < 25
+    return signs.sharp >= 0.82 and signs.bright_steps >= 0.03 and texture.noise < 25
 
 
 def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:
