@@ -121,10 +121,11 @@ def whichever_acts(options: argparse.Namespace) -> str:
         for damaged in (False, True):
             own = [r for r in rows if kind in (r["kind"], "all")]
             own = [r for r in own if (r["damage"] != "none") == damaged]
-            cells = [
-                f"{sum(r[way] == 'stopped' for r in own)}+{sum(r[way] in ('withheld', 'held') for r in own)}"
-                for way in ways
-            ]
+            cells = []
+            for way in ways:
+                said = [row[way] for row in own]
+                held = said.count("withheld") + said.count("held")
+                cells.append(f"{said.count('stopped')}+{held}")
             what = "damaged" if damaged else "clean"
             lines.append(f"| {kind}, {len(own)} {what} | {' | '.join(cells)} |")
     return "\n".join(lines)

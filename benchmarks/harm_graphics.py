@@ -31,7 +31,7 @@ _WORDS = _PROSE.split()
 
 def _font(
     rng: random.Random, fonts: Sequence[Path], size: float, has: str = ""
-) -> ImageFont.ImageFont:
+) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     own = [path for path in fonts if has.lower() in path.name.lower()] or list(fonts)
     path = rng.choice([*own, None])
     size = max(6, round(size))
@@ -93,9 +93,9 @@ def _prose(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -
 
 def _scan(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -> Image.Image:
     """Prose of one bit a pixel, as fax and text scanners have it."""
-    page = _prose(width, height, rng, fonts).convert("L")
-    middle = (min(page.getextrema()) + max(page.getextrema())) / 2
-    return page.point(lambda v: 255 if v > middle else 0).convert("RGB")
+    page = np.asarray(_prose(width, height, rng, fonts).convert("L")).astype(int)
+    bits = page > (page.min() + page.max()) / 2
+    return Image.fromarray(np.uint8(255 * bits)).convert("RGB")
 
 
 def _terminal(width: int, height: int, rng: random.Random, fonts: Sequence[Path]) -> Image.Image:
