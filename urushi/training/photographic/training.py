@@ -176,6 +176,8 @@ class _Session:
         with torch.no_grad():
             head.classifier.bias[clean] += shift
         logits[:, clean] += shift
+        if apart is not None:
+            apart[:, clean] += shift  # as the file decides
         path = self._written(encoder, head, RouterMemory(vectors, held.truths), header)
         told = [
             {
