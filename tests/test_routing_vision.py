@@ -261,6 +261,18 @@ def test_made_pictures_have_all_classes_and_clean_ones_twice(data, weights):
     assert min(pixels.shape[:2]) >= 80
 
 
+def test_pictures_that_a_benchmark_shows_are_left_out(data, weights):
+    def haze(without):
+        return {"pictures": ["photographs/haze"], "without": without}
+
+    classes = {"clean": {}, "haze": haze(["one0_haze"])}
+    made = MadePictures(recipe(weights, classes=classes, unknown=[]), data)
+    names = [path.stem for path in made.pictures["haze"]]
+    assert names == ["one1_haze", "two2_haze", "two3_haze"]
+    with pytest.raises(DataError, match="no picture is named 'nowhere'"):
+        MadePictures(recipe(weights, classes={"clean": {}, "haze": haze(["nowhere"])}), data)
+
+
 # --- the fit ---
 
 

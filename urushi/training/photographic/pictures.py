@@ -159,10 +159,7 @@ class MadePictures:
         self.clean = [path for name in names for path in find_pictures(self.data / name)]
         if not self.clean:
             raise DataError(f"there are no pictures in {', '.join(names)}: name other folders")
-        self.pictures = {
-            name: [path for one in plan.pictures for path in find_pictures(self.data / one)]
-            for name, plan in self.recipe.classes.items()
-        }
+        self.pictures = {name: self._parts(name) for name in self.recipe.classes}
         for name, plan in self.recipe.classes.items():
             if plan.degradation is not None:
                 options = dict(plan.degradation)
@@ -170,6 +167,13 @@ class MadePictures:
                 self._degradations[name] = made
         able = [n for n in self.recipe.classes if n == CLEAN or n in self._degradations]
         self.turns = (*able, CLEAN)
+
+    def _parts(self, name: str) -> list[Path]:
+        plan = self.recipe.classes[name]
+        found = [path for one in plan.pictures for path in find_pictures(self.data / one)]
+        if missing := set(plan.without) - {path.stem for path in found}:
+            raise DataError(f"class {name}: no picture is named {min(missing)!r}: correct without")
+        return [path for path in found if path.stem not in plan.without]
 
     def __len__(self) -> int:
         return self.recipe.made.held if self.held else self.recipe.made.learned

@@ -56,12 +56,15 @@ class PhotographicClass(Settings):
             data; of `clean` such as look like damage and have none.
         pictures: folders of inputs of pairs (of `clean`: of their targets). Of these, parts are
             shown beside what is made.
+        without: names of `pictures`, without suffix, that are left out: they show what a benchmark
+            shows.
         reducible: whether the damage is still there in a picture that is made smaller.
     """
 
     degradation: dict[str, Any] | None = None
     photographs: list[str] = []
     pictures: list[str] = []
+    without: list[str] = []
     reducible: bool = True
 
 
