@@ -24,6 +24,7 @@ from urushi.files.container import (
     weights_hash,
     write_container,
 )
+from urushi.files.tensors import Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -91,7 +92,7 @@ class LoadedModel:
 
     Attributes:
         header: what the file says about itself.
-        tensors: weights by name, float32.
+        tensors: weights by name, float32; those of a file are `urushi.files.tensors.Tensors`.
         path: the file they came from.
         graph: the exported graph beside the file, or None.
         folded: the adapters in its weights, as people know them; empty for what the file holds.
@@ -203,8 +204,9 @@ def read_model(path: Path) -> LoadedModel:
     header, _ = open_checked(path, _KIND)
     stored = read_tensors(path, header.weights_hash)
     tensors = {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
+    known = Tensors.made(header.weights_hash, tensors)
     graph = graph_path(path)
-    return LoadedModel(header, tensors, path, graph if graph.is_file() else None)
+    return LoadedModel(header, known, path, graph if graph.is_file() else None)
 
 
 def describe_model(path: Path) -> dict[str, Any]:
