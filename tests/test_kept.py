@@ -58,14 +58,16 @@ def test_an_expert_that_is_kept_is_not_read_or_folded(folder, view):
     expert = read_adapter(ZOO / "noise.safetensors", lazily=True)
     folded = fold(model, [(expert, 1.0)], lazily=True)
     first = OpenVINOEngine(folded, threads=1).run(view)
-    assert expert.tensors.ready and folded.tensors.ready
+    assert expert.tensors.ready
+    assert folded.tensors.ready
     np.testing.assert_array_equal(
         OpenVINOEngine(fold(model, [(expert, 1.0)]), threads=1).run(view), first
     )
     expert = read_adapter(ZOO / "noise.safetensors", lazily=True)
     folded = fold(model, [(expert, 1.0)], lazily=True)
     np.testing.assert_array_equal(OpenVINOEngine(folded, threads=1).run(view), first)
-    assert not expert.tensors.ready and not folded.tensors.ready
+    assert not expert.tensors.ready
+    assert not folded.tensors.ready
     half = OpenVINOEngine(fold(model, [(expert, 0.5)], lazily=True), threads=1).run(view)
     assert np.abs(half - first).max() > 0
 
@@ -118,7 +120,8 @@ def test_the_folder_is_bounded_and_the_latest_stay(folder, monkeypatch):
         if number == 3:  # used again, so it is none of the oldest
             assert kept.find(keys[0]) == bytes(1000)
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 5000
-    assert kept.find(keys[-1]) and kept.find(keys[0]) and kept.find(keys[1]) is None
+    assert all(kept.find(key) for key in (keys[-1], keys[0]))
+    assert kept.find(keys[1]) is None
     kept.keep(kept.key_of("large"), bytes(6000))
     assert kept.find(kept.key_of("large")) is None
 
@@ -162,7 +165,8 @@ def test_threads_and_processes_at_once(folder, view):
         for _ in range(2)
     ]
     said = {process.communicate()[0] for process in started}
-    assert all(process.returncode == 0 for process in started) and len(said) == 1
+    assert all(process.returncode == 0 for process in started)
+    assert len(said) == 1
     model = read_model(ZOO / "base.safetensors")
     assert said == {str(float(OpenVINOEngine(model, threads=1).run(view).sum(dtype=float)))}
     assert all(path.suffix == ".network" for path in folder.iterdir())

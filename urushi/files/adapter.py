@@ -26,7 +26,7 @@ from urushi.files.container import (
     write_container,
 )
 from urushi.files.model import LoadedModel, architecture_hash
-from urushi.files.tensors import Tensors
+from urushi.files.tensors import Named, Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -115,7 +115,7 @@ class LoadedAdapter:
     """
 
     header: AdapterHeader
-    tensors: Mapping[str, np.ndarray]
+    tensors: Named
     path: Path
 
     @property

@@ -24,7 +24,7 @@ from urushi.files.container import (
     weights_hash,
     write_container,
 )
-from urushi.files.tensors import Tensors
+from urushi.files.tensors import Named, Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -99,7 +99,7 @@ class LoadedModel:
     """
 
     header: ModelHeader
-    tensors: Mapping[str, np.ndarray]
+    tensors: Named
     path: Path
     graph: Path | None
     folded: tuple[str, ...] = ()

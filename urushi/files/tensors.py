@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Tensors", "identity_of"]
+__all__ = ["Named", "Tensors", "identity_of"]
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -56,6 +56,10 @@ class Tensors(Mapping[str, np.ndarray]):
         return Tensors.made, (self.identity, dict(self._all()))
 
 
-def identity_of(tensors: Mapping[str, np.ndarray]) -> str | None:
+Named = Tensors | Mapping[str, np.ndarray]
+"""Tensors by name. The class comes first: whoever checks types then does not look into them."""
+
+
+def identity_of(tensors: Named) -> str | None:
     """What names the content of tensors; None where nothing does, as for those made in memory."""
     return tensors.identity if isinstance(tensors, Tensors) else None
