@@ -207,7 +207,7 @@ def members(path) -> Path:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_one_that_chooses_is_sent_too(members, engine, tmp_path, monkeypatch):
     monkeypatch.chdir(members.parent)
-    auto = AutoRestorer(Path(members.name), engine=engine, threads=1)
+    auto = AutoRestorer(Path(members.name), engine=engine, threads=1, guard=False)
     expected = auto.restore(picture())
     auto.choose_by(k=2, threshold=0.5)
     sent = pickle.dumps(auto)

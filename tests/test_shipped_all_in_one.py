@@ -40,7 +40,8 @@ def test_router_and_experts_stay_small():
     files = [path, *(ZOO / f"{name}.safetensors" for name in members.experts)]
     assert sum(file.stat().st_size for file in files) < 40e6
     encoder = members.router.part("encoder")
-    assert sum(tensor.size for tensor in encoder.values()) < 2_000_000
+    # Half precision: what is read beside the base stays below 5.5 MB.
+    assert 2 * sum(tensor.size for tensor in encoder.values()) < 5.5e6
 
 
 @pytest.mark.parametrize("name", zoo_experts())
@@ -61,8 +62,7 @@ def test_it_knows_the_pictures_of_the_demo(chooser, name, kind):
 
 
 def test_good_pictures_are_left_to_the_base(chooser):
-    # Every second: each takes seconds, since all experts are tried on it.
-    good = sorted((DEMO / "reference").iterdir())[::2]
+    good = sorted((DEMO / "reference").iterdir())
     left = [not chooser.choose_file(path).route for path in good]
     assert np.mean(left) > 0.8
 

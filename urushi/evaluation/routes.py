@@ -173,7 +173,7 @@ class Routes:
 
         def scored(route: Route) -> tuple[float, float]:
             if route not in known:
-                restorer = self._restorer.restorer(replace(choice, route=route))
+                restorer = self._restorer.restorer(replace(choice, route=route, guard=None))
                 found = score(restorer.restore(pictures.input), pictures.reference, self._how)
                 known[route] = (found.psnr, found.ssim)
             return known[route]

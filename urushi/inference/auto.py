@@ -22,9 +22,12 @@ from urushi.inference.arrays import as_array
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
 from urushi.inference.evidence import open_all_in_one_router
+from urushi.inference.guard import Guard, judged
 from urushi.inference.guided import GuidedEngine, guided_restorer
+from urushi.inference.holding import guarded
 from urushi.inference.processes import MadeAnew
 from urushi.inference.restorer import OnProgress, Restorer
+from urushi.inference.signs import Watcher, signs_of
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.decision import Decision
@@ -54,6 +57,7 @@ class Choice:
         vector: the degradation vector, where there is guidance, which is part of the base and so
             acts on every picture; else None.
         suggested: where the base works alone, the task that may be worth trying; else None.
+        guard: what the last guard holds it to; None where it has nothing to say.
     """
 
     route: Route
@@ -61,10 +65,14 @@ class Choice:
     decision: Decision | None = None
     vector: np.ndarray | None = None
     suggested: str | None = None
+    guard: Guard | None = None
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
-        probabilities), `route`, `abstained`, `suggested`, `reason`, `probabilities`."""
+        probabilities), `route`, `abstained`, `suggested`, `reason`, `guard`, `probabilities`.
+
+        `guard` says what the last guard did, and is None where it did nothing.
+        """
         seen = self.decision
         return {
             "seen": None if seen is None else seen.seen,
@@ -76,6 +84,7 @@ class Choice:
             "abstained": seen is not None and seen.abstained,
             "suggested": self.suggested,
             "reason": self.reason,
+            "guard": None if self.guard is None else self.guard.describe(),
             "probabilities": {}
             if seen is None
             else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
@@ -132,6 +141,7 @@ class AutoRestorer(MadeAnew):
         threshold: the router abstains where it is less sure; None takes the file's.
         quick: decide by a look alone, also where the file says to try experts before: sooner, and
             less often right.
+        guard: hold what is done by itself to what damage there is; see `urushi.inference.guard`.
         kept: engines that are kept ready, at least 1.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
@@ -150,14 +160,15 @@ class AutoRestorer(MadeAnew):
         k: int = 1,
         threshold: float | int | None = None,
         quick: bool = False,
+        guard: bool = True,
         kept: int = _KEPT,
         **options: Any,
     ) -> None:
         assert kept >= 1, kept
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else _found(source), "model": model,
-            "task": task, "k": k, "threshold": threshold, "quick": quick, "kept": kept,
-            "options": options,
+            "task": task, "k": k, "threshold": threshold, "quick": quick, "guard": guard,
+            "kept": kept, "options": options,
         }  # fmt: skip
         self._make(**made_from)
         if not isinstance(source, AllInOne):
@@ -174,6 +185,7 @@ class AutoRestorer(MadeAnew):
         k: int,
         threshold: float | int | None,
         quick: bool,
+        guard: bool,
         kept: int,
         options: dict[str, Any],
         hashes: tuple[str, ...] | None = None,
@@ -183,7 +195,7 @@ class AutoRestorer(MadeAnew):
         self.members = _read(source)
         header = self.members.router.header
         self.base = find_base(self.members, model)
-        self.kept, self._options = kept, options
+        self.kept, self._options, self._guards = kept, options, guard
         self.choose_by(k, threshold)
         self._check_task(task)
         self.task = task
@@ -262,16 +274,18 @@ class AutoRestorer(MadeAnew):
             return self._told()
         colours = _floats(image)
         with self._turn:
-            return self._chosen(self._router.read(colours), is_empty(colours))
+            reading = self._router.read(colours)
+            return self._chosen(reading, is_empty(colours), signs_of(colours))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
         if self._router is None:
             return self._told()
-        watched = Emptiness(read)
+        emptiness = Emptiness(read)
+        watcher = Watcher(emptiness.read, height, width)
         with self._turn:
-            reading = self._router.read_rows(watched.read, height, width)
-            return self._chosen(reading, watched.empty)
+            reading = self._router.read_rows(watcher.read, height, width)
+            return self._chosen(reading, emptiness.empty, watcher)
 
     def choose_file(
         self,
@@ -292,7 +306,7 @@ class AutoRestorer(MadeAnew):
         with open_picture(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
 
-    def _chosen(self, reading: Reading, empty: bool) -> Choice:
+    def _chosen(self, reading: Reading, empty: bool, watcher: Watcher) -> Choice:
         vector = reading.vector if self.members.guidance is not None else None
         if self.task != AUTO:
             return replace(self._told(), vector=vector)
@@ -306,7 +320,16 @@ class AutoRestorer(MadeAnew):
         if missing := [name for name, _ in named if name not in self.members.experts]:
             reason += f", but there is no expert for {' and '.join(missing)}"
             reason += "" if route else ", so the base works alone"
-        return _hinted(Choice(route, reason, decision, vector))
+        return _hinted(self._guarded(Choice(route, reason, decision, vector), watcher))
+
+    def _guarded(self, choice: Choice, watcher: Watcher) -> Choice:
+        """The choice, less what the guard withholds."""
+        if not self._guards:
+            return choice
+        verdict = judged([name for name, _ in choice.route], watcher)
+        route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
+        reason = verdict.reworded(choice.reason, route)
+        return replace(choice, route=route, reason=reason, guard=verdict.guard)
 
     def _told(self) -> Choice:
         if self.task == NONE:
@@ -328,15 +351,22 @@ class AutoRestorer(MadeAnew):
         With guidance it is for the picture of this choice alone, until the next is asked for.
         """
         with self._turn:
-            ready = self._ready.pop(choice.route, None)
-            if ready is None:
-                ready = self._made(choice.route)
-            self._ready[choice.route] = ready
-            while len(self._ready) > self.kept:
-                self._ready.popitem(last=False)
-            if isinstance(ready.engine, GuidedEngine):
-                ready.engine.guide(choice.vector)
-            return ready
+            ready = self._unguarded(choice)
+            return guarded(ready, choice.guard)
+
+    def _unguarded(self, choice: Choice) -> Restorer:
+        if choice.guard is not None and choice.guard.strength == 0 and self._ready:
+            # Nothing will run, so any will do.
+            return next(reversed(self._ready.values()))
+        ready = self._ready.pop(choice.route, None)
+        if ready is None:
+            ready = self._made(choice.route)
+        self._ready[choice.route] = ready
+        while len(self._ready) > self.kept:
+            self._ready.popitem(last=False)
+        if isinstance(ready.engine, GuidedEngine):
+            ready.engine.guide(choice.vector)
+        return ready
 
     def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
         """Restore a picture held in memory; see `Restorer.restore`. `last` tells what was seen."""
@@ -391,7 +421,7 @@ class AutoRestorer(MadeAnew):
 def _hinted(choice: Choice) -> Choice:
     """The choice with what may be worth trying instead; see docs/decisions/0023."""
     name = None if choice.decision is None else choice.decision.suggested
-    if name is None:
+    if name is None or choice.guard is not None:
         return choice
     return replace(choice, reason=f"{choice.reason}: {advice(name)}", suggested=name)
 

@@ -135,9 +135,7 @@ class Photographs:
             pixels = pixels[:, ::-1]
         if draw.random() < 0.4:
             pixels = _toned(pixels, draw, 0.0 if "low-light" in classes else 0.15)
-        reducible = all(self.recipe.classes[name].reducible for name in classes)
-        compressible = "jpeg" not in classes
-        return _shared(pixels, self.recipe, draw, reducible, compressible)
+        return _shared(pixels, self.recipe, draw, classes)
 
 
 @dataclass
@@ -185,7 +183,6 @@ class MadePictures:
         own = self.recipe.made
         draw = np.random.default_rng([self.recipe.seed, 2 + self.held, number])
         name = self.turns[number % len(self.turns)]
-        plan = self.recipe.classes[name]
         if not self.held and self.pictures[name] and draw.random() < own.real:
             path = self.pictures[name][int(draw.integers(len(self.pictures[name])))]
             pixels = _cut(_read(path), own.sides, draw)
@@ -197,7 +194,7 @@ class MadePictures:
                     pixels.astype(np.float32) / 255, self._degradations[name], seed
                 )
                 pixels = np.rint(np.clip(spoilt, 0, 1) * 255).astype(np.uint8)
-        return _shared(pixels, self.recipe, draw, plan.reducible, True), (name,)
+        return _shared(pixels, self.recipe, draw, (name,)), (name,)
 
     def _clean(self, draw: np.random.Generator) -> Pixels:
         own = self.recipe.made
@@ -251,14 +248,17 @@ def _shared(
     pixels: Pixels,
     recipe: PhotographicRecipe,
     draw: np.random.Generator,
-    reducible: bool,
-    compressible: bool,
+    classes: Sequence[str],
 ) -> Pixels:
     own = recipe.shared
+    reducible = all(recipe.classes[name].reducible for name in classes)
+    # What is compressed already would be another degree of it.
+    compressible = "jpeg" not in classes
     if draw.random() < own.reduced and reducible:
         pixels = _resized(pixels, draw.uniform(own.least, 1))
     if draw.random() < own.compressed and compressible:
-        quality = int(draw.integers(own.quality[0], own.quality[1] + 1))
+        least, greatest = own.clean if CLEAN in classes else own.quality
+        quality = int(draw.integers(least, greatest + 1))
         stored = io.BytesIO()
         image = Image.fromarray(np.ascontiguousarray(pixels))
         image.save(stored, "JPEG", quality=quality, subsampling=int(draw.integers(2)) * 2)

@@ -90,7 +90,8 @@ class Pool:
             for first in list(left):
                 if stopped():
                     return None
-                rows = self._file(first, place / f"{first:06d}.safetensors")
+                count = min(_TOGETHER, len(self.pictures) - first)
+                rows = self._file(first, count, place / f"{first:06d}-{count}.safetensors")
                 if rows is None:
                     continue  # another process is at it
                 found[first] = rows
@@ -106,21 +107,21 @@ class Pool:
         )
         return Rows(views.astype(np.float32), counts, truths)
 
-    def _file(self, first: int, path: Path) -> dict[str, np.ndarray] | None:
+    def _file(self, first: int, count: int, path: Path) -> dict[str, np.ndarray] | None:
         if not path.exists():
             try:
                 with FileLock(path.with_suffix(".lock"), blocking=False):
                     if not path.exists():
                         part = path.with_suffix(".part")
-                        save_file(self._read(first), part)
+                        save_file(self._read(first, count), part)
                         part.replace(path)
             except Timeout:
                 return None
         return load_file(path)
 
-    def _read(self, first: int) -> dict[str, np.ndarray]:
+    def _read(self, first: int, count: int) -> dict[str, np.ndarray]:
         views, counts, truths = [], [], []
-        for number in range(first, min(first + _TOGETHER, len(self.pictures))):
+        for number in range(first, first + count):
             pixels, classes = self.pictures.draw(number)
             made = make_views(pixels.astype(np.float32) / 255, self.geometry)
             rows = self.encoder.read(torch.from_numpy(made)).statistics.numpy()

@@ -24,6 +24,7 @@ UNKNOWN = "unknown"
 """Photographs of damage that no class is for: the router should be unsure of them."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Quality = tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]]
 Side = Annotated[int, Field(ge=64, le=4096)]
 
 
@@ -83,7 +84,7 @@ class MadeSettings(Settings):
     clean: Annotated[list[str], Field(min_length=1)]
     validation: Annotated[list[str], Field(min_length=1)]
     learned: Annotated[int, Field(ge=1)] = 8000
-    held: Annotated[int, Field(ge=1)] = 500
+    held: Annotated[int, Field(ge=1)] = 400
     pages: Share = 0.08
     real: Share = 0.2
     sides: tuple[Side, Side] = (192, 640)
@@ -99,15 +100,16 @@ class SharedSettings(Settings):
         reduced: share that is reduced, where the damage outlasts that.
         least: the smallest factor.
         compressed: share that is stored as JPEG.
-        quality: of that, least and greatest, as Pillow counts it.
+        quality: of that, least and greatest, as Pillow counts it. What people call rain is rain
+            although it was stored badly, too.
+        clean: the same of clean pictures, which nobody should call compressed.
     """
 
     reduced: Share = 0.35
     least: Annotated[float, Field(gt=0.1, le=1)] = 0.6
     compressed: Share = 0.5
-    quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (
-        78, 95,
-    )  # fmt: skip
+    quality: Quality = (50, 95)
+    clean: Quality = (85, 96)
 
 
 class PhotographSettings(Settings):

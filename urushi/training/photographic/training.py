@@ -128,11 +128,13 @@ class _Session:
         own = stated["photographs"]
         files = [[one.path.name, one.path.stat().st_size, one.classes] for one in self.photographs]
         varied = {name: own[name] for name in ("variants", "part")}
+        # More of them begin with the same.
+        made = {k: v for k, v in stated["made"].items() if k not in ("learned", "held")}
         rows = []
         for what, pictures, key in (
             ("photographs", self.shown, [shared, varied, files]),
-            ("made pictures", self.made, [shared, stated["made"], "learned"]),
-            ("held-out pictures", self.held, [shared, stated["made"], "held"]),
+            ("made pictures", self.made, [shared, made, "learned"]),
+            ("held-out pictures", self.held, [shared, made, "held"]),
         ):
             pool = Pool(
                 self.run / "read", self.encoder, self.recipe.views, pictures, self.classes, key
@@ -174,6 +176,8 @@ class _Session:
         with torch.no_grad():
             head.classifier.bias[clean] += shift
         logits[:, clean] += shift
+        if apart is not None:
+            apart[:, clean] += shift  # as the file decides
         path = self._written(encoder, head, RouterMemory(vectors, held.truths), header)
         told = [
             {
