@@ -1,14 +1,22 @@
 """Tensors that are read or calculated by their first use, and are known by a hash before."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 __all__ = ["Named", "Tensors", "identity_of"]
 
 
-class Tensors(Mapping[str, np.ndarray]):
+if TYPE_CHECKING:
+    _Base = Mapping[str, np.ndarray]
+else:
+    # Without parameters: checkers of types look into what a class says that it holds, which would
+    # read it.
+    _Base = Mapping
+
+
+class Tensors(_Base):
     """Tensors by name, not there before someone asks for one.
 
     Args:
