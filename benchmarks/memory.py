@@ -18,7 +18,6 @@ from pathlib import Path
 
 from measuring import write_report
 from restore import make_picture
-from startup import suffix
 
 SIZES = {"0.06 MP": (320, 200), "1 MP": (1216, 832), "12 MP": (4000, 3000), "24 MP": (4000, 6000)}
 ROWS = (
@@ -49,9 +48,8 @@ def main() -> None:
     facts = {
         "what": "memory of restoring a JPEG file into a JPEG file",
         "threads": options.threads,
-        "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
     }
-    write_report("memory" + suffix(), facts, ("openvino", "pyvips-binary"), rows)
+    write_report("memory", facts, ("openvino", "pyvips-binary"), rows)
 
 
 def row_of(

@@ -39,17 +39,10 @@ def main() -> None:
         "what": "one picture of 0.15 megapixels, from the start of the process",
         "threads": options.threads,
         "rounds": rounds,
-        "instructions": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
     }
     for row in rows:
         print(row)
-    write_report("startup" + suffix(), facts, ("openvino", "numpy"), rows)
-
-
-def suffix() -> str:
-    """What is put behind a report's name where the instruction set is limited."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "")
-    return f"-{limit.lower()}" if limit else ""
+    write_report("startup", facts, ("openvino", "numpy"), rows)
 
 
 def measured(options: argparse.Namespace, rounds: int, folder: Path) -> list[dict]:
