@@ -78,7 +78,7 @@ def run(
     options: argparse.Namespace, folder: Path, name: str, source: Path, cache: Path
 ) -> tuple[float, float, float]:
     """Seconds of the processor, seconds, and megabytes of one process."""
-    words = [sys.executable, "-m", "urushi", "restore", str(folder / "picture.jpg")]
+    words = [sys.executable, "-P", "-m", "urushi", "restore", str(folder / "picture.jpg")]
     words += ["-o", str(folder / "result.jpg"), "--overwrite", "--quiet"]
     words += ["--threads", str(options.threads)]
     words += ["--router", options.router] if options.router else []

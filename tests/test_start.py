@@ -67,7 +67,9 @@ def test_each_file_is_hashed_once_and_no_other_expert_is_read(monkeypatch):
 
 
 def restoring(**options):
-    return Restoring.of_files(ZOO / "base.safetensors", engine="openvino", **options)
+    found = Restoring.of_files(ZOO / "base.safetensors", engine="openvino", **options)
+    assert found is not None
+    return found
 
 
 def test_memory_depends_on_the_width_and_not_on_the_height():
