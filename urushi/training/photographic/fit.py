@@ -39,8 +39,8 @@ def fit_head(
     Args:
         encoder, head: to be trained, in place.
         rows: of the pictures.
-        truths: their classes. Of several each is by its share; where none is true, any is as likely
-            as another.
+        truths: how true each class is, 0 to 1. Of several each is by its share; where none is true,
+            any is as likely as another.
         weights: how often each picture is drawn, relative to the others.
         settings: how long, how fast.
         seed: of what is drawn and left out.
@@ -80,7 +80,7 @@ def picture_weights(
     """Weights by which classes count alike, and within one its sources by the roots of their sizes.
 
     Args:
-        truths: classes of pictures; of several the first counts; those with none are a class.
+        truths: classes of pictures; of several the truest counts; those with none are a class.
         groups: the source of each picture.
         clean: which class is clean.
         weight_of_clean: beside another class.

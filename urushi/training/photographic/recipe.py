@@ -116,7 +116,8 @@ class PhotographSettings(Settings):
     """How photographs are shown.
 
     Attributes:
-        also: further classes that are true of a photograph, by its file name without suffix.
+        also: further classes that are true of a photograph, by its file name without suffix; they
+            count half.
         variants: of each photograph, beside it as it is: parts of it, mirrored, with other tones,
             reduced, stored once more.
         part: the smallest share of its height and width that is shown.

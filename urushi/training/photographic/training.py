@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,15 @@ class _Session:
             if filled is None:
                 return None
             rows.append(filled)
-        return rows[0], rows[1], rows[2]
+        return replace(rows[0], truths=self._truths()), rows[1], rows[2]
+
+    def _truths(self) -> Float[np.ndarray, "b n"]:
+        """Of all photographs that are shown: 1 for their kind, a half for what is true beside."""
+        found = np.zeros((len(self.shown), len(self.classes)), np.float32)
+        for number in range(len(self.shown)):
+            for place, name in enumerate(self.photographs[self.shown.which(number)].classes):
+                found[number, self.classes.index(name)] = 0.5 if place else 1.0
+        return found
 
     def _teller(self, what: str) -> Callable[[int, int], None]:
         told = time.monotonic()
