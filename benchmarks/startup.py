@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from measuring import write_report
+from restore import make_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = (480, 320)
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace, rounds: int, folder: Path) -> list[dict]:
-    picture(folder / "picture.jpg")
+    make_picture(folder / "picture.jpg", *SIDES)
     ways = {"import": ROOT, "cold": ROOT, "warm": ROOT, "off": ROOT}
     if options.against:
         ways["against"] = Path(options.against)
@@ -93,16 +94,6 @@ def run(
     if child.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {child.returncode}")
     return usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024
-
-
-def picture(path: Path) -> None:
-    import pyvips
-
-    grey = pyvips.Image.perlin(*SIDES, cell_size=64) * 80 + 128
-    noise = pyvips.Image.gaussnoise(*SIDES, sigma=12, mean=0)
-    layers = [grey * gain + noise for gain in (1.0, 0.8, 0.6)]
-    picture = layers[0].bandjoin(layers[1:]).cast("uchar").copy(interpretation="srgb")
-    picture.jpegsave(str(path), Q=92)
 
 
 if __name__ == "__main__":
