@@ -9,7 +9,10 @@ import pytest
 from cli_support import run
 
 from urushi.app import cli
+from urushi.errors import FileFormatError
 from urushi.files import container, fold
+from urushi.files import model as model_files
+from urushi.files.model import read_model
 from urushi.files.tensors import Tensors
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
@@ -69,6 +72,27 @@ def test_each_file_is_hashed_once_and_no_other_expert_is_read(monkeypatch):
     auto.restore(np.zeros((32, 32, 3), np.float32))
     assert len(hashed) == 2 + 3
     assert read_experts(auto) == ["noise"]
+
+
+def test_a_base_that_is_held_is_read_once(tmp_path, monkeypatch):
+    hashed, plain = [], container.weights_hash
+    monkeypatch.setattr(container, "weights_hash", lambda own: hashed.append(1) or plain(own))
+    path = tmp_path / "base.safetensors"
+    path.write_bytes((ZOO / "base.safetensors").read_bytes())
+    read_model(path)
+    assert read_model(path) is not read_model(path)  # written a moment ago: it may change unseen
+    monkeypatch.setattr(model_files, "_SETTLED_NS", 0)
+    del hashed[:]
+    held = read_model(path)
+    assert read_model(path) is held
+    assert len(hashed) == 1
+    (tmp_path / "base.onnx").write_bytes((ZOO / "base.onnx").read_bytes())
+    assert read_model(path).graph is not None
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match="hash"):
+        read_model(path)
 
 
 def restoring(**options):

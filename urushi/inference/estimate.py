@@ -2,8 +2,8 @@
 
 The rule: what the interpreter and its libraries take (`RUNTIME`), what the engine works with for
 the pixels of one tile (`SHARE_OF_WORKING` of `urushi.inference.engines.base.working_memory`), and
-the rows of one line of tiles, which are held as wide as the picture (`BYTES_PER_PIXEL_OF_ROWS`). Height does not matter
-beyond that. `benchmarks/memory.py` compares it with what processes took.
+the rows of one line of tiles, which are held as wide as the picture (`BYTES_PER_PIXEL_OF_ROWS`).
+Height does not matter beyond that. `benchmarks/memory.py` compares it with what processes took.
 """
 
 from collections.abc import Iterable, Sequence
