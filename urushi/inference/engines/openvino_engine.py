@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,7 +75,9 @@ class OpenVINOEngine(MadeAnew):
         if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
         self._hint = "bf16" if able else "f32"
-        change = partial(_to_int8, model=model) if precision == "int8" else None
+        change: Callable[[openvino.Model], None] | None = None
+        if precision == "int8":
+            change = partial(_to_int8, model=model)
         self._network = Network(self._core, model, change=change)
         self.size_multiple, self.scale, self.fixed_patch = self._network.facts
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
