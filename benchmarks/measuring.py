@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+# What OpenVINO, and the oneDNN in it and in torch, may use of the processor; all if not set.
+LIMIT = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -65,13 +67,23 @@ def middle(values: list[float]) -> int:
 
 
 def write_report(name: str, facts: dict, packages: tuple[str, ...], rows: list[dict]) -> None:
-    """Writes `results/NAME.json`."""
+    """Writes `NAME.json` to `results`, or to the folder `$URUSHI_RESULTS`.
+
+    Where the instruction set is limited, its name is `NAME-LIMIT.json`.
+    """
     report = {
         **facts,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "instructions": LIMIT or "all",
+        },
         "versions": versions("urushi", *packages),
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
+    folder = Path(os.environ.get("URUSHI_RESULTS") or RESULTS)
+    folder.mkdir(exist_ok=True)
     text = json.dumps(report, indent=1)
-    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    (folder / f"{name}{f'-{LIMIT}' if LIMIT else ''}.json").write_text(
+        text + "\n", encoding="utf-8"
+    )

@@ -171,7 +171,7 @@ def test_the_graph_of_an_old_file_is_compared_once(copied, monkeypatch):
         return compare(model, run)
 
     monkeypatch.setattr(graph_trust, "_compared", set())
-    monkeypatch.setattr("urushi.inference.engines.openvino_engine.trusted_graph", counted)
+    monkeypatch.setattr("urushi.inference.engines.openvino_graph.trusted_graph", counted)
     for _ in range(2):
         create_engine(read_model(copied), engine="openvino").run(batch(16, 24))
     assert len(calls) == 1

@@ -252,7 +252,7 @@ def test_a_sheet_has_the_name_of_one():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--dry-run",), "--dry-run opens no file"),
+        (("--dry-run",), "--dry-run looks at no picture"),
         (("--compare",), "--compare shows results"),
         (("--task", SEEN), f"--task {SEEN} says it"),
         (("-o", "-"), "--look writes a sheet"),

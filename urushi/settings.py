@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from urushi.errors import UrushiError, nearest
-from urushi.yaml_text import YAMLTextError, parse_yaml, read_yaml
 
 __all__ = [
     "Settings",
@@ -87,6 +86,8 @@ def read_settings(
 
 
 def _read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
+    from urushi.yaml_text import YAMLTextError, read_yaml  # most processes read no YAML
+
     try:
         content = read_yaml(Path(path))
     except OSError as reason:
@@ -122,6 +123,8 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
 
     A number in place of a name counts the entries of a list, from 0.
     """
+    from urushi.yaml_text import YAMLTextError, parse_yaml
+
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:

@@ -3,34 +3,22 @@
 import errno
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from urushi.app import (
-    adapt,
-    compare,
-    data,
-    degrade,
-    doctor,
-    evaluate,
-    export,
-    fetch,
-    import_model,
-    import_peft,
-    inspect,
-    profile,
-    restore,
-    train,
-)
 from urushi.app.output import EXIT_FAILED, complain, examples, refusal
 from urushi.app.signals import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
 from urushi.version import __version__
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    app: typer.Typer
 
+__all__ = ["app", "command_line", "main"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -61,34 +49,58 @@ class _Commands(TyperGroup):
         return result
 
 
-app = typer.Typer(
-    name="urushi",
-    cls=_Commands,
-    help="Mends pictures: restores bad ones, measures how well, and trains networks that do it.",
-    epilog=examples(
-        "urushi restore photos/ -o mended/",
-        "urushi doctor",
-        "urushi restore --help",
-    ),
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("restore", epilog=restore.EPILOG)(restore.restore)
-app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command("adapt", epilog=adapt.EPILOG)(adapt.adapt)
-app.command("compare", epilog=compare.EPILOG)(compare.compare)
-app.command("profile", epilog=profile.EPILOG)(profile.profile)
-app.command("train", epilog=train.EPILOG)(train.train)
-app.command("degrade", epilog=degrade.EPILOG)(degrade.degrade)
-app.add_typer(data.app, name="data")
-app.command("inspect", epilog=inspect.EPILOG)(inspect.inspect)
-app.command("export", epilog=export.EPILOG)(export.export)
-app.command("import", epilog=import_model.EPILOG)(import_model.import_model)
-app.command("fetch", epilog=fetch.EPILOG)(fetch.fetch)
-app.command("import-peft", epilog=import_peft.EPILOG)(import_peft.import_peft)
-app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+# Home of each command, in the order that people are told of them. A home is imported where its
+# command is asked for: restoring one picture waits for none of the others.
+_HOMES = {
+    "restore": "restore",
+    "evaluate": "evaluate",
+    "adapt": "adapt",
+    "compare": "compare",
+    "profile": "profile",
+    "train": "train",
+    "degrade": "degrade",
+    "data": "data",
+    "inspect": "inspect",
+    "export": "export",
+    "import": "import_model",
+    "fetch": "fetch",
+    "import-peft": "import_peft",
+    "doctor": "doctor",
+}
+
+
+def command_line(names: Iterable[str] = _HOMES) -> typer.Typer:
+    """The command `urushi` with these of its commands."""
+    made = typer.Typer(
+        name="urushi",
+        cls=_Commands,
+        help="Mends pictures: restores bad ones, measures how well, and trains networks that do "
+        "it.",
+        epilog=examples(
+            "urushi restore photos/ -o mended/",
+            "urushi doctor",
+            "urushi restore --help",
+        ),
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(urushi)
+    for name in names:
+        home = import_module(f"urushi.app.{_HOMES[name]}")
+        if name == "data":
+            made.add_typer(home.app, name=name)
+        else:
+            made.command(name, epilog=home.EPILOG)(getattr(home, _HOMES[name]))
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made = globals()["app"] = command_line()
+    return made
 
 
 def _tell_version(wanted: bool) -> bool:
@@ -98,7 +110,6 @@ def _tell_version(wanted: bool) -> bool:
     return wanted
 
 
-@app.callback()
 def urushi(
     version: Annotated[
         bool,
@@ -113,8 +124,13 @@ def urushi(
 def main() -> None:
     """Runs the command line of this process."""
     stop_on_sigterm()
+    # OpenVINO imports its converter of models, which nothing here uses, where it is there to be
+    # imported. In a process that is this command's alone it need not be.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]
+    asked = sys.argv[1:2]
+    made = command_line(asked) if asked and asked[0] in _HOMES else command_line()
     try:
-        app()
+        made()
     except OSError as error:
         # What click writes itself: versions and help texts.
         if error.errno not in _NO_ROOM:

@@ -34,7 +34,7 @@ def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
     """
     why = {
         "-o -": "--look writes a sheet: give -o NAME.jpg instead of -o -.",
-        "--dry-run": "--dry-run opens no file, and --look does: leave one out.",
+        "--dry-run": "--dry-run looks at no picture, and --look does: leave one out.",
         "--compare": "--compare shows results, and --look makes none: leave one out.",
     }
     for option, sentence in why.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.look import look_at_all, reading_of, refuse_with_look
 from urushi.app.options import (
     Adapters,
@@ -132,7 +133,10 @@ def restore(
     white: White = None,
     linear: Linear = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be done, and with how much memory, and do nothing."
+        ),
     ] = False,
     look: Annotated[
         bool,
@@ -163,7 +167,11 @@ def restore(
     left_out = passed_over(sources, None if look else output)
     if dry_run:
         jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
-        _tell_plan(out, jobs, left_out)
+        own = {
+            "engine": engine, "device": device, "precision": precision, "tile": tile,
+            "overlap": overlap,
+        }  # fmt: skip
+        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, **own))
         return
     limit = _limit(max_pixels)
     restorer = choose_restorer(
@@ -225,23 +233,6 @@ def _tell_left_out(out: Output, left_out: list[Path]) -> None:
 
     if left_out and not out.quiet:
         complain(f"note: {left_out_sentence(left_out)}")
-
-
-def _tell_plan(out: Output, jobs: "list[Job]", left_out: list[Path]) -> None:
-    rows = []
-    for job in jobs:
-        if job.problem:
-            what = "fail"
-        elif job.made_from is not None or (os.path.lexists(job.target) and not job.overwrite):
-            what = "skip"
-        else:
-            what = "restore"
-        rows.append({"source": str(job.source), "target": str(job.target), "would": what})
-        out.say(f"would {what} {job.source} -> {job.target}")
-    if out.json:
-        names = [str(path) for path in left_out]
-        out.document({"dry_run": True, "files": rows, "left_out": names})
-    _tell_left_out(out, left_out)
 
 
 class _Teller:

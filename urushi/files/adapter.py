@@ -7,11 +7,13 @@ names of the adapter's state dict.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue
+from safetensors import SafetensorError
 
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.container import (
@@ -24,6 +26,7 @@ from urushi.files.container import (
     write_container,
 )
 from urushi.files.model import LoadedModel, architecture_hash
+from urushi.files.tensors import Named, Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -112,7 +115,7 @@ class LoadedAdapter:
     """
 
     header: AdapterHeader
-    tensors: Mapping[str, np.ndarray]
+    tensors: Named
     path: Path
 
     @property
@@ -190,23 +193,39 @@ def read_adapter_header(path: Path) -> AdapterHeader:
     return _open(Path(path))[0]
 
 
-def read_adapter(path: Path) -> LoadedAdapter:
+def read_adapter(path: Path, *, lazily: bool = False) -> LoadedAdapter:
     """Read an adapter file and check all of it, the tensors' hash and finiteness included.
 
     That its tensors are those its method needs on its base is checked when it is folded or
     attached.
+
+    Args:
+        path: the file.
+        lazily: check its header now; read and check its tensors, which the header's hash names,
+            when they are used first.
 
     Raises:
         FileFormatError: the file is not a sound adapter file of a version known here.
     """
     path = Path(path)
     header, _ = _open(path)
-    stored = read_tensors(path, header.tensors_hash)
-    tensors = {
+    tensors = Tensors(header.tensors_hash, partial(_read_tensors, path, header.tensors_hash))
+    if not lazily:
+        len(tensors)
+    return LoadedAdapter(header, tensors, path)
+
+
+def _read_tensors(path: Path, expected_hash: str) -> dict[str, np.ndarray]:
+    try:
+        stored = read_tensors(path, expected_hash)
+    except (SafetensorError, OSError) as error:
+        raise FileFormatError(
+            f"{path}: cannot be read any more ({error}): get it again, or put it back"
+        ) from error
+    return {
         name: tensor if tensor.dtype == np.int64 else tensor.astype(np.float32, copy=False)
         for name, tensor in stored.items()
     }
-    return LoadedAdapter(header, tensors, path)
 
 
 def describe_adapter(path: Path) -> dict[str, Any]:

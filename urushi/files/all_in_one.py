@@ -82,8 +82,12 @@ def member_of(adapter: LoadedAdapter, strength: float = 1.0) -> Member:
         ) from error
 
 
-def read_all_in_one(path: Path) -> AllInOne:
+def read_all_in_one(path: Path, *, lazily: bool = False) -> AllInOne:
     """Read an all-in-one file and its members, and check all of them.
+
+    Args:
+        path: the file.
+        lazily: read and check the tensors of a member when they are used first.
 
     Raises:
         FileFormatError: it is no sound router file, names no experts, or a member is missing, not
@@ -98,7 +102,7 @@ def read_all_in_one(path: Path) -> AllInOne:
             "experts with --adapter"
         )
     experts = {
-        name: _read_member(router.path, header.experts[name], header.base)
+        name: _read_member(router.path, header.experts[name], header.base, lazily)
         for name in header.classes
         if name in header.experts
     }
@@ -110,7 +114,7 @@ def read_all_in_one(path: Path) -> AllInOne:
             )
     guidance = None
     if header.guidance is not None:
-        guidance = _read_member(router.path, header.guidance, header.base)
+        guidance = _read_member(router.path, header.guidance, header.base, lazily)
         _check_guidance(guidance, router)
     return AllInOne(router, header.base, experts, guidance)
 
@@ -131,8 +135,8 @@ def beside(path: Path, name: str) -> Path:
     return found
 
 
-def _read_member(path: Path, member: Member, base: BaseFacts) -> Expert:
-    adapter = read_adapter(beside(path, member.file))
+def _read_member(path: Path, member: Member, base: BaseFacts, lazily: bool) -> Expert:
+    adapter = read_adapter(beside(path, member.file), lazily=lazily)
     if adapter.header.tensors_hash != member.tensors_hash:
         raise FileFormatError(
             f"{path}: names {member.file!r} with tensors {member.tensors_hash[:12]}, the file "

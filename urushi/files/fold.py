@@ -5,16 +5,20 @@ model file, so that every engine runs the result at the speed of the plain netwo
 not in `FOLDERS` is a branch of its own, which weights cannot hold.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, check_base
 from urushi.files.folders import FOLDERS, Arrays, UnfitError, can_hold
-from urushi.files.model import LoadedModel, ModelHeader, weights_hash
+from urushi.files.model import LoadedModel, ModelHeader, architecture_hash, weights_hash
+from urushi.files.tensors import Tensors, identity_of
 
 __all__ = [
     "FOLDERS",
@@ -25,6 +29,9 @@ __all__ = [
     "told",
     "with_weights",
 ]
+
+# Of the arithmetic below; another number where it gives other weights.
+FOLDING = 1
 
 
 def is_foldable(adapter: LoadedAdapter) -> bool:
@@ -37,13 +44,20 @@ def told(adapter: LoadedAdapter, strength: float | int) -> str:
     return adapter.path.name if strength == 1 else f"{adapter.path.name}:{strength:g}"
 
 
-def fold(model: LoadedModel, adapters: Sequence[tuple[LoadedAdapter, float | int]]) -> LoadedModel:
+def fold(
+    model: LoadedModel,
+    adapters: Sequence[tuple[LoadedAdapter, float | int]],
+    *,
+    lazily: bool = False,
+) -> LoadedModel:
     """Put adapters into the weights of the model they were made for.
 
     Args:
         model: their base.
         adapters: each with its strength: 1 is what it was trained for, 0 leaves the base as it is;
             what they add to a weight is summed.
+        lazily: where all of it was read from files, calculate the weights when they are used first;
+            unsound adapters are then told of there.
 
     Returns:
         A model with a weights hash of its own and `folded` filled in; its path and graph are those
@@ -57,7 +71,12 @@ def fold(model: LoadedModel, adapters: Sequence[tuple[LoadedAdapter, float | int
         return model
     for adapter, _ in adapters:
         check_base(adapter, model)
-    return with_weights(model, folded_weights(adapters, model.tensors), adapters)
+    identity = _identity(model, adapters) if lazily else None
+    if identity is None:
+        return with_weights(model, folded_weights(adapters, model.tensors), adapters)
+    base = model.tensors
+    tensors = Tensors(identity, lambda: {**base, **folded_weights(adapters, base)})
+    return _described(model, adapters, tensors, identity)
 
 
 def with_weights(
@@ -67,10 +86,33 @@ def with_weights(
 ) -> LoadedModel:
     """Return a model with some weights replaced by what adapters make of them, as `fold` does."""
     tensors = {**model.tensors, **weights}
+    return _described(model, adapters, tensors, weights_hash(tensors))
+
+
+def _described(
+    model: LoadedModel,
+    adapters: Sequence[tuple[LoadedAdapter, float | int]],
+    tensors: Arrays,
+    named: str,
+) -> LoadedModel:
     names = tuple(told(adapter, strength) for adapter, strength in adapters)
     header = _folded_header(model.header, [adapter for adapter, _ in adapters], names)
-    header = header.model_copy(update={"weights_hash": weights_hash(tensors)})
+    header = header.model_copy(update={"weights_hash": named})
     return replace(model, header=header, tensors=tensors, folded=names)
+
+
+def _identity(
+    model: LoadedModel, adapters: Sequence[tuple[LoadedAdapter, float | int]]
+) -> str | None:
+    """What names weights with adapters in them, without calculating them; None where one of them
+    is of no file, and so has nothing that names it."""
+    parts: list[Any] = [FOLDING, architecture_hash(model.header), identity_of(model.tensors)]
+    for adapter, strength in adapters:
+        header, own = adapter.header, identity_of(adapter.tensors)
+        parts.append(own and [own, header.method, header.config, float(strength)])
+    if not all(parts):
+        return None
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def folded_weights(

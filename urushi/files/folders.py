@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from urushi.files.low_rank import Layout, Scaling, product_scale
+from urushi.files.tensors import Named
 
 __all__ = ["FOLDERS", "Arrays", "Settings", "UnfitError", "can_hold"]
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Named
 Settings = Mapping[str, JsonValue]
 
 

@@ -5,10 +5,13 @@ The container, and what is checked in it, is that of `urushi.files.container`.
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 from pydantic import Field, JsonValue
@@ -24,6 +27,7 @@ from urushi.files.container import (
     weights_hash,
     write_container,
 )
+from urushi.files.tensors import Named, Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -43,6 +47,7 @@ __all__ = [
 
 FORMAT = "urushi-model"
 VERSION = 1
+_SETTLED_NS = 2_000_000_000
 # The graph of the largest network known here has some hundred kB.
 _LARGEST_GRAPH = 100_000_000
 
@@ -91,17 +96,20 @@ class LoadedModel:
 
     Attributes:
         header: what the file says about itself.
-        tensors: weights by name, float32.
+        tensors: weights by name, float32; those of a file are `urushi.files.tensors.Tensors`.
         path: the file they came from.
         graph: the exported graph beside the file, or None.
         folded: the adapters in its weights, as people know them; empty for what the file holds.
     """
 
     header: ModelHeader
-    tensors: Mapping[str, np.ndarray]
+    tensors: Named
     path: Path
     graph: Path | None
     folded: tuple[str, ...] = ()
+
+
+_held: WeakValueDictionary[tuple[object, ...], LoadedModel] = WeakValueDictionary()
 
 
 def graph_path(path: Path) -> Path:
@@ -196,15 +204,46 @@ def read_header(path: Path) -> ModelHeader:
 def read_model(path: Path) -> LoadedModel:
     """Read a model file and check all of it, the weights' hash and finiteness included.
 
+    As long as someone holds what was read, and the file is still the same, that is what is given:
+    a training asks for its base in many places.
+
     Raises:
         FileFormatError: the file is not a sound model file of a version known here.
     """
     path = Path(path)
+    state = _state(path)
+    found = None if state is None else _held.get(state)
+    if found is None:
+        found = _read_model(path)
+        if state is not None and state == _state(path):
+            _held[state] = found
+    return found
+
+
+def _state(path: Path) -> tuple[object, ...] | None:
+    """What tells whether a file was changed; None where that cannot be told.
+
+    Clocks of file systems are coarse: a file that was written a moment ago may be written again
+    without a later time.
+    """
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return None
+    latest = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    if time.time_ns() - latest < _SETTLED_NS:
+        return None
+    place = (os.fspath(path), facts.st_dev, facts.st_ino, graph_path(path).is_file())
+    return (*place, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _read_model(path: Path) -> LoadedModel:
     header, _ = open_checked(path, _KIND)
     stored = read_tensors(path, header.weights_hash)
     tensors = {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
+    known = Tensors.made(header.weights_hash, tensors)
     graph = graph_path(path)
-    return LoadedModel(header, tensors, path, graph if graph.is_file() else None)
+    return LoadedModel(header, known, path, graph if graph.is_file() else None)
 
 
 def describe_model(path: Path) -> dict[str, Any]:

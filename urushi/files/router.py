@@ -40,6 +40,7 @@ from urushi.files.router_facts import (
     ViewGeometry,
     VisionFacts,
 )
+from urushi.files.tensors import Tensors
 from urushi.version import __version__
 
 __all__ = [
@@ -360,7 +361,7 @@ def read_router(path: Path) -> LoadedRouter:
     half = all(tensor.dtype == np.float16 for tensor in stored.values())
     return LoadedRouter(
         header,
-        tensors,
+        Tensors.made(header.tensors_hash, tensors),
         path,
         graph if graph.is_file() else None,
         "float16" if half else "float32",

@@ -92,7 +92,7 @@ def apply_adapters(
         check_base(item.adapter, model)
     foldable = [(i.adapter, i.strength) for i in applied if is_foldable(i.adapter)]
     attached = tuple(item for item in applied if not is_foldable(item.adapter))
-    return fold(model, foldable), applied, attached
+    return fold(model, foldable, lazily=True), applied, attached
 
 
 def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Path) -> None:

@@ -192,7 +192,7 @@ class AutoRestorer(MadeAnew):
     ) -> None:
         self._turn = threading.RLock()
         self._latest = _Latest()
-        self.members = source if isinstance(source, AllInOne) else read_all_in_one(source)
+        self.members = _read(source)
         header = self.members.router.header
         self.base = find_base(self.members, model)
         self.kept, self._options, self._guards = kept, options, guard
@@ -431,6 +431,11 @@ def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:
     if options.get("precision") != "int8":
         return None
     return {**options, "precision": "float32"}
+
+
+def _read(source: Path | AllInOne) -> AllInOne:
+    # Of the experts, those that are chosen are read.
+    return source if isinstance(source, AllInOne) else read_all_in_one(source, lazily=True)
 
 
 def _found(source: str | Path | None) -> Path:

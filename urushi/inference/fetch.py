@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import FileFormatError, MissingExtraError, nearest
+from urushi.inference.cache_folder import CACHE_VARIABLE, cache_folder
 from urushi.inference.devices import is_installed
 
 __all__ = ["RELEASES", "Fetched", "Release", "fetch_release", "find_release"]
 
-CACHE_VARIABLE = "URUSHI_CACHE"
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 _HASHES = "fetched.json"
 _PATIENCE = 10.0  # seconds until the hub has to answer
@@ -216,20 +216,13 @@ def _unreachable(where: str, endpoint: str | None) -> FileFormatError:
     )
 
 
-def _cache() -> Path:
-    own = os.environ.get(CACHE_VARIABLE)
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "urushi"
-
-
 def _key(release: Release) -> str:
     return f"{release.repository}/{release.file}@{release.revision or 'main'}"
 
 
 def _recorded() -> dict[str, Any]:
     """Hashes of what was fetched before."""
-    path = _cache() / _HASHES
+    path = cache_folder() / _HASHES
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -242,7 +235,7 @@ def _recorded() -> dict[str, Any]:
 
 
 def _record(release: Release, digest: str) -> None:
-    path = _cache() / _HASHES
+    path = cache_folder() / _HASHES
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

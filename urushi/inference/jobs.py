@@ -17,8 +17,7 @@ from urushi.image import (
     is_picture_name,
     left_out_sentence,
 )
-from urushi.inference.look_sheet import is_look_sheet
-from urushi.inference.naming import Found, real, results_among, target_names, with_suffix
+from urushi.inference.naming import LOOK_NAME, Found, real, results_among, target_names, with_suffix
 from urushi.inference.passed_over import passed_over
 
 __all__ = ["Job", "find_pictures", "plan_batch", "suffix_of_format"]
@@ -189,7 +188,7 @@ def _match(pattern: str, output: Path | None) -> Iterator[Found]:
             # `**` lists every folder on its way, and their files on their own.
             if "**" not in pattern:
                 yield from _walk(path, base, output)
-        elif is_picture_name(path) and not is_look_sheet(path):
+        elif is_picture_name(path) and not _is_look_sheet(path):
             yield Found(path, path.relative_to(base), named=False)
 
 
@@ -204,7 +203,7 @@ def _walk(folder: Path, base: Path, output: Path | None) -> Iterator[Found]:
         )
         for name in sorted(files):
             path = here / name
-            if is_picture_name(path) and not is_look_sheet(path):
+            if is_picture_name(path) and not _is_look_sheet(path):
                 yield Found(path, path.relative_to(base), named=False)
     for error in problems:
         path = Path(error.filename)
@@ -289,3 +288,11 @@ def _check_targets(jobs: list[Job]) -> None:
                 f"{job.source} would replace {job.target}, which is to be restored itself: "
                 "choose another output"
             )
+
+
+def _is_look_sheet(path: Path) -> bool:
+    if not path.name.startswith(Path(LOOK_NAME).stem):
+        return False
+    from urushi.inference.look_sheet import is_look_sheet  # which brings Pillow's drawing
+
+    return is_look_sheet(path)

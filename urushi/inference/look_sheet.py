@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from urushi.errors import TargetError
 from urushi.image.formats import is_picture_name
-from urushi.inference.naming import real
+from urushi.inference.naming import LOOK_NAME, real
 from urushi.routing.wording import advice, percent
 from urushi.sheet import GAP, INK, PAPER, fitted, is_sheet, refuse_other, shortened, write_sheet
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PER_SHEET", "LookSheets", "is_look_sheet", "kind_done", "sheet_path", "would_be_done"]
 
-DEFAULT_NAME = "urushi_look.jpg"
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 _COLUMNS, _ROWS = 5, 8
@@ -57,10 +56,10 @@ def sheet_path(output: str | None) -> tuple[Path, bool]:
         TargetError: the name is that of no sheet.
     """
     if output is None:
-        return Path(DEFAULT_NAME), False
+        return Path(LOOK_NAME), False
     path = Path(output)
     if path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix:
-        return path / DEFAULT_NAME, False
+        return path / LOOK_NAME, False
     if path.suffix.lower() not in _SUFFIXES:
         raise TargetError(
             f"'{output}' names no sheet: expected NAME.jpg, NAME.png or a folder, since --look "
@@ -71,7 +70,7 @@ def sheet_path(output: str | None) -> tuple[Path, bool]:
 
 def is_look_sheet(path: Path) -> bool:
     """Whether the file is a sheet of `--look` of the name that it has where nobody gave one."""
-    stem = Path(DEFAULT_NAME).stem
+    stem = Path(LOOK_NAME).stem
     return path.name.startswith(stem) and is_picture_name(path) and is_sheet(path)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from urushi.image import SUPPORTED_SUFFIXES
 
-__all__ = ["Found", "real", "results_among", "target_names", "with_suffix"]
+__all__ = ["LOOK_NAME", "Found", "real", "results_among", "target_names", "with_suffix"]
+
+LOOK_NAME = "urushi_look.jpg"
+"""Of the sheet of `--look` where nobody gives it one."""
 
 # For a source whose name tells no format: loses nothing.
 _FALLBACK_SUFFIX = ".png"

@@ -21,6 +21,7 @@ from urushi.files.router import (
     read_router,
     router_graph_path,
 )
+from urushi.files.tensors import Tensors, identity_of
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines import ENGINES
 from urushi.inference.processes import in_use
@@ -105,18 +106,18 @@ class OpenVINOEncoder:
     device = "cpu"
 
     def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
-        from urushi.inference.engines.openvino_engine import openvino_core, read_graph
+        from urushi.inference.engines.compiling import Network
+        from urushi.inference.engines.openvino_engine import openvino_core
 
         in_use("openvino")
-        core = openvino_core()
-        graph, _ = read_graph(core, _as_model(stored), lambda _: _compare(stored))
+        network = Network(openvino_core(), _as_model(stored), lambda _: _compare(stored))
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",  # probabilities should not depend on the CPU
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+        self._request = network.compiled(None, options).create_infer_request()
         self._turn = threading.Lock()
 
     def embed(self, views: Float[np.ndarray, "n 3 s s"]) -> Float[np.ndarray, "n d"]:
@@ -230,7 +231,9 @@ def _as_model(stored: LoadedRouter) -> LoadedModel:
     config: dict[str, Any] = stored.header.encoder.model_dump(mode="json")
     named = stored.header.graph_hash
     header = ModelHeader(backbone="router-encoder", config=config, graph_hash=named)
-    return LoadedModel(header, stored.part("encoder"), stored.path, stored.graph)
+    encoder, named = stored.part("encoder"), identity_of(stored.tensors)
+    known = encoder if named is None else Tensors.made(named, encoder)
+    return LoadedModel(header, known, stored.path, stored.graph)
 
 
 def _trace(encoder: "torch.nn.Module", size: int, model: LoadedModel) -> "onnx.ModelProto":

@@ -4,7 +4,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,16 +14,9 @@ from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.int8 import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel
 from urushi.inference.engines.base import Engine, Precision, runs_when_small, working_memory
-from urushi.inference.engines.graph_trust import (
-    ARCHITECTURE_KEY,
-    FIXED_PATCH_KEY,
-    SCALE_KEY,
-    SIZE_MULTIPLE_KEY,
-    GraphFacts,
-    graph_facts,
-    trusted_graph,
-)
+from urushi.inference.engines.compiling import Network
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
+from urushi.inference.engines.openvino_graph import IMAGE_INPUT, read_graph, read_open
 from urushi.inference.processes import MadeAnew, in_use
 
 if TYPE_CHECKING:
@@ -39,12 +32,9 @@ __all__ = [
     "read_graph",
 ]
 
-IMAGE_INPUT = "image"
-
 # A network compiled for one size is faster, but compiling takes about as long as this many pixels.
 _WORTH_COMPILING = 256 * 256
 _KEPT_SIZES = 2
-_DAMAGED = "{}: not a complete ONNX graph: export it again"
 _core_lock = threading.Lock()
 _the_core: Any = None
 _the_bf16: bool | None = None
@@ -85,10 +75,11 @@ class OpenVINOEngine(MadeAnew):
         if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
         self._hint = "bf16" if able else "f32"
-        self._graph, facts = read_graph(self._core, model)
-        self.size_multiple, self.scale, self.fixed_patch = facts
+        change: Callable[[openvino.Model], None] | None = None
         if precision == "int8":
-            _to_int8(self._graph, model)
+            change = partial(_to_int8, model=model)
+        self._network = Network(self._core, model, change=change)
+        self.size_multiple, self.scale, self.fixed_patch = self._network.facts
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         # A request serves one batch at a time.
         self._turn = threading.Lock()
@@ -154,17 +145,13 @@ class OpenVINOEngine(MadeAnew):
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
                 self._requests.popitem(last=False)
-            graph = self._graph
-            if fixed:
-                graph = graph.clone()
-                graph.reshape({IMAGE_INPUT: list(shape)})
             options: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": self._hint,
                 "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
             }
             if self._threads is not None:
                 options["INFERENCE_NUM_THREADS"] = self._threads
-            compiled = self._core.compile_model(graph, "CPU", options)
+            compiled = self._network.compiled(shape if fixed else None, options)
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
@@ -234,41 +221,6 @@ def import_openvino() -> Any:
     return openvino
 
 
-def read_graph(
-    core: "openvino.Core",
-    model: LoadedModel,
-    compare: Callable[[LoadedModel], None] | None = None,
-) -> "tuple[openvino.Model, GraphFacts]":
-    """Read the graph and put the model's weights in the place of its inputs.
-
-    Args:
-        core: of OpenVINO.
-        model: whose graph.
-        compare: of `trusted_graph`; None compares restoration networks.
-
-    Returns:
-        The graph, which takes `image` alone, and what it says about itself.
-
-    Raises:
-        EngineError: there is no graph.
-        FileFormatError: the graph is damaged, changed or of another network.
-    """
-    graph, facts = _read_open(core, model, compare)
-    from openvino import opset13
-
-    try:
-        for parameter in graph.get_parameters():
-            name = parameter.output(0).get_any_name()
-            if name != IMAGE_INPUT:
-                constant = opset13.constant(model.tensors[name], dtype=np.float32)
-                parameter.output(0).replace(constant.output(0))
-                graph.remove_parameter(parameter)
-        graph.validate_nodes_and_infer_types()
-    except RuntimeError as error:
-        raise FileFormatError(_DAMAGED.format(model.graph)) from error
-    return graph, facts
-
-
 def compile_open(
     core: "openvino.Core",
     model: LoadedModel,
@@ -293,7 +245,7 @@ def compile_open(
         EngineError: there is no graph, or OpenVINO cannot compile it.
         FileFormatError: the graph is damaged or of another network.
     """
-    graph, facts = _read_open(core, model)
+    graph, facts = read_open(core, model)
     in_use("openvino")
     wanted = precision == "bf16" and has_bf16(core)
     options: dict[str, Any] = {
@@ -311,52 +263,6 @@ def compile_open(
     return request, facts.size_multiple, facts.scale
 
 
-def _read_open(
-    core: "openvino.Core",
-    model: LoadedModel,
-    compare: Callable[[LoadedModel], None] | None = None,
-) -> "tuple[openvino.Model, GraphFacts]":
-    """Read the graph, whose inputs are the image and the model's weights, all of them."""
-    path = model.graph
-    if path is None:
-        raise EngineError(
-            f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside "
-            "it, which openvino needs: put it there, or use engine torch"
-        )
-    content = trusted_graph(model, compare or _compare_with_torch)
-    try:
-        graph = core.read_model(content)
-        facts = graph_facts(_metadata(graph), model)
-        inputs = {p.output(0).get_any_name(): p.partial_shape for p in graph.get_parameters()}
-        outputs = len(graph.outputs)
-    except RuntimeError as error:
-        raise FileFormatError(_DAMAGED.format(path)) from error
-    image = inputs.pop(IMAGE_INPUT, None)
-    if image is None or image.rank.is_dynamic or len(image) != 4 or outputs != 1:
-        raise FileFormatError(
-            f"{path}: expected a graph that takes {IMAGE_INPUT!r} of four axes and gives one "
-            "result: export it again"
-        )
-    for name, shape in inputs.items():
-        tensor = model.tensors.get(name)
-        if tensor is None or shape.is_dynamic or list(shape.to_shape()) != list(tensor.shape):
-            found = "is missing" if tensor is None else f"has shape {tensor.shape}"
-            raise FileFormatError(
-                f"{model.path}: the tensor {name!r:.200} {found}, its graph expects {shape}: get "
-                "both files again"
-            )
-    if unused := set(model.tensors) - set(inputs):
-        raise FileFormatError(
-            f"{model.path}: its graph does not know the tensor {min(unused)!r}: get both again"
-        )
-    return graph, facts
-
-
-def _compare_with_torch(model: LoadedModel) -> None:
-    # By name, because exporting checks its graphs with this engine.
-    import_module("urushi.inference.export").compare_graph(model)
-
-
 def _to_int8(graph: "openvino.Model", model: LoadedModel) -> None:
     """Make 8-bit convolutions of those for which the model's int8 file has ranges."""
     path = int8_path(model.path)
@@ -370,13 +276,3 @@ def _to_int8(graph: "openvino.Model", model: LoadedModel) -> None:
     problem = insert_ranges(graph, layers)
     if problem:
         raise FileFormatError(f"{path}: {problem}: make it again with  {int8_command(model.path)}")
-
-
-def _metadata(graph: "openvino.Model") -> dict[str, str]:
-    """Return the ONNX metadata entries of a graph."""
-    return {key: str(graph.get_rt_info(["framework", key]).value) for key in _known(graph)}
-
-
-def _known(graph: "openvino.Model") -> list[str]:
-    keys = (ARCHITECTURE_KEY, SIZE_MULTIPLE_KEY, SCALE_KEY, FIXED_PATCH_KEY)
-    return [key for key in keys if graph.has_rt_info(["framework", key])]
