@@ -95,12 +95,22 @@ class OpenVINOEngine(MadeAnew):
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
+        return self._run(batch, self._infer)
+
+    def run_few(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
+        """Restore a batch of a shape that few others have: nothing is compiled for it alone.
+
+        The result differs from that of `run` by rounding.
+        """
+        return self._run(batch, self._infer_any)
+
+    def _run(self, batch: np.ndarray, infer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
         in_use("openvino")
         with self._turn:
             try:
-                restored = self._infer(batch)
+                restored = infer(batch)
             except (RuntimeError, MemoryError) as error:
                 told_so = isinstance(error, MemoryError)
                 message = " ".join(str(error).split())[:300]
@@ -109,7 +119,7 @@ class OpenVINOEngine(MadeAnew):
             # Outside of the handler: the traceback would keep what was allocated.
             self._requests.clear()
             told_so = told_so or any(words in message.lower() for words in _OUT_OF_MEMORY)
-            if told_so or runs_when_small(self, batch, self._infer):
+            if told_so or runs_when_small(self, batch, infer):
                 raise OutOfMemoryError(
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
@@ -126,11 +136,14 @@ class OpenVINOEngine(MadeAnew):
             )
         return restored
 
-    def _infer(self, batch: np.ndarray) -> np.ndarray:
+    def _infer_any(self, batch: np.ndarray) -> np.ndarray:
+        return self._infer(batch, any_size=True)
+
+    def _infer(self, batch: np.ndarray, any_size: bool = False) -> np.ndarray:
         # Where memory has run out, OpenVINO may give an empty result without a word; what it kept
         # is then let go of, and the batch tried once more.
         for _ in range(2):
-            request = self._request(batch.shape)
+            request = self._request(batch.shape, any_size)
             request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
             restored = request.get_output_tensor(0).data.copy()
             if restored.size:
@@ -146,10 +159,11 @@ class OpenVINOEngine(MadeAnew):
             self._float32 = OpenVINOEngine(self._model, threads=self._threads)
         return self._float32
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
+    def _request(self, shape: tuple[int, ...], any_size: bool) -> Any:
         """Return the compiled network for batches of this shape; the latest few are kept."""
-        # The choice depends on the shape alone, so that the same picture gives the same bits.
-        fixed = shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
+        # The choice depends on the shape and what is asked for, and not on what was done before,
+        # so that the same picture gives the same bits.
+        fixed = not any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
         key = shape if fixed else ()
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
