@@ -6,7 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from urushi.image import PictureInfo, PictureWriter, Samples, inspect_picture, open_picture
+from urushi.image import (
+    AS_FOUND,
+    PictureInfo,
+    PictureWriter,
+    Samples,
+    inspect_picture,
+    open_picture,
+)
 from urushi.image.opened import check_unchanged
 from urushi.image.pages import Pages, taken_pages
 from urushi.inference.restorer import OnProgress, Restorer
@@ -24,7 +31,7 @@ class Options:
     strip_metadata: bool = False
     quality: int | None = None
     max_pixels: int | None = None
-    samples: Samples = Samples()
+    samples: Samples = AS_FOUND
     pages: Pages | None = None
 
 

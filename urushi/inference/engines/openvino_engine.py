@@ -92,25 +92,27 @@ class OpenVINOEngine(MadeAnew):
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         # A request serves one batch at a time.
         self._turn = threading.Lock()
+        self._any_size = False
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
-        return self._run(batch, self._infer)
+        return self._run(batch, any_size=False)
 
     def run_few(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch of a shape that few others have: nothing is compiled for it alone.
 
         The result differs from that of `run` by rounding.
         """
-        return self._run(batch, self._infer_any)
+        return self._run(batch, any_size=True)
 
-    def _run(self, batch: np.ndarray, infer: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def _run(self, batch: np.ndarray, any_size: bool) -> np.ndarray:
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
         in_use("openvino")
         with self._turn:
+            self._any_size = any_size
             try:
-                restored = infer(batch)
+                restored = self._infer(batch)
             except (RuntimeError, MemoryError) as error:
                 told_so = isinstance(error, MemoryError)
                 message = " ".join(str(error).split())[:300]
@@ -119,7 +121,7 @@ class OpenVINOEngine(MadeAnew):
             # Outside of the handler: the traceback would keep what was allocated.
             self._requests.clear()
             told_so = told_so or any(words in message.lower() for words in _OUT_OF_MEMORY)
-            if told_so or runs_when_small(self, batch, infer):
+            if told_so or runs_when_small(self, batch, self._infer):
                 raise OutOfMemoryError(
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
@@ -136,14 +138,11 @@ class OpenVINOEngine(MadeAnew):
             )
         return restored
 
-    def _infer_any(self, batch: np.ndarray) -> np.ndarray:
-        return self._infer(batch, any_size=True)
-
-    def _infer(self, batch: np.ndarray, any_size: bool = False) -> np.ndarray:
+    def _infer(self, batch: np.ndarray) -> np.ndarray:
         # Where memory has run out, OpenVINO may give an empty result without a word; what it kept
         # is then let go of, and the batch tried once more.
         for _ in range(2):
-            request = self._request(batch.shape, any_size)
+            request = self._request(batch.shape)
             request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
             restored = request.get_output_tensor(0).data.copy()
             if restored.size:
@@ -159,11 +158,17 @@ class OpenVINOEngine(MadeAnew):
             self._float32 = OpenVINOEngine(self._model, threads=self._threads)
         return self._float32
 
-    def _request(self, shape: tuple[int, ...], any_size: bool) -> Any:
+    def rest(self) -> None:
+        """Let go of the memory that the next batch will ask for again; weights stay."""
+        with self._turn:
+            for request in self._requests.values():
+                request.get_compiled_model().release_memory()
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
         """Return the compiled network for batches of this shape; the latest few are kept."""
         # The choice depends on the shape and what is asked for, and not on what was done before,
         # so that the same picture gives the same bits.
-        fixed = not any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
+        fixed = not self._any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
         key = shape if fixed else ()
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
