@@ -1,6 +1,6 @@
 """Training steps of an adapter beside those of the whole network, as `urushi adapt` makes them.
 
-    python benchmarks/adapt_steps.py [--batch 8] [--steps 5] [--before CHECKOUT] [--name adapt_steps]
+    python benchmarks/adapt_steps.py [--batch 8] [--steps 5] [--before CHECKOUT]
 
 Every variant of a round takes one step after the other, so that what else the machine does meets
 all of them; the medians are compared, in seconds of the thread that calculates, which is one.
