@@ -86,7 +86,7 @@ def hold(source: Path, target: Path, options: Options) -> Held | None:
     if len(taken.numbers) > 1:
         return None
     seen = options.samples._replace(in_use=True)
-    (page,) = taken.numbers
+    page = taken.numbers[0]
     with open_picture(source, max_pixels=most, page=page, samples=seen, own=True) as reader:
         own = reader.info
         check_unchanged(source, info.identity, own.identity)
