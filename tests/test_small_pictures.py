@@ -8,6 +8,7 @@ from darken_engine import DarkenEngine
 from engine_support import write_tiny
 
 from urushi.errors import UrushiError
+from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture
 from urushi.inference.batch import Job, plan_batch, run_batch
 from urushi.inference.engines import create_engine
@@ -19,7 +20,7 @@ from urushi.inference.restorer import Restorer
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = write_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-    return export_graph(path).with_suffix(".safetensors")
+    return read_model(export_graph(path).with_suffix(".safetensors"))
 
 
 def pictures(folder, sizes):
