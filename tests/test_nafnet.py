@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.nafnet import configuration_of
+from urushi.backbones.nafnet import NAFBlock, configuration_of
 from urushi.backbones.released import load_released, load_strictly
 from urushi.errors import BackboneError, FileFormatError
 
@@ -224,3 +225,29 @@ def test_a_pickle_that_wants_to_run_code_does_not(tmp_path, monkeypatch):
     with pytest.raises(FileFormatError, match="could run code"):
         load_released(tmp_path / "net.pth", "nafnet")
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_block_in_training_has_the_gradients_of_its_plain_form():
+    torch.manual_seed(0)
+    block = NAFBlock(6).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 6, 9, 7, dtype=torch.float64, requires_grad=True)
+
+    def told():
+        result = block(x)
+        result.square().sum().backward()
+        found = [result.detach(), *(p.grad.clone() for p in (x, *block.parameters()))]
+        block.zero_grad()
+        x.grad = None
+        return found
+
+    fast = told()
+    # Whoever listens to a layer is given what the layer itself makes.
+    heard = []
+    block.conv3.register_forward_hook(lambda _module, _inputs, output: heard.append(output))
+    plain = told()
+    assert len(heard) == 1
+    for own, expected in zip(fast, plain, strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(own, expected)

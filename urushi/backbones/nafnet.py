@@ -102,11 +102,55 @@ class NAFBlock(nn.Module):
         return pooling
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        if torch.is_grad_enabled() and self._undisturbed():
+            return self._trained(x)
         first, second = self.conv2(self.conv1(self.norm1(x))).chunk(2, dim=1)
         mixed = first * second
         x = x + self.beta * self.conv3(mixed * self.sca(mixed))
         first, second = self.conv4(self.norm2(x)).chunk(2, dim=1)
         return x + self.gamma * self.conv5(first * second)
+
+    def _trained(self, x: Tensor) -> Tensor:
+        """The same up to rounding, and faster with its way back.
+
+        What scales channels is put into the weights beside it, so that its gradient is a sum over
+        weights and not over feature maps.
+        """
+        first, second = self.conv2(_after_norm(self.norm1, self.conv1, x)).chunk(2, dim=1)
+        mixed = first * second
+        x = x + _scaled(self.conv3, mixed * self.sca(mixed), self.beta)
+        first, second = _after_norm(self.norm2, self.conv4, x).chunk(2, dim=1)
+        return x + _scaled(self.conv5, first * second, self.gamma)
+
+    def _undisturbed(self) -> bool:
+        """Whether nobody listens to, or stands around, the layers that are put together."""
+        layers = (self.norm1, self.conv1, self.conv3, self.norm2, self.conv4, self.conv5)
+        return not any(
+            layer._forward_hooks
+            or layer._forward_pre_hooks
+            or layer._backward_hooks
+            or layer._backward_pre_hooks
+            or "forward" in layer.__dict__
+            for layer in layers
+        )
+
+
+def _after_norm(norm: ChannelNorm, layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """`layer(norm(x))` for a kernel of one pixel."""
+    weight = layer.weight.flatten(1)
+    bias = weight @ norm.bias
+    if layer.bias is not None:
+        bias = bias + layer.bias
+    y = F.layer_norm(x.permute(0, 2, 3, 1), norm.weight.shape, eps=NORM_EPSILON)
+    return F.linear(y, weight * norm.weight, bias).permute(0, 3, 1, 2)
+
+
+def _scaled(layer: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
+    """`scale * layer(x)` for a kernel of one pixel and a scale of each channel."""
+    scale = scale.flatten()
+    bias = None if layer.bias is None else layer.bias * scale
+    y = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1) * scale[:, None], bias)
+    return y.permute(0, 3, 1, 2)
 
 
 class IdentityBlock(nn.Module):

@@ -25,6 +25,7 @@ from urushi.inference.evidence import open_all_in_one_router
 from urushi.inference.guard import Guard, judged
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.holding import guarded
+from urushi.inference.memory import available_memory
 from urushi.inference.processes import MadeAnew
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.signs import Watcher, signs_of
@@ -37,7 +38,11 @@ from urushi.routing.wording import advice
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
 AUTO, NONE = "auto", "none"
-_KEPT = 3
+# All routes of one expert each, and the base. Each takes tens of megabytes, so that most are only
+# kept where memory is plenty.
+_KEPT, _KEPT_ANYWAY, _PLENTY = 10, 3, 2 << 30
+# Routes are this coarse, since each has weights of its own to be made ready.
+_STEPS = 8
 IN_FLOAT32 = (
     "int8 is measured for the base alone: with an expert this picture was restored in float32"
 )
@@ -142,7 +147,7 @@ class AutoRestorer(MadeAnew):
         quick: decide by a look alone, also where the file says to try experts before: sooner, and
             less often right.
         guard: hold what is done by itself to what damage there is; see `urushi.inference.guard`.
-        kept: engines that are kept ready, at least 1.
+        kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
             pictures that get an expert in float32, with a note.
@@ -314,7 +319,8 @@ class AutoRestorer(MadeAnew):
             return Choice((), "nothing is on it, so the base works alone", None, vector)
         assert self._router is not None
         decision = self._router.decide(reading, k=self.k, threshold=self.threshold)
-        named = [(name, weight) for name, weight in decision.weights.items() if weight > 0]
+        rounded = {name: round(_STEPS * w) / _STEPS for name, w in decision.weights.items()}
+        named = [(name, weight) for name, weight in rounded.items() if weight > 0]
         route = tuple((n, w) for n, w in named if n in self.members.experts)
         reason = decision.reason
         if missing := [name for name, _ in named if name not in self.members.experts]:
@@ -359,14 +365,24 @@ class AutoRestorer(MadeAnew):
             # Nothing will run, so any will do.
             return next(reversed(self._ready.values()))
         ready = self._ready.pop(choice.route, None)
+        before = next(reversed(self._ready.values()), None)
+        rest = getattr(before.engine, "rest", None) if before and before is not ready else None
+        if rest is not None:
+            rest()
         if ready is None:
             ready = self._made(choice.route)
         self._ready[choice.route] = ready
-        while len(self._ready) > self.kept:
+        while len(self._ready) > self._affordable():
             self._ready.popitem(last=False)
         if isinstance(ready.engine, GuidedEngine):
             ready.engine.guide(choice.vector)
         return ready
+
+    def _affordable(self) -> int:
+        """How many engines are kept at present."""
+        if self.kept <= _KEPT_ANYWAY or available_memory("cpu") >= _PLENTY:
+            return self.kept
+        return _KEPT_ANYWAY
 
     def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
         """Restore a picture held in memory; see `Restorer.restore`. `last` tells what was seen."""

@@ -6,15 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
-from urushi.image.opened import Identity, identity_of
+from urushi.image.opened import Identity, check_unchanged, identity_of
 from urushi.image.pages import Pages, is_stack, parse_pages
 from urushi.inference.auto import AutoRestorer, Choice
+from urushi.inference.held import SMALL, Held, Options, Restored, hold, mend, write
 from urushi.inference.jobs import Job, plan_batch
+from urushi.inference.lanes import Ahead, Behind, InOrder
 from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
 from urushi.inference.suggestions import Suggestion, suggestions_of
@@ -142,6 +145,9 @@ def run_batch(
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
+    Small pictures are read ahead and written behind by threads of their own. What becomes of a
+    picture does not depend on the others.
+
     An interruption by the keyboard ends the batch early, leaves no partial file, and is told by
     the report. Run again, the same jobs go on where they were stopped.
 
@@ -157,63 +163,162 @@ def run_batch(
     """
     if isinstance(pages, str):
         pages = parse_pages(pages)
-    tell = on_event or (lambda event: None)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    report: list[FileResult] = []
+    options = Options(strip_metadata, quality, max_pixels, samples, pages)
+    run = _Run(restorer, jobs, on_event or (lambda event: None), options)
     begin = time.perf_counter()
-    interrupted = False
-    try:
-        for index, job in enumerate(jobs):
-            tell(Event(index, len(jobs), job))
+    interrupted = run.all()
+    return BatchReport(run.results, time.perf_counter() - begin, interrupted)
 
-            def progress(done: int, pixels: int, index: int = index, job: Job = job) -> None:
-                tell(Event(index, len(jobs), job, done, pixels))
 
-            start = time.perf_counter()
-            choice: Choice | None = None
-            notes: tuple[str, ...] = ()
+@dataclass(frozen=True)
+class _Begun:
+    """A job whose picture is restored, or need not be.
+
+    Attributes:
+        index: which one.
+        job: the job.
+        start: when it was begun, in seconds.
+        choice: what the picture was seen to need.
+        pixels: of the picture.
+    """
+
+    index: int
+    job: Job
+    start: float
+    choice: Choice | None
+    pixels: int
+
+
+class _Run:
+    """One batch: small pictures are read before their turn, and written while the next is restored.
+
+    Args:
+        restorer, jobs: as `run_batch` takes them.
+        tell: is told of events, of one job after the other.
+        options: how all files are read and written.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer | AutoRestorer,
+        jobs: Sequence[Job],
+        tell: Callable[[Event], None],
+        options: Options,
+    ) -> None:
+        self._restorer, self._jobs, self._options = restorer, jobs, options
+        self._events = InOrder(tell)
+        self.results: list[FileResult] = []
+
+    def all(self) -> bool:
+        """Does all jobs; tells whether it was interrupted."""
+        ahead = Ahead(self._jobs, self._read, **({} if len(self._jobs) > 1 else {"ahead": 0}))
+        with ahead, Behind(self._finished) as behind:
             try:
-                status, message = _before(job)
-                finished = 0
-                if status == "restored":
-                    seen = _identity(job.source) if isinstance(restorer, AutoRestorer) else None
-                    chosen = _PerPage(restorer, job.source, max_pixels, pages, samples)
-                    ready, choice = chosen.first()
-                    outcome = _run_job(
-                        ready,
-                        job,
-                        progress,
-                        strip_metadata,
-                        quality,
-                        max_pixels,
-                        seen,
-                        pages,
-                        chosen.later,
-                        samples,
-                    )
-                    finished, notes = outcome.pixels, (*outcome.notes, *chosen.notes)
-            except TakenError as error:
-                # Another process has done the same meanwhile.
-                status, message, finished = "skipped", str(error), 0
-            except (UrushiError, OSError) as error:
-                status, message, finished = "failed", str(error), 0
-            except MemoryError:
-                status, message, finished = "failed", _no_memory(job.source), 0
-            except Exception as error:
-                # A fault of ours in one picture: the others are still worth restoring.
-                logger.exception("restoring %s failed unexpectedly", job.source)
-                name = type(error).__name__
-                status, message, finished = "failed", f"{job.source}: unexpected {name}: {error}", 0
-            seconds = time.perf_counter() - start
-            result = FileResult(
-                job.source, job.target, status, message, seconds, finished, choice, notes
-            )
-            report.append(result)
-            tell(Event(index, len(jobs), job, finished, finished, result))
-    except KeyboardInterrupt:
-        interrupted = True
-    return BatchReport(report, time.perf_counter() - begin, interrupted)
+                for index, job in enumerate(self._jobs):
+                    self._events.tell(index, Event(index, len(self._jobs), job))
+                    self._one(index, job, ahead.take(index), behind)
+                behind.finish()
+            except KeyboardInterrupt:
+                # What is restored already is written in a moment.
+                behind.finish()
+                return True
+        return False
+
+    def _read(self, job: Job) -> Held | None:
+        return hold(job.source, job.target, self._options) if not _before(job)[1] else None
+
+    def _one(
+        self, index: int, job: Job, held: Held | None, behind: Behind[_Begun, "_Written"]
+    ) -> None:
+        start = time.perf_counter()
+        choice: Choice | None = None
+        part: Callable[[], _Written]
+        pixels = 0
+
+        def progress(done: int, pixels: int) -> None:
+            self._events.tell(index, Event(index, len(self._jobs), job, done, pixels))
+
+        try:
+            status, message = _before(job)
+            if status != "restored":
+                part = partial(_Written, status, message)
+            else:
+                auto = isinstance(self._restorer, AutoRestorer)
+                seen = _identity(job.source) if auto else None
+                options = self._options
+                chosen = _PerPage(
+                    self._restorer, job.source, options.max_pixels, options.pages, options.samples
+                )
+                ready, choice = chosen.first()
+                if held is not None and ready.scale**2 * held.pixels <= SMALL:
+                    check_unchanged(job.source, seen, held.info.identity)
+                    restored = mend(ready, held, progress)
+                    pixels = held.pixels
+                    part = partial(_write, job, restored, options)
+                else:
+                    behind.finish()
+                    outcome = _run_job(ready, job, progress, options, seen, chosen.later)
+                    pixels = outcome.pixels
+                    part = partial(_Written, "restored", "", (*outcome.notes, *chosen.notes))
+        except Exception as error:
+            part = partial(_raised, error)
+        behind.add(_Begun(index, job, start, choice, pixels), part)
+
+    def _finished(self, begun: _Begun, written: Callable[[], "_Written"]) -> None:
+        """Notes down what became of a job, and tells it."""
+        job, done = begun.job, _outcome(begun.job, written)
+        seconds = time.perf_counter() - begun.start
+        finished = begun.pixels if done.status == "restored" else 0
+        result = FileResult(
+            job.source,
+            job.target,
+            done.status,
+            done.message,
+            seconds,
+            finished,
+            begun.choice,
+            done.notes,
+        )
+        self.results.append(result)
+        event = Event(begun.index, len(self._jobs), job, finished, finished, result)
+        self._events.tell(begun.index, event, last=True)
+
+
+class _Written(NamedTuple):
+    """How a job ended; see `FileResult`."""
+
+    status: Status
+    message: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def _write(job: Job, restored: Restored, options: Options) -> _Written:
+    _make_folder(job)
+    return _Written("restored", "", write(restored, job.target, job.overwrite, options))
+
+
+def _raised(error: Exception) -> _Written:
+    raise error
+
+
+def _outcome(job: Job, written: Callable[[], _Written]) -> _Written:
+    """How a job ended, whatever went wrong."""
+    try:
+        return written()
+    except TakenError as error:
+        # Another process has done the same meanwhile.
+        return _Written("skipped", str(error))
+    except (UrushiError, OSError) as error:
+        return _Written("failed", str(error))
+    except MemoryError:
+        return _Written("failed", _no_memory(job.source))
+    except Exception as error:
+        # A fault of ours in one picture: the others are still worth restoring.
+        logger.exception("restoring %s failed unexpectedly", job.source)
+        name = type(error).__name__
+        return _Written("failed", f"{job.source}: unexpected {name}: {error}")
 
 
 def outdated(restorer: Restorer | AutoRestorer, report: BatchReport) -> list[Path]:
@@ -304,15 +409,29 @@ def _run_job(
     restorer: Restorer,
     job: Job,
     on_progress: Callable[[int, int], None],
-    strip_metadata: bool,
-    quality: int | None,
-    max_pixels: int | None,
+    options: Options,
     seen: Identity | None,
-    pages: Pages | None,
     for_page: Callable[[int], Restorer],
-    samples: Samples,
 ) -> Outcome:
     """Restores one picture; `seen` is the file that a router has looked at."""
+    _make_folder(job)
+    return restore_picture(
+        restorer,
+        job.source,
+        job.target,
+        overwrite=job.overwrite,
+        strip_metadata=options.strip_metadata,
+        quality=options.quality,
+        max_pixels=options.max_pixels,
+        samples=options.samples,
+        on_progress=on_progress,
+        expected=seen,
+        pages=options.pages,
+        for_page=for_page,
+    )
+
+
+def _make_folder(job: Job) -> None:
     try:
         # Nothing is made for a source that is not there.
         if job.source.exists():
@@ -322,20 +441,6 @@ def _run_job(
             f"{job.target.parent}: cannot be made ({error.strerror or error}): "
             "choose a folder that may be written"
         ) from error
-    return restore_picture(
-        restorer,
-        job.source,
-        job.target,
-        overwrite=job.overwrite,
-        strip_metadata=strip_metadata,
-        quality=quality,
-        max_pixels=max_pixels,
-        samples=samples,
-        on_progress=on_progress,
-        expected=seen,
-        pages=pages,
-        for_page=for_page,
-    )
 
 
 def _identity(path: Path) -> Identity | None:

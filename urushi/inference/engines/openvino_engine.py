@@ -83,13 +83,25 @@ class OpenVINOEngine(MadeAnew):
         self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         # A request serves one batch at a time.
         self._turn = threading.Lock()
+        self._any_size = False
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
+        return self._run(batch, any_size=False)
+
+    def run_few(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
+        """Restore a batch of a shape that few others have: nothing is compiled for it alone.
+
+        The result differs from that of `run` by rounding.
+        """
+        return self._run(batch, any_size=True)
+
+    def _run(self, batch: np.ndarray, any_size: bool) -> np.ndarray:
         assert batch.dtype == np.float32
         assert batch.shape[2] % self.size_multiple == batch.shape[3] % self.size_multiple == 0
         in_use("openvino")
         with self._turn:
+            self._any_size = any_size
             try:
                 restored = self._infer(batch)
             except (RuntimeError, MemoryError) as error:
@@ -137,10 +149,17 @@ class OpenVINOEngine(MadeAnew):
             self._float32 = OpenVINOEngine(self._model, threads=self._threads)
         return self._float32
 
+    def rest(self) -> None:
+        """Let go of the memory that the next batch will ask for again; weights stay."""
+        with self._turn:
+            for request in self._requests.values():
+                request.get_compiled_model().release_memory()
+
     def _request(self, shape: tuple[int, ...]) -> Any:
         """Return the compiled network for batches of this shape; the latest few are kept."""
-        # The choice depends on the shape alone, so that the same picture gives the same bits.
-        fixed = shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
+        # The choice depends on the shape and what is asked for, and not on what was done before,
+        # so that the same picture gives the same bits.
+        fixed = not self._any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
         key = shape if fixed else ()
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
