@@ -88,7 +88,7 @@ def measure(batch: int, steps: int) -> list[dict]:
             network = attach(
                 network, create_adapter(network, locate_profile(dict(settings), model.path))
             )
-        networks[name] = network.to(memory_format=torch.channels_last).train()
+        networks[name] = network.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
     x = torch.rand(batch, 3, PATCH, PATCH).contiguous(memory_format=torch.channels_last)
     target = torch.rand(batch, 3, PATCH, PATCH)
     optimizers = {n: torch.optim.AdamW(net.parameters(), 1e-6) for n, net in networks.items()}

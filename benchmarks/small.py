@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import in_own_process, resident, run_script, write_report
@@ -76,7 +77,7 @@ def measure(data: str, count: int, task: str, sizes: str, threads: int | None) -
     return {**row, "routes": dict(routes), "peak_bytes": resident("VmHWM")}
 
 
-def engine_alone(restorer: object, shapes: list[tuple[int, int]]) -> tuple[float, float]:
+def engine_alone(restorer: Any, shapes: list[tuple[int, int]]) -> tuple[float, float]:
     """Seconds on the clock, and of the processor, for pictures of these sizes: the faster of what
     the engine offers, a network for each size where they are all alike."""
     engine = restorer.engine

@@ -296,12 +296,13 @@ def choose_restorer(
         )
     if overlap is None:
         overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
+    own: dict[str, Any] = {} if kept is None else {"kept": kept}
     return AutoRestorer(
         router,
         model=model,
         task=task or AUTO,
         quick=quick,
-        **({} if kept is None else {"kept": kept}),
+        **own,
         engine=engine,
         device=device,
         precision=precision,

@@ -83,10 +83,10 @@ def hold(source: Path, target: Path, options: Options) -> Held | None:
     if info.width * info.height > SMALL:
         return None
     taken = taken_pages(info, target, options.pages, most)
-    if len(taken.numbers) > 1:
+    if len(taken.numbers) != 1:
         return None
     seen = options.samples._replace(in_use=True)
-    page = taken.numbers[0]
+    (page,) = taken.numbers
     with open_picture(source, max_pixels=most, page=page, samples=seen, own=True) as reader:
         own = reader.info
         check_unchanged(source, info.identity, own.identity)
