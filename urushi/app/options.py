@@ -147,7 +147,8 @@ Quick = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Choose by a look alone, without trying experts: sooner, less often right.",
+        help="Of routers that try experts (the one that ships does not): choose by a look alone, "
+        "sooner and less often right.",
     ),
 ]
 EngineName = Annotated[
