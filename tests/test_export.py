@@ -311,10 +311,8 @@ def test_options_that_exclude_each_other(words):
 def test_what_amplifies_rounding_may_differ_by_rounding(tmp_path, gain, allowed):
     """Attention with logits a hundred times as large: float32 is off by a two-thousandth."""
     model = write_network(tmp_path / "squares.safetensors", "ipt", dict(BACKBONES["ipt"].example))
-    for name, tensor in model.tensors.items():
-        if "in_proj" in name:
-            model.tensors[name] = gain * tensor
-    reference = TorchEngine(model, device="cpu")
+    amplified = {n: gain * t if "in_proj" in n else t for n, t in model.tensors.items()}
+    reference = TorchEngine(replace(model, tensors=amplified), device="cpu")
     images = np.random.default_rng(0).random((1, 3, 12, 24), dtype=np.float32)
     assert (reference.rounding(images) > 1e-4) == allowed
     expected, agreement = reference.run(images), Agreement(reference)

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from cli_support import run, write_pictures
+from cli_support import run
 from method_support import below, read_golden
+from PIL import Image
 from routing_support import tiny_clip, tiny_file
 from torch import nn
 
@@ -16,7 +17,7 @@ from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.router import read_router
-from urushi.image import read_picture
+from urushi.image import read_picture, write_picture
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.importing import import_released
 from urushi.routing.released import RELEASED_CLIP
@@ -99,7 +100,14 @@ def test_equals_the_authors_network(world, golden, k):
 
 
 def test_the_command_restores_by_what_the_router_sees(world, tmp_path):
-    write_pictures(tmp_path / "in", 2, height=40, width=56)
+    draw = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for index in range(2):
+        # Soft and rough as photographs are: smooth slopes and patterns count as drawn.
+        coarse = Image.fromarray(draw.integers(60, 190, (5, 7, 3), np.uint8))
+        soft = np.asarray(coarse.resize((56, 40), Image.Resampling.BICUBIC)) / 255
+        rough = np.clip(soft + draw.normal(0, 0.03, soft.shape), 0, 1).astype(np.float32)
+        write_picture(tmp_path / "in" / f"picture{index}.png", rough)
     words = ("restore", tmp_path / "in", "--engine", "torch", "--device", "cpu", "--json")
     words = (*words, "--router", world / "ir.all-in-one.safetensors")
     done = run(*words, "-o", tmp_path / "out")

@@ -8,9 +8,15 @@ import torch
 
 from urushi.errors import RecipeError
 from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.photographic.recipe import is_photographic, load_photographic_recipe
 from urushi.training.recipe import RECIPES, load_recipe
 
-PLAIN = [path for path in sorted(RECIPES.glob("*.yaml")) if not is_all_in_one(path)]
+ROUTERS = [path for path in sorted(RECIPES.glob("*.yaml")) if is_photographic(path)]
+PLAIN = [
+    path
+    for path in sorted(RECIPES.glob("*.yaml"))
+    if not is_all_in_one(path) and path not in ROUTERS
+]
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
@@ -103,3 +109,19 @@ def test_variants_of_the_search_for_experts_are_valid():
             assert plan["class"] in recipe.expert_classes
             variants += 1
     assert variants > 20
+
+
+@pytest.mark.parametrize("path", ROUTERS, ids=lambda path: path.stem)
+def test_shipped_recipes_of_routers_are_whole(path):
+    from urushi.degradations import create_degradation
+    from urushi.files.all_in_one import read_all_in_one
+    from urushi.inference.zoo import find_all_in_one
+
+    plan = load_photographic_recipe(path.stem)
+    assert set(read_all_in_one(find_all_in_one(plan.members)).experts) < set(plan.classes)
+    for own in plan.classes.values():
+        if own.degradation is not None:
+            options = dict(own.degradation)
+            degradation = create_degradation(options.pop("name"), **options)
+            parameters = degradation.sample((2, 3, 64, 64), torch.Generator().manual_seed(0))
+            assert degradation.apply(torch.rand(2, 3, 64, 64), parameters).shape == (2, 3, 64, 64)

@@ -123,8 +123,11 @@ class NAFBlock(nn.Module):
         return x + _scaled(self.conv5, first * second, self.gamma)
 
     def _undisturbed(self) -> bool:
-        """Whether nobody listens to, or stands around, the layers that are put together."""
+        """Whether nobody listens to, replaces or wraps the layers that are put together."""
         layers = (self.norm1, self.conv1, self.conv3, self.norm2, self.conv4, self.conv5)
+        # A layer of a class of its own has weights, too, and does more with them: PEFT's have.
+        if any(type(layer) not in (nn.Conv2d, ChannelNorm) for layer in layers):
+            return False
         return not any(
             layer._forward_hooks
             or layer._forward_pre_hooks

@@ -59,7 +59,7 @@ def _layered(
     }
 
 
-def _margin(length: float, angle: Range, spread: float) -> tuple[int, int]:
+def _margin(length: float | int, angle: Range, spread: float) -> tuple[int, int]:
     """Rows and columns to draw beyond the picture for the longest streak of the range."""
     reach = length * _LONGEST / 2
     lean = min(90.0, max(abs(angle[0]), abs(angle[1])) + spread)
