@@ -311,6 +311,7 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     stored = read_router(result.path)
     assert stored.header.encoder == VisionFacts(read=(2, 3), width=16)
     assert stored.header.evidence is None
+    assert stored.header.recipe["encoder"]["weights"] == "lite0.pth"
     export_router(result.path)
     picture = np.random.default_rng(0).random((150, 97, 3), dtype=np.float32)
     fast, plain = (open_router(result.path, engine=name) for name in ("openvino", "torch"))

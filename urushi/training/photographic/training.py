@@ -309,12 +309,20 @@ class _Session:
             threshold=recipe.threshold,
             name=recipe.name,
             description=recipe.description,
-            recipe=recipe.model_dump(mode="json"),
+            recipe=self._stated(),
             licence=recipe.licence,
             data=recipe.data_statement,
             **own,
         )
         return path
+
+    def _stated(self) -> dict[str, Any]:
+        """The recipe for the file, which says no more of where things lay than their names."""
+        stated = self.recipe.model_dump(mode="json")
+        stated["encoder"]["weights"] = Path(self.recipe.encoder.weights).name
+        if self.recipe.members is not None:
+            stated["members"] = Path(self.recipe.members).name
+        return stated
 
     def _named(self, router: LoadedRouter) -> dict[str, Any]:
         """Base and experts that the file names, copied beside it where they do not ship."""
