@@ -105,7 +105,8 @@ def test_an_example_is_understood(here, example):
     while getattr(command, "commands", None) and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     if "--help" not in words:
-        command.make_context("urushi", words)
+        made = command.make_context("urushi", words)
+        assert made.command is command
 
 
 def _run_with_pipes(words):

@@ -11,8 +11,8 @@ from cli_support import run, write_pictures, write_tiny_model
 from urushi.app.output import EXIT_WELL
 from urushi.files.adapter import BaseFacts
 from urushi.files.router import CompactFacts, Member, RouterHeader, ViewGeometry
-from urushi.inference.auto import Choice, _hinted
 from urushi.inference.batch import BatchReport, FileResult
+from urushi.inference.choice import Choice, hinted
 from urushi.inference.suggestions import suggestions_of
 from urushi.routing import decide
 from urushi.routing.wording import advice, look_like
@@ -73,7 +73,7 @@ def decided(clean, rain, raindrop, noise, own=None, **options):
 )
 def test_the_two_likeliest_are_named_where_the_router_is_unsure(chances, reason, suggested):
     found = decided(*chances)
-    told = _hinted(Choice((), found.reason, found))
+    told = hinted(Choice((), found.reason, found))
     assert told.reason == reason
     assert found.suggested == told.suggested == suggested
     (first, _), (second, chance) = found.likeliest
@@ -128,7 +128,7 @@ def test_classes_of_any_name_have_words():
 def choice(*chances):
     found = decided(*chances)
     route = tuple((name, weight) for name, weight in found.weights.items() if weight)
-    return _hinted(Choice(route, found.reason, found))
+    return hinted(Choice(route, found.reason, found))
 
 
 RAINY, NOISY, SURE = (0.2, 0.4, 0.3, 0.1), (0.4, 0.1, 0.1, 0.4), (0.01, 0.97, 0.01, 0.01)

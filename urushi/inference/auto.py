@@ -7,7 +7,7 @@ experts it names are folded into the weights of the base, which then runs at its
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.arrays import as_array
+from urushi.inference.choice import Choice, Route, hinted
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
 from urushi.inference.evidence import open_all_in_one_router
-from urushi.inference.guard import Guard, judged
+from urushi.inference.guard import judged
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.holding import guarded
 from urushi.inference.memory import available_memory
@@ -31,9 +32,7 @@ from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.signs import Watcher, signs_of
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
-from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
-from urushi.routing.wording import advice
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
 
@@ -46,54 +45,6 @@ _STEPS = 8
 IN_FLOAT32 = (
     "int8 is measured for the base alone: with an expert this picture was restored in float32"
 )
-
-Route = tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is done with one picture, and why.
-
-    Attributes:
-        route: class and weight of the experts that act; empty where the base works alone.
-        reason: one clause for people, such as `noise (97 %)`.
-        decision: the router's; None where the task was given and the picture not looked at, or
-            where nothing is on it.
-        vector: the degradation vector, where there is guidance, which is part of the base and so
-            acts on every picture; else None.
-        suggested: where the base works alone, the task that may be worth trying; else None.
-        guard: what the last guard holds it to; None where it has nothing to say.
-    """
-
-    route: Route
-    reason: str
-    decision: Decision | None = None
-    vector: np.ndarray | None = None
-    suggested: str | None = None
-    guard: Guard | None = None
-
-    def describe(self) -> dict[str, Any]:
-        """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
-        probabilities), `route`, `abstained`, `suggested`, `reason`, `guard`, `probabilities`.
-
-        `guard` says what the last guard did, and is None where it did nothing.
-        """
-        seen = self.decision
-        return {
-            "seen": None if seen is None else seen.seen,
-            "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
-            "likeliest": []
-            if seen is None
-            else [{"class": n, "probability": round(p, 4)} for n, p in seen.likeliest],
-            "route": {name: round(weight, 4) for name, weight in self.route},
-            "abstained": seen is not None and seen.abstained,
-            "suggested": self.suggested,
-            "reason": self.reason,
-            "guard": None if self.guard is None else self.guard.describe(),
-            "probabilities": {}
-            if seen is None
-            else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
-        }
 
 
 def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = None) -> LoadedModel:
@@ -326,7 +277,7 @@ class AutoRestorer(MadeAnew):
         if missing := [name for name, _ in named if name not in self.members.experts]:
             reason += f", but there is no expert for {' and '.join(missing)}"
             reason += "" if route else ", so the base works alone"
-        return _hinted(self._guarded(Choice(route, reason, decision, vector), watcher))
+        return hinted(self._guarded(Choice(route, reason, decision, vector), watcher))
 
     def _guarded(self, choice: Choice, watcher: Watcher) -> Choice:
         """The choice, less what the guard withholds."""
@@ -432,14 +383,6 @@ class AutoRestorer(MadeAnew):
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
         beside = [AppliedAdapter(*adapter) for adapter in adapters]
         return guided_restorer(self.base, guidance, beside, **options)
-
-
-def _hinted(choice: Choice) -> Choice:
-    """The choice with what may be worth trying instead; see docs/decisions/0023."""
-    name = None if choice.decision is None else choice.decision.suggested
-    if name is None or choice.guard is not None:
-        return choice
-    return replace(choice, reason=f"{choice.reason}: {advice(name)}", suggested=name)
 
 
 def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,0 +1,68 @@
+"""What is done with one picture, and why."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from urushi.inference.guard import Guard
+from urushi.routing.decision import Decision
+from urushi.routing.wording import advice
+
+__all__ = ["Choice", "Route", "hinted"]
+
+Route = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is done with one picture, and why.
+
+    Attributes:
+        route: class and weight of the experts that act; empty where the base works alone.
+        reason: one clause for people, such as `noise (97 %)`.
+        decision: the router's; None where the task was given and the picture not looked at, or
+            where nothing is on it.
+        vector: the degradation vector, where there is guidance, which is part of the base and so
+            acts on every picture; else None.
+        suggested: where the base works alone, the task that may be worth trying; else None.
+        guard: what the last guard holds it to; None where it has nothing to say.
+    """
+
+    route: Route
+    reason: str
+    decision: Decision | None = None
+    vector: np.ndarray | None = None
+    suggested: str | None = None
+    guard: Guard | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
+        probabilities), `route`, `abstained`, `suggested`, `reason`, `guard`, `probabilities`.
+
+        `guard` says what the last guard did, and is None where it did nothing.
+        """
+        seen = self.decision
+        return {
+            "seen": None if seen is None else seen.seen,
+            "sure": None if seen is None else round(seen.probabilities[seen.seen], 4),
+            "likeliest": []
+            if seen is None
+            else [{"class": n, "probability": round(p, 4)} for n, p in seen.likeliest],
+            "route": {name: round(weight, 4) for name, weight in self.route},
+            "abstained": seen is not None and seen.abstained,
+            "suggested": self.suggested,
+            "reason": self.reason,
+            "guard": None if self.guard is None else self.guard.describe(),
+            "probabilities": {}
+            if seen is None
+            else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
+        }
+
+
+def hinted(choice: Choice) -> Choice:
+    """The choice with what may be worth trying instead; see docs/decisions/0023."""
+    name = None if choice.decision is None else choice.decision.suggested
+    if name is None or choice.guard is not None:
+        return choice
+    return replace(choice, reason=f"{choice.reason}: {advice(name)}", suggested=name)
