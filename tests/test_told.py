@@ -13,6 +13,7 @@ from urushi.files.adapter import BaseFacts
 from urushi.files.router import CompactFacts, Member, RouterHeader, ViewGeometry
 from urushi.inference.batch import BatchReport, FileResult
 from urushi.inference.choice import Choice, hinted
+from urushi.inference.guard import Guard
 from urushi.inference.suggestions import suggestions_of
 from urushi.routing import decide
 from urushi.routing.wording import advice, look_like
@@ -123,6 +124,14 @@ def test_classes_of_any_name_have_words():
     assert look_like("low-light") == "too dark"
     assert look_like("scratches") == "like scratches"
     assert advice("scratches") == "--task scratches, if that is so"
+
+
+def test_what_the_guard_holds_gets_no_advice():
+    found = decided(0.2, 0.4, 0.3, 0.1)
+    free = Choice((), found.reason, found)
+    assert hinted(free).suggested == "rain"
+    held = Choice((), found.reason, found, guard=Guard(0.0, "it stays as it is"))
+    assert hinted(held) == held
 
 
 def choice(*chances):
