@@ -8,10 +8,12 @@ import pytest
 import urushi
 
 PUBLIC = {
+    "Adapter",
     "AutoRestorer",
     "Restorer",
     "UrushiError",
     "__version__",
+    "adapt",
     "attach",
     "create_adapter",
     "create_backbone",
@@ -20,7 +22,7 @@ PUBLIC = {
     "load_recipe",
     "read_model",
     "read_picture",
-    "restore_picture",
+    "restore",
     "train",
     "write_model",
     "write_picture",
@@ -31,8 +33,8 @@ def test_public_names_are_these_and_all_load():
     assert set(urushi.__all__) == PUBLIC == set(dir(urushi))
     for name in PUBLIC:
         assert getattr(urushi, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'restore'"):
-        urushi.restore  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'mend'"):
+        urushi.mend  # noqa: B018
 
 
 def run(code):
@@ -65,7 +67,7 @@ def test_without_torch_the_extra_is_named():
 def test_the_mending_wing_does_not_need_torch():
     modules = [
         "image", "files.model", "files.adapter", "files.fold", "inference.restorer",
-        "inference.batch", "app.cli", "sheet",
+        "inference.batch", "inference.hub", "app.cli", "api", "sheet",
     ]  # fmt: skip
     code = NO_TORCH + "\n".join(f"import urushi.{module}" for module in modules) + "\nprint('ok')"
     done = run(code)

@@ -15,7 +15,7 @@ from urushi.errors import FileFormatError, MissingExtraError, nearest
 from urushi.inference.cache_folder import CACHE_VARIABLE, cache_folder
 from urushi.inference.devices import is_installed
 
-__all__ = ["RELEASES", "Fetched", "Release", "fetch_release", "find_release"]
+__all__ = ["RELEASES", "Fetched", "Release", "fetch_release", "find_release", "release_file"]
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 _HASHES = "fetched.json"
@@ -141,7 +141,7 @@ def fetch_release(
     release = find_release(name, releases)
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
-    path = _from_hub(release, True, endpoint)
+    path = release_file(release, True, endpoint)
     downloaded = path is None
     if path is None:
         if offline:
@@ -151,7 +151,7 @@ def fetch_release(
             )
         if on_download is not None:
             on_download(release)
-        path = _from_hub(release, False, endpoint)
+        path = release_file(release, False, endpoint)
         assert path is not None
     digest = _sha256(path)
     known = release.sha256 or _recorded().get(_key(release))
@@ -165,8 +165,24 @@ def fetch_release(
     return Fetched(path, digest, downloaded, known is not None)
 
 
-def _from_hub(release: Release, offline: bool, endpoint: str | None) -> Path | None:
-    """The file; None where it is not in the cache and the network is not to be asked."""
+def release_file(
+    release: Release, offline: bool, endpoint: str | None = None, *, optional: bool = False
+) -> Path | None:
+    """Where the file of a release lies.
+
+    Args:
+        release: on the hub.
+        offline: look into the cache alone.
+        endpoint: as `fetch_release`.
+        optional: it need not be there.
+
+    Returns:
+        None where it is not in the cache and the network is not to be asked, or where it is
+        optional and its repository does not have it.
+
+    Raises:
+        FileFormatError: it cannot be had.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -197,6 +213,8 @@ def _from_hub(release: Release, offline: bool, endpoint: str | None) -> Path | N
             "login"
         ) from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        if optional and isinstance(error, EntryNotFoundError):
+            return None
         raise FileFormatError(f"{where} is no longer there: look at {release.page}") from error
     except (HfHubHTTPError, OSError) as error:
         line = str(error).strip().splitlines()

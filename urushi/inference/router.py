@@ -23,7 +23,7 @@ from urushi.files.router import (
 )
 from urushi.files.tensors import Tensors, identity_of
 from urushi.inference.devices import choose_device, is_installed
-from urushi.inference.engines import ENGINES
+from urushi.inference.engines import ENGINES, check_some_engine
 from urushi.inference.processes import in_use
 from urushi.routing.evidence import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
@@ -75,6 +75,7 @@ def open_router(
     if engine == "openvino" and not own:
         raise EngineError(f"openvino cannot run the CLIP of {stored.name}: use engine torch")
     if engine == "auto":
+        check_some_engine()
         able = own and stored.graph is not None and is_installed("openvino")
         engine = "openvino" if able and device in ("auto", "cpu") else "torch"
     if not is_installed(ENGINES[engine].package):
