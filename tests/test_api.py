@@ -112,10 +112,10 @@ def test_an_adapter_is_loaded_used_and_saved(shipped, tmp_path):
 def test_a_base_is_taught_by_arrays(shipped, tmp_path):
     good = [picture(24, 32, shift=float(i)) for i in range(4)]
     pairs = [(DARK * one, one) for one in good]
-    adapter = urushi.adapt(pairs, method="full", steps=30, device="cpu", seed=1)
+    adapter = urushi.adapt(pairs, method="full", steps=12, device="cpu", seed=1)
     scores = adapter.header.scores["validation"]
     assert isinstance(scores, dict)
-    assert scores["psnr"] > scores["psnr_base"] + 1
+    assert scores["psnr"] > scores["psnr_base"] + 0.5
     mended = urushi.restore(pairs[0][0], adapters=[adapter], engine="torch")
     errors = [float(np.abs(image - good[0]).mean()) for image in (mended, pairs[0][0])]
     assert errors[0] < errors[1]
