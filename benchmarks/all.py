@@ -115,7 +115,9 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=["all", "avx2"], default=["all", "avx2"])
     parser.add_argument("--data", type=Path, help="folder of pictures, for those that need some")
     parser.add_argument("--keep", action="store_true", help="commit what is measured")
-    parser.add_argument("--write", action="store_true", help="measure nothing, write docs/measured.md")
+    parser.add_argument(
+        "--write", action="store_true", help="measure nothing, write docs/measured.md"
+    )
     options = parser.parse_args()
     if options.write:
         PAGE.write_text(replaced(PAGE.read_text("utf-8"), page_table()), "utf-8")

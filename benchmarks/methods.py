@@ -18,7 +18,7 @@ from urushi.adapters import METHODS, create_adapter
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.errors import AdapterError
 
-__all__ = ["BEGIN", "END", "PUBLISHED", "PAGE", "replaced", "table"]
+__all__ = ["BEGIN", "END", "PAGE", "PUBLISHED", "replaced", "table"]
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/measured.md"
 BEGIN = "<!-- made by  python benchmarks/methods.py --write -->"

@@ -128,7 +128,12 @@ def build(stage: Path, folder: Path) -> int:
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     environment = {**os.environ, "NO_COLOR": "1"}
     done = subprocess.run(
-        command, cwd=stage, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=stage,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     print(done.stdout, end="")
     complaints = [line for line in done.stdout.splitlines() if _COMPLAINT.match(line)]

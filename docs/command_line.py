@@ -1,6 +1,6 @@
 """The page of the command line, from the parser: every command, option, default and example.
 
-    python docs/command_line.py     # prints it
+python docs/command_line.py     # prints it
 """
 
 import re

@@ -1,7 +1,7 @@
 """Counts modules and lines of the package, for the page on the architecture.
 
-    python docs/counts.py               # prints the table
-    python docs/counts.py --write       # puts it into docs/architecture.md, between its markers
+python docs/counts.py               # prints the table
+python docs/counts.py --write       # puts it into docs/architecture.md, between its markers
 """
 
 import argparse
@@ -63,7 +63,9 @@ def importers_of() -> dict[str, int]:
     import grimp
 
     graph = grimp.build_graph("urushi", cache_dir=None)
-    return {module: len(graph.find_modules_that_directly_import(module)) for module in graph.modules}
+    return {
+        module: len(graph.find_modules_that_directly_import(module)) for module in graph.modules
+    }
 
 
 if __name__ == "__main__":

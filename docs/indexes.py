@@ -1,6 +1,6 @@
 """Writes the indexes of the decisions and of the log, from their headings.
 
-    python docs/indexes.py              # after adding one
+python docs/indexes.py              # after adding one
 """
 
 import re
@@ -13,8 +13,9 @@ END = "<!-- until here: index -->"
 
 INTRODUCTION = """# Decisions
 
-Half a page for each decision that had alternatives: what was decided, what else was tried or possible, and
-why. A later one may replace an earlier one, and says so. `python docs/indexes.py` writes this index.
+Half a page for each decision that had alternatives: what was decided, what else was tried or
+possible, and why. A later one may replace an earlier one, and says so. `python docs/indexes.py`
+writes this index.
 """
 
 

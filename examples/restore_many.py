@@ -1,6 +1,6 @@
 """Mend many pictures with one restorer, and ask it what it sees.
 
-    python examples/restore_many.py [FOLDER]
+python examples/restore_many.py [FOLDER]
 """
 
 import sys

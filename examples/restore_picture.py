@@ -1,6 +1,6 @@
 """Mend one picture: as an array, and as a file.
 
-    python examples/restore_picture.py [PICTURE]
+python examples/restore_picture.py [PICTURE]
 """
 
 import sys

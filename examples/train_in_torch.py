@@ -1,6 +1,6 @@
 """Research: a backbone, a degradation and a method, put together in plain torch.
 
-    python examples/train_in_torch.py [STEPS]
+python examples/train_in_torch.py [STEPS]
 """
 
 import sys

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from urushi.errors import AdapterError, DataError, TakenError, UrushiError, UnreadableError
+from urushi.errors import AdapterError, DataError, TakenError, UnreadableError, UrushiError
 from urushi.files.adapter import LoadedAdapter, read_adapter, storage_of, write_adapter
 from urushi.image import read_picture, write_picture
 from urushi.inference.adapters import AdapterLike
@@ -281,7 +281,7 @@ def found_pairs(pairs: Any, folder: Path) -> "Path | PairedFolder":
     if isinstance(pairs, tuple) and len(given) == 2:
         first, second = given
         if isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
-            return PairedFolder.from_folders(first, second)
+            return PairedFolder.from_folders(Path(first), Path(second))
     for side in ("input", "target"):
         (folder / side).mkdir(parents=True)
     for number, pair in enumerate(given):
