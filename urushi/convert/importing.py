@@ -1,4 +1,8 @@
-"""Released checkpoints become files of ours: recognised, checked, translated, written."""
+"""Released checkpoints become files of ours: recognised, checked, translated, written.
+
+LoRA-IR is released as two checkpoints, of the router and of everything else; both become one
+all-in-one file.
+"""
 
 import re
 import shutil

@@ -1,6 +1,8 @@
 """Released weights by name: from the Hugging Face hub where they are there, cached and checked.
 
 A file is looked for among those fetched before, first, so that nothing is asked of a network twice.
+Where someone names a kind of network alone (`--backbone`), a model file of it is meant: one in the
+current folder, where `urushi fetch` puts it, or the one that ships.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Pictures held in memory: what can be restored, and what no network restores of them."""
+"""Pictures held in memory: what can be restored of them, and whether a result can be right."""
 
 import math
 

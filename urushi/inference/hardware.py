@@ -1,4 +1,4 @@
-"""Which devices there are, found out without importing torch where that is possible."""
+"""The machine: its devices, memory and allocator, and engines that a fork leaves behind."""
 
 import ctypes
 import functools

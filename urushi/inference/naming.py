@@ -1,4 +1,4 @@
-"""What restored pictures are called, so that the same command finds them again."""
+"""Which files a command takes and passes over, and what their results are called."""
 
 import glob
 import os

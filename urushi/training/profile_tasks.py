@@ -1,4 +1,4 @@
-"""Tasks to measure a profile on: their pictures, and the base tuned for them."""
+"""Tasks to measure a profile on: their pictures, and a copy of the base tuned for each."""
 
 import copy
 import math

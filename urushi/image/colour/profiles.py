@@ -1,4 +1,4 @@
-"""Colour profiles that are three primaries and three tone curves, as cameras and phones embed them.
+"""Colour profiles of tone curves: RGB with three primaries, and grey with one curve.
 
 Display P3, Adobe RGB, ProPhoto, Rec. 2020: a curve for each channel, then a matrix, leads to CIE
 XYZ under D50; sRGB is such a space too. So both ways are two curves around one matrix of 3 x 3.

@@ -1,4 +1,4 @@
-"""Taking out of a written file's EXIF what its source does not say.
+"""EXIF blocks: the resolution that one states, and what a written one says without its source.
 
 libvips and libexif put a resolution of 72 dpi and an uncalibrated colour space into every EXIF
 block. The entries are taken out where they stand, so that no offset changes in the block or in the

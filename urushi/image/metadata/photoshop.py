@@ -1,4 +1,6 @@
-"""Photoshop's image resources (`8BIM`), in APP13 of a JPEG and in tag 34377 of a TIFF.
+"""Photoshop's image resources (`8BIM`) and the IPTC records in them (IIM 4.2).
+
+They lie in APP13 of a JPEG and in tag 34377 of a TIFF; IPTC also stands bare in a TIFF.
 
 After Adobe's Photoshop file formats specification: each has a number, a name and data. Paths count
 in fractions of the picture's sides and so hold for a larger one, but not for one that was turned.

@@ -1,4 +1,4 @@
-"""The file of an all-in-one model: it names its members, and decides by what was fitted to them."""
+"""The file of an all-in-one model: its members, and how sure the router must be of each class."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The cells of a comparison: what each is trained on, and what tells it from all others."""
+"""The cells of a comparison: their files, what each is trained on, and what names it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Fitting the projection and the head of a router to what was read from pictures."""
+"""The encoder of a router that knows photographs; its projection and head are fitted here."""
 
 import math
 from pathlib import Path
