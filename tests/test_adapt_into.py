@@ -16,7 +16,7 @@ from urushi.files.model import read_model, write_model
 from urushi.files.router import RouterHeader, read_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.router import open_router
+from urushi.inference.router_engine import open_router
 from urushi.routing.extension import fit_class
 
 DARK = 0.3

@@ -7,8 +7,8 @@ from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
 from urushi.degradations import Rehaze
 from urushi.errors import DataError, DegradationError
 from urushi.files.model import read_model
-from urushi.training.all_in_one_data import class_stages, pack_all_in_one, router_recipe_of
-from urushi.training.all_in_one_stages import StagePlans
+from urushi.training.all_in_one.datasets import class_stages, pack_all_in_one, router_recipe_of
+from urushi.training.all_in_one.stages import StagePlans
 from urushi.training.batches import step_generator
 
 

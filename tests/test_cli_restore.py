@@ -12,7 +12,7 @@ from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import PictureError
 from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.image.preview import read_part, read_preview
-from urushi.inference.compare import before_after, sheet_paths, write_before_after
+from urushi.inference.before_after import before_after, sheet_paths, write_before_after
 from urushi.inference.jobs import Job
 
 

@@ -11,8 +11,8 @@ from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture
-from urushi.image.pages import Pages, parse_pages
-from urushi.image.tiff_directories import TiffFile
+from urushi.image.page_choice import Pages, parse_pages
+from urushi.image.tiff.directories import TiffFile
 from urushi.inference.picture_files import restore_picture
 
 SCENE = Scene()

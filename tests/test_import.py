@@ -20,12 +20,12 @@ from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
 from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
+from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.files.router import read_router
 from urushi.image import inspect_picture, read_picture
-from urushi.inference.importing import import_released
 from urushi.inference.restorer import Restorer
 
 # Golden files and what tensors cannot tell of each; the backbone and how much it enlarges.

@@ -15,12 +15,12 @@ import torch
 from all_in_one_support import SEEN, write_all_in_one
 from engine_support import run_watched, write_tiny
 
+from urushi.convert.graphs import export_graph
 from urushi.errors import AdapterError, EngineError, PictureError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.inference.arrays import as_array
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.export import export_graph
 from urushi.inference.restorer import Restorer
 
 ENGINES = ("torch", "openvino")

@@ -20,7 +20,7 @@ from urushi.files.fold import fold
 from urushi.files.int8 import int8_path
 from urushi.files.model import graph_path, read_model
 from urushi.image import read_picture
-from urushi.inference.adapters import parse_adapter
+from urushi.inference.adapted_weights import parse_adapter
 from urushi.inference.engines import create_engine
 from urushi.inference.health import examine
 from urushi.inference.restorer import Restorer

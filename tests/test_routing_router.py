@@ -14,7 +14,7 @@ from urushi.routing import read_embeddings
 from urushi.routing.encoders import CLIP_MEAN, CLIP_STD, ClipEncoder, CompactEncoder, blockiness
 from urushi.routing.released import head_from_released, load_released_router
 from urushi.routing.router import Router, RouterHead, extended_head, load_router, save_router
-from urushi.training.router_recipe import COMPACT
+from urushi.training.router.router_recipe import COMPACT
 
 GOLDEN = Path(__file__).parent / "golden" / "lora_ir_router_head.safetensors"
 

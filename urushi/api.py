@@ -14,7 +14,7 @@ import numpy as np
 from urushi.errors import AdapterError, DataError, TakenError, UnreadableError, UrushiError
 from urushi.files.adapter import LoadedAdapter, read_adapter, storage_of, write_adapter
 from urushi.image import read_picture, write_picture
-from urushi.inference.adapters import AdapterLike
+from urushi.inference.adapted_weights import AdapterLike
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import FileResult, plan_batch, run_batch
 from urushi.inference.restorer import Restorer
@@ -260,7 +260,7 @@ def adapt(
 
 def _require_training() -> None:
     from urushi.errors import MissingExtraError
-    from urushi.inference.devices import is_installed
+    from urushi.inference.hardware import is_installed
 
     for package in ("torch", "accelerate", "tensorboard"):
         if not is_installed(package):

@@ -209,7 +209,7 @@ def _degrade_all(
     from urushi.degradations.files import degrade_file, picture_seed
     from urushi.image import left_out_sentence
     from urushi.inference.jobs import plan_batch
-    from urushi.inference.passed_over import passed_over
+    from urushi.inference.naming import passed_over
 
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     if left_out := passed_over(sources, output):

@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
-from urushi.image.broken_jpeg import damage_of
-from urushi.image.causes import misleading_variant, unknown_format, unread
-from urushi.image.contents import ALPHA, Contents, contents_of
-from urushi.image.decoding import check_memory, memory_ran_out
-from urushi.image.exif_resolution import with_exif_resolution
-from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.colour.stated import Stated, stated_colours
+from urushi.image.formats.broken_jpeg import damage_of
+from urushi.image.formats.causes import misleading_variant, unknown_format, unread
+from urushi.image.formats.decoding import check_memory, memory_ran_out
+from urushi.image.formats.known import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.formats.pillow_pictures import pillow_header
 from urushi.image.libvips import fields_of, open_image, reason, vips
+from urushi.image.metadata.contents import ALPHA, Contents, contents_of
+from urushi.image.metadata.exif import with_exif_resolution
 from urushi.image.opened import Identity, OpenFile, check_unchanged
-from urushi.image.pillow_pictures import pillow_header
 from urushi.image.samples import AS_FOUND, Samples
-from urushi.image.stated import Stated, stated_colours
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

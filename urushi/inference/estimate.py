@@ -19,8 +19,8 @@ from urushi.files.all_in_one import beside
 from urushi.files.model import ModelHeader, graph_path, read_header
 from urushi.files.router import read_router_header
 from urushi.image import inspect_picture
-from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.hardware import choose_device, is_installed
 from urushi.inference.tile_sizes import LOCAL, choose_tiles
 from urushi.inference.tiling import plan_tiles
 from urushi.inference.zoo import ZOO

@@ -17,8 +17,15 @@ from urushi.image import (
     is_picture_name,
     left_out_sentence,
 )
-from urushi.inference.naming import LOOK_NAME, Found, real, results_among, target_names, with_suffix
-from urushi.inference.passed_over import passed_over
+from urushi.inference.naming import (
+    LOOK_NAME,
+    Found,
+    passed_over,
+    real,
+    results_among,
+    target_names,
+    with_suffix,
+)
 
 __all__ = ["Job", "find_pictures", "plan_batch", "suffix_of_format"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from urushi.errors import TargetError
-from urushi.image.formats import is_picture_name
+from urushi.image.formats.known import is_picture_name
 from urushi.inference.naming import LOOK_NAME, real
 from urushi.routing.wording import advice, percent
 from urushi.sheet import GAP, INK, PAPER, fitted, is_sheet, refuse_other, shortened, write_sheet

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from urushi.errors import TargetError, UnreadableError
 from urushi.image import FORMATS
-from urushi.image.formats import sniff
+from urushi.image.formats.known import sniff
 from urushi.inference.batch import BatchReport, FileResult
 
 __all__ = ["Pipes", "is_stdout"]

@@ -11,12 +11,18 @@ import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
-from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
-from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
+from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
+from urushi.inference.arrays import (
+    WHITE,
+    as_array,
+    as_layers,
+    enlarged_alpha,
+    problem_in_int8,
+    problem_of,
+)
 from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
-from urushi.inference.processes import MadeAnew
-from urushi.inference.result_checks import problem_in_int8, problem_of
+from urushi.inference.hardware import MadeAnew
 from urushi.inference.tile_sizes import (
     check_options,
     choose_tiles,

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from urushi.errors import EngineError
-from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, smallest_side
-from urushi.inference.memory import available_memory
+from urushi.inference.hardware import available_memory
 
 __all__ = [
     "ON_ACCELERATOR",

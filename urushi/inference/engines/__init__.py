@@ -6,9 +6,9 @@ from typing import Any
 
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.model import LoadedModel
-from urushi.inference.adapters import AppliedAdapter
-from urushi.inference.devices import choose_device, is_installed
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, Precision
+from urushi.inference.hardware import choose_device, is_installed
 
 __all__ = ["ENGINES", "Engine", "EngineEntry", "check_some_engine", "create_engine"]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from urushi.errors import BackboneError, EngineError, FileFormatError
 from urushi.files.model import LoadedModel, architecture_hash, hash_of_graph, read_graph_file
-from urushi.inference.devices import is_installed
+from urushi.inference.hardware import is_installed
 
 __all__ = [
     "ARCHITECTURE_KEY",

@@ -17,7 +17,7 @@ from urushi.inference.engines.base import Engine, Precision, runs_when_small, wo
 from urushi.inference.engines.compiling import Network
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
 from urushi.inference.engines.openvino_graph import IMAGE_INPUT, read_graph, read_open
-from urushi.inference.processes import MadeAnew, in_use
+from urushi.inference.hardware import MadeAnew, in_use
 
 if TYPE_CHECKING:
     import openvino

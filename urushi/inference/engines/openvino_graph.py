@@ -124,7 +124,7 @@ def read_open(
 
 def _compare_with_torch(model: LoadedModel) -> None:
     # By name, because exporting checks its graphs with this engine.
-    import_module("urushi.inference.export").compare_graph(model)
+    import_module("urushi.convert.graphs").compare_graph(model)
 
 
 def _metadata(graph: "openvino.Model") -> dict[str, str]:

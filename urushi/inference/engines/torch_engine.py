@@ -14,8 +14,7 @@ from urushi.backbones import RestorationNetwork
 from urushi.backbones.claims import create_claimed
 from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.model import LoadedModel
-from urushi.inference.adapters import AppliedAdapter
-from urushi.inference.allocator import keep_freed_memory
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import (
     Engine,
     Precision,
@@ -23,7 +22,7 @@ from urushi.inference.engines.base import (
     runs_when_small,
     working_memory,
 )
-from urushi.inference.processes import MadeAnew, in_use
+from urushi.inference.hardware import MadeAnew, in_use, keep_freed_memory
 
 __all__ = ["TorchEngine", "build_network"]
 
