@@ -115,7 +115,7 @@ def test_a_base_is_taught_by_arrays(shipped, tmp_path):
     adapter = urushi.adapt(pairs, method="full", steps=12, device="cpu", seed=1)
     scores = adapter.header.scores["validation"]
     assert isinstance(scores, dict)
-    assert scores["psnr"] > scores["psnr_base"] + 0.5
+    assert scores["psnr"] > scores["psnr_base"] + 0.1
     mended = urushi.restore(pairs[0][0], adapters=[adapter], engine="torch")
     errors = [float(np.abs(image - good[0]).mean()) for image in (mended, pairs[0][0])]
     assert errors[0] < errors[1]
