@@ -72,3 +72,20 @@ def test_the_mending_wing_does_not_need_torch():
     code = NO_TORCH + "\n".join(f"import urushi.{module}" for module in modules) + "\nprint('ok')"
     done = run(code)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_a_bare_install_names_the_small_extra():
+    absent = NO_TORCH.replace("== 'torch'", "in ('torch', 'openvino')")
+    code = """
+import numpy as np, urushi
+for make in (urushi.AutoRestorer, urushi.Restorer, lambda: urushi.restore(np.zeros((8, 8, 3)))):
+    try:
+        make()
+    except urushi.UrushiError as error:
+        print(error)
+"""
+    done = run(absent + code)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    for line in lines:
+        assert line.endswith("is not installed: run  pip install 'urushi[fast]'")
