@@ -171,7 +171,7 @@ def test_branches_are_attached_and_guidance_reads_the_vector(world, tmp_path):
     unguided = auto.restorer(replace(auto.last, vector=None)).restore(picture())
     right = Restorer(base, adapters=[tmp_path / f"{SEEN}.safetensors"], engine="torch")
     np.testing.assert_allclose(unguided, right.restore(picture()), atol=1e-6)
-    with pytest.raises(EngineError, match="openvino cannot run guidance"):
+    with pytest.raises(EngineError, match="OpenVINO cannot run guidance"):
         AutoRestorer(file_of(tmp_path), engine="openvino").restore(picture())
 
 

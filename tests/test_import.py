@@ -257,7 +257,7 @@ def test_files_that_are_no_checkpoints(tmp_path, name, match):
 def test_files_of_ours_are_not_imported_again(tmp_path):
     torch.save(released("nafnet"), tmp_path / "a.pth")
     import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    with pytest.raises(FileFormatError, match="is a file of Urushi already"):
+    with pytest.raises(FileFormatError, match="is already a file of Urushi"):
         import_released(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
     with pytest.raises(TargetError, match="must end in"):
         import_released(tmp_path / "a.pth", tmp_path / "c.pth")
