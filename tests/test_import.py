@@ -149,7 +149,7 @@ def test_its_router_becomes_a_router(tmp_path):
     assert made.backbone == "router"
     assert read_router(tmp_path / "r.safetensors").header.classes == ("snow", "rain", "raindrop")
     options = {"classes": ["fog", "hail"]}
-    with pytest.raises(FileFormatError, match="a router of 3 classes, whose names"):
+    with pytest.raises(FileFormatError, match="a router of 3 classes and does not hold their names"):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options=options)
     with pytest.raises(BackboneError, match="takes no setting 'head'"):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options={"head": "x2"})
@@ -282,7 +282,7 @@ def test_spandrel_names_what_is_not_known_here(tmp_path, monkeypatch):
     vars(module)["MAIN_REGISTRY"] = SimpleNamespace(load=load)
     monkeypatch.setitem(sys.modules, "spandrel", module)
     torch.save({"model.0.weight": torch.zeros(3)}, tmp_path / "a.pth")
-    with pytest.raises(BackboneError, match="is a ESRGAN, says spandrel, which is none"):
+    with pytest.raises(BackboneError, match="is a ESRGAN, says spandrel, which is not a network"):
         import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
 
 
