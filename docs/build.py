@@ -24,7 +24,7 @@ STAGE, SITE = ROOT / "build" / "docs", ROOT / "build" / "site"
 PICTURES = (".png", ".jpg", ".svg", ".css")
 # `[text](target)` and `![text](target)`, but nothing within code.
 _LINK = re.compile(r"`[^`\n]+`|(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
-_COMPLAINT = re.compile(r"(?i)^(griffe|warning|error|mkdocstrings)\b")
+_COMPLAINT = re.compile(r"(?i)^(?:\x1b\[\d+m)*(griffe|warning|error|mkdocstrings)\b")
 _COMMENT = re.compile(r"^<!--.*?-->$", re.M)
 _FENCED = re.compile(r"(^ {0,3}```.*?^ {0,3}```[^\n]*$)", re.M | re.S)
 

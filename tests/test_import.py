@@ -147,7 +147,9 @@ def test_its_router_becomes_a_router(tmp_path):
     assert made.backbone == "router"
     assert read_router(tmp_path / "r.safetensors").header.classes == ("snow", "rain", "raindrop")
     options = {"classes": ["fog", "hail"]}
-    with pytest.raises(FileFormatError, match="a router of 3 classes, whose names"):
+    with pytest.raises(
+        FileFormatError, match="a router of 3 classes and does not hold their names"
+    ):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options=options)
     with pytest.raises(BackboneError, match="takes no setting 'head'"):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options={"head": "x2"})
@@ -255,7 +257,7 @@ def test_files_that_are_no_checkpoints(tmp_path, name, match):
 def test_files_of_ours_are_not_imported_again(tmp_path):
     torch.save(released("nafnet"), tmp_path / "a.pth")
     import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    with pytest.raises(FileFormatError, match="is a file of Urushi already"):
+    with pytest.raises(FileFormatError, match="is already a file of Urushi"):
         import_released(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
     with pytest.raises(TargetError, match="must end in"):
         import_released(tmp_path / "a.pth", tmp_path / "c.pth")

@@ -111,12 +111,12 @@ def hub_file(
         raise _unreachable(where, endpoint) from error
     except GatedRepoError as error:
         raise FileFormatError(
-            f"{where} is given to those who ask for it: do so at {page}, then  hf auth login"
+            f"{where} is given on request: ask for it at {page}, then  hf auth login"
         ) from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         if optional and isinstance(error, EntryNotFoundError):
             return None
-        raise FileFormatError(f"{where} is no longer there: look at {page}") from error
+        raise FileFormatError(f"{where} is gone: look at {page}") from error
     except (HfHubHTTPError, OSError) as error:
         line = str(error).strip().splitlines()
         raise FileFormatError(

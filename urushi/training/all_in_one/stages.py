@@ -272,8 +272,6 @@ def settled_base(
     )
     tensors = {name: t.detach().cpu().numpy() for name, t in backbone.state_dict().items()}
     if not tensors.keys() == base.tensors.keys():
-        raise AdapterError(
-            f"{base.path}: its network has tensors of its own: use guided.mode adapter"
-        )
+        raise AdapterError(f"{base.path}: its network has its own tensors: use guided.mode adapter")
     write_model(target, tensors, header, recipe.experts.storage)
     return read_model(target), settled
