@@ -149,7 +149,9 @@ def test_its_router_becomes_a_router(tmp_path):
     assert made.backbone == "router"
     assert read_router(tmp_path / "r.safetensors").header.classes == ("snow", "rain", "raindrop")
     options = {"classes": ["fog", "hail"]}
-    with pytest.raises(FileFormatError, match="a router of 3 classes and does not hold their names"):
+    with pytest.raises(
+        FileFormatError, match="a router of 3 classes and does not hold their names"
+    ):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options=options)
     with pytest.raises(BackboneError, match="takes no setting 'head'"):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options={"head": "x2"})
