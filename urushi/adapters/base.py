@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from urushi.adapters.context import Context
+from urushi.backbones.factors import Factors
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
@@ -82,6 +83,10 @@ class Adapter(nn.Module):
         Args:
             base: the backbone's own parameters.
         """
+        return {}
+
+    def factors(self) -> dict[str, Factors]:
+        """Those of the deltas that are products of two factors, as matrices, by their names."""
         return {}
 
     def output_changes(self) -> list[OutputChange]:

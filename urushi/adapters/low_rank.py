@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, key_of, parameter_of
 from urushi.adapters.layers import KINDS, WeightLayer, choose, parameter_kinds, weight_layers
+from urushi.backbones.factors import Factors
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.files.low_rank import Layout, Scaling, product_scale
@@ -144,3 +145,11 @@ class LowRank(Adapter):
             product = self.up[key].float() @ self.down[key].float()
             deltas[parameter_of(key)] = self._scales[key] * product.view(shape)
         return {**deltas, **{parameter_of(key): delta for key, delta in self.value.items()}}
+
+    def factors(self) -> dict[str, Factors]:
+        # In the other layout the product is the matrix only where kernels have one pixel.
+        return {
+            parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
+            for key, shape in self._shapes.items()
+            if self.config.layout == "flat" and all(side == 1 for side in shape[2:])
+        }
