@@ -30,7 +30,6 @@ from urushi.adapters.host import named_apart
 from urushi.adapters.rebuilding import Rebuilt
 from urushi.adapters.routes import check_vector, divided, one_route
 from urushi.adapters.saving import SavingBlock
-from urushi.backbones.factors import Factors, leave_factors
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 
@@ -195,16 +194,7 @@ class Adapted(nn.Module):
         # Sums of small numbers: never in half precision.
         with torch.autocast(next(iter(base.values())).device.type, enabled=False):
             for adapter in self._adapters():
-                factors = adapter.factors()
-                for name, delta in adapter.deltas(base).items():
-                    below = changed.get(name, base[name])
-                    # One multiplication less for each weight, where it would change nothing.
-                    own = delta if adapter.strength == 1 else adapter.strength * delta
-                    alone, changed[name] = name not in changed, below + own
-                    if alone and name in factors:
-                        down, up, scale = factors[name]
-                        found = Factors(down, up, scale * adapter.strength)
-                        leave_factors(changed[name], found)
+                changed |= adapter.added_to(base, changed)
         return changed
 
     def report(self) -> ParameterReport:

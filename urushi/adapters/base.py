@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from urushi.adapters.context import Context
-from urushi.backbones.factors import Factors
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
@@ -85,9 +84,20 @@ class Adapter(nn.Module):
         """
         return {}
 
-    def factors(self) -> dict[str, Factors]:
-        """Those of the deltas that are products of two factors, as matrices, by their names."""
-        return {}
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parameters that deltas change, with the deltas at the adapter's strength, by name.
+
+        Args:
+            base: the backbone's own parameters.
+            changed: those that other adapters have changed already.
+        """
+        below = {**base, **changed}
+        deltas = self.deltas(base)
+        if self.strength == 1:  # one multiplication less for each weight
+            return {name: below[name] + delta for name, delta in deltas.items()}
+        return {name: below[name] + self.strength * delta for name, delta in deltas.items()}
 
     def output_changes(self) -> list[OutputChange]:
         """What is read from feature maps and added to them."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, key_of, parameter_of
 from urushi.adapters.layers import KINDS, WeightLayer, choose, parameter_kinds, weight_layers
+from urushi.adapters.sums import plain_sums, summed
 from urushi.backbones.factors import Factors
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
@@ -146,10 +147,19 @@ class LowRank(Adapter):
             deltas[parameter_of(key)] = self._scales[key] * product.view(shape)
         return {**deltas, **{parameter_of(key): delta for key, delta in self.value.items()}}
 
-    def factors(self) -> dict[str, Factors]:
-        # In the other layout the product is the matrix only where kernels have one pixel.
-        return {
-            parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
-            for key, shape in self._shapes.items()
-            if self.config.layout == "flat" and all(side == 1 for side in shape[2:])
-        }
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        names = [parameter_of(key) for key in (*self._shapes, *self.value)]
+        below = {name: changed.get(name, base[name]) for name in names}
+        if not plain_sums(below.values(), self.parameters()):
+            return super().added_to(base, changed)
+        return summed(
+            below,
+            {parameter_of(key): delta for key, delta in self.value.items()},
+            {
+                parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
+                for key in self._shapes
+            },
+            self.strength,
+        )

@@ -16,6 +16,7 @@ from urushi.backbones.nafnet_steps import (
     FeedForward,
     Spatial,
     Widen,
+    doubled,
     feed_forward,
     spatial,
     widen_of,
@@ -152,9 +153,9 @@ class NAFBlock(nn.Module):
         )
 
     def _whole(self, x: Tensor) -> bool:
-        """Whether the branches can be one function each, where that was measured to be faster."""
-        kind, window = x.device.type, self.pooling.window
-        if kind != "cpu" or torch.is_autocast_enabled(kind) or torch.compiler.is_compiling():
+        """Whether the branches can be one function each."""
+        window = self.pooling.window
+        if not _takes_steps(x):
             return False
         if window is not None and (window[0] < x.shape[-2] or window[1] < x.shape[-1]):
             return False
@@ -169,6 +170,25 @@ class NAFBlock(nn.Module):
         if any(type(layer) not in (nn.Conv2d, ChannelNorm) for layer in layers):
             return False
         return all(_alone(layer) for layer in layers)
+
+
+def _takes_steps(x: Tensor) -> bool:
+    """Whether `nafnet_steps` are for these maps: on CPUs, in training, where they are faster."""
+    kind = x.device.type
+    if kind != "cpu" or not torch.is_grad_enabled():
+        return False
+    return not torch.is_autocast_enabled(kind) and not torch.compiler.is_compiling()
+
+
+def _enlarged(up: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+    """Maps of twice the sides, with what was skipped added."""
+    if _takes_steps(x) and type(up) is nn.Sequential and _alone(up):
+        layer, shuffle = up
+        plain = type(layer) is nn.Conv2d and type(shuffle) is nn.PixelShuffle
+        if plain and _alone(layer) and _alone(shuffle):
+            maps, shown = (t.permute(0, 2, 3, 1).contiguous() for t in (x, skip))
+            return doubled(maps, layer.weight, shown).permute(0, 3, 1, 2)
+    return up(x) + skip
 
 
 def _alone(layer: nn.Module) -> bool:
@@ -313,7 +333,7 @@ class NAFNet(RestorationNetwork):
             features = down(features)
         features = self.middle_blks(features)
         for blocks, up in zip(self.decoders, self.ups, strict=True):
-            features = blocks(up(features) + skips.pop())
+            features = blocks(_enlarged(up, features, skips.pop()))
         return (self.ending(features) + padded)[..., :height, :width]
 
     def set_pooling_window(self, window: int | Sequence[int] | None) -> None:

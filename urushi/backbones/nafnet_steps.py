@@ -21,7 +21,15 @@ from torch.nn import functional as F
 
 from urushi.backbones.factors import Factors, factors_of
 
-__all__ = ["FeedForward", "Spatial", "Widen", "feed_forward", "spatial", "widen_of"]
+__all__ = [
+    "FeedForward",
+    "Spatial",
+    "Widen",
+    "doubled",
+    "feed_forward",
+    "spatial",
+    "widen_of",
+]
 
 Maps = Float[Tensor, "b h w c"]
 _layer_norm_back = torch.ops.aten.native_layer_norm_backward.default
@@ -270,6 +278,22 @@ def _widen_back(
     g_weight = g_rows.t() @ rows if wanted[2] else None
     g_bias = _sum(g_rows) if wanted[3] else None
     return _WidenBack(g_x, (g_gain, g_offset, g_weight, g_bias, g_down, g_up))
+
+
+def doubled(x: Maps, weight: Tensor, skip: Maps) -> Maps:
+    """A layer of one pixel, its channels laid out as squares of 2x2, and what is added to them.
+
+    Args:
+        x: feature maps.
+        weight: `(4 out, C, 1, 1)`; four rows after one another make a square.
+        skip: `(B, 2 H, 2 W, out)`, added.
+    """
+    batch, height, width, _ = x.shape
+    channels = len(weight) // 4
+    # Rows of one place in the square together: squares are then laid out by whole pixels.
+    matrix = weight.view(channels, 4, -1).transpose(0, 1).flatten(0, 1)
+    squares = F.linear(x, matrix).view(batch, height, width, 2, 2, channels).transpose(2, 3)
+    return (skip.view(squares.shape) + squares).view(skip.shape)
 
 
 def _gate(x: Tensor) -> Tensor:
