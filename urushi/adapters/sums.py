@@ -76,7 +76,7 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         count, strength = len(ctx.scales), ctx.strength
         downs, ups = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         found: list[Tensor | None] = list(grads[: ctx.whole])
@@ -84,9 +84,7 @@ class _Summed(torch.autograd.Function):
             found = [None if grad is None else strength * grad for grad in found]
         back_down: list[Tensor | None] = []
         back_up: list[Tensor | None] = []
-        for grad, down, up, scale in zip(
-            grads[ctx.whole :], downs, ups, ctx.scales, strict=True
-        ):
+        for grad, down, up, scale in zip(grads[ctx.whole :], downs, ups, ctx.scales, strict=True):
             if grad is None:
                 back_down.append(None)
                 back_up.append(None)
@@ -98,7 +96,9 @@ class _Summed(torch.autograd.Function):
 
 
 def _added(frozen: list[Tensor], deltas: list[Tensor], strength: float) -> Sequence[Tensor]:
-    return torch._foreach_add(frozen, deltas, alpha=strength) if frozen else ()
+    if not frozen:
+        return ()
+    return torch._foreach_add(frozen, deltas, alpha=strength)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _with_product(frozen: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:

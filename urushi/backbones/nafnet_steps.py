@@ -11,7 +11,8 @@ their gradients from feature maps made thin first, and that of the whole weight 
 Feature maps are `(B, H, W, C)`, dense in memory; weights are matrices `(out, in)`.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 Maps = Float[Tensor, "b h w c"]
+Others = TypeVar("Others")
 _layer_norm_back = torch.ops.aten.native_layer_norm_backward.default
 _convolution_back = torch.ops.aten.convolution_backward.default
 
@@ -40,8 +42,8 @@ class Widen(NamedTuple):
     """A norm and the layer behind it, for C channels.
 
     Attributes:
-        gain: of the norm, `(C,)`.
-        offset: of the norm, `(C,)`.
+        gain: of the norm, `(C,)`; ones where it lies in the weight.
+        offset: of the norm, `(C,)`; zeros where it lies in the bias.
         weight: `(2 C, C)`.
         bias: `(2 C,)`.
         down: A of `weight = frozen + scale * B @ A`, `(r, C)`; None where it is no such sum.
@@ -70,7 +72,9 @@ def widen_of(gain: Tensor, offset: Tensor, weight: Tensor, bias: Tensor) -> Wide
     found = factors_of(weight)
     matrix = weight.flatten(1)
     if found is None or not _thin(found, matrix):
-        return Widen(gain, offset, matrix, bias, None, None, 1.0)
+        # Gain and offset lie in the matrix: their gradients are sums over it, and not over maps.
+        one, zero = torch.ones_like(gain), torch.zeros_like(offset)
+        return Widen(one, zero, matrix * gain, bias + matrix @ offset, None, None, 1.0)
     return Widen(gain, offset, matrix.detach(), bias, *found)
 
 
@@ -137,8 +141,8 @@ class _Spatial(torch.autograd.Function):
     """x + join (attention * gate(depthwise(widen(norm(x)))))."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, epsilon: float, scale: float, *tensors: Tensor) -> Tensor:
-        widen, own = Widen(*tensors[:6], scale), Spatial(*tensors[6:])
+    def forward(ctx: Any, x: Tensor, epsilon: float, scale: float, *tensors: Any) -> Tensor:
+        widen, own = _unpacked(tensors, scale, Spatial)
         batch, height, width, channels = x.shape
         normed, wide = _widened(x, widen, epsilon)
         maps = wide.view(batch, height, width, -1).permute(0, 3, 1, 2)
@@ -157,10 +161,12 @@ class _Spatial(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, normed, mean, inverse, wide, mixed, gated, means, factors, *tensors = ctx.saved_tensors
-        widen, own = Widen(*tensors[:6], ctx.scale), Spatial(*tensors[6:])
-        wanted = Spatial(*ctx.needs_input_grad[9:])
+        widen, own = _unpacked(tensors, ctx.scale, Spatial)
+        depthwise, depthwise_bias, attention, attention_bias, join, join_bias = (
+            ctx.needs_input_grad[9:]
+        )
         batch, height, width, channels = x.shape
         grad = grads[0].contiguous()
         maps = grad.view(batch, -1, channels)
@@ -171,7 +177,7 @@ class _Spatial(torch.autograd.Function):
         g_gated = torch.baddbmm(g_means[:, None], maps, own.join * factors[:, None])
         g_mixed = _gate_back(g_gated.view(x.shape), mixed)
         wide = wide.view(batch, height, width, -1)
-        g_wide, g_depthwise = _depthwise_back(g_mixed, wide, own.depthwise, bool(wanted.depthwise))
+        g_wide, g_depthwise = _depthwise_back(g_mixed, wide, own.depthwise, depthwise)
         g_widen = _widen_back(
             g_wide, _Normed(normed, mean, inverse), x, widen, ctx.needs_input_grad[3:9]
         )
@@ -181,11 +187,11 @@ class _Spatial(torch.autograd.Function):
             None,
             *g_widen.tensors,
             g_depthwise,
-            _sum(g_mixed) if wanted.depthwise_bias else None,
-            g_factors.t() @ means if wanted.attention else None,
-            g_factors.sum(0) if wanted.attention_bias else None,
-            (products * factors[:, None]).sum(0) if wanted.join else None,
-            _sum(grad) if wanted.join_bias else None,
+            _sum(g_mixed) if depthwise_bias else None,
+            g_factors.t() @ means if attention else None,
+            g_factors.sum(0) if attention_bias else None,
+            (products * factors[:, None]).sum(0) if join else None,
+            _sum(grad) if join_bias else None,
         )
 
 
@@ -193,8 +199,8 @@ class _FeedForward(torch.autograd.Function):
     """x + join gate(widen(norm(x)))."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, epsilon: float, scale: float, *tensors: Tensor) -> Tensor:
-        widen, own = Widen(*tensors[:6], scale), FeedForward(*tensors[6:])
+    def forward(ctx: Any, x: Tensor, epsilon: float, scale: float, *tensors: Any) -> Tensor:
+        widen, own = _unpacked(tensors, scale, FeedForward)
         normed, wide = _widened(x, widen, epsilon)
         gated = _gate(wide)
         result = x + own.join_bias
@@ -205,10 +211,10 @@ class _FeedForward(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, normed, mean, inverse, wide, gated, *tensors = ctx.saved_tensors
-        widen, own = Widen(*tensors[:6], ctx.scale), FeedForward(*tensors[6:])
-        wanted = FeedForward(*ctx.needs_input_grad[9:])
+        widen, own = _unpacked(tensors, ctx.scale, FeedForward)
+        join, join_bias = ctx.needs_input_grad[9:]
         grad = grads[0].contiguous()
         rows = grad.view(gated.shape)
         g_wide = _gate_back(rows @ own.join, wide)
@@ -220,9 +226,17 @@ class _FeedForward(torch.autograd.Function):
             None,
             None,
             *g_widen.tensors,
-            rows.t() @ gated if wanted.join else None,
-            _sum(grad) if wanted.join_bias else None,
+            rows.t() @ gated if join else None,
+            _sum(grad) if join_bias else None,
         )
+
+
+def _unpacked(
+    tensors: Sequence[Any], scale: float, kind: Callable[..., Others]
+) -> tuple[Widen, Others]:
+    """The weights of a branch, from the tensors that its function is given one by one."""
+    gain, offset, weight, bias, down, up, *others = tensors
+    return Widen(gain, offset, weight, bias, down, up, scale), kind(*others)
 
 
 class _Normed(NamedTuple):
@@ -261,10 +275,15 @@ def _widen_back(
         wanted: which of its tensors' gradients are.
     """
     g_rows, rows = grad.view(-1, len(widen.weight)), normed.result.view(-1, x.shape[-1])
-    g_down = g_up = None
+    g_down = g_up = g_bias = None
     if widen.down is not None and widen.up is not None:
         g_down = widen.scale * ((g_rows @ widen.up).t() @ rows)
-        g_up = widen.scale * (g_rows.t() @ (rows @ widen.down.t()))
+        # A column of ones beside the thin maps: the bias' gradient costs no pass of its own.
+        thin = torch.addmm(_last(widen.down), rows, F.pad(widen.down, (0, 0, 0, 1)).t())
+        both = g_rows.t() @ thin
+        g_up, g_bias = widen.scale * both[:, :-1], both[:, -1]
+    elif wanted[3]:
+        g_bias = _sum(g_rows)
     g_x, g_gain, g_offset = _layer_norm_back(
         (g_rows @ widen.weight).view(x.shape),
         x,
@@ -276,11 +295,12 @@ def _widen_back(
         [True, *wanted[:2]],
     )
     g_weight = g_rows.t() @ rows if wanted[2] else None
-    g_bias = _sum(g_rows) if wanted[3] else None
     return _WidenBack(g_x, (g_gain, g_offset, g_weight, g_bias, g_down, g_up))
 
 
-def doubled(x: Maps, weight: Tensor, skip: Maps) -> Maps:
+def doubled(
+    x: Maps, weight: Tensor, skip: Float[Tensor, "b h2 w2 c2"]
+) -> Float[Tensor, "b h2 w2 c2"]:
     """A layer of one pixel, its channels laid out as squares of 2x2, and what is added to them.
 
     Args:
@@ -294,6 +314,11 @@ def doubled(x: Maps, weight: Tensor, skip: Maps) -> Maps:
     matrix = weight.view(channels, 4, -1).transpose(0, 1).flatten(0, 1)
     squares = F.linear(x, matrix).view(batch, height, width, 2, 2, channels).transpose(2, 3)
     return (skip.view(squares.shape) + squares).view(skip.shape)
+
+
+def _last(down: Tensor) -> Tensor:
+    """Zeros for each row of A, and a one behind them."""
+    return F.pad(down.new_zeros(len(down)), (0, 1), value=1.0)
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -317,12 +342,13 @@ def _depthwise_back(
     given, maps = grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
     fixed = ([1, 1], [1, 1], [1, 1], False, [0, 0], len(weight))
 
-    def back(which: list[bool]) -> tuple[Tensor, ...]:
-        return _convolution_back(given, maps, weight, [len(weight)], *fixed, which)
-
     # One call for both, with the bias, takes up to a quarter longer than two and a sum.
-    g_x = back([True, False, False])[0].permute(0, 2, 3, 1).contiguous()
-    return g_x, back([False, True, False])[1] if wanted else None
+    first = _convolution_back(given, maps, weight, [len(weight)], *fixed, [True, False, False])
+    g_x = first[0].permute(0, 2, 3, 1).contiguous()
+    if not wanted:
+        return g_x, None
+    second = _convolution_back(given, maps, weight, [len(weight)], *fixed, [False, True, False])
+    return g_x, second[1]
 
 
 def _sum(x: Tensor) -> Tensor:
