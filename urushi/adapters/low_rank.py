@@ -161,5 +161,5 @@ class LowRank(Adapter):
                 parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
                 for key in self._shapes
             },
-            self.strength,
+            float(self.strength),
         )

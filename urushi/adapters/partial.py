@@ -71,7 +71,7 @@ class Partial(Adapter):
         below = {name: changed.get(name, base[name]) for name in deltas}
         if not plain_sums(below.values(), deltas.values()):
             return super().added_to(base, changed)
-        return summed(below, deltas, {}, self.strength)
+        return summed(below, deltas, {}, float(self.strength))
 
 
 class Full(Partial):
