@@ -20,10 +20,12 @@ __all__ = ["plain_sums", "summed"]
 def plain_sums(below: Iterable[Tensor], own: Iterable[Tensor]) -> bool:
     """Whether `summed` can add an adapter's own tensors to these: all float32, these frozen.
 
-    A compiler forms sums of its own.
+    A compiler forms sums of its own, and without gradients there is nothing to save: results
+    then have the bits of sums that are formed one by one.
     """
     return (
-        not torch.compiler.is_compiling()
+        torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
         and all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in below)
         and all(tensor.dtype == torch.float32 for tensor in own)
     )
