@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
