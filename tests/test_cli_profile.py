@@ -12,7 +12,8 @@ from profile_support import made_up, moved, tiny_network, write_base
 
 from urushi.adapters import create_adapter
 from urushi.adapters.attribution import RULES
-from urushi.adapters.colora import CoLoRA, CoLoRASettings
+from urushi.adapters.colora import CoLoRASettings
+from urushi.adapters.low_rank import CoLoRA
 from urushi.adapters.profile import (
     Normalise,
     locate_profile,

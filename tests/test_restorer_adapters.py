@@ -12,11 +12,11 @@ from cli_support import picture, run, write_pictures, write_tiny_model
 from engine_support import run_watched
 
 from urushi.adapters import attach
+from urushi.adapters.fold import fold
 from urushi.adapters.stored import header_of, tensors_of
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.adapter import read_adapter, write_adapter
-from urushi.files.fold import fold
 from urushi.files.int8 import int8_path
 from urushi.files.model import graph_path, read_model
 from urushi.image import read_picture

@@ -3,27 +3,27 @@
 Ai, Huang, He: "LoRA-IR", arXiv 2410.15385: every convolution has n low-rank experts, a picture has
 one weight for each, `W + sum_i w_i dW_i`, and no more than k of them are not zero. Here an expert
 is an adapter of any method; weights, branches and prompts are mixed alike. See
-`urushi.adapters.attach` for what that costs.
+`urushi.adapters.attached` for what that costs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from urushi.adapters import create_adapter
 from urushi.adapters.base import Adapter, BlockChange, OutputChange
 from urushi.adapters.layers import choose, weight_layers
+from urushi.adapters.method import Method
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
 __all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "top_weights"]
-
-Build = Callable[[RestorationNetwork, Mapping[str, Any]], Adapter]
 
 # Those of LoRA-IR's first setting: "alpha" treats all ranks alike, and its alpha over r is 2.
 _LOW_RANK = {"rank": 8, "layout": "loralib", "scaling": "alpha", "alpha": 2.0}
@@ -74,28 +74,27 @@ class Experts(Adapter):
     Args:
         backbone: what is adapted: a backbone, or a `Host` of one with its guidance.
         config: see `ExpertsSettings`.
-        build: makes the adapter of one expert.
 
     Raises:
         AdapterError: an expert cannot be made, or is itself a mixture.
     """
 
-    method: ClassVar[str] = "experts"
+    method = "experts"
     reads = frozenset({"weights"})
     config: ExpertsSettings
 
-    def __init__(self, backbone: RestorationNetwork, config: ExpertsSettings, build: Build) -> None:
+    def __init__(self, backbone: RestorationNetwork, config: ExpertsSettings) -> None:
         configs = config.each or [_expert_of(backbone, config)] * config.count
         if any(one.get("method") == self.method for one in configs):
             raise AdapterError("an expert of method experts: state the experts themselves in each")
-        experts = [build(backbone, one) for one in configs]
+        experts = [create_adapter(backbone, one) for one in configs]
         stated = {"each": [e.describe() for e in experts], "freeze": config.freeze}
         super().__init__(ExpertsSettings.model_validate(stated))
         self.experts = nn.ModuleList(experts)
         self.shared: Adapter | None = None
         pattern = _SHARED.get(config.freeze, "")
         if any(fnmatchcase(name, pattern) for name, _ in backbone.named_parameters()):
-            self.shared = build(backbone, {"method": "full", "parameters": [pattern]})
+            self.shared = create_adapter(backbone, {"method": "full", "parameters": [pattern]})
 
     @property
     def members(self) -> list[Adapter]:
@@ -221,3 +220,6 @@ def _dense_for(backbone: RestorationNetwork, stated: Mapping[str, Any]) -> Seque
     chosen = set(choose(layers, stated.get("layers", ["*"]), "layers"))
     settled = {*stated.get("ranks", {}), *stated.get("dense", [])}
     return [n for n in depthwise_layers(backbone) if n in chosen and n not in settled]
+
+
+METHOD = Method(ExpertsSettings, "Ai et al., LoRA-IR, arXiv 2410.15385", adapter=Experts)

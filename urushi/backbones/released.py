@@ -26,8 +26,7 @@ def load_released(path: Path | str, backbone: str, **options: object) -> Restora
         FileFormatError: the file is not a checkpoint of plain, finite tensors.
         BackboneError: tensors are missing, left over or of the wrong shape.
     """
-    if backbone not in BACKBONES:
-        raise BackboneError(f"backbone {backbone!r} is unknown: known are {', '.join(BACKBONES)}")
+    BACKBONES.find(backbone, BackboneError)
     state = read_checkpoint(path)
     source = Path(path).name
     return build_released(state, backbone, read_configuration(state, backbone), source, options)

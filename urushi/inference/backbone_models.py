@@ -7,7 +7,7 @@ and `urushi fetch` are told to put it, or else the one that ships.
 
 from pathlib import Path
 
-from urushi.errors import BackboneError, nearest
+from urushi.errors import BackboneError
 from urushi.files.model import read_header
 from urushi.inference.fetch import RELEASES
 from urushi.inference.zoo import find_model, zoo_names
@@ -28,11 +28,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
     """
     from urushi.backbones import BACKBONES
 
-    if backbone not in BACKBONES:
-        raise BackboneError(
-            f"backbone {backbone!r} is unknown{nearest(backbone, BACKBONES)}: known are "
-            f"{', '.join(BACKBONES)}"
-        )
+    BACKBONES.find(backbone, BackboneError)
     here = Path(f"{backbone}.safetensors")
     if model is not None:
         return _checked(str(model), backbone, f"give --model a {backbone}, or leave --backbone out")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from urushi.adapters.fold import is_foldable
 from urushi.errors import UrushiError, brief
 from urushi.files.all_in_one import read_all_in_one
-from urushi.files.fold import is_foldable
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import FORMATS
 from urushi.image.enlarge import enlarge

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from urushi.adapters.fold import can_hold
 from urushi.data.pack import PackedPairs, PackedPictures
 from urushi.errors import FileFormatError, MissingExtraError, UrushiError
 from urushi.files.adapter import describe_adapter
 from urushi.files.all_in_one import read_all_in_one
 from urushi.files.container import stated_format
-from urushi.files.folders import can_hold
 from urushi.files.int8 import int8_path, read_int8
 from urushi.files.model import describe_model, read_model
 from urushi.files.router import read_router
