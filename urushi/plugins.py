@@ -144,8 +144,8 @@ class Table(Mapping[str, Entry]):
 
     def plugins(self) -> dict[str, str]:
         """Packages by the names of the entries that they add and that can be used."""
-        points = self._plugins().points
-        return {name: _package(points[name]) for name in self if name not in self._own}
+        points = dict(self._plugins().points)
+        return {name: _package(point) for name, point in points.items() if self._load(name)}
 
     def problems(self) -> list[str]:
         """Why plugins cannot be used, one sentence each."""
@@ -217,4 +217,9 @@ def _imported(place: str) -> "Entry":  # pyright: ignore[reportInvalidTypeVarUse
 
 def _package(point: EntryPoint) -> str:
     """The distribution that an entry point belongs to, and its version."""
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "of unknown origin"
+    try:
+        assert point.dist is not None
+        return f"{point.dist.name} {point.dist.version}"
+    # Folders of metadata that are not whole; what is raised differs between versions of Python.
+    except Exception:
+        return "of unknown origin"
