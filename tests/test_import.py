@@ -11,6 +11,7 @@ import pytest
 import torch
 from cli_support import run, write_pictures
 from method_support import below, read_golden
+from released_support import load_released
 from routing_support import tiny_clip
 from safetensors.torch import save_file
 
@@ -20,7 +21,6 @@ from urushi.backbones import create_backbone
 from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
-from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter

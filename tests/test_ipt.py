@@ -3,6 +3,7 @@
 import pytest
 import torch
 from method_support import below, picture, read_golden, shaken
+from released_support import load_released
 from test_adaptir import branch_of
 
 from urushi.adapters import attach, create_adapter
@@ -11,7 +12,7 @@ from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.ipt import IPT, DecoderLayer, EncoderLayer
 from urushi.backbones.ipt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["ipt"].example

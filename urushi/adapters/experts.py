@@ -6,6 +6,7 @@ is an adapter of any method; weights, branches and prompts are mixed alike. See
 `urushi.adapters.attached` for what that costs.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -16,14 +17,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from urushi.adapters import create_adapter
-from urushi.adapters.base import Adapter, BlockChange, OutputChange
-from urushi.adapters.layers import choose, weight_layers
+from urushi.adapters.base import Adapter, BlockChange, OutputChange, key_of
+from urushi.adapters.layers import choose, parameter_kinds, weight_layers
+from urushi.adapters.low_rank import LowRank
 from urushi.adapters.method import Method
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "top_weights"]
+__all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "split", "top_weights"]
 
 # Those of LoRA-IR's first setting: "alpha" treats all ranks alike, and its alpha over r is 2.
 _LOW_RANK = {"rank": 8, "layout": "loralib", "scaling": "alpha", "alpha": 2.0}
@@ -184,6 +186,49 @@ def top_weights(logits: Float[Tensor, "b n"], k: int) -> Float[Tensor, "b n"]:
         raise AdapterError(f"k is {k}: choose 1 to {logits.shape[1]}, the number of experts")
     values, chosen = logits.topk(k, dim=1)
     return torch.zeros_like(logits).scatter(1, chosen, values.softmax(1))
+
+
+def split(experts: Experts, network: RestorationNetwork) -> list[Adapter]:
+    """Single adapters that do alone what their expert does at weight 1.
+
+    What the experts share goes into each of them.
+
+    Args:
+        experts: stay as they are.
+        network: for which they were made.
+
+    Raises:
+        AdapterError: what is shared has no place in an expert: it changes whole weights, as
+            `freeze: released` does, or the expert is no low-rank one.
+    """
+    if experts.shared is None:
+        return [copy.deepcopy(expert) for expert in experts.members]
+    shared = dict(experts.shared.deltas({}))
+    return [
+        _with_shared(expert, shared, experts.config.freeze, network) for expert in experts.members
+    ]
+
+
+def _with_shared(
+    expert: Adapter, shared: dict[str, Tensor], freeze: str, network: RestorationNetwork
+) -> Adapter:
+    if isinstance(expert, LowRank) and freeze == "paper":
+        kinds = parameter_kinds(network)
+        tune = dict.fromkeys([*expert.config.tune, *(kinds[name] for name in shared)])
+        single = create_adapter(network, {**expert.describe(), "tune": list(tune)})
+        state = {**single.state_dict(), **expert.state_dict()}
+        if all(f"value.{key_of(name)}" in state for name in shared):
+            with torch.no_grad():
+                for name, delta in shared.items():
+                    key = f"value.{key_of(name)}"
+                    state[key] = state[key] + delta / expert.strength
+            single.load_state_dict(state)
+            single.strength = expert.strength
+            return single
+    raise AdapterError(
+        f"experts with freeze: {freeze} share changes that an expert of method {expert.method} "
+        "cannot hold: keep them together, or train them with freeze: base"
+    )
 
 
 def depthwise_layers(network: nn.Module) -> list[str]:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["IPTC", "Resources", "pack_resource", "true_resources"]
+__all__ = ["IPTC", "Resources", "true_resources"]
 
 IPTC = 0x0404
 # The picture as it was, made small.
@@ -55,11 +55,6 @@ def true_resources(block: bytes, *, turned: bool, grown: bool, iptc: bool) -> Re
             paths = True
         kept.append(whole)
     return Resources(b"".join(kept), tuple(lost), paths)
-
-
-def pack_resource(number: int, data: bytes) -> bytes:
-    """A resource without a name."""
-    return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + b"\0" * (len(data) % 2)
 
 
 def _each(block: bytes) -> Iterator[tuple[int, bytes]]:

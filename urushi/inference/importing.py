@@ -110,8 +110,7 @@ def _import_backbone(
     facts: dict[str, str],
 ) -> Imported:
     from urushi.backbones import BACKBONES
-    from urushi.backbones.likeness import likenesses
-    from urushi.backbones.recognition import recognise
+    from urushi.backbones.released_networks import likenesses, recognise
 
     notes = []
     pools = {"pooling_window", "pooling_patch"} & set(options)

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter
-from urushi.adapters.experts import Experts
-from urushi.adapters.joining import split
+from urushi.adapters.experts import Experts, split
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
 from urushi.evaluation.benchmark import evaluate

@@ -14,7 +14,7 @@ from torch import Tensor
 from urushi.adapters.fold import fold
 from urushi.backbones import RestorationNetwork
 from urushi.backbones.claims import create_claimed
-from urushi.backbones.released import load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import PairedFolder
