@@ -118,7 +118,7 @@ def _router():
 
     from routing_support import CLASSES, tiny_router
 
-    from urushi.files.router import LoadedRouter, RouterHeader
+    from urushi.files.router_file import LoadedRouter, RouterHeader
     from urushi.routing.router import router_tensors
 
     router = tiny_router()

@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 
 from urushi.data.check import CheckReport, check_folder
-from urushi.data.likeness import fingerprint
+from urushi.data.duplicates import fingerprint
 from urushi.data.pack import PackedPairs, PackedPictures, pack_pairs, pack_pictures
 from urushi.data.pairs import PairedFolder
 from urushi.errors import DataError, FileFormatError, TargetError

@@ -16,7 +16,7 @@ from method_support import below, read_golden
 from test_lora_ir_files import write_checkpoints
 
 from urushi.errors import FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference import fetch as module
 from urushi.inference.fetch import RELEASES, Release, fetch_release, find_release

@@ -25,7 +25,7 @@ from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import inspect_picture, read_picture
 from urushi.inference.importing import import_released
 from urushi.inference.restorer import Restorer

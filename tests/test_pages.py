@@ -10,7 +10,13 @@ from training_support import recipe
 
 from urushi.app.output import EXIT_WELL
 from urushi.data.pack import PackedPictures, pack_pictures
-from urushi.data.pages import PAGE_KINDS, draw_page, draw_pages, installed_fonts, made_pages
+from urushi.data.synthetic_pages import (
+    PAGE_KINDS,
+    draw_page,
+    draw_pages,
+    installed_fonts,
+    made_pages,
+)
 from urushi.errors import DataError, RecipeError
 
 

@@ -289,6 +289,7 @@ def test_the_doctor_lists_them(with_plugins):
         lacquer_diagonal=DIAGONAL,
         lacquer_broken=BROKEN,
     )
+    assert "'odd' of the plugin lacquer 1.5 is left out" in METHODS.problems()[0]
     tables = health._tables()
     assert tables[0].plugins() == {"diagonal": "lacquer 1.5"}
     assert [table.what for table in tables] == ["method", "backbone", "degradation"]

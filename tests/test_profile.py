@@ -7,7 +7,7 @@ import torch
 from profile_support import made_up, moved, tiny_network, write_base
 
 from urushi.adapters.attribution import attribute
-from urushi.adapters.profile import profile_path, read_profile, write_profile
+from urushi.adapters.contribution_profile import profile_path, read_profile, write_profile
 from urushi.adapters.profiling import ProfileTask, measure_profile
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import base_facts

@@ -5,6 +5,7 @@ import torch
 from method_support import below, read_golden
 
 from urushi.adapters.released_lora_ir import lora_ir_from
+from urushi.backbones.checkpoints import read_checkpoint
 from urushi.errors import BackboneError
 
 

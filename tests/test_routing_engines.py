@@ -11,7 +11,7 @@ import torch
 from routing_support import NATIVE, tiny_clip, tiny_file, tiny_router
 
 from urushi.errors import EngineError, FileFormatError
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import open_picture, write_picture
 from urushi.inference.router import export_router, open_router
 from urushi.routing import make_views

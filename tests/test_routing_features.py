@@ -12,7 +12,7 @@ from test_routing_training import TINY, make_pack
 from urushi.backbones import create_backbone
 from urushi.errors import AdapterError, FileFormatError, RecipeError
 from urushi.files.model import read_model
-from urushi.files.router import FeatureFacts, RouterHeader, read_router
+from urushi.files.router_file import FeatureFacts, RouterHeader, read_router
 from urushi.inference.router import export_router, open_router
 from urushi.inference.zoo import find_model
 from urushi.routing.features import FeatureEncoder

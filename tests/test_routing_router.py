@@ -9,7 +9,7 @@ from routing_support import CLASSES, NATIVE, tiny_clip, tiny_file, tiny_router
 from safetensors.torch import load_file
 
 from urushi.errors import AdapterError, FileFormatError, MissingExtraError
-from urushi.files.router import ViewGeometry, read_router
+from urushi.files.router_file import ViewGeometry, read_router
 from urushi.routing import read_embeddings
 from urushi.routing.encoders import CLIP_MEAN, CLIP_STD, ClipEncoder, CompactEncoder, blockiness
 from urushi.routing.released import head_from_released, load_released_router

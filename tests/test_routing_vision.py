@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vision_support import released
 
 from urushi.errors import DataError, FileFormatError, RecipeError
-from urushi.files.router import VisionFacts, read_router
+from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.router import export_router, open_router
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0, folded_weights
 from urushi.routing.vision import VisionEncoder, roughness

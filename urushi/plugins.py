@@ -151,7 +151,9 @@ class Table(Mapping[str, Entry]):
         """Why plugins cannot be used, one sentence each."""
         for name in list(self._plugins().points):
             self._load(name)
-        return [sentence for _, sentence in sorted(self._plugins().problems.items())]
+        plugins = self._plugins()
+        plugins.told.update(plugins.problems)
+        return [sentence for _, sentence in sorted(plugins.problems.items())]
 
     def _plugins(self) -> "_Plugins[Entry]":
         if self._found is None:

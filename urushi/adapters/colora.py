@@ -27,7 +27,7 @@ from urushi.files.container import weights_hash
 if TYPE_CHECKING:
     from torch import nn
 
-    from urushi.adapters.profile import Profile
+    from urushi.adapters.contribution_profile import Profile
     from urushi.backbones.network import RestorationNetwork
 
 __all__ = [
@@ -167,7 +167,7 @@ def _decide(backbone: "RestorationNetwork", config: CoLoRASettings) -> tuple[All
     if config.profile is None:
         contributions = dict.fromkeys(chosen, 1.0)
     else:
-        from urushi.adapters.profile import read_profile  # files of adapters name none
+        from urushi.adapters.contribution_profile import read_profile  # files of adapters name none
 
         profile = read_profile(Path(config.profile))
         _check_fits(profile, backbone, config)

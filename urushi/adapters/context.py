@@ -1,4 +1,4 @@
-"""What the adapters of one pass know besides their feature maps, and which pictures share a pass."""
+"""What adapters know of a pass besides feature maps, and which pictures share one."""
 
 import math
 from collections.abc import Sequence

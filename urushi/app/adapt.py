@@ -217,7 +217,7 @@ def _model(model: str | None, backbone: str | None) -> str:
 
 def _base_of(into: Path, name: str, model: str | None) -> str:
     """The base of an all-in-one file that a class can be added to."""
-    from urushi.files.all_in_one import read_all_in_one
+    from urushi.files.all_in_one_file import read_all_in_one
     from urushi.inference.auto import find_base
     from urushi.training.new_expert import check_new_class
 
@@ -260,7 +260,7 @@ def _extend(
 
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
     from urushi.adapters import METHODS
-    from urushi.adapters.profile import BESIDE, profile_path
+    from urushi.adapters.contribution_profile import BESIDE, profile_path
     from urushi.inference.zoo import find_model
     from urushi.settings import set_values
 

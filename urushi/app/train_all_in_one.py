@@ -134,7 +134,7 @@ def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
     """Graphs of the router's encoder, and of a base that was made here."""
     if not wanted:
         return []
-    from urushi.files.router import read_router_header
+    from urushi.files.router_file import read_router_header
     from urushi.inference.export import export_graph
     from urushi.inference.router import export_router
 

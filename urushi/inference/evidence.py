@@ -14,9 +14,9 @@ from jaxtyping import Float
 from urushi.adapters.fold import fold, folded_weights, is_foldable
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.adapter import check_base
-from urushi.files.all_in_one import AllInOne, Expert
+from urushi.files.all_in_one_file import AllInOne, Expert
 from urushi.files.model import LoadedModel
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.inference.adapters import AppliedAdapter
 from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine

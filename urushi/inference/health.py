@@ -13,7 +13,7 @@ import numpy as np
 from urushi.adapters import METHODS
 from urushi.adapters.fold import is_foldable
 from urushi.errors import UrushiError, brief
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import FORMATS
 from urushi.image.enlarge import enlarge

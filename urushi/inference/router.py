@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from urushi.errors import AdapterError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.model import LoadedModel, ModelHeader, architecture_hash, hash_of_graph
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     name_router_graph,
     read_router,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
-from urushi.files.router import CLEAN, LoadedRouter, read_router, write_router
+from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.container import Storage
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     RouterHeader,
     RouterMemory,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter
-from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
+from urushi.files.all_in_one_file import AllInOne, Expert, member_of, read_all_in_one
 from urushi.files.model import LoadedModel
-from urushi.files.router import LoadedRouter, RouterHeader, router_graph_path, write_router
+from urushi.files.router_file import LoadedRouter, RouterHeader, router_graph_path, write_router
 from urushi.training.all_in_one_data import AllInOneFiles
 from urushi.training.all_in_one_recipe import AllInOneRecipe
 from urushi.training.evidence import OnPictures, fit_evidence

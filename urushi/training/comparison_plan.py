@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
-from urushi.adapters.profile import locate_profile
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.errors import AdapterError, RecipeError
 from urushi.evaluation.catalog import Benchmark
 from urushi.files.model import LoadedModel, architecture_hash, read_model

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
-from urushi.files.router import RouterMemory
+from urushi.files.router_file import RouterMemory
 from urushi.inference.devices import choose_device
 from urushi.routing.features import FeatureEncoder, Reading
 from urushi.routing.router import RouterOutput, save_router

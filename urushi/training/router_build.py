@@ -4,7 +4,7 @@ import torch
 
 from urushi.errors import RecipeError
 from urushi.files.model import read_model
-from urushi.files.router import CompactFacts, ViewGeometry
+from urushi.files.router_file import CompactFacts, ViewGeometry
 from urushi.inference.zoo import find_model
 from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
 from urushi.routing.features import FeatureEncoder

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from urushi.evaluation.confusion import accuracy, class_accuracies, confusion_matrix
-from urushi.files.router import Mode
+from urushi.files.router_file import Mode
 from urushi.routing.calibration import (
     expected_calibration_error,
     fit_temperature,

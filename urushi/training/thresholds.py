@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.errors import DataError
 from urushi.evaluation.metrics import psnr
-from urushi.files.all_in_one import AllInOne
+from urushi.files.all_in_one_file import AllInOne
 from urushi.files.model import LoadedModel
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one_data import AllInOneFiles, degradation_of

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.routing.calibration import probabilities
 from urushi.training.photographic.recipe import UNKNOWN, PhotographicRecipe
 from urushi.training.router_scores import scores_of_classes
