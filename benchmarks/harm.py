@@ -4,8 +4,8 @@
 
 Draws pages, screens, charts, maps, codes, comics, cloth, stars and patterns (`harm_graphics.py`,
 and the kinds of `urushi.data.synthetic_pages` with seeds of no training), with `--data` adds those
-pictures of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every
-picture is chosen for and restored three ways: as `urushi restore` does, the same without the guard,
+pictures of CID22 that are plain over more than a tenth, and damages each in one of several ways.
+Every picture is chosen for and restored three ways: as `urushi restore` does, without the guard,
 and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one
 should come back at 45 dB or more, and a damaged one nearer to it than it was.
 

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -20,36 +22,14 @@ from urushi.files.model import read_model
 from urushi.inference import health
 from urushi.plugins import PluginWarning
 
-DIAGONAL = '''
-"""A gain for every input of chosen layers."""
-
-from urushi.adapters.layers import choose, weight_layers
-from urushi.adapters.method import Method, UnfitError, zeros
-from urushi.settings import Settings
-
-
-class DiagonalSettings(Settings):
-    layers: list[str] = ["*"]
-
-
-def start(backbone, settings):
-    layers = {layer.name: layer for layer in weight_layers(backbone)}
-    chosen = choose(layers, settings.layers, "layers")
-    return {("gain", layers[name].weight): zeros(layers[name].shape[1]) for name in chosen}
-
-
-def deltas(tensors, settings, base):
-    found = {}
-    for name, gain in tensors["gain"].items():
-        if name not in base or tuple(gain.shape) != tuple(base[name].shape[1:2]):
-            raise UnfitError(f"a gain of shape {tuple(gain.shape)} for {name!r}")
-        weight = base[name]
-        found[name] = weight * gain.reshape(1, -1, *[1] * (weight.ndim - 2))
-    return found
-
-
-METHOD = Method(DiagonalSettings, "ours", groups=("gain",), start=start, deltas=deltas)
-'''
+GUIDE = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
+# The file that the guide for new methods shows, as whoever follows it would copy it.
+DIAGONAL = dedent(
+    GUIDE.read_text("utf-8")
+    .partition("## Adding a method")[2]
+    .split("```")[1]
+    .removeprefix("python")
+)
 TABLES = """
 from dataclasses import dataclass
 from typing import ClassVar
