@@ -73,7 +73,7 @@ def measure(batch: int, steps: int) -> list[dict]:
     from urushi.adapters.contribution_profile import locate_profile
     from urushi.backbones.claims import create_claimed
     from urushi.files.model import read_model
-    from urushi.inference.allocator import keep_freed_memory
+    from urushi.inference.hardware import keep_freed_memory
     from urushi.inference.zoo import find_model
     from urushi.training.start import load_start
 

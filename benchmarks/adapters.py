@@ -123,7 +123,7 @@ def one_row(plan: dict) -> dict:
 def measure(plan: dict) -> dict:
     import torch
 
-    from urushi.inference.allocator import keep_freed_memory
+    from urushi.inference.hardware import keep_freed_memory
 
     torch.set_num_threads(plan["threads"])
     torch.manual_seed(0)

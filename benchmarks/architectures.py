@@ -58,7 +58,7 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
     import torch
 
-    from urushi.inference.allocator import keep_freed_memory
+    from urushi.inference.hardware import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -129,8 +129,8 @@ def prepare(candidate: tuple, folder: Path, steps: bool) -> tuple[dict[str, Any]
 
 
 def exported(network: Any, config: dict, path: Path) -> Path:
+    from urushi.convert.graphs import export_graph
     from urushi.files.model import ModelHeader, write_model
-    from urushi.inference.export import export_graph
 
     state = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     write_model(path, state, ModelHeader(backbone="nafnet", config=config), "float32")

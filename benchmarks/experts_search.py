@@ -68,9 +68,9 @@ def measure(plan: dict[str, Any], group: str, name: str, arguments: Any) -> dict
     from urushi.files.model import read_model
     from urushi.inference.restorer import Restorer
     from urushi.inference.zoo import find_model
-    from urushi.training.all_in_one_data import pack_all_in_one
-    from urushi.training.all_in_one_recipe import load_all_in_one_recipe
-    from urushi.training.all_in_one_stages import StagePlans
+    from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
+    from urushi.training.all_in_one.datasets import pack_all_in_one
+    from urushi.training.all_in_one.stages import StagePlans
     from urushi.training.loop import train
     from urushi.training.outcome import adapter_header, adapter_tensors
 

@@ -97,8 +97,8 @@ def graphics(options: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray
 
 def whichever_acts(options: argparse.Namespace) -> str:
     """What the guard says of each graphic, for all experts and the base; writes it, and counts."""
-    from urushi.inference.guard import KNOWN, judged
-    from urushi.inference.signs import signs_of
+    from urushi.inference.guard.damage import KNOWN, judged
+    from urushi.inference.guard.signs import signs_of
 
     routes = [(), *((name,) for name in sorted(KNOWN))]
     rows = []
@@ -133,7 +133,7 @@ def whichever_acts(options: argparse.Namespace) -> str:
 
 def plain_ones(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
     """Pictures of a folder that are exactly plain over more than a tenth."""
-    from urushi.inference.signs import signs_of
+    from urushi.inference.guard.signs import signs_of
 
     for path in sorted(folder.iterdir()):
         pixels = np.asarray(Image.open(path).convert("RGB"))

@@ -129,9 +129,9 @@ def exported(plan: dict) -> dict:
     import torch
 
     from urushi.backbones import create_backbone
+    from urushi.convert.graphs import export_graph
+    from urushi.convert.standalone import export_standalone
     from urushi.files.model import ModelHeader, read_model, write_model
-    from urushi.inference.export import export_graph
-    from urushi.inference.export_standalone import export_standalone
     from urushi.inference.zoo import find_model
 
     torch.set_num_threads(plan["threads"])
@@ -186,7 +186,7 @@ def runner(plan: dict) -> Callable:
     """What runs a picture `(H, W, 3)`, the filling up included."""
     folder = Path(plan["folder"])
     if plan["engine"] == "onnxruntime":
-        from urushi.inference.export_checks import import_onnxruntime
+        from urushi.convert.graph_checks import import_onnxruntime
 
         onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()

@@ -87,7 +87,7 @@ def main() -> None:
 
 def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from urushi.inference.auto import AutoRestorer
-    from urushi.training.photographic.recipe import load_photographic_recipe
+    from urushi.training.photographs.photographs_recipe import load_photographic_recipe
 
     also = load_photographic_recipe("router-photographs").photographs.also
     auto = AutoRestorer(options.router, quick=options.quick, threads=options.threads)

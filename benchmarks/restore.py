@@ -5,7 +5,7 @@
 Every row is measured in a process of its own. The network and its weights are the same in all:
 
 * `eager`: one forward pass after another over 512x512 tiles, torch as it comes.
-* `eager, kept allocator`: the same, freed memory kept (see `urushi.inference.allocator`).
+* `eager, kept allocator`: the same, freed memory kept (see `urushi.inference.hardware`).
 * `engine ...`: `restore_picture` from a JPEG file into a JPEG file: decoding, tiles and their
   overlap, blending and encoding included. Its pixels are those of the picture.
 
@@ -123,8 +123,8 @@ def measure_eager(plan: dict) -> dict:
     import torch
 
     from urushi.files.model import read_model
-    from urushi.inference.allocator import keep_freed_memory
     from urushi.inference.engines.torch_engine import build_network
+    from urushi.inference.hardware import keep_freed_memory
     from urushi.inference.zoo import find_model
 
     torch.set_num_threads(plan["threads"])

@@ -24,15 +24,15 @@ from measuring import write_report
 
 from urushi.evaluation.metrics import psnr
 from urushi.image import is_picture_name, read_picture
-from urushi.image.curves import Tabulated, parametric_tag, read_curve
-from urushi.image.matrix_profile import XYZ_OF_RGB, srgb_decode, srgb_encode
-from urushi.image.primaries import (
+from urushi.image.colour.curves import Tabulated, parametric_tag, read_curve
+from urushi.image.colour.primaries import (
     ADOBE_RGB,
     PRIMARIES,
     REC2020,
     Chromaticities,
     xyz_of_primaries,
 )
+from urushi.image.colour.profiles import XYZ_OF_RGB, srgb_decode, srgb_encode
 from urushi.inference.restorer import Restorer
 
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)

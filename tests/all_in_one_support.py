@@ -14,8 +14,8 @@ from urushi.files.model import read_model
 from urushi.image import write_picture
 from urushi.routing.router import save_router
 from urushi.settings import parse_settings
-from urushi.training.all_in_one_data import pack_all_in_one
-from urushi.training.all_in_one_recipe import AllInOneRecipe
+from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
+from urushi.training.all_in_one.datasets import pack_all_in_one
 
 EXPERTS = tuple(name for name in CLASSES if name != "clean")
 SEEN = "haze"  # what the tiny router sees in the tests' pictures

@@ -12,13 +12,13 @@ from test_adapt import write_pairs
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.ipt_released import to_released
+from urushi.convert import releases as backbone_models
+from urushi.convert.releases import Release, model_of_backbone
 from urushi.errors import BackboneError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import ModelHeader, read_model, write_model
 from urushi.image import read_picture, write_picture
-from urushi.inference import backbone_models, zoo
-from urushi.inference.backbone_models import model_of_backbone
-from urushi.inference.fetch import Release
+from urushi.inference import zoo
 from urushi.inference.restorer import Restorer
 
 

@@ -16,7 +16,7 @@ from urushi.files.model import read_model, write_model
 from urushi.files.router_file import RouterHeader, read_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.router import open_router
+from urushi.inference.router_engine import open_router
 from urushi.routing.extension import fit_class
 
 DARK = 0.3
@@ -202,7 +202,7 @@ def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_pa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("noise", "has a class 'noise' already"),
+        ("noise", "already has a class 'noise'"),
         ("clean", "already"),
         ("a/b", "cannot name a class"),
     ],

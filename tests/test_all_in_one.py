@@ -16,8 +16,8 @@ from urushi.files.adapter import read_adapter, read_adapter_header, write_adapte
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
-from urushi.training.all_in_one import AllInOneTraining
-from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.all_in_one.run import AllInOneTraining
 from urushi.training.recipe import RECIPES
 
 GATES = {"reduction": 2, "hidden": 4}

@@ -19,7 +19,7 @@ from jpeg_support import (
 from PIL import Image, PngImagePlugin
 
 from urushi.image import PictureWriter, inspect_picture, open_picture
-from urushi.image.heif_boxes import codec_of, heif_extras
+from urushi.image.formats.heif_boxes import codec_of, heif_extras
 
 GOOGLE = "http://ns.google.com/photos"
 NAMES = (

@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
+from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, BrokenExtraError, MissingExtraError
 from urushi.inference import health
-from urushi.inference.importing import import_released
 from urushi.routing.encoders import ClipEncoder
 
 OPERATOR = "operator torchvision::nms does not exist"

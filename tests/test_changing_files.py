@@ -15,7 +15,7 @@ from PIL import Image
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture, write_picture
-from urushi.image.decoding import memory_ran_out
+from urushi.image.formats.decoding import memory_ran_out
 from urushi.inference.batch import plan_batch, run_batch
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.checkpoints import read_checkpoint
+from urushi.convert.importing import import_released
 from urushi.errors import FileFormatError
 from urushi.files.model import read_model
-from urushi.inference.importing import import_released
 from urushi.inference.restorer import Restorer
 
 

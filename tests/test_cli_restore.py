@@ -12,7 +12,7 @@ from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import PictureError
 from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.image.preview import read_part, read_preview
-from urushi.inference.compare import before_after, sheet_paths, write_before_after
+from urushi.inference.before_after import before_after, sheet_paths, write_before_after
 from urushi.inference.jobs import Job
 
 
@@ -190,7 +190,7 @@ def test_compare_cannot_show_what_replaced_itself(photos, model):
     target = photos / "picture0.png"
     result = run("restore", target, "-o", target, "--model", model, "--overwrite", "--compare")
     assert result.exit_code == EXIT_FAILED
-    assert "replaced itself" in result.stderr
+    assert "was overwritten by its own result" in result.stderr
 
 
 def test_the_sheet_shows_what_changed_most_pixel_for_pixel(tmp_path):
@@ -215,7 +215,7 @@ def test_sheets_of_unlike_pictures_are_refused(tmp_path):
     with pytest.raises(PictureError, match="31 x 20"):
         write_before_after(first, second, tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()
-    with pytest.raises(PictureError, match="cannot be made"):
+    with pytest.raises(PictureError, match="cannot be created"):
         write_before_after(first, first, tmp_path / "file" / "sheet.jpg")
 
 

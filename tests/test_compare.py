@@ -15,14 +15,13 @@ from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
 from urushi.training.checkpoint import newest_checkpoint
-from urushi.training.comparison import COMPARISONS, load_comparison, variants
-from urushi.training.comparison_cell import CellStopped, run_cell
-from urushi.training.comparison_child import run_in_child
-from urushi.training.comparison_files import nested_subset
-from urushi.training.comparison_grid import run_grid
-from urushi.training.comparison_plan import make_plan
-from urushi.training.comparison_summary import MEAN, Spread
-from urushi.training.comparison_tables import markdown
+from urushi.training.compare.cell import CellStopped, run_cell
+from urushi.training.compare.child import run_in_child
+from urushi.training.compare.description import COMPARISONS, load_comparison, variants
+from urushi.training.compare.grid import run_grid
+from urushi.training.compare.plan import make_plan, nested_subset
+from urushi.training.compare.summary import MEAN, Spread
+from urushi.training.compare.tables import markdown
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 
@@ -121,7 +120,7 @@ def test_finished_cells_are_not_run_again(finished, world, monkeypatch):
     def never(*_arguments, **_options):
         raise AssertionError("a finished cell was run")
 
-    monkeypatch.setattr("urushi.training.comparison_grid.run_cell", never)
+    monkeypatch.setattr("urushi.training.compare.grid.run_cell", never)
     again = compare(world, plan, folder)
     assert "9 cells, 9 of them finished before" in again.stderr
     assert json.loads(again.stdout)["rows"] == told["rows"]
@@ -197,7 +196,7 @@ def test_the_picture_measured_by_is_never_learned_from(world, tmp_path):
     settings = load(
         world, tmp_path, tasks=[{"name": "a", "pairs": "dark/train", "validation": "dark/train"}]
     )
-    with pytest.raises(DataError, match="learned from and measured by"):
+    with pytest.raises(DataError, match="used both for training and for measuring"):
         make_plan(settings, world)
 
 
@@ -388,8 +387,8 @@ def test_help_and_wrong_usage(world, tmp_path):
 
 
 def test_spread_and_an_empty_summary(world, tmp_path):
-    from urushi.training.comparison_grid import stored
-    from urushi.training.comparison_summary import summarise
+    from urushi.training.compare.grid import stored
+    from urushi.training.compare.summary import summarise
 
     assert Spread.of([1.0]).deviation is None
     assert Spread.of([1.0, 3.0]).deviation == pytest.approx(2**0.5)

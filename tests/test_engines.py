@@ -10,6 +10,7 @@ import torch
 from engine_support import EXAMPLE, ROOT, batch, run_watched, write_tiny
 
 from urushi.backbones import create_backbone
+from urushi.convert.graphs import verify_graph
 from urushi.errors import (
     BackboneError,
     EngineError,
@@ -28,7 +29,6 @@ from urushi.files.model import (
 from urushi.inference.engines import create_engine
 from urushi.inference.engines.base import runs_when_small, working_memory
 from urushi.inference.engines.torch_engine import TorchEngine
-from urushi.inference.export import verify_graph
 from urushi.inference.restorer import Restorer
 
 
@@ -38,7 +38,7 @@ def model(tmp_path_factory) -> LoadedModel:
     folder = tmp_path_factory.mktemp("models")
     path = write_tiny(folder / "tiny.safetensors")
     run_watched(
-        "from urushi.inference.export import export_graph\n"
+        "from urushi.convert.graphs import export_graph\n"
         "model = read_model(export_graph(Path(sys.argv[1])).with_suffix('.safetensors'))\n"
         "assert create_engine(model, engine='torch').run(np.ones((1, 3, 8, 8), 'f')).any()",
         folder / "home",

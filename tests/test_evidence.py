@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from routing_support import CLASSES
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
+from urushi.convert.graphs import export_graph
 from urushi.errors import EngineError, FileFormatError
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
@@ -21,18 +22,17 @@ from urushi.files.router_file import EvidenceFacts, read_router, write_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer, find_base
 from urushi.inference.engines import openvino_engine
-from urushi.inference.evidence import GraphTrials, TorchTrials, open_evidence
-from urushi.inference.export import export_graph
+from urushi.inference.probing import GraphTrials, TorchTrials, open_evidence
 from urushi.inference.restorer import Restorer
-from urushi.inference.router import open_router
-from urushi.routing.evidence import (
+from urushi.inference.router_engine import open_router
+from urushi.routing.probe import (
     describe_trials,
     evidence_looks,
     trial_views,
 )
 from urushi.routing.views import views_of
-from urushi.training import evidence
-from urushi.training.all_in_one import AllInOneTraining
+from urushi.training.all_in_one import probe_training as evidence
+from urushi.training.all_in_one.run import AllInOneTraining
 
 SCALES = ("whole", "reduced", "native")
 PLAN = {
@@ -211,7 +211,7 @@ def test_another_process_takes_its_part(world, trained, tmp_path, monkeypatch):
         first.write_bytes(content)  # what the other makes
         lock.release()
 
-    monkeypatch.setattr("urushi.training.evidence.time.sleep", done)
+    monkeypatch.setattr("urushi.training.all_in_one.probe_training.time.sleep", done)
     assert training(world, folder, resume=True).train().finished
     assert first.read_bytes() == content
 

@@ -6,7 +6,8 @@ from all_in_one_support import EXPERTS
 from cli_support import picture
 
 from urushi.files.router_file import EvidenceFacts
-from urushi.routing.evidence import (
+from urushi.routing.head import Reading
+from urushi.routing.probe import (
     Changes,
     Evidence,
     describe_change,
@@ -15,7 +16,6 @@ from urushi.routing.evidence import (
     pool_scales,
     trial_views,
 )
-from urushi.routing.head import Reading
 from urushi.routing.views import views_of
 
 SCALES = ("whole", "reduced", "native")

@@ -17,15 +17,15 @@ from scale_support import TINY
 from urushi.adapters.adaptir import AdaptIRSettings, FrequencyBranch
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
+from urushi.convert import standalone as export_module
+from urushi.convert.graph_checks import Agreement, import_onnxruntime
+from urushi.convert.standalone import export_standalone
+from urushi.convert.standalone_frame import framed, squares
+from urushi.convert.traced_forms import frequency_branch
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import ModelHeader, architecture_hash, graph_path, read_model, write_model
-from urushi.inference import export_standalone as export_module
 from urushi.inference.engines.openvino_engine import openvino_core
 from urushi.inference.engines.torch_engine import TorchEngine
-from urushi.inference.export_checks import Agreement, import_onnxruntime
-from urushi.inference.export_fourier import frequency_branch
-from urushi.inference.export_frame import framed, squares
-from urushi.inference.export_standalone import export_standalone
 from urushi.inference.restorer import Restorer
 from urushi.inference.tiling import pad_tile
 
@@ -66,8 +66,8 @@ def folder(tmp_path_factory):
     write_random(folder / "spectral.safetensors", naf, method="adaptir", variant="paper")
     (folder / "out").mkdir()
     run_watched(
-        "from urushi.inference.export import export_graph\n"
-        "from urushi.inference.export_standalone import export_standalone\n"
+        "from urushi.convert.graphs import export_graph\n"
+        "from urushi.convert.standalone import export_standalone\n"
         "folder = Path(sys.argv[1])\n"
         "export_graph(folder / 'grey.safetensors')\n"
         "model, branch = (folder / f'{name}.safetensors' for name in ('squares', 'branch'))\n"
@@ -268,7 +268,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(model, tmp_path):
     entry.value = architecture_hash(header)
     onnx.save(graph, tmp_path / "other.onnx")
     other = replace(model, header=header, graph=tmp_path / "other.onnx")
-    with pytest.raises(BackboneError, match=r"gives another result than torch"):
+    with pytest.raises(BackboneError, match=r"gives a different result from torch"):
         export_standalone(other, tmp_path / "one.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["other.onnx"]
 
@@ -276,7 +276,9 @@ def test_a_file_that_differs_from_torch_is_not_kept(model, tmp_path):
 def test_names_that_cannot_be(model, tmp_path):
     with pytest.raises(FileFormatError, match=r"must end in \.onnx"):
         export_standalone(model, tmp_path / "out.pb")
-    with pytest.raises(FileFormatError, match=r"belongs to grey\.safetensors: choose another name"):
+    with pytest.raises(
+        FileFormatError, match=r"belongs, of grey\.safetensors: choose another name"
+    ):
         export_standalone(model, graph_path(model.path))
     result = run("export", model.path, "-o", tmp_path / "none" / "out.onnx")
     assert result.exit_code == EXIT_FAILED

@@ -22,8 +22,8 @@ from urushi.image import (
     read_picture,
     write_picture,
 )
-from urushi.image.hevc import _TRIAL
-from urushi.inference.passed_over import passed_over
+from urushi.image.formats.causes import _TRIAL
+from urushi.inference.naming import passed_over
 
 
 def refusal(path):
@@ -283,7 +283,7 @@ def test_restore_counts_and_names_what_it_leaves_out(folder, tmp_path):
 
 
 def test_the_output_folder_is_not_looked_into(folder, tmp_path):
-    from urushi.inference.passed_over import passed_over
+    from urushi.inference.naming import passed_over
 
     (folder / "out").mkdir()
     (folder / "out" / "b.gif").write_bytes(b"GIF89a")

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from urushi.errors import UnreadableError
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.guard import KNOWN, Guard, Limits, judged
-from urushi.inference.holding import GuardedRestorer, Holder
+from urushi.inference.guard.damage import KNOWN, Guard, Limits, judged
+from urushi.inference.guard.holding import GuardedRestorer, Holder
+from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.restorer import Restorer
-from urushi.inference.signs import Watcher, signs_of
 
 FINE = ("noise", "jpeg")
 STRONG = ("rain", "snow", "raindrop", "haze", "low-light")

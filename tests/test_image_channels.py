@@ -8,7 +8,7 @@ from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import UnreadableError
 from urushi.image import PictureWriter, inspect_picture, read_picture, write_picture
-from urushi.image.tiff_directories import TiffFile
+from urushi.image.tiff.directories import TiffFile
 from urushi.inference.picture_files import restore_picture
 
 SCENE = Scene()

@@ -10,8 +10,8 @@ from PIL.PngImagePlugin import PngInfo
 from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.image import Samples, inspect_picture, open_picture, read_picture
-from urushi.image.png_chunks import rewrite_png, short_chunks
-from urushi.image.tiff_directories import TiffFile
+from urushi.image.formats.png_chunks import rewrite_png, short_chunks
+from urushi.image.tiff.directories import TiffFile
 from urushi.inference.picture_files import restore_picture
 
 GREY, RGB = Scene().grey, Scene().rgb

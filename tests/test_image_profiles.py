@@ -16,9 +16,9 @@ from test_image_round_trip import (
 )
 
 from urushi.image import read_picture, write_picture
-from urushi.image.colour import ProfiledColours
-from urushi.image.curves import read_curve
-from urushi.image.matrix_profile import matrix_colours
+from urushi.image.colour.conversion import ProfiledColours
+from urushi.image.colour.curves import read_curve
+from urushi.image.colour.profiles import matrix_colours
 
 
 def parametric(kind: int, *values: float) -> bytes:

@@ -9,7 +9,7 @@ from test_image_pages import pages_of, tags_of
 from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import TargetError
-from urushi.image.stacks import fitting_description, planes_of
+from urushi.image.tiff.stacks import fitting_description, planes_of
 from urushi.inference.picture_files import restore_picture
 
 GREY = Scene().grey

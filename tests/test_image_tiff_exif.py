@@ -9,7 +9,7 @@ import pyvips
 from PIL import Image
 
 from urushi.image import read_picture, write_picture
-from urushi.image.tiff_exif import append_exif, read_exif
+from urushi.image.tiff.exif_directory import append_exif, read_exif
 
 TAKEN, NORTH = "2021:03:04 05:06:07", (35.0, 40.0, 30.5)
 

@@ -14,15 +14,14 @@ from cli_support import picture, run, write_pictures
 from engine_support import batch, run_watched, write_tiny
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.convert.quantize import calibration_crops, export_int8
 from urushi.errors import DataError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.int8_file import int8_path, new_header, read_int8, write_int8
 from urushi.files.model import LoadedModel, graph_path, name_graph, read_model, write_model
+from urushi.inference.arrays import telling_windows
 from urushi.inference.auto import AutoRestorer
-from urushi.inference.calibration import calibration_crops
 from urushi.inference.engines import create_engine
-from urushi.inference.quantize import export_int8
 from urushi.inference.restorer import Restorer
-from urushi.inference.result_checks import telling_windows
 
 # Of the tiny network: six in each block, and those that change the resolution.
 LAYERS = 6 * 5 + 2 + 2
@@ -42,7 +41,7 @@ def made(clean, tmp_path_factory) -> LoadedModel:
     folder = tmp_path_factory.mktemp("models")
     path = write_tiny(folder / "tiny.safetensors")
     said = run_watched(
-        "from urushi.inference.quantize import export_int8\n"
+        "from urushi.convert.quantize import export_int8\n"
         "export_int8(Path(sys.argv[1]), Path(sys.argv[2]), crops=4, side=32)",
         folder / "home",
         path,

@@ -15,7 +15,7 @@ from tiff_support import Page, write_tiff
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError
 from urushi.image import read_picture, write_picture
-from urushi.image.pages import parse_pages
+from urushi.image.page_choice import parse_pages
 from urushi.inference import look_sheet
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.jobs import plan_batch
@@ -245,7 +245,7 @@ def test_where_a_sheet_goes(tmp_path, monkeypatch, output, path, named):
 
 
 def test_a_sheet_has_the_name_of_one():
-    with pytest.raises(TargetError, match=r"'a\.tif' names no sheet"):
+    with pytest.raises(TargetError, match=r"'a\.tif' is not a name for a sheet"):
         sheet_path("a.tif")
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from urushi.errors import RecipeError
-from urushi.training.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
-from urushi.training.photographic.recipe import is_photographic, load_photographic_recipe
+from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.photographs.photographs_recipe import is_photographic, load_photographic_recipe
 from urushi.training.recipe import RECIPES, load_recipe
 
 ROUTERS = [path for path in sorted(RECIPES.glob("*.yaml")) if is_photographic(path)]

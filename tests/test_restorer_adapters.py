@@ -20,7 +20,7 @@ from urushi.files.adapter import read_adapter, write_adapter
 from urushi.files.int8_file import int8_path
 from urushi.files.model import graph_path, read_model
 from urushi.image import read_picture
-from urushi.inference.adapters import parse_adapter
+from urushi.inference.adapted_weights import parse_adapter
 from urushi.inference.engines import create_engine
 from urushi.inference.health import examine
 from urushi.inference.restorer import Restorer
@@ -307,7 +307,7 @@ def test_export_merged(shipped, model, branch, tmp_path):
     assert result.exit_code == EXIT_FAILED
     assert "weights cannot hold" in result.stderr
     same = run("export", shipped, "--merged", find_model("base"), "--overwrite")
-    assert "would replace the base itself" in same.stderr
+    assert "would overwrite the base" in same.stderr
     graph = run("export", shipped)
     assert graph.exit_code == EXIT_FAILED
     assert "--merged OUT or --peft FOLDER" in graph.stderr

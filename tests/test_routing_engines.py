@@ -10,10 +10,11 @@ import pytest
 import torch
 from routing_support import NATIVE, tiny_clip, tiny_file, tiny_router
 
+from urushi.convert.router_graph import export_router
 from urushi.errors import EngineError, FileFormatError
 from urushi.files.router_file import read_router
 from urushi.image import open_picture, write_picture
-from urushi.inference.router import export_router, open_router
+from urushi.inference.router_engine import open_router
 from urushi.routing import make_views
 from urushi.routing.encoders import ClipEncoder
 from urushi.routing.router import Router, RouterHead, save_router
@@ -77,7 +78,7 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from pathlib import Path
-from urushi.inference.router import open_router
+from urushi.inference.router_engine import open_router
 opened = open_router(Path(sys.argv[1]))
 decision = opened.decide(opened.read(np.zeros((20, 30, 3), np.float32)))
 assert opened.engine.name == "openvino" and decision.reason

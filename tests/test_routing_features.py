@@ -10,17 +10,17 @@ from routing_support import NATIVE
 from test_routing_training import TINY, make_pack
 
 from urushi.backbones import create_backbone
+from urushi.convert.router_graph import export_router
 from urushi.errors import AdapterError, FileFormatError, RecipeError
 from urushi.files.model import read_model
 from urushi.files.router_file import FeatureFacts, RouterHeader, read_router
-from urushi.inference.router import export_router, open_router
+from urushi.inference.router_engine import open_router
 from urushi.inference.zoo import find_model
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.router import load_router
 from urushi.settings import parse_settings
-from urushi.training.router import RouterData, train_router
-from urushi.training.router_build import build_router
-from urushi.training.router_recipe import FeatureSettings, RouterRecipe
+from urushi.training.router.router_recipe import FeatureSettings, RouterRecipe
+from urushi.training.router.router_training import RouterData, build_router, train_router
 
 CONFIG = {"width": 4, "enc_blk_nums": [0, 1], "middle_blk_num": 4, "dec_blk_nums": [1, 0]}
 

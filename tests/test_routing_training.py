@@ -18,11 +18,11 @@ from urushi.evaluation.confusion import (
 )
 from urushi.files.router_file import read_router
 from urushi.image import write_picture
-from urushi.inference.router import open_router
+from urushi.inference.router_engine import open_router
 from urushi.settings import parse_settings
-from urushi.training.router import RouterData, train_router
-from urushi.training.router_batches import router_batches
-from urushi.training.router_recipe import RouterRecipe, load_router_recipe
+from urushi.training.router.router_batches import router_batches
+from urushi.training.router.router_recipe import RouterRecipe, load_router_recipe
+from urushi.training.router.router_training import RouterData, train_router
 
 TINY = {
     "name": "tiny",

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from urushi.errors import PictureError
 from urushi.files.router_file import ViewGeometry
 from urushi.routing import Views, make_views
-from urushi.routing.batch_views import batch_views
+from urushi.routing.router import batch_views
 from urushi.routing.views import Look, plan_views, view_rows
 
 GOLDEN = Path(__file__).parent / "golden" / "lora_ir_router_head.safetensors"

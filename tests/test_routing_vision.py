@@ -9,23 +9,23 @@ from PIL import Image
 from torch.nn import functional as F
 from vision_support import released
 
+from urushi.convert.router_graph import export_router
 from urushi.errors import DataError, FileFormatError, RecipeError
 from urushi.files.router_file import VisionFacts, read_router
-from urushi.inference.router import export_router, open_router
+from urushi.inference.router_engine import open_router
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0, folded_weights
 from urushi.routing.vision import VisionEncoder, roughness
 from urushi.settings import parse_settings
-from urushi.training.photographic.encoder import build_encoder
-from urushi.training.photographic.fit import clean_shift, picture_weights
-from urushi.training.photographic.pictures import (
+from urushi.training.photographs.fit import build_encoder, clean_shift, picture_weights
+from urushi.training.photographs.photographs_recipe import PhotographicRecipe
+from urushi.training.photographs.photographs_training import train_photographic
+from urushi.training.photographs.pictures import (
     MadePictures,
     Photograph,
     Photographs,
     find_photographs,
     fold_of_sources,
 )
-from urushi.training.photographic.recipe import PhotographicRecipe
-from urushi.training.photographic.training import train_photographic
 
 
 def network(stages=3):

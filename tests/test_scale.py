@@ -13,7 +13,7 @@ from urushi.errors import EngineError
 from urushi.files.model import ModelHeader, write_model
 from urushi.image import PictureWriter, inspect_picture, write_picture
 from urushi.image.enlarge import enlarge, enlarge_rows
-from urushi.inference.compare import before_after
+from urushi.inference.before_after import before_after
 from urushi.inference.engines.base import working_memory
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer

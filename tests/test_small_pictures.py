@@ -7,12 +7,12 @@ import pytest
 from darken_engine import DarkenEngine
 from engine_support import write_tiny
 
+from urushi.convert.graphs import export_graph
 from urushi.errors import UrushiError
 from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture
 from urushi.inference.batch import Job, plan_batch, run_batch
 from urushi.inference.engines import create_engine
-from urushi.inference.export import export_graph
 from urushi.inference.lanes import Ahead, Behind, InOrder
 from urushi.inference.restorer import Restorer
 

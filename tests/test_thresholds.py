@@ -10,9 +10,9 @@ from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.files.router_file import read_router, write_router
 from urushi.inference.restorer import Restorer
-from urushi.training import thresholds
-from urushi.training.all_in_one import AllInOneTraining
-from urushi.training.thresholds import break_even, measure_thresholds
+from urushi.training.all_in_one import assembling as thresholds
+from urushi.training.all_in_one.assembling import break_even, measure_thresholds
+from urushi.training.all_in_one.run import AllInOneTraining
 
 
 def test_break_even_is_where_gain_and_loss_are_equal():

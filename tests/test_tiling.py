@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urushi.errors import UnreadableError
-from urushi.inference.memory import available_memory, host_memory
+from urushi.inference.hardware import available_memory, host_memory
 from urushi.inference.tiling import TilePlan, pad_tile, plan_tiles, stream_tiles
 
 

@@ -13,7 +13,7 @@ from urushi.files.adapter import BaseFacts
 from urushi.files.router_file import CompactFacts, Member, RouterHeader, ViewGeometry
 from urushi.inference.batch import BatchReport, FileResult
 from urushi.inference.choice import Choice, hinted
-from urushi.inference.guard import Guard
+from urushi.inference.guard.damage import Guard
 from urushi.inference.suggestions import suggestions_of
 from urushi.routing import decide
 from urushi.routing.wording import advice, look_like

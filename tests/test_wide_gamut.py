@@ -7,7 +7,7 @@ from test_image_profiles import SPACES
 from test_image_round_trip import load, profile_of, store
 
 from urushi.image import open_picture, read_picture
-from urushi.image.colour import profile_colours
+from urushi.image.colour.conversion import profile_colours
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 
@@ -40,7 +40,7 @@ def test_clean_colours_of_wide_spaces_come_back(tmp_path, name, bits):
 @pytest.mark.parametrize("name", ["p3", "adobe", "prophoto"])
 def test_what_littlecms_reads_comes_back_too(tmp_path, monkeypatch, request, name):
     """As of a profile of tables, which scanners have."""
-    monkeypatch.setattr("urushi.image.colour.matrix_colours", lambda *_, **__: None)
+    monkeypatch.setattr("urushi.image.colour.conversion.matrix_colours", lambda *_, **__: None)
     profile_colours.cache_clear()
     request.addfinalizer(profile_colours.cache_clear)
     store(tmp_path / "in.png", patches(), "rgb", SPACES[name])

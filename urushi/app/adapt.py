@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.adapt_usage import check_target, check_usage
 from urushi.app.options import (
     DataRoot,
     Inputs,
@@ -19,10 +18,67 @@ from urushi.app.options import (
     two_folders,
 )
 from urushi.app.output import Output, examples, size_text, time_text
-from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
+from urushi.app.termination import exit_code
 from urushi.errors import AdapterError, TargetError, UrushiError
 from urushi.writing import refuse_taken
+
+__all__ = [
+    "EPILOG",
+    "adapt",
+    "check_target",
+    "check_usage",
+]
+
+if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
+
+
+def check_usage(
+    pairs: Path | None,
+    paired: "Path | PairedFolder | None",
+    clean: Path | None,
+    degrade: str | None,
+    values: list[str] | None,
+    minutes: float | None,
+    steps: int | None,
+    align: bool,
+    device: str,
+) -> None:
+    """Refuses options of `urushi adapt` that do not go together; those it learns from."""
+    if pairs is not None and paired is not pairs:
+        raise typer.BadParameter("give --pairs FOLDER, or --inputs and --targets, not both.")
+    if (paired is None) == (clean is None):
+        raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
+    if (clean is None) != (degrade is None):
+        raise typer.BadParameter("--clean FOLDER and --degrade KIND need each other.")
+    if values and degrade is None:
+        raise typer.BadParameter("--set is an option of --degrade.")
+    if align and paired is None:
+        raise typer.BadParameter("--align is for --pairs.")
+    if minutes is not None and (steps is not None or minutes <= 0):
+        raise typer.BadParameter("give --minutes above 0, or --steps instead.")
+    if device not in ("auto", "cpu"):
+        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
+
+
+def check_target(
+    output: Path | None,
+    into: Path | None,
+    name: str | None,
+    data: str | None,
+    backbone: str | None,
+) -> None:
+    """Refuses options of `urushi adapt` that do not go together; those of what it writes."""
+    if (output is None) == (into is None):
+        raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
+    if (into is None) != (name is None):
+        raise typer.BadParameter("--into FILE and --name NAME need each other.")
+    if data is not None and into is None:
+        raise typer.BadParameter("--data is for --into: where its router's pictures are.")
+    if backbone is not None and into is not None:
+        raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
+
 
 if TYPE_CHECKING:
     from urushi.data.pairs import PairedFolder
@@ -30,7 +86,6 @@ if TYPE_CHECKING:
     from urushi.training.examples import Examples
     from urushi.training.recipe import Recipe
 
-__all__ = ["EPILOG", "adapt"]
 
 EPILOG = examples(
     "urushi adapt --pairs mine/ -o mine.safetensors",
@@ -210,7 +265,7 @@ def adapt(
 
 def _model(model: str | None, backbone: str | None) -> str:
     """What is adapted."""
-    from urushi.inference.backbone_models import model_of_backbone
+    from urushi.convert.releases import model_of_backbone
 
     return (model or "base") if backbone is None else model_of_backbone(backbone, model)
 
@@ -219,7 +274,7 @@ def _base_of(into: Path, name: str, model: str | None) -> str:
     """The base of an all-in-one file that a class can be added to."""
     from urushi.files.all_in_one_file import read_all_in_one
     from urushi.inference.auto import find_base
-    from urushi.training.new_expert import check_new_class
+    from urushi.training.all_in_one.new_expert import check_new_class
 
     members = read_all_in_one(into)
     base = find_base(members, model)
@@ -240,7 +295,7 @@ def _extend(
 ) -> dict[str, Any]:
     """Adds the class to the router, and tells what that did to the others."""
     from urushi.evaluation.catalog import data_root
-    from urushi.training.new_expert import extend_with
+    from urushi.training.all_in_one.new_expert import extend_with
 
     root = None if data is None else data_root(data)
     options = {"model": model, "data": root, "seed": seed, "device": device}
@@ -269,7 +324,7 @@ def _adapter(method: str, budget: str | None, settings: list[str], model: str) -
         raise AdapterError("method frozen trains nothing: choose another one")
     if method in ("guidance", "experts"):
         raise AdapterError(
-            f"method {method} does nothing without a router, which adapting has not: choose "
+            f"method {method} does nothing without a router, and adapt trains none: choose "
             "another one, or train all of it with  urushi train all-in-one-cpu"
         )
     if budget is not None and "budget" not in settings_class.model_fields:

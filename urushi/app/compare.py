@@ -11,13 +11,13 @@ from rich.text import Text
 
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
-from urushi.app.signals import exit_code
+from urushi.app.termination import exit_code
 from urushi.errors import MissingExtraError, TakenError, TargetError
 
 if TYPE_CHECKING:
-    from urushi.training.comparison_grid import Outcome
-    from urushi.training.comparison_plan import Cell, Plan
-    from urushi.training.comparison_summary import Summary
+    from urushi.training.compare.grid import Outcome
+    from urushi.training.compare.plan import Cell, Plan
+    from urushi.training.compare.summary import Summary
 
 __all__ = ["EPILOG", "compare"]
 
@@ -77,9 +77,9 @@ def compare(
         raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
     require(("torch", "accelerate", "tensorboard"), "comparing", "train")
     from urushi.evaluation.catalog import data_root
-    from urushi.training.comparison import load_comparison
-    from urushi.training.comparison_grid import stored
-    from urushi.training.comparison_plan import make_plan
+    from urushi.training.compare.description import load_comparison
+    from urushi.training.compare.grid import stored
+    from urushi.training.compare.plan import make_plan
 
     out = Output(json=json)
     settings = load_comparison(recipe, values or [])
@@ -117,8 +117,8 @@ def compare(
 
 def _check_folder(output: Path) -> None:
     """What a comparison leaves is written anew each time, but never over what others left."""
-    from urushi.training.comparison_plots import PLOTS
-    from urushi.training.comparison_summary import Summary
+    from urushi.training.compare.charts import PLOTS
+    from urushi.training.compare.summary import Summary
 
     names = ("comparison.json", "comparison.md", *PLOTS)
     there = [name for name in names if os.path.lexists(output / name)]
@@ -128,8 +128,8 @@ def _check_folder(output: Path) -> None:
         Summary.model_validate_json((output / "comparison.json").read_bytes())
     except (OSError, ValueError):
         raise TakenError(
-            f"'{output}' holds a {there[0]} that is of no comparison and is left as it is: choose "
-            "another folder"
+            f"'{output}' holds {there[0]}, which belongs to no comparison, and was not touched: "
+            "choose another folder"
         ) from None
 
 
@@ -166,7 +166,7 @@ def _run(
     errors: dict[str, str],
 ) -> None:
     """Runs the cells; what went wrong is put into `errors`, by the hash of the cell."""
-    from urushi.training.comparison_grid import run_grid
+    from urushi.training.compare.grid import run_grid
 
     done = 0
     with out.progress() as progress:
@@ -198,10 +198,10 @@ def _tell(out: Output, outcome: "Outcome", where: str) -> None:
 def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "Summary":
     """Writes table, document and plots of all that is finished, --only or not."""
     from urushi.files.container import write_whole
-    from urushi.training.comparison_grid import stored
-    from urushi.training.comparison_plots import PLOTS, draw_comparison
-    from urushi.training.comparison_summary import summarise
-    from urushi.training.comparison_tables import COLUMNS, markdown, table_rows
+    from urushi.training.compare.charts import PLOTS, draw_comparison
+    from urushi.training.compare.grid import stored
+    from urushi.training.compare.summary import summarise
+    from urushi.training.compare.tables import COLUMNS, markdown, table_rows
 
     summary = summarise(plan.comparison, stored(output, plan.cells, errors), plan.notes)
     plots: list[str] = []

@@ -158,7 +158,7 @@ def _of_recipe(name: str) -> dict[str, Any]:
         return content
     degradation = load_recipe(path).degradation
     if degradation is None:
-        raise RecipeError(f"{path} has no degradation, it trains on pairs: choose another recipe")
+        raise RecipeError(f"{path} trains on pairs and has no degradation: choose another recipe")
     return degradation
 
 
@@ -209,7 +209,7 @@ def _degrade_all(
     from urushi.degradations.files import degrade_file, picture_seed
     from urushi.image import left_out_sentence
     from urushi.inference.jobs import plan_batch
-    from urushi.inference.passed_over import passed_over
+    from urushi.inference.naming import passed_over
 
     jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
     if left_out := passed_over(sources, output):

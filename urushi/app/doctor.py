@@ -14,7 +14,7 @@ EPILOG = examples("urushi doctor", "urushi doctor --adapter mine.safetensors --j
 
 def doctor(model: Model = "base", adapter: Adapters = None, json: Json = False) -> None:
     """Look at the installation, and restore a small picture as a test."""
-    from urushi.inference.adapters import parse_adapter
+    from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.health import examine
 
     out = Output(json=json)

@@ -63,7 +63,7 @@ def restoring_of(
         UrushiError: a file or an option cannot be used.
     """
     from urushi.files.adapter import read_adapter_header
-    from urushi.inference.adapters import parse_adapter
+    from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.estimate import Restoring, members_of
     from urushi.inference.zoo import find_adapter, find_all_in_one, find_model
 

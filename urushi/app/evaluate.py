@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from urushi.app.benchmarks import all_present, tell_catalog
 from urushi.app.options import (
     Adapters,
     DataRoot,
@@ -36,6 +37,67 @@ from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable
 from urushi.errors import DataError, TargetError, UrushiError
 from urushi.writing import refuse_taken, whole_file
 
+__all__ = [
+    "EPILOG",
+    "all_present",
+    "evaluate",
+    "tell_catalog",
+]
+
+
+def all_present(out: Output, root: str | None) -> list[str]:
+    """The benchmarks whose pictures are there."""
+    from urushi.evaluation.benchmark import BENCHMARKS
+    from urushi.evaluation.catalog import data_root
+
+    folder = data_root(root)
+    found = _count_pictures(root)
+    missing = [name for name, count in found.items() if count is None]
+    if len(missing) == len(BENCHMARKS):
+        raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
+    if missing:
+        out.say(f"left out, pictures are missing: {', '.join(missing)}")
+    return [name for name in found if name not in missing]
+
+
+def _count_pictures(root: str | None) -> dict[str, int | None]:
+    """How many pictures of each benchmark are there; None where some are missing."""
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    found: dict[str, int | None] = {}
+    for name, benchmark in BENCHMARKS.items():
+        try:
+            found[name] = len(benchmark.samples(root))
+        except DataError:
+            found[name] = None
+    return found
+
+
+def tell_catalog(out: Output, root: str | None) -> None:
+    from urushi.evaluation.benchmark import BENCHMARKS
+
+    found = _count_pictures(root)
+    if out.json:
+        listed = BENCHMARKS.items()
+        out.document([{**b.model_dump(mode="json"), "found": found[name]} for name, b in listed])
+        return
+    table = Table(title="Benchmarks", title_justify="left")
+    for column in ("name", "what it measures", "pictures", "here", "protocol", "licence"):
+        table.add_column(column, overflow="fold")
+    for name, benchmark in BENCHMARKS.items():
+        here = found[name]
+        cells = (
+            name,
+            benchmark.title,
+            benchmark.pictures or "-",
+            "-" if here is None else here,
+            benchmark.protocol,
+            benchmark.licence,
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.show(table)
+
+
 if TYPE_CHECKING:
     from urushi.data.pairs import PairedFolder
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
@@ -44,7 +106,6 @@ if TYPE_CHECKING:
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
 
-__all__ = ["EPILOG", "evaluate"]
 
 EPILOG = examples(
     "urushi evaluate --list",

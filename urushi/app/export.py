@@ -122,9 +122,9 @@ def export(
 
 
 def _export_standalone(out: Output, model: str, target: Path, adapters: list[str]) -> None:
+    from urushi.convert.standalone import export_standalone
     from urushi.files.model import read_model
-    from urushi.inference.adapters import parse_adapter
-    from urushi.inference.export_standalone import export_standalone
+    from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.zoo import find_model
 
     applied = [parse_adapter(text) for text in adapters]
@@ -142,7 +142,7 @@ def _export_standalone(out: Output, model: str, target: Path, adapters: list[str
 
 def _export_merged(out: Output, adapter: str, model: str, target: Path) -> None:
     from urushi.files.model import read_model
-    from urushi.inference.adapters import parse_adapter, write_merged
+    from urushi.inference.adapted_weights import parse_adapter, write_merged
     from urushi.inference.zoo import find_model
 
     write_merged(read_model(find_model(model)), [parse_adapter(adapter)], target)
@@ -165,16 +165,16 @@ def _export_peft(out: Output, adapter: str, folder: Path, overwrite: bool) -> No
 
 
 def _export_graph(out: Output, model: str, overwrite: bool) -> None:
+    from urushi.convert.graphs import export_graph
     from urushi.errors import FileFormatError
     from urushi.files.model import graph_path
-    from urushi.inference.export import export_graph
     from urushi.inference.inspection import is_adapter
     from urushi.inference.zoo import find_model
 
     path = find_model(model)
     if is_adapter(path):
         raise FileFormatError(
-            f"{path}: an adapter has no graph of its own, it runs in that of its base: choose "
+            f"{path}: an adapter has no graph of its own; it runs in its base's: choose "
             "--merged OUT or --peft FOLDER to export it"
         )
     refuse_taken([graph_path(path)], overwrite)
@@ -185,8 +185,8 @@ def _export_graph(out: Output, model: str, overwrite: bool) -> None:
 
 
 def _export_int8(out: Output, model: str, clean: Path, crops: int | None, overwrite: bool) -> None:
+    from urushi.convert.quantize import export_int8
     from urushi.files.int8_file import int8_path
-    from urushi.inference.quantize import export_int8
     from urushi.inference.zoo import find_model
 
     path = find_model(model)

@@ -11,7 +11,7 @@ from urushi.app.output import Output, examples, size_text
 from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
-    from urushi.inference.fetch import Fetched, Release
+    from urushi.convert.releases import Fetched, Release
 
 __all__ = ["EPILOG", "fetch"]
 
@@ -57,7 +57,7 @@ def fetch(
     json: Json = False,
 ) -> None:
     """Fetch weights that authors released; their licence is shown before, and is theirs."""
-    from urushi.inference.fetch import RELEASES
+    from urushi.convert.releases import RELEASES
 
     out = Output(json=json)
     if (name is None) != listing:
@@ -89,7 +89,7 @@ def fetch(
 
 def _fetched(out: Output, name: str, offline: bool) -> "Fetched":
     """The file of a release, and what is to be known of it."""
-    from urushi.inference.fetch import RELEASES, fetch_release
+    from urushi.convert.releases import RELEASES, fetch_release
 
     def tell(release: "Release") -> None:
         out.say(f"{release.title}, from {release.page}")
@@ -117,9 +117,9 @@ def _make(
 ) -> list[str]:
     """Files made of what was fetched, those of its router first where it has one."""
     from urushi.app.import_model import tell_imported
+    from urushi.convert.importing import import_released
+    from urushi.convert.releases import RELEASES
     from urushi.errors import BackboneError
-    from urushi.inference.fetch import RELEASES
-    from urushi.inference.importing import import_released
     from urushi.settings import set_values
 
     options: dict[str, object] = {}
@@ -148,7 +148,7 @@ def _make(
 
 
 def _tell_releases(out: Output) -> None:
-    from urushi.inference.fetch import RELEASES
+    from urushi.convert.releases import RELEASES
 
     table = Table("name", "what", "licence", "from")
     for name, release in RELEASES.items():

@@ -9,7 +9,7 @@ from urushi.app.options import Json, require
 from urushi.app.output import Output, examples, size_text
 
 if TYPE_CHECKING:
-    from urushi.inference.importing import Imported
+    from urushi.convert.importing import Imported
 
 __all__ = ["EPILOG", "import_model", "tell_imported"]
 
@@ -51,8 +51,8 @@ def import_model(
 ) -> None:
     """Make a model file of a released checkpoint: NAFNet, Restormer, SwinIR, IPT, EDT, LoRA-IR."""
     require(("torch",), "reading checkpoints", "torch")
+    from urushi.convert.importing import import_released
     from urushi.errors import BackboneError
-    from urushi.inference.importing import import_released
     from urushi.settings import set_values
 
     options: dict[str, object] = {}

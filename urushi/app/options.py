@@ -240,7 +240,7 @@ def make_restorer(
     adapters: Sequence[str] | None = None,
 ) -> "Restorer":
     """The restorer these options ask for."""
-    from urushi.inference.adapters import parse_adapter
+    from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.restorer import Restorer
 
     if overlap is None:
@@ -335,7 +335,7 @@ def choose_by(
 def require(packages: Sequence[str], what: str, extra: str) -> None:
     """Raises `MissingExtraError` unless the packages are there that `what` needs."""
     from urushi.errors import MissingExtraError
-    from urushi.inference.devices import is_installed
+    from urushi.inference.hardware import is_installed
 
     for package in packages:
         if not is_installed(package):

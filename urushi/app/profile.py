@@ -218,7 +218,7 @@ class _Run:
         self, out: Output, base: str, device: str, patch: int, limit: int, seed: int
     ) -> None:
         from urushi.files.model import read_model
-        from urushi.inference.devices import choose_device
+        from urushi.inference.hardware import choose_device
         from urushi.inference.zoo import find_model
         from urushi.training.profile_tasks import build_model
 

@@ -10,7 +10,6 @@ import typer
 from rich.progress import Progress, TaskID
 
 from urushi.app.dry_run import restoring_of, tell_plan
-from urushi.app.look import look_at_all, reading_of, refuse_with_look
 from urushi.app.options import (
     Adapters,
     Device,
@@ -39,12 +38,13 @@ from urushi.app.output import (
     printable,
     time_text,
 )
-from urushi.app.signals import exit_code
+from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
+from urushi.app.termination import exit_code
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
     from urushi.image import Samples
-    from urushi.image.pages import Pages
+    from urushi.image.page_choice import Pages
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, FileResult, Job
     from urushi.inference.restorer import Restorer
@@ -151,9 +151,9 @@ def restore(
 ) -> None:
     """Restore pictures. What is done already is skipped; what fails does not stop the others."""
     from urushi.image import Samples
-    from urushi.image.pages import parse_pages
+    from urushi.image.page_choice import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
-    from urushi.inference.passed_over import passed_over
+    from urushi.inference.naming import passed_over
     from urushi.inference.pipes import Pipes, is_stdout
 
     samples = Samples(white, linear).checked()
@@ -289,7 +289,7 @@ def _write_sheets(
     samples: "Samples",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
-    from urushi.inference.compare import sheet_paths, write_before_after
+    from urushi.inference.before_after import sheet_paths, write_before_after
 
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
@@ -298,7 +298,9 @@ def _write_sheets(
             continue
         try:
             if os.path.realpath(result.source) == os.path.realpath(result.target):
-                raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
+                raise UrushiError(
+                    f"{result.source} was overwritten by its own result: no sheet can be made"
+                )
             first = pages.first if pages is not None and pages.first else None
             write_before_after(
                 result.source,

@@ -10,8 +10,8 @@ import typer
 
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import Output, examples, size_text, time_text
-from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
+from urushi.app.termination import exit_code
 from urushi.app.train_all_in_one import train_all_in_one
 from urushi.app.train_router import train_router
 from urushi.errors import BackboneError, MissingExtraError, TakenError
@@ -77,14 +77,14 @@ def train(
     if device not in ("auto", "cpu"):
         raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
     require(("torch", "accelerate", "tensorboard"), "training", "train")
-    from urushi.training.all_in_one_recipe import is_all_in_one
+    from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one
 
     if is_all_in_one(recipe):
         if pack is not None:
             raise typer.BadParameter("--pack holds one kind of pictures, an all-in-one needs more.")
         train_all_in_one(recipe, data, output, resume, device, values or [], graph, json)
         return
-    from urushi.training.photographic.recipe import is_photographic
+    from urushi.training.photographs.photographs_recipe import is_photographic
 
     if is_photographic(recipe):
         if pack is not None:
@@ -151,8 +151,8 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
         path = model_path(recipe, run)
         if os.path.lexists(path):
             raise TakenError(
-                f"'{path}' exists already, {run} holds no training to go on with, and it is left "
-                "as it is: choose another folder"
+                f"'{path}' exists already, {run} holds no training to resume; nothing was "
+                "changed: choose another folder"
             )
 
 
@@ -239,7 +239,7 @@ def _leave(
     out: Output, recipe: "Recipe", result: "TrainingResult", run: Path, with_graph: bool
 ) -> dict[str, str | None]:
     """Writes the model or adapter file, and a model's graph where it is wanted and can be done."""
-    from urushi.inference.export import export_graph
+    from urushi.convert.graphs import export_graph
     from urushi.training.outcome import model_path, write_trained_adapter, write_trained_model
 
     path = model_path(recipe, run)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from urushi.app.output import Output, size_text, time_text
-from urushi.app.signals import exit_code
 from urushi.app.teller import Teller
+from urushi.app.termination import exit_code
 from urushi.errors import BackboneError, EngineError, MissingExtraError, RecipeError
 
 if TYPE_CHECKING:
-    from urushi.training.all_in_one import AllInOneResult
-    from urushi.training.all_in_one_data import AllInOneFiles
-    from urushi.training.all_in_one_recipe import AllInOneRecipe
-    from urushi.training.router import RouterProgress
+    from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
+    from urushi.training.all_in_one.datasets import AllInOneFiles
+    from urushi.training.all_in_one.run import AllInOneResult
+    from urushi.training.router.router_training import RouterProgress
 
 __all__ = ["train_all_in_one"]
 
@@ -35,12 +35,12 @@ def train_all_in_one(
     json: bool,
 ) -> None:
     """Trains what is not trained yet; the arguments are those of the command."""
-    from urushi.training.all_in_one import AllInOneTraining
-    from urushi.training.all_in_one_recipe import load_all_in_one_recipe
+    from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
+    from urushi.training.all_in_one.run import AllInOneTraining
     from urushi.training.validation import check_benchmarks
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("an all-in-one model is trained by one process: start a single one")
+        raise RecipeError("an all-in-one model is trained in one process: start a single one")
     settings = load_all_in_one_recipe(recipe, values)
     run = output or Path("runs") / settings.name
     for plan in settings.classes.values():
@@ -82,7 +82,7 @@ def train_all_in_one(
 
 
 def _packed(out: Output, recipe: "AllInOneRecipe", data: str | None, run: Path) -> "AllInOneFiles":
-    from urushi.training.all_in_one_data import pack_all_in_one
+    from urushi.training.all_in_one.datasets import pack_all_in_one
 
     with out.progress() as progress:
         task = progress.add_task("packing pictures", total=None)
@@ -123,7 +123,7 @@ def _tell(out: Output, result: "AllInOneResult", run: Path, graph: bool) -> dict
         ]
         out.say(f"{name}: {member.file} ({size}){': ' if told else ''}{', '.join(told)}")
         if any(row["psnr"] < row["psnr_base"] for row in rows.values()):
-            out.say(f"{name}: is worse than the base somewhere; train it longer, or leave it out")
+            out.say(f"{name} is worse than the base somewhere; train it longer, or leave it out")
     assert header.base is not None
     graphs = _export(out, result.path, run / f"{header.base.name}.safetensors", graph)
     out.say(f"all in one: {result.path} ({size_text(result.path.stat().st_size)})")
@@ -134,9 +134,9 @@ def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
     """Graphs of the router's encoder, and of a base that was made here."""
     if not wanted:
         return []
+    from urushi.convert.graphs import export_graph
+    from urushi.convert.router_graph import export_router
     from urushi.files.router_file import read_router_header
-    from urushi.inference.export import export_graph
-    from urushi.inference.router import export_router
 
     made = []
     try:

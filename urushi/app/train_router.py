@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from urushi.app.output import Output, size_text
-from urushi.app.signals import exit_code
+from urushi.app.termination import exit_code
 from urushi.errors import EngineError, MissingExtraError, RecipeError
 from urushi.writing import whole_file
 
@@ -27,8 +27,8 @@ def train_router(
     json: bool,
 ) -> None:
     """Trains it; what was read from pictures before is kept. The arguments are the command's."""
-    from urushi.training.photographic.recipe import load_photographic_recipe
-    from urushi.training.photographic.training import train_photographic
+    from urushi.training.photographs.photographs_recipe import load_photographic_recipe
+    from urushi.training.photographs.photographs_training import train_photographic
 
     settings = load_photographic_recipe(recipe, values)
     run = output or Path("runs") / settings.name
@@ -72,7 +72,7 @@ def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _export(out: Output, path: Path) -> str | None:
-    from urushi.inference.router import export_router
+    from urushi.convert.router_graph import export_router
 
     try:
         return str(export_router(path))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urushi.adapters.contribution_profile import Profile, Role
 from urushi.errors import FileFormatError, MissingExtraError, TargetError
 from urushi.files.container import write_whole
-from urushi.inference.devices import is_installed
+from urushi.inference.hardware import is_installed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

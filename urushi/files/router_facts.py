@@ -157,7 +157,7 @@ EncoderFacts = Annotated[
 
 
 class EvidenceFacts(Settings):
-    """What a router tries its experts on before it decides; see `urushi.routing.evidence`.
+    """What a router tries its experts on before it decides; see `urushi.routing.probe`.
 
     Attributes:
         experts: classes whose experts are tried, in the order of their numbers.

@@ -99,7 +99,7 @@ class RouterHeader(Header):
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
             with the router they choose by themselves: see `urushi.files.all_in_one_file`.
         evidence: of an all-in-one file, which experts are tried before it is decided; null where
-            the head's logits are the last word. See `urushi.routing.evidence`.
+            the head's logits are the last word. See `urushi.routing.probe`.
         tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
         graph_hash: SHA-256 of the encoder's exported graph; filled in by `name_router_graph`, empty
             as long as there is none.

@@ -20,8 +20,8 @@ A file may hold several pictures. `page` says which is read, the first unless to
 Channels that are neither colour nor transparency pass into a TIFF bit for bit.
 """
 
-from urushi.image.foreign import foreign_name, left_out_sentence
-from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name
+from urushi.image.formats.foreign import foreign_name, left_out_sentence
+from urushi.image.formats.known import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, is_picture_name
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, inspect_picture
 from urushi.image.reader import PictureReader, open_picture, read_picture
 from urushi.image.samples import AS_FOUND, Samples

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from urushi.image.colour import colours_of, scaled
+from urushi.image.colour.conversion import colours_of, scaled
+from urushi.image.colour.profiles import converted
 from urushi.image.info import PictureInfo, read_again
-from urushi.image.matrix_profile import converted
 from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
 
@@ -56,7 +56,7 @@ class Transparency:
         return filled
 
     def in_primaries(self, to_srgb: np.ndarray | None) -> "Transparency":
-        """The same for pixels in other primaries; `to_srgb` is as in `urushi.image.colour`."""
+        """The same in other primaries; `to_srgb` is as in `urushi.image.colour.conversion`."""
         if to_srgb is None or not self.hollow:
             return self
         return replace(self, colours=converted(self.colours, np.linalg.inv(to_srgb)))

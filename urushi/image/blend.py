@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from urushi.image.alpha import survey
-from urushi.image.colour import (
+from urushi.image.colour.conversion import (
     Colours,
     ScaledColours,
     UnscaledColours,
@@ -13,10 +13,10 @@ from urushi.image.colour import (
     profile_colours,
     scaled,
 )
+from urushi.image.colour.levels import levels_of
+from urushi.image.colour.profiles import converted
 from urushi.image.enlarge import enlarge_rows
 from urushi.image.info import Header, PictureInfo, read_again
-from urushi.image.levels import levels_of
-from urushi.image.matrix_profile import converted
 from urushi.image.source import NativeRows
 from urushi.image.target import Layout
 

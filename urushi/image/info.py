@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from urushi.errors import TooLargeError, UnreadableError
-from urushi.image.broken_jpeg import damage_of
-from urushi.image.causes import misleading_variant, unknown_format, unread
-from urushi.image.contents import ALPHA, Contents, contents_of
-from urushi.image.decoding import check_memory, memory_ran_out
-from urushi.image.exif_resolution import with_exif_resolution
-from urushi.image.formats import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.colour.stated import Stated, stated_colours
+from urushi.image.formats.broken_jpeg import damage_of
+from urushi.image.formats.causes import misleading_variant, unknown_format, unread
+from urushi.image.formats.decoding import check_memory, memory_ran_out
+from urushi.image.formats.known import FORMATS, READ_SUFFIXES, sniff
+from urushi.image.formats.pillow_pictures import pillow_header
 from urushi.image.libvips import fields_of, open_image, reason, vips
+from urushi.image.metadata.contents import ALPHA, Contents, contents_of
+from urushi.image.metadata.exif import with_exif_resolution
 from urushi.image.opened import Identity, OpenFile, check_unchanged
-from urushi.image.pillow_pictures import pillow_header
 from urushi.image.samples import AS_FOUND, Samples
-from urushi.image.stated import Stated, stated_colours
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -260,14 +260,14 @@ def opened_broken(
             return image
     except (vips().Error, OSError) as another:
         raise UnreadableError(unread(path, format, error)) from another
-    raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
+    raise UnreadableError(f"'{path}' is cut off: {found.note}: get a complete copy.") from error
 
 
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
         if not path.exists() and path.is_symlink():
-            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
+            raise UnreadableError(f"'{path}' is a link to a missing file: repair or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():
@@ -281,7 +281,7 @@ def _recognise(path: Path) -> str:
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
     if not head:
-        raise UnreadableError(f"'{path}' is empty: get a whole copy.")
+        raise UnreadableError(f"'{path}' is empty: get a complete copy.")
     format = sniff(head[:64], path.suffix)
     if format is None:
         raise UnreadableError(unknown_format(path, head))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from urushi.image.formats import FORMATS
+from urushi.image.formats.known import FORMATS
 from urushi.image.opened import OpenFile
 
 __all__ = ["can_write", "fields_of", "from_array", "open_image", "reason", "to_array", "vips"]

@@ -7,10 +7,9 @@ import numpy as np
 
 from urushi.errors import UnreadableError
 from urushi.image.alpha import survey
-from urushi.image.colour import colours_of
+from urushi.image.colour.conversion import colours_of, profile_note
+from urushi.image.colour.levels import levels_of
 from urushi.image.info import DEFAULT_MAX_PIXELS, PictureInfo, read_header
-from urushi.image.levels import levels_of
-from urushi.image.profile_check import profile_note
 from urushi.image.samples import AS_FOUND, Samples
 from urushi.image.source import NativeRows
 
@@ -30,7 +29,7 @@ class PictureReader:
             others.
         samples: what is known about its samples.
         own: give rows in primaries of the picture's own, for restoring, in place of the working
-            space; see `urushi.image.colour`.
+            space; see `urushi.image.colour.conversion`.
 
     Attributes:
         info: what the file holds.

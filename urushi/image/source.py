@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import UnreadableError
-from urushi.image.causes import unread
-from urushi.image.formats import FORMATS
+from urushi.image.formats.causes import unread
+from urushi.image.formats.known import FORMATS
+from urushi.image.formats.pillow_pictures import PillowRows
 from urushi.image.info import Header, opened_broken
 from urushi.image.libvips import fields_of, reason, vips
-from urushi.image.pillow_pictures import PillowRows
 
 __all__ = ["NativeRows"]
 

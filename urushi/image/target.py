@@ -10,15 +10,15 @@ import numpy as np
 
 from urushi.errors import TakenError, TargetError
 from urushi.image.alpha import survey
-from urushi.image.colour import PlainColours
-from urushi.image.companions import companions
-from urushi.image.contents import ALPHA, PREMULTIPLIED, STRAIGHT
-from urushi.image.formats import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
-from urushi.image.heif_boxes import heif_extras
+from urushi.image.colour.conversion import PlainColours
+from urushi.image.colour.stated import Stated
+from urushi.image.formats.heif_boxes import heif_extras
+from urushi.image.formats.jpeg_parts import read_jpeg_parts
+from urushi.image.formats.known import FORMATS, READ_SUFFIXES, SUPPORTED_SUFFIXES, name_of
 from urushi.image.info import PictureInfo
-from urushi.image.jpeg_parts import read_jpeg_parts
 from urushi.image.libvips import can_write, reason
-from urushi.image.stated import Stated
+from urushi.image.metadata.companions import companions
+from urushi.image.metadata.contents import ALPHA, PREMULTIPLIED, STRAIGHT
 from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "lay_out", "left_out"]

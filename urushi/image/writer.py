@@ -11,18 +11,18 @@ import numpy as np
 
 from urushi.errors import TargetError
 from urushi.image.blend import Blend
-from urushi.image.described import Fitted, fitted_words
-from urushi.image.formats import FORMATS
+from urushi.image.colour.levels import tags_of_white
+from urushi.image.formats.known import FORMATS
 from urushi.image.info import PictureInfo, inspect_picture, read_again
-from urushi.image.levels import tags_of_white
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
-from urushi.image.metadata import Luggage, with_profile
+from urushi.image.metadata.carrying import Luggage, with_profile
 from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
 from urushi.image.target import Target, lay_out, left_out
-from urushi.image.tiff_directories import DAMAGE, TiffFile
-from urushi.image.tiff_finish import amend, first_link, join, page_tags
-from urushi.image.tiff_pages import bytes_of_pages
+from urushi.image.tiff.described import Fitted, fitted_words
+from urushi.image.tiff.directories import DAMAGE, TiffFile
+from urushi.image.tiff.finishing import amend, first_link, join, page_tags
+from urushi.image.tiff.picture_directories import bytes_of_pages
 
 __all__ = ["PictureWriter", "write_picture"]
 
@@ -110,7 +110,7 @@ class PictureWriter:
         if like is not None and (scale * like.width, scale * like.height) != (width, height):
             raise TargetError(
                 f"'{self._target.path}' cannot be {width} x {height} like '{like.path}', which is"
-                f" {like.width} x {like.height}: leave out the likeness or write the same size."
+                f" {like.width} x {like.height}: leave out the source, or write the same size."
             )
         try:
             self.width, self.height, self._scale, self._row = width, height, scale, 0

@@ -17,19 +17,18 @@ from urushi.errors import AdapterError, nearest
 from urushi.files.all_in_one_file import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
-from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.arrays import as_array
 from urushi.inference.choice import Choice, Route, hinted
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
-from urushi.inference.evidence import open_all_in_one_router
-from urushi.inference.guard import judged
+from urushi.inference.guard.damage import judged
+from urushi.inference.guard.holding import guarded
+from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.guided import GuidedEngine, guided_restorer
-from urushi.inference.holding import guarded
-from urushi.inference.memory import available_memory
-from urushi.inference.processes import MadeAnew
+from urushi.inference.hardware import MadeAnew, available_memory
+from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import OnProgress, Restorer
-from urushi.inference.signs import Watcher, signs_of
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.head import Reading
@@ -66,7 +65,7 @@ def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = Non
             model = ZOO / name
         else:
             raise AdapterError(
-                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither beside it "
+                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither next to it "
                 "nor in the zoo: give it with --model"
             )
     loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
@@ -97,7 +96,7 @@ class AutoRestorer(MadeAnew):
         threshold: the router abstains where it is less sure; None takes the file's.
         quick: decide by a look alone, also where the file says to try experts before: sooner, and
             less often right.
-        guard: hold what is done by itself to what damage there is; see `urushi.inference.guard`.
+        guard: hold what is done by itself to what damage there is (`urushi.inference.guard`).
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
@@ -157,8 +156,8 @@ class AutoRestorer(MadeAnew):
         self.task = task
         if hashes not in (None, self._hashes()):
             raise AdapterError(
-                f"{self.members.path}: it or its base or a member changed since this restorer was "
-                "sent or copied: make a new one"
+                f"{self.members.path}: it or its base or a member changed after this restorer was "
+                "sent or copied: create a new one"
             )
         self._router = None
         if task == AUTO or self.members.guidance is not None:

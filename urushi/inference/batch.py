@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
 from urushi.image.opened import Identity, check_unchanged, identity_of
-from urushi.image.pages import Pages, is_stack, parse_pages
+from urushi.image.page_choice import Pages, is_stack, parse_pages
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.held import SMALL, Held, Options, Restored, hold, mend, write
 from urushi.inference.jobs import Job, plan_batch
@@ -438,8 +438,8 @@ def _make_folder(job: Job) -> None:
             job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
-            f"{job.target.parent}: cannot be made ({error.strerror or error}): "
-            "choose a folder that may be written"
+            f"{job.target.parent} cannot be created ({error.strerror or error}): "
+            "choose a writable folder"
         ) from error
 
 

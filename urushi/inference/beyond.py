@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from urushi.image.matrix_profile import srgb_decode, srgb_encode
-from urushi.image.primaries import REC2020, to_primaries
+from urushi.image.colour.primaries import REC2020, to_primaries
+from urushi.image.colour.profiles import srgb_decode, srgb_encode
 from urushi.inference.tiling import ReadRows
 
 __all__ = ["Values", "mend_beyond", "reaches_beyond"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from urushi.inference.guard import Guard
+from urushi.inference.guard.damage import Guard
 from urushi.routing.decision import Decision
 from urushi.routing.wording import advice
 

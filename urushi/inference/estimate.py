@@ -19,8 +19,8 @@ from urushi.files.all_in_one_file import beside
 from urushi.files.model import ModelHeader, graph_path, read_header
 from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
-from urushi.inference.devices import choose_device, is_installed
 from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.hardware import choose_device, is_installed
 from urushi.inference.tile_sizes import LOCAL, choose_tiles
 from urushi.inference.tiling import plan_tiles
 from urushi.inference.zoo import ZOO
@@ -164,7 +164,7 @@ class _Told:
         self.bytes_per_pixel = working_memory(restoring.header, self.name, self.precision)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        raise EngineError(f"{self.name} is only told of, and runs nothing")
+        raise EngineError(f"{self.name} only describes an engine and runs nothing")
 
     def in_float32(self) -> Engine:
         return self

@@ -14,10 +14,9 @@ from urushi.adapters.fold import folded_weights, is_foldable, with_weights
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.adapter import check_base
 from urushi.files.model import LoadedModel
-from urushi.inference.adapters import AppliedAdapter
-from urushi.inference.devices import choose_device, is_installed
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, Precision
-from urushi.inference.processes import MadeAnew
+from urushi.inference.hardware import MadeAnew, choose_device, is_installed
 from urushi.inference.restorer import Restorer
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from urushi.files.model import LoadedModel, read_model
 from urushi.image import FORMATS
 from urushi.image.enlarge import enlarge
 from urushi.image.libvips import can_write, vips
-from urushi.inference.adapters import AdapterLike
-from urushi.inference.devices import available_devices, is_installed
+from urushi.inference.adapted_weights import AdapterLike
 from urushi.inference.engines import ENGINES
-from urushi.inference.memory import host_memory
+from urushi.inference.hardware import available_devices, host_memory, is_installed
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_all_in_one, find_model, zoo_experts, zoo_names
 from urushi.plugins import Table

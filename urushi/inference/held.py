@@ -15,7 +15,7 @@ from urushi.image import (
     open_picture,
 )
 from urushi.image.opened import check_unchanged
-from urushi.image.pages import Pages, taken_pages
+from urushi.image.page_choice import Pages, taken_pages
 from urushi.inference.restorer import OnProgress, Restorer
 
 __all__ = ["SMALL", "Held", "Options", "Restored", "hold", "mend", "write"]

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from urushi.errors import UrushiError
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, inspect_picture, open_picture
-from urushi.image.pages import Pages, is_stack, taken_pages
+from urushi.image.page_choice import Pages, is_stack, taken_pages
 from urushi.image.preview import preview_factor, shrink
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.naming import Found, with_suffix

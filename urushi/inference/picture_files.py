@@ -18,7 +18,7 @@ from urushi.image import (
     open_picture,
 )
 from urushi.image.opened import Identity, check_unchanged
-from urushi.image.pages import Pages, TakenPages, parse_pages, taken_pages
+from urushi.image.page_choice import Pages, TakenPages, parse_pages, taken_pages
 from urushi.inference.restorer import Restorer
 
 __all__ = ["Outcome", "restore_picture"]

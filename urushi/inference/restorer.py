@@ -11,12 +11,18 @@ import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.files.model import LoadedModel, read_model
-from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
-from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
+from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
+from urushi.inference.arrays import (
+    WHITE,
+    as_array,
+    as_layers,
+    enlarged_alpha,
+    problem_in_int8,
+    problem_of,
+)
 from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine, create_engine
-from urushi.inference.processes import MadeAnew
-from urushi.inference.result_checks import problem_in_int8, problem_of
+from urushi.inference.hardware import MadeAnew
 from urushi.inference.tile_sizes import (
     check_options,
     choose_tiles,
@@ -153,7 +159,7 @@ class Restorer(MadeAnew):
         if hashes not in (None, self._hashes):
             files = ", ".join(str(p) for p in (loaded.path, *(i.adapter.path for i in applied)))
             raise EngineError(
-                f"{files}: changed since this restorer was sent or copied: make a new one"
+                f"{files}: changed after this restorer was sent or copied: create a new one"
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))

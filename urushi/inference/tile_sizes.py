@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from urushi.errors import EngineError
-from urushi.inference.adapters import AppliedAdapter
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, smallest_side
-from urushi.inference.memory import available_memory
+from urushi.inference.hardware import available_memory
 
 __all__ = [
     "ON_ACCELERATOR",
@@ -135,8 +135,8 @@ def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
     """The tile of a network that restores squares of one side alone."""
     if tile not in (None, patch):
         raise EngineError(
-            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
-            "itself: leave tile out"
+            f"tile is {tile} pixels, but this network restores separate squares of {patch} "
+            "pixels: leave tile out"
         )
     if overlap > patch // 2:
         raise EngineError(

@@ -32,7 +32,7 @@ class FrozenEncoder(Encoder):
     """Statistics of a frozen network, standardised over the training pictures and projected.
 
     It makes the same of a picture each time, so that what it reads from a number of pictures can be
-    calculated once and learnt from many times (`urushi.training.router_pool`).
+    calculated once and learnt from many times (`urushi.training.router.router_pool`).
 
     Args:
         numbers: statistics of one view.

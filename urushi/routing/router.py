@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.container import Storage
@@ -23,17 +24,56 @@ from urushi.files.router_file import (
     ViewGeometry,
     write_router,
 )
-from urushi.routing.batch_views import batch_views
 from urushi.routing.encoders import Encoder, create_encoder
+from urushi.routing.views import plan_views
 
 __all__ = [
     "Router",
     "RouterHead",
     "RouterOutput",
+    "batch_views",
     "load_router",
     "router_tensors",
     "save_router",
 ]
+
+
+def batch_views(
+    images: Float[Tensor, "b 3 h w"], geometry: ViewGeometry
+) -> Float[Tensor, "b v 3 s s"]:
+    """The views of pictures of one size; differs from `make_views` by roundings of resized pixels.
+
+    Args:
+        images: RGB in [0, 1], on any device.
+        geometry: which views.
+    """
+    height, width = images.shape[-2:]
+    plan = plan_views(geometry, height, width)
+    size = plan.size
+    views = [_squared(_resized(images, plan.whole), size)]
+    large = _resized(images, plan.local)
+    for top, left in plan.windows:
+        views.append(_squared(large[..., top : top + size, left : left + size], size))
+    return torch.stack(views, 1)
+
+
+def _resized(images: Tensor, target: tuple[int, int]) -> Tensor:
+    """As Pillow does it: along rows, then along columns, each time clipped and in 8 bits."""
+    for size in ((images.shape[-2], target[1]), target):
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bicubic", antialias=True)
+            images = (images.clamp(0, 1) * 255).round() / 255
+    return images
+
+
+def _squared(images: Tensor, size: int) -> Tensor:
+    """Filled up below and on the right with mirror images, as often as it takes."""
+    for axis in (-2, -1):
+        side = images.shape[axis]
+        if side < size:
+            period = torch.arange(size, device=images.device) % (2 * side)
+            images = images.index_select(axis, torch.minimum(period, 2 * side - 1 - period))
+    return images
 
 
 class RouterOutput(NamedTuple):
@@ -186,6 +226,6 @@ def _fill(module: nn.Module, tensors: Mapping[str, np.ndarray], path: Path) -> N
             continue
         what = "missing" if name not in state else "unknown" if name not in wanted else "misshapen"
         raise AdapterError(
-            f"{path}: not a sound router, its tensor {name!r} is {what}: get it again"
+            f"{path} is not a valid router: its tensor {name!r} is {what}: get it again"
         )
     module.load_state_dict(state)

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from urushi.errors import EngineError
 from urushi.files.router_file import LoadedRouter, RouterHeader
 from urushi.routing.decision import Decision, decide
-from urushi.routing.evidence import (
+from urushi.routing.head import Reading, read_embeddings
+from urushi.routing.probe import (
     Evidence,
     describe_trials,
     evidence_looks,
     judged,
     trial_views,
 )
-from urushi.routing.head import Reading, read_embeddings
 from urushi.routing.views import Look, view_rows, views_of
 
 __all__ = ["EmbeddingEngine", "PictureRouter"]

@@ -58,8 +58,8 @@ def material_of(recipe: Recipe, pack: PackedPictures) -> Material:
     """
     if recipe.classes:
         raise RecipeError(
-            f"{recipe.name} has classes, whose pictures no single pack holds: train it as part of "
-            "an all-in-one recipe"
+            f"{recipe.name} has classes, which no single pack holds: train it as part of an "
+            "all-in-one recipe"
         )
     return Material(
         pack.sha256,
@@ -187,6 +187,7 @@ def stage_sizes(recipe: Recipe, processes: int = 1) -> Iterator[tuple[int, int, 
     for start, patch, batch in sizes:
         if batch % processes:
             raise RecipeError(
-                f"a batch of {batch} is shared by {processes} processes: choose a multiple"
+                f"a batch of {batch} cannot be divided among {processes} processes: choose a "
+                "multiple"
             )
         yield start, patch, batch

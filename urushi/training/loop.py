@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
 from urushi.errors import UrushiError
-from urushi.inference.allocator import keep_freed_memory
+from urushi.inference.hardware import keep_freed_memory
 from urushi.training.average import WeightAverage
 from urushi.training.batches import Batch, DegradedBatches, step_generator
 from urushi.training.build import Material, check_scale, material_of

@@ -14,8 +14,7 @@ from urushi.backbones import RestorationNetwork
 from urushi.backbones.claims import create_claimed
 from urushi.errors import BackboneError, EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.model import LoadedModel
-from urushi.inference.adapters import AppliedAdapter
-from urushi.inference.allocator import keep_freed_memory
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import (
     Engine,
     Precision,
@@ -23,7 +22,7 @@ from urushi.inference.engines.base import (
     runs_when_small,
     working_memory,
 )
-from urushi.inference.processes import MadeAnew, in_use
+from urushi.inference.hardware import MadeAnew, in_use, keep_freed_memory
 
 __all__ = ["TorchEngine", "build_network"]
 
@@ -190,7 +189,7 @@ def build_network(model: LoadedModel) -> RestorationNetwork:
         network.load_state_dict(weights, strict=True)
     except (BackboneError, RuntimeError) as error:
         raise FileFormatError(
-            f"{model.path}: its weights and configuration do not make a "
+            f"{model.path}: its weights and configuration do not form a "
             f"{model.header.backbone}: {_first_line(error)}"
         ) from error
     return network.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""Colours: profiles, tone curves and primaries, and what a file's numbers mean."""

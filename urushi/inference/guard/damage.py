@@ -1,0 +1,165 @@
+"""The last guard of the automatic route: what is no damage is not taken away.
+
+A router is trained and can be wrong; networks that have seen photographs alone make dirt of a page.
+So before anything acts, the guard asks whether there is damage of the kind that would be taken
+away, by counting (`signs`) and without a network. Where there is none, the picture comes back as it
+is. Where there is some, changes are held to what it explains (`holding`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from urushi.inference.guard.signs import Signs, Watcher
+from urushi.inference.guard.textures import Texture
+
+__all__ = ["KNOWN", "Guard", "Limits", "Verdict", "judged"]
+
+KNOWN = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop", "haze", "low-light"})
+"""The classes that the guard knows the signs of; what is for others is not judged."""
+_FINE = frozenset({"noise", "jpeg", "blur"})  # what the base works at as well
+# Photographs have 0.31 and more, drawn pictures without damage 0.25 at most.
+_ROUGH = 0.28
+# Less smooth ground than this tells nothing.
+_GROUND = 0.03
+_ALONE = ", so the base works alone"  # as decisions say it
+_AS_IT_IS = "nothing is wrong with this drawn picture, so it stays as it is"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a change may be at most.
+
+    Attributes:
+        damage: root mean square of the damage, in codes of 255; None for no limit.
+        most: that of the change of a neighbourhood at most. Where there is noise it is more, since
+            the noise of a neighbourhood may be stronger than that of most; of a page that was
+            compressed it is less, since networks mend little of that and harm much.
+    """
+
+    damage: float | int | None
+    most: float | int = 0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What the guard does to one picture.
+
+    Attributes:
+        strength: 0 where the picture comes back as it is, else 1.
+        why: one clause for people.
+        limits: of changes; None for none.
+    """
+
+    strength: float | int
+    why: str
+    limits: Limits | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values: `strength`, `why`, and `damage` where changes are held to it."""
+        found: dict[str, Any] = {"strength": self.strength, "why": self.why}
+        if self.limits is not None and self.limits.damage is not None:
+            found["damage"] = round(self.limits.damage, 2)
+        return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done instead of what was chosen.
+
+    Attributes:
+        withheld: classes whose experts do not act.
+        guard: what is done to the picture; None for nothing.
+    """
+
+    withheld: frozenset[str]
+    guard: Guard | None
+
+    def reworded(self, reason: str, left: Sequence[object]) -> str:
+        """The reason of a choice with what the guard did to it; `left` is what still acts."""
+        if self.guard is not None and self.guard.strength == 0:
+            return f"{reason.removesuffix(_ALONE)}, but {self.guard.why}"
+        if self.withheld:
+            reason += f"; on a page this is no {' or '.join(sorted(self.withheld))}"
+            return reason if left else f"{reason}{_ALONE}"
+        return reason
+
+
+_NOTHING = Verdict(frozenset(), None)
+
+
+def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
+    """Judges what is about to be done to a picture.
+
+    Args:
+        route: classes whose experts are about to act; empty for the base alone.
+        watcher: has seen all rows of the picture.
+    """
+    signs = watcher.signs()
+    if signs is None or not KNOWN.issuperset(route):
+        return _NOTHING
+    soft = signs.sharp < 0.2 and "blur" in route
+    if _drawn(signs):
+        if signs.edge < 0.01 and not frozenset(route) - {"blur"}:
+            # So is what is all out of focus, and a slope of colours takes no harm from these.
+            return _NOTHING
+        if not soft:
+            return Verdict(frozenset(route), Guard(0.0, _AS_IT_IS))
+        why = "what is exactly flat stays as it is"
+        return Verdict(frozenset(route) - _FINE, Guard(1.0, why, Limits(None)))
+    page = _page(signs)
+    busy = signs.bright_steps >= 0.015 or signs.edge >= 0.3
+    if not (page or busy):
+        return _NOTHING
+    texture = watcher.texture()
+    if texture is None:
+        return _NOTHING
+    page = page or _crisp(signs, texture)
+    # Streaks of rain are like themselves further on as well, though not as much.
+    pattern = texture.repeats >= 0.97 and busy
+    if pattern and texture.noise <= 2 and signs.edge >= 0.3:
+        return Verdict(frozenset(route), Guard(0.0, _AS_IT_IS))
+    withheld = frozenset(route) - _FINE if page or pattern else frozenset()
+    left = frozenset(route) - withheld
+    # The base takes away rain as well, which is stronger than anything that is measured here.
+    held = page or pattern or (signs.bright_steps >= 0.015 and "noise" in left)
+    if not held or left - _FINE or soft:
+        return Verdict(withheld, None)
+    limits = _limits(signs, texture, page or pattern)
+    why = f"no change is stronger than the damage measured ({limits.damage:.0f} of 255)"
+    return Verdict(withheld, Guard(1.0, why, limits))
+
+
+def _drawn(signs: Signs) -> bool:
+    """Whether it is as a program drew it: its ground exactly smooth, also around edges."""
+    ground = signs.smooth >= _GROUND
+    return ground and signs.rough_near <= _ROUGH and signs.rough_far <= 0.25
+
+
+def _page(signs: Signs) -> bool:
+    """Whether it is a page or a drawing, be it damaged: its edges are high steps, as in no scene.
+
+    Or much of it is exactly plain up to its edges, be they soft; or high steps are everywhere.
+    """
+    stark, bright = signs.stark_steps, signs.bright_steps
+    stepped = stark >= 0.04 or (stark >= 0.01 and stark >= 0.28 * bright)
+    # Skies are plain as well, where JPEG left nothing but the means of blocks.
+    plain = signs.flat >= 0.3 and bright >= 0.03 and signs.rough_near <= 0.7
+    clear = signs.flat >= 0.2 and signs.edge >= 0.01 and signs.rough_near <= 0.38
+    return stepped or plain or clear or bright >= 0.3
+
+
+def _crisp(signs: Signs, texture: Texture) -> bool:
+    """Whether its edges are a pixel wide, and not those of noise: no lens draws such."""
+    return signs.sharp >= 0.82 and signs.bright_steps >= 0.03 and texture.noise < 25
+
+
+def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:
+    # JPEG leaves ground smooth and makes ripples beside edges; noise leaves none.
+    compressed = signs.smooth >= 0.04
+    if not drawing:
+        damage = max(texture.noise, texture.ringing) if compressed else texture.noise
+        return Limits(damage, 1.8 * damage + 1.5)
+    if compressed:
+        return Limits(texture.ringing, 0.5 * texture.ringing + 0.5)
+    return Limits(texture.noise, 1.35 * texture.noise + 1)

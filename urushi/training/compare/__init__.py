@@ -1,0 +1,1 @@
+"""Comparisons: methods, bases and tasks on equal terms, cell by cell."""

@@ -1,0 +1,421 @@
+"""The cells of a comparison: their files, what each is trained on, and what names it."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from urushi.adapters import ParameterReport, attach, create_adapter
+from urushi.adapters.contribution_profile import locate_profile
+from urushi.data.pairs import PairedFolder, find_pictures
+from urushi.errors import AdapterError, DataError, RecipeError
+from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.files.model import LoadedModel, architecture_hash, read_model
+from urushi.inference.zoo import find_model
+from urushi.training.compare.description import (
+    BaseSettings,
+    Comparison,
+    TaskSettings,
+    Variant,
+    variants,
+)
+from urushi.training.profile_tasks import build_model
+from urushi.training.recipe import (
+    DataSettings,
+    OptimizerSettings,
+    Recipe,
+    ScheduleSettings,
+    ValidationSettings,
+)
+
+__all__ = [
+    "Cell",
+    "Digests",
+    "Example",
+    "Plan",
+    "TaskFiles",
+    "make_plan",
+    "nested_subset",
+    "read_task",
+]
+
+# Name, input and target of a pair; of a clean picture the last is None.
+Example = tuple[str, Path, Path | None]
+
+
+class Digests:
+    """Hashes of files' contents, each file read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, str] = {}
+
+    def __call__(self, path: Path) -> str:
+        """The hash of a file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if path not in self._known:
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read ({error.strerror or error}): name a file that can"
+                ) from error
+            self._known[path] = hashlib.sha256(content).hexdigest()
+        return self._known[path]
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """A task with its files.
+
+    Attributes:
+        settings: the task.
+        examples: all there are to learn from, by name.
+        validation: what is measured on.
+        facts: what a measurement depends on, as JSON values.
+    """
+
+    settings: TaskSettings
+    examples: dict[str, Example]
+    validation: Benchmark
+    facts: dict[str, Any]
+
+
+def nested_subset(names: list[str], count: int, seed: int) -> list[str]:
+    """Some of the names, sorted; those of a smaller `count` are among them.
+
+    Args:
+        names: to choose from; their order does not matter.
+        count: how many, at most as many as there are.
+        seed: another one chooses others.
+    """
+    ordered = sorted(names)
+    order = np.random.default_rng(seed).permutation(len(ordered))
+    return sorted(ordered[index] for index in order[:count])
+
+
+def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> TaskFiles:
+    """Finds the files of a task.
+
+    Args:
+        task: its folders.
+        root: what they are relative to.
+        digest: hash of a file's content.
+
+    Raises:
+        DataError: a folder is missing or empty, its pairs do not match, or a picture is learned
+            from and measured by.
+        DegradationError: the degradation does not exist or does not take these values.
+    """
+    held_folder = root / task.validation
+    examples: dict[str, Example]
+    if task.pairs is not None:
+        held = _paired(held_folder)
+        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root / task.pairs)}
+        measured = [path for pair in held for path in (pair.input, pair.target)]
+        validation = paired_benchmark(held.input_folder, held.target_folder)
+    else:
+        assert task.clean is not None
+        folder = root / task.clean
+        names = {path: path.relative_to(folder).as_posix() for path in find_pictures(folder)}
+        examples = {name: (name, path, None) for path, name in names.items()}
+        measured = find_pictures(held_folder)
+        validation = clean_benchmark(held_folder, task.degradation)
+    samples = validation.samples()
+    held_digests = {digest(path) for path in measured}
+    for name, *paths in examples.values():
+        if any(path and digest(path) in held_digests for path in paths):
+            raise DataError(
+                f"task {task.name}: {name} is used both for training and for measuring: take it "
+                "out of "
+                f"{held_folder}"
+            )
+    facts = {
+        "protocol": validation.protocol,
+        "degradation": task.degradation,
+        "names": [sample.name for sample in samples],
+        "files": sorted(held_digests),
+    }
+    return TaskFiles(task, examples, validation, facts)
+
+
+def _paired(folder: Path) -> PairedFolder:
+    found = PairedFolder(folder)
+    if found.problems or not found.pairs:
+        reason = found.problems[0] if found.problems else "there are none"
+        raise DataError(
+            f"the pairs of {folder} do not match: {reason}; find all such with  urushi data check"
+        )
+    return found
+
+
+# Part of every identity: raised when a cell of the same terms would come out differently, as when a
+# default of `Recipe` that is not among them changes.
+VERSION = 1
+_TERMS = {
+    "steps", "patch", "batch", "augment", "precision", "loss", "warmup", "clip", "ema",
+    "save_memory",
+}  # fmt: skip
+
+
+class Cell(BaseModel):
+    """One training and its measurement.
+
+    Attributes:
+        base, task, label: names of the base, the task, and the method with its settings.
+        method: an entry of `METHODS`.
+        pairs: how many are learned from; None where nothing is trained.
+        seed: of everything random; None where nothing is.
+        recipe: of the training.
+        random: the weights of the base are drawn from the seed.
+        examples: name, input and target of each pair; of clean pictures the last is None.
+        validation: what is measured on.
+        identity: everything its result depends on, but for the machine.
+        hash: of `identity`.
+        parameters: trained ones; None where the method does not go onto the base.
+        problem: why it cannot be run; empty where it can.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    task: str
+    label: str
+    method: str
+    pairs: int | None
+    seed: int | None
+    recipe: Recipe
+    random: bool
+    examples: tuple[tuple[str, Path, Path | None], ...]
+    validation: Benchmark
+    identity: dict[str, Any]
+    hash: str
+    parameters: int | None
+    problem: str = ""
+
+    @property
+    def title(self) -> str:
+        """The cell for people."""
+        words = [self.base, self.task, self.label]
+        words += [f"{self.pairs} pairs"] if self.pairs is not None else []
+        words += [f"seed {self.seed}"] if self.seed is not None else []
+        return ", ".join(words)
+
+    def matches(self, patterns: list[str]) -> bool:
+        """Whether a pattern is for its task, its label, `task/label` or `base/task/label`."""
+        names = [self.task, self.label, f"{self.task}/{self.label}"]
+        names.append(f"{self.base}/{self.task}/{self.label}")
+        return not patterns or any(fnmatchcase(n, p) for n in names for p in patterns)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells, in the order in which they are run.
+
+    A whole grid of the first seed comes first, from the fewest pairs to the most: whenever it is
+    interrupted, what is finished can be compared.
+
+    Attributes:
+        comparison: what they are of.
+        cells: one for every combination there is data for.
+        notes: what was left out, a sentence each.
+    """
+
+    comparison: Comparison
+    cells: tuple[Cell, ...]
+    notes: tuple[str, ...]
+
+    def only(self, patterns: list[str]) -> list[Cell]:
+        """The cells that patterns name, see `Cell.matches`, and `frozen` of their tasks.
+
+        Raises:
+            RecipeError: a pattern names none.
+        """
+        for pattern in patterns:
+            if not any(cell.matches([pattern]) for cell in self.cells):
+                tasks = dict.fromkeys(cell.task for cell in self.cells)
+                labels = dict.fromkeys(cell.label for cell in self.cells)
+                raise RecipeError(
+                    f"{pattern!r} names no cell: expected TASK/METHOD, of the tasks "
+                    f"{', '.join(tasks)} and the methods {', '.join(labels)}"
+                )
+        wanted = {(c.base, c.task) for c in self.cells if c.matches(patterns)}
+        return [
+            cell
+            for cell in self.cells
+            if cell.matches(patterns)
+            or (cell.method == "frozen" and (cell.base, cell.task) in wanted)
+        ]
+
+
+def make_plan(comparison: Comparison, root: Path) -> Plan:
+    """Looks through bases and data.
+
+    Args:
+        comparison: what to do.
+        root: what the folders of the tasks are relative to.
+
+    Raises:
+        RecipeError: a method or setting is unknown.
+        FileFormatError: a base cannot be read.
+        DataError: a folder is missing, its pairs do not match, or pictures are learned from and
+            measured by.
+    """
+    planner = _Planner(comparison, root)
+    cells = (*planner.frozen(), *planner.trained())
+    return Plan(comparison, cells, tuple(planner.notes))
+
+
+@dataclass
+class _Base:
+    """A base with what is known of its file, and what each variant trains of it, or why not."""
+
+    settings: BaseSettings
+    model: LoadedModel
+    reports: dict[str, ParameterReport | str]
+
+    def facts(self, seed: int | None) -> dict[str, Any]:
+        architecture = architecture_hash(self.model.header)
+        if self.settings.random:
+            return {"architecture": architecture, "random": seed}
+        return {"architecture": architecture, "weights": self.model.header.weights_hash}
+
+
+@dataclass
+class _Planner:
+    comparison: Comparison
+    root: Path
+    notes: list[str] = field(default_factory=list)
+    _digest: Digests = field(default_factory=Digests)
+
+    def __post_init__(self) -> None:
+        self.variants = variants(self.comparison)
+        self.bases = [self._read_base(base) for base in self.comparison.bases]
+        self.tasks = [read_task(task, self.root, self._digest) for task in self.comparison.tasks]
+        for task in self.tasks:
+            missing = [n for n in self.comparison.pairs if n > len(task.examples)]
+            if missing:
+                said = ", ".join(map(str, missing))
+                self.notes.append(
+                    f"{task.settings.name} has {len(task.examples)} pairs: left out at {said}"
+                )
+
+    def frozen(self) -> list[Cell]:
+        """Cells without training: one for a base and task, or for each seed of random weights."""
+        return [
+            self._cell(base, task, variant, None, seed)
+            for base in self.bases
+            for seed in (self.comparison.seeds if base.settings.random else [None])
+            for task in self.tasks
+            for variant in self.variants
+            if variant.method == "frozen"
+        ]
+
+    def trained(self) -> list[Cell]:
+        """All other cells."""
+        return [
+            self._cell(base, task, variant, count, seed)
+            for seed in self.comparison.seeds
+            for count in sorted(self.comparison.pairs)
+            for task in self.tasks
+            if count <= len(task.examples)
+            for base in self.bases
+            for variant in self.variants
+            if variant.method != "frozen"
+        ]
+
+    def _cell(
+        self, base: _Base, task: TaskFiles, variant: Variant, count: int | None, seed: int | None
+    ) -> Cell:
+        chosen = []
+        if count is not None:
+            names = nested_subset(list(task.examples), count, seed or 0)
+            chosen = [task.examples[name] for name in names]
+        recipe = self._recipe(base, task, variant, seed or 0)
+        identity = {
+            "version": VERSION,
+            "base": base.facts(seed),
+            "method": self._method_facts(variant, base),
+            "validation": task.facts,
+        }
+        if count is not None:
+            terms = self.comparison.model_dump(mode="json", include=_TERMS)
+            terms |= {"seed": seed, "learning_rate": variant.learning_rate}
+            files = [[n, *(self._digest(path) for path in paths if path)] for n, *paths in chosen]
+            identity |= {"examples": files, "training": terms}
+        report = base.reports[variant.label]
+        fits = isinstance(report, ParameterReport)
+        return Cell(
+            base=base.settings.name,
+            task=task.settings.name,
+            label=variant.label,
+            method=variant.method,
+            pairs=count,
+            seed=seed,
+            recipe=recipe,
+            random=base.settings.random,
+            examples=tuple(chosen),
+            validation=task.validation,
+            identity=identity,
+            hash=_hash(identity),
+            parameters=report.trainable if fits else None,
+            problem="" if fits else report,
+        )
+
+    def _recipe(self, base: _Base, task: TaskFiles, variant: Variant, seed: int) -> Recipe:
+        plan, degradation = self.comparison, task.settings.degradation
+        here = "pairs" if degradation is None else "pictures"
+        return Recipe(
+            name=plan.name,
+            start=str(base.model.path.resolve()),
+            adapter=variant.config,
+            save_memory=plan.save_memory,
+            data=DataSettings.model_validate(
+                {here: ["."], "patch": plan.patch, "batch": plan.batch, "augment": plan.augment}
+            ),
+            degradation=degradation,
+            seed=seed,
+            loss=plan.loss,
+            optimizer=OptimizerSettings(learning_rate=variant.learning_rate, clip=plan.clip),
+            schedule=ScheduleSettings(steps=plan.steps, warmup=plan.warmup),
+            ema=plan.ema,
+            precision=plan.precision,
+            validation=ValidationSettings(every=plan.steps),
+        )
+
+    def _method_facts(self, variant: Variant, base: _Base) -> dict[str, Any]:
+        """Method and settings, defaults included; of a profile its content, not its place."""
+        facts = {"method": variant.method, **variant.resolved}
+        if isinstance(base.reports[variant.label], str):
+            return facts
+        facts = locate_profile(facts, base.model.path)
+        if isinstance(facts.get("profile"), str):
+            facts["profile"] = self._digest(Path(facts["profile"]))
+        return facts
+
+    def _read_base(self, settings: BaseSettings) -> _Base:
+        model = read_model(find_model(settings.model))
+        return _Base(settings, model, {v.label: _report(model, v) for v in self.variants})
+
+
+def _report(model: LoadedModel, variant: Variant) -> ParameterReport | str:
+    """What a variant trains of a base, or why it cannot go onto it."""
+    network = build_model(model)
+    try:
+        config = locate_profile(variant.config, model.path)
+        return attach(network, create_adapter(network, config)).report()
+    except AdapterError as error:
+        return str(error)
+
+
+def _hash(identity: dict[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,228 @@
+"""The result of a comparison: means and spreads over seeds, as values, Markdown and JSON."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from urushi.training.compare.description import Comparison
+from urushi.training.compare.grid import Outcome
+from urushi.version import __version__
+
+__all__ = ["MEAN", "Row", "Spread", "Summary", "summarise"]
+
+MEAN = "mean over the tasks"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+
+class Spread(_Document):
+    """Mean over seeds and how far they lie apart.
+
+    Attributes:
+        mean: of the values.
+        deviation: standard deviation of the sample; None where there are fewer than two.
+    """
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(mean=float(np.mean(values)), deviation=deviation)
+
+
+class Row(_Document):
+    """One method at one number of pairs, over its finished seeds.
+
+    Attributes:
+        base, task, label, method, pairs: see `Cell`; the task `MEAN` stands for all tasks.
+        seeds: those that are finished; of `MEAN`, in all tasks. Empty where nothing is random.
+        psnr: in dB, on the validation pictures.
+        ssim: in [-1, 1].
+        gain: in dB over the frozen base; None where that is not finished.
+        learning_rate: the greatest; None where nothing is trained.
+        parameters: that were trained; of `MEAN`, too, since a method trains the same in all tasks.
+        share: relative to the base's.
+        adapter_bytes: mean size of the adapter file.
+        seconds_per_step: mean; None where nothing is trained.
+        peak_memory: the greatest, in bytes; None where it is not known.
+    """
+
+    base: str
+    task: str
+    label: str
+    method: str
+    pairs: int | None
+    seeds: tuple[int, ...]
+    psnr: Spread
+    ssim: Spread
+    gain: Spread | None
+    learning_rate: float | None
+    parameters: int
+    share: float
+    adapter_bytes: float
+    seconds_per_step: float | None
+    peak_memory: int | None
+
+
+class Summary(_Document):
+    """The JSON document of a comparison.
+
+    Attributes:
+        kind, version: of the document.
+        comparison: as it was validated.
+        rows: by task, number of pairs and method; those of `MEAN` last.
+        machines: what cells were run with: device, threads, torch.
+        memory_kinds: what peak memory is, see `CellResult`.
+        finished, planned: cells.
+        failed: title and reason of cells that failed.
+        notes: what was left out.
+    """
+
+    kind: Literal["urushi-comparison"] = "urushi-comparison"
+    version: Literal[1] = 1
+    urushi: str = __version__
+    comparison: Comparison
+    rows: tuple[Row, ...]
+    machines: tuple[str, ...]
+    memory_kinds: tuple[str, ...]
+    finished: int
+    planned: int
+    failed: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+    def of_task(self, task: str) -> list[Row]:
+        """The rows of a task, or of `MEAN`."""
+        return [row for row in self.rows if row.task == task]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of tasks with rows, as stated; `MEAN` last where there is more than one."""
+        return list(dict.fromkeys(row.task for row in self.rows))
+
+    def to_json(self) -> str:
+        """The document as text."""
+        return self.model_dump_json(indent=2)
+
+
+# A row's place: base, label and number of pairs.
+_Place = tuple[str, str, int | None]
+
+
+def summarise(
+    comparison: Comparison, outcomes: Sequence[Outcome], notes: Sequence[str] = ()
+) -> Summary:
+    """Puts finished cells together.
+
+    Args:
+        comparison: what they are of.
+        outcomes: of all its cells, in their order.
+        notes: what was left out.
+    """
+    finished = [one for one in outcomes if one.result is not None]
+    frozen = {
+        (one.cell.base, one.cell.task, one.cell.seed): one
+        for one in finished
+        if one.cell.method == "frozen"
+    }
+    order = list(dict.fromkeys(one.cell.label for one in outcomes))
+    by_task: dict[str, dict[_Place, list[Outcome]]] = {}
+    for task in [task.name for task in comparison.tasks]:
+        places: dict[_Place, list[Outcome]] = {}
+        for one in finished:
+            if one.cell.task == task:
+                key = (one.cell.base, one.cell.label, one.cell.pairs)
+                places.setdefault(key, []).append(one)
+        by_task[task] = places
+    rows: list[Row] = []
+    for task, places in by_task.items():
+        made = [_row(task, [[one] for one in group], frozen) for group in places.values()]
+        rows += _sorted(made, order)
+    if len(by_task) > 1:
+        rows += _sorted(_means(by_task, frozen), order)
+    results = [one.result for one in finished if one.result is not None]
+    machines = dict.fromkeys(
+        f"{r.device}, {r.threads} thread{'s' if r.threads > 1 else ''}, torch {r.torch}"
+        for r in results
+    )
+    kinds = dict.fromkeys(r.memory_kind for r in results if r.peak_memory is not None)
+    return Summary(
+        comparison=comparison,
+        rows=tuple(rows),
+        machines=tuple(machines),
+        memory_kinds=tuple(kinds),
+        finished=len(finished),
+        planned=len(outcomes),
+        failed=tuple((one.cell.title, one.error) for one in outcomes if one.error),
+        notes=tuple(notes),
+    )
+
+
+def _means(
+    by_task: dict[str, dict[_Place, list[Outcome]]], frozen: dict[Any, Outcome]
+) -> list[Row]:
+    """Rows over all tasks, where all of them have the number of pairs and the seed."""
+    rows = []
+    for place in next(iter(by_task.values())):
+        by_seed: dict[int | None, list[Outcome]] = {}
+        for places in by_task.values():
+            for one in places.get(place, []):
+                by_seed.setdefault(one.cell.seed, []).append(one)
+        groups = [group for group in by_seed.values() if len(group) == len(by_task)]
+        if groups:
+            rows.append(_row(MEAN, groups, frozen))
+    return rows
+
+
+def _row(task: str, groups: Sequence[Sequence[Outcome]], frozen: dict[Any, Outcome]) -> Row:
+    """One row of groups of cells, a group for each seed: one cell, or one of every task."""
+    cell = groups[0][0].cell
+    results = [one.result for group in groups for one in group if one.result is not None]
+    gains = [_gain(group, frozen) for group in groups]
+    known = [gain for gain in gains if gain is not None]
+    steps = [r.seconds_per_step for r in results if r.seconds_per_step is not None]
+    peaks = [r.peak_memory for r in results if r.peak_memory is not None]
+    return Row(
+        base=cell.base,
+        task=task,
+        label=cell.label,
+        method=cell.method,
+        pairs=cell.pairs,
+        seeds=tuple(sorted(g[0].cell.seed for g in groups if g[0].cell.seed is not None)),
+        psnr=Spread.of([_mean(group, "psnr") for group in groups]),
+        ssim=Spread.of([_mean(group, "ssim") for group in groups]),
+        gain=Spread.of(known) if len(known) == len(gains) else None,
+        learning_rate=None if cell.pairs is None else cell.recipe.optimizer.learning_rate,
+        parameters=results[0].trainable,
+        share=results[0].trainable / results[0].backbone,
+        adapter_bytes=float(np.mean([r.adapter_bytes for r in results])),
+        seconds_per_step=float(np.mean(steps)) if steps else None,
+        peak_memory=max(peaks, default=None),
+    )
+
+
+def _mean(group: Sequence[Outcome], name: str) -> float:
+    return float(np.mean([getattr(one.result, name) for one in group]))
+
+
+def _gain(group: Sequence[Outcome], frozen: dict[Any, Outcome]) -> float | None:
+    """Mean over the tasks of a seed; the frozen base of fixed weights has no seed."""
+    gains = []
+    for one in group:
+        cell = one.cell
+        below = frozen.get((cell.base, cell.task, cell.seed if cell.random else None))
+        if below is None or below.result is None or one.result is None:
+            return None
+        gains.append(one.result.psnr - below.result.psnr)
+    mean = float(np.mean(gains))
+    return mean if math.isfinite(mean) else None
+
+
+def _sorted(rows: list[Row], order: list[str]) -> list[Row]:
+    return sorted(rows, key=lambda row: (row.base, row.pairs or 0, order.index(row.label)))

