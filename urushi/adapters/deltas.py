@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, OutputChange, key_of, parameter_of
 from urushi.adapters.method import Fresh, Groups, Method, UnfitError
+from urushi.adapters.sums import plain_sums, summed
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.settings import Settings
@@ -63,6 +64,17 @@ class DeltaAdapter(FormulaAdapter):
         for group, parameters in made.items():
             setattr(self, group, nn.ParameterDict(parameters))
         self._shapes = {name: tuple(p.shape) for name, p in backbone.named_parameters()}
+
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        if not self.formula.whole:
+            return super().added_to(base, changed)
+        deltas = self.deltas(base)
+        below = {name: changed.get(name, base[name]) for name in deltas}
+        if not plain_sums(below.values(), deltas.values()):
+            return super().added_to(base, changed)
+        return summed(below, deltas, {}, float(self.strength))
 
     def output_changes(self) -> list[OutputChange]:
         return [OutputChange(name, partial(self._added, name)) for name in self._offsets()]

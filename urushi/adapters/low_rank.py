@@ -4,13 +4,15 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from urushi.adapters.base import key_of, parameter_of
 from urushi.adapters.colora import COLORA, CoLoRASettings, matches, resolve
 from urushi.adapters.deltas import FormulaAdapter
 from urushi.adapters.layers import KINDS, WeightLayer, choose, parameter_kinds, weight_layers
 from urushi.adapters.low_rank_formula import LORA, LowRankSettings, factor_shapes, scale_of
+from urushi.adapters.sums import plain_sums, summed
+from urushi.backbones.factors import Factors
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 
@@ -70,6 +72,23 @@ class LowRank(FormulaAdapter):
         self.up[key] = nn.Parameter(torch.zeros(up))
         self._shapes[key] = layer.shape
         self._scales[key] = scale_of(self.config, rank)
+
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        names = [parameter_of(key) for key in (*self._shapes, *self.value)]
+        below = {name: changed.get(name, base[name]) for name in names}
+        if not plain_sums(below.values(), self.parameters()):
+            return super().added_to(base, changed)
+        return summed(
+            below,
+            {parameter_of(key): delta for key, delta in self.value.items()},
+            {
+                parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
+                for key in self._shapes
+            },
+            float(self.strength),
+        )
 
 
 class CoLoRA(LowRank):

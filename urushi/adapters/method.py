@@ -99,6 +99,7 @@ class Method:
             returns what is added to outputs of modules, by module, in shapes that broadcast.
         foldable: whether weights can hold what an adapter of such settings does, which are those
             of a file.
+        whole: whether the tensors are the deltas themselves, which training then adds in one step.
         adapter: class of the torch module, or where it is, `"MODULE:NAME"`; called with a backbone
             and settings.
         identity: whether a fresh one changes nothing yet.
@@ -111,6 +112,7 @@ class Method:
     deltas: Callable[[Groups, Any, Arrays], dict[str, Array]] | None = None
     offsets: Callable[[Groups, Any, Mapping[str, tuple[int, ...]]], dict[str, Array]] | None = None
     foldable: Callable[[Mapping[str, Any]], bool] = _always
+    whole: bool = False
     adapter: "Callable[[Any, Any], Adapter] | str | None" = None
     identity: bool = True
 

@@ -66,7 +66,12 @@ def deltas(tensors: Groups, settings: PartialSettings, base: Arrays) -> dict[str
 
 def _method(paper: str, start: Callable[..., Start]) -> Method:
     return Method(
-        settings=PartialSettings, paper=paper, groups=("value",), start=start, deltas=deltas
+        settings=PartialSettings,
+        paper=paper,
+        groups=("value",),
+        start=start,
+        deltas=deltas,
+        whole=True,
     )
 
 
