@@ -127,7 +127,7 @@ def draw_routes(path: Path) -> None:
 
 def draw_profile(path: Path) -> None:
     """What each layer of the base that ships contributes."""
-    from urushi.adapters.profile import read_profile
+    from urushi.adapters.contribution_profile import read_profile
     from urushi.evaluation.plots import draw_profile as draw
 
     draw(read_profile(ROOT / "urushi/zoo/base.profile.json"), path, log=True)

@@ -14,7 +14,7 @@ from urushi.image import read_picture
 
 PAGES = ("method", "backbone", "degradation", "benchmark")
 _BLOCK = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.M | re.S)
-_TABLE = re.compile(r"^(?:METHODS|BACKBONES|DEGRADATIONS): .* = \{\n", re.M)
+_TABLE = re.compile(r"^(?:METHODS: .*?^    |_BUILT_IN: .*? = )\{\n", re.M | re.S)
 
 # One process for all commands: importing torch takes longer than most of them.
 RUN = """
@@ -43,13 +43,15 @@ def put(root, name, content):
         path.write_text(content, "utf-8")
         return
     text = path.read_text("utf-8")
-    imports, _, entry = content.partition("\n\n")
-    assert imports.startswith("from ")
+    imports, entry = "", content
+    if content.startswith("from "):
+        imports, _, entry = content.partition("\n\n")
+        imports += "\n"
     assert entry.startswith("    ")
     last = [match.end() for match in re.finditer(r"^from urushi\..*\n", text, re.M)][-1]
     if text[:last].rstrip().endswith("("):
         last = text.index(")\n", last) + 2
-    text = text[:last] + imports + "\n" + text[last:]
+    text = text[:last] + imports + text[last:]
     table = _TABLE.search(text)
     assert table is not None, name
     path.write_text(text[: table.end()] + entry + text[table.end() :], "utf-8")

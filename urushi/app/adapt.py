@@ -272,7 +272,7 @@ def _model(model: str | None, backbone: str | None) -> str:
 
 def _base_of(into: Path, name: str, model: str | None) -> str:
     """The base of an all-in-one file that a class can be added to."""
-    from urushi.files.all_in_one import read_all_in_one
+    from urushi.files.all_in_one_file import read_all_in_one
     from urushi.inference.auto import find_base
     from urushi.training.all_in_one.new_expert import check_new_class
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from urushi.adapters import METHODS
-from urushi.adapters.profile import BESIDE, profile_path
-from urushi.errors import AdapterError, nearest
+from urushi.adapters.contribution_profile import BESIDE, profile_path
+from urushi.errors import AdapterError
 from urushi.inference.zoo import find_model
 
 __all__ = ["choose_method"]
@@ -27,11 +27,7 @@ def choose_method(
     Raises:
         AdapterError: the method is unknown, cannot learn from pairs, or takes no budget.
     """
-    if method not in METHODS:
-        raise AdapterError(
-            f"method {method!r} is unknown{nearest(method, METHODS)}: known are "
-            f"{', '.join(METHODS)}"
-        )
+    settings = METHODS.find(method, AdapterError).settings
     if method == "frozen":
         raise AdapterError("method frozen trains nothing: choose another one")
     if method in ("guidance", "experts"):
@@ -39,13 +35,13 @@ def choose_method(
             f"method {method} does nothing without a router, and adapt trains none: choose "
             "another one, or train all of it with  urushi train all-in-one-cpu"
         )
-    if budget is not None and "budget" not in METHODS[method].settings.model_fields:
+    if budget is not None and "budget" not in settings.model_fields:
         raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")
     content: dict[str, Any] = {"method": method}
     if budget is not None:
         content["budget"] = budget
     content.update(values)
-    if "profile" in METHODS[method].settings.model_fields:
+    if "profile" in settings.model_fields:
         decided = {"profile", "ranks", "dense"} & set(content)
         if not decided and profile_path(find_model(model)).is_file():
             content["profile"] = BESIDE
