@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from urushi.adapters.adaptir import FrequencyBranch
 from urushi.backbones import nafnet
+from urushi.inference.export_ends import naf_net
 from urushi.inference.export_fourier import frequency_branch
 
 __all__ = ["ADAPTER_FORMS", "EXPORT_FORMS", "in_export_form"]
@@ -73,7 +74,7 @@ def _scaled(conv: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), conv.bias * scale.view(-1))
 
 
-EXPORT_FORMS: Forms = {nafnet.NAFBlock: _naf_block}
+EXPORT_FORMS: Forms = {nafnet.NAFBlock: _naf_block, nafnet.NAFNet: naf_net}
 # Of what stands beside a network; the forms above pass by the places where adapters stand.
 ADAPTER_FORMS: Forms = {FrequencyBranch: frequency_branch}
 

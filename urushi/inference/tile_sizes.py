@@ -70,12 +70,14 @@ class TileSizes(NamedTuple):
         overlap: what neighbours share.
         smallest: no tile is made smaller where memory runs out.
         whole: pictures of at most so many pixels are not cut at all.
+        at_once: tiles that are restored at the same time have at most so many together.
     """
 
     tile: int
     overlap: int
     smallest: int
     whole: int
+    at_once: int
 
 
 def choose_tiles(
@@ -100,13 +102,13 @@ def choose_tiles(
     if engine.fixed_patch is not None:
         tile = _fixed_tile(engine.fixed_patch, tile, overlap)
     smallest = smallest_side(engine)
+    limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
+    if memory_limit is None:
+        memory_limit = min(available_memory(engine.device) // 2, limits.memory)
+    affordable = int(memory_limit / engine.bytes_per_pixel)
     if tile is None:
-        limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
         if wide:
             limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
-        if memory_limit is None:
-            memory_limit = min(available_memory(engine.device) // 2, limits.memory)
-        affordable = int(memory_limit / engine.bytes_per_pixel)
         whole = min(affordable, limits.whole)
         tile = min(math.isqrt(affordable), limits.tile)
         # Steps of 64, so that the result does not depend on every byte that is free.
@@ -117,7 +119,7 @@ def choose_tiles(
             overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
     if tile < multiple:
         raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
-    return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole)
+    return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole, affordable)
 
 
 def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
