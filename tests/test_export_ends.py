@@ -49,8 +49,10 @@ def test_no_feature_map_of_the_pictures_own_size_is_made():
     net = in_export_form(network("bare"))
     sizes = []
     # What a convolution of the outermost level would give is never asked for.
-    for layer in (net.intro, net.ending, net.downs[0], net.ups[-1]):
-        layer.register_forward_hook(lambda _, __, result: sizes.append(result.shape))
+    for name in ("intro", "ending", "downs.0", "ups.1"):
+        net.get_submodule(name).register_forward_hook(
+            lambda _, __, result: sizes.append(result.shape)
+        )
     net(torch.rand(1, 3, 16, 16))
     assert not sizes
 
@@ -59,6 +61,7 @@ def test_the_picture_is_added_as_it_is():
     net = network("bare")
     for layer in (net.intro, net.ending):
         layer.weight.zero_()
+        assert layer.bias is not None
         layer.bias.zero_()
     x = torch.rand(1, 3, 16, 24)
     np.testing.assert_array_equal(in_export_form(net)(x).numpy(), x.numpy())

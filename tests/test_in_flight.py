@@ -1,6 +1,7 @@
 """Tiles restored side by side: the same picture, the same notes and errors as one by one."""
 
 import threading
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from test_restorer import LocalEngine
 
 from urushi.errors import EngineError, OutOfMemoryError, PictureError
 from urushi.inference import restorer as module
+from urushi.inference.engines.base import Precision
 from urushi.inference.restorer import Restorer
 
 SIDES = (150, 210)
@@ -21,9 +23,10 @@ def _every_picture_is_large(monkeypatch):
 class ManyLanes(LocalEngine):
     """Restores tiles side by side, the first of them last."""
 
-    def __init__(self, lanes=3, precision="float32"):
+    def __init__(self, lanes=3, precision: Precision = "float32"):
         super().__init__()
-        self.lanes, self.precision = lanes, precision
+        self.lanes = lanes
+        self.precision: Precision = precision
         self.threads = set()
         self._others = threading.Semaphore(0)
 
@@ -137,6 +140,7 @@ def test_a_reader_that_goes_away_leaves_no_thread():
 
     made = Restorer.from_engine(ManyLanes(2), tile=64, overlap=8)
     rows = made.restore_rows(read, SIDES[1], SIDES[0])
+    assert isinstance(rows, Generator)
     next(rows)
     rows.close()
     assert threading.active_count() == before

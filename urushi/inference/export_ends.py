@@ -49,6 +49,7 @@ def _bare_ends(net: nafnet.NAFNet) -> bool:
 def _head(net: nafnet.NAFNet) -> tuple[Tensor, Tensor]:
     """Weight and bias of `intro` and the first of `downs`: 4x4 pixels, in steps of two."""
     down = net.downs[0]
+    assert isinstance(down, nn.Conv2d)
     assert net.intro.bias is not None
     assert down.bias is not None
     bias = down.bias + down.weight.sum((2, 3)) @ net.intro.bias
@@ -57,9 +58,10 @@ def _head(net: nafnet.NAFNet) -> tuple[Tensor, Tensor]:
 
 def _tail(net: nafnet.NAFNet) -> Tensor:
     """Weight of the last of `ups` and `ending`: a pixel reads 2x2 of the lower resolution."""
-    up = net.ups[-1][0].weight[:, :, 0, 0]
+    up = net.ups[-1].get_submodule("0")
+    assert isinstance(up, nn.Conv2d)
     around = _around_corners(net.ending.weight)
-    return torch.einsum("oiyx,im->omyx", around, up)
+    return torch.einsum("oiyx,im->omyx", around, up.weight[:, :, 0, 0])
 
 
 def _skip(net: nafnet.NAFNet) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,16 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from urushi.errors import EngineError, OutOfMemoryError, PictureError
+from urushi.errors import EngineError, OutOfMemoryError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapters import AdapterLike, AppliedAdapter, apply_adapters, placed
 from urushi.inference.arrays import WHITE, as_array, as_layers, enlarged_alpha
-from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
+from urushi.inference.beyond import Values
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.in_flight import TilesInFlight, lanes_of
 from urushi.inference.processes import MadeAnew
-from urushi.inference.result_checks import problem_in_int8, problem_of
+from urushi.inference.tile_runs import (
+    LatestPicture,
+    Picture,
+    run_beside_others,
+    run_checked,
+    run_once,
+)
 from urushi.inference.tile_sizes import (
+    WORTH_COMPILING,
     check_options,
     choose_tiles,
     sees_widely,
@@ -31,34 +37,11 @@ from urushi.inference.zoo import find_model
 __all__ = ["Restorer"]
 
 OnProgress = Callable[[int, int], None]
-Run = Callable[[np.ndarray], np.ndarray]
 
 logger = logging.getLogger(__name__)
 
-# A network made for one size is faster by about a tenth, and making it takes as long as restoring
-# half a megapixel: it pays for pictures of so many pixels.
-WORTH_COMPILING = 5 << 20
 # Of what has been calculated and waits for the tiles below, where a network enlarges.
 MOST_WAITING = 1 << 28
-
-
-class _Picture:
-    """What is true of a picture that is restored.
-
-    Args:
-        engine: what restores it.
-        large: whether a network is made for its tiles alone.
-    """
-
-    def __init__(self, engine: Engine, *, large: bool = False) -> None:
-        self.engine, self.large = engine, large
-        self.notes: list[str] = []
-
-
-class _Latest(threading.local):
-    """The picture that a thread restores, or has restored last."""
-
-    picture: _Picture | None = None
 
 
 class Restorer(MadeAnew):
@@ -181,7 +164,7 @@ class Restorer(MadeAnew):
         self.engine = engine
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
-        self._latest = _Latest()
+        self._latest = LatestPicture()
         self._at_once = chosen.at_once
         self.standing: tuple[str, ...] = ()
         """Notes that every picture gets."""
@@ -193,7 +176,7 @@ class Restorer(MadeAnew):
     def notes(self) -> list[str]:
         """Sentences about the latest picture of this thread; they go with the next one."""
         if self._latest.picture is None:
-            self._latest.picture = _Picture(self.engine)
+            self._latest.picture = Picture(self.engine)
         return self._latest.picture.notes
 
     @property
@@ -285,7 +268,7 @@ class Restorer(MadeAnew):
         """
         plan = self.plan(height, width)
         large = width * height * plan.ratio >= WORTH_COMPILING
-        picture = self._latest.picture = _Picture(self.engine, large=large)
+        picture = self._latest.picture = Picture(self.engine, large=large)
         picture.notes[:] = self.standing
         total = height * width
 
@@ -304,7 +287,7 @@ class Restorer(MadeAnew):
             ) from error
 
     def _stream(
-        self, picture: _Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
+        self, picture: Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
     ) -> Iterator[tuple[np.ndarray, int]]:
         """Restored rows, and from how many rows of the picture they were made."""
         restore = partial(self._restore_tile, picture)
@@ -313,8 +296,7 @@ class Restorer(MadeAnew):
         with contextlib.ExitStack() as held:
             options: dict[str, Any] = {}
             if lanes > 1:
-                attempt = partial(self._attempt, picture)
-                tried = TilesInFlight(lanes, attempt, restore, lambda: picture.engine)
+                tried = TilesInFlight(lanes, self._attempt, restore, lambda: picture.engine)
                 held.enter_context(tried)
                 options = {"begin": tried.begin, "ahead": tried.ahead}
             for piece in stream_tiles(read, plan, restore, on_tile, self.scale, **options):
@@ -323,7 +305,7 @@ class Restorer(MadeAnew):
                 done += len(piece)
                 yield piece, min(rows.starts[band] + rows.size, rows.length)
 
-    def _lanes(self, picture: _Picture, plan: TilePlan) -> int:
+    def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
         affordable = self._at_once // (plan.rows.size * plan.columns.size)
         return min(lanes_of(picture.engine), plan.count, affordable) if picture.large else 1
@@ -350,26 +332,18 @@ class Restorer(MadeAnew):
             height, width, tile=tile, overlap=overlap, multiple=multiple, tallest=tallest
         )
 
-    def _attempt(self, picture: _Picture, tile: np.ndarray, engine: Engine) -> np.ndarray | None:
+    def _attempt(self, tile: np.ndarray, engine: Engine) -> np.ndarray | None:
         """What `_restore_tile` gives if nothing is amiss with this engine, and else None."""
         if self._shrunk is not None and max(tile.shape[1:]) > self._shrunk:
             return None
-        found: list[str] = []
+        return run_beside_others(tile, engine)
 
-        def run(values: np.ndarray) -> np.ndarray:
-            restored, problem = self._run(values, engine, large=picture.large, beside=True)
-            found.append(problem)
-            return restored
-
-        restored = self._run_checked(tile, run)
-        return None if any(found) else restored
-
-    def _restore_tile(self, picture: _Picture, tile: np.ndarray) -> np.ndarray:
+    def _restore_tile(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
         longest = max(tile.shape[1:])
         if self._shrunk is None or longest <= self._shrunk:
             try:
-                return self._run_checked(tile, partial(self._run_usable, picture))
+                return run_checked(tile, partial(self._run_usable, picture))
             except (OutOfMemoryError, MemoryError) as error:
                 self._shrink(longest, error)
         # Cut this tile alone: the rows of tiles above it are finished and stay as they are.
@@ -402,22 +376,10 @@ class Restorer(MadeAnew):
             self._shrunk,
         )
 
-    @staticmethod
-    def _run_checked(tile: np.ndarray, run: Run) -> np.ndarray:
-        """Run the engine on a tile that it can make something of, within [0, 1] or beyond."""
-        if not np.isfinite(tile).all():
-            raise PictureError(
-                "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
-                "replace them first"
-            )
-        if reaches_beyond(tile):
-            return mend_beyond(tile, run)
-        return run(tile)
-
-    def _run_usable(self, picture: _Picture, tile: np.ndarray) -> np.ndarray:
+    def _run_usable(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """The result of the engine, or of float32 where that is not usable."""
         engine = picture.engine
-        restored, problem = self._run(tile, engine, large=picture.large)
+        restored, problem = run_once(tile, engine, large=picture.large)
         if problem and engine.precision != "float32":
             picture.notes.append(
                 f"{engine.precision} gave {problem}: from there on this picture was restored in "
@@ -428,30 +390,10 @@ class Restorer(MadeAnew):
                 self._float32 = self.engine.in_float32()
             engine = picture.engine = self._float32
             logger.warning("%s gave %s, trying float32", self.engine.name, problem)
-            restored, problem = self._run(tile, engine, large=picture.large)
+            restored, problem = run_once(tile, engine, large=picture.large)
         if problem:
             raise EngineError(
                 f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "
                 "try another engine or device, or another model"
             )
         return restored
-
-    @staticmethod
-    def _run(
-        tile: np.ndarray, engine: Engine, *, large: bool, beside: bool = False
-    ) -> tuple[np.ndarray, str]:
-        """The result and what is wrong with it, if anything.
-
-        Args:
-            tile: `(3, h, w)`.
-            engine: what restores.
-            large: whether the tile is one of a large picture.
-            beside: other tiles are restored at the same time.
-        """
-        # By the picture's own size alone: the same bits come of it whatever was restored before.
-        name = "run_beside" if beside else "run" if large else "run_few"
-        restored = getattr(engine, name, engine.run)(tile[None])[0]
-        problem = problem_of(tile, restored)
-        if not problem and engine.precision == "int8":
-            problem = problem_in_int8(engine, tile)
-        return restored, problem

@@ -14,6 +14,7 @@ __all__ = [
     "ON_CPU",
     "WIDE_OVERLAP",
     "WIDE_TILE",
+    "WORTH_COMPILING",
     "Limits",
     "TileSizes",
     "check_options",
@@ -36,6 +37,9 @@ class Limits(NamedTuple):
     memory: int
 
 
+# A network made for one size is faster by about a tenth, and making it takes as long as restoring
+# half a megapixel: it pays for pictures of so many pixels.
+WORTH_COMPILING = 5 << 20
 # Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
 ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)

@@ -15,7 +15,13 @@ from jaxtyping import Float
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
 from urushi.files.int8 import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel
-from urushi.inference.engines.base import Engine, Precision, runs_when_small, working_memory
+from urushi.inference.engines.base import (
+    Engine,
+    Precision,
+    lanes_on,
+    runs_when_small,
+    working_memory,
+)
 from urushi.inference.engines.compiling import Network
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
 from urushi.inference.engines.openvino_graph import IMAGE_INPUT, read_graph, read_open
@@ -77,7 +83,7 @@ class OpenVINOEngine(MadeAnew):
         if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
         self._hint = "bf16" if able else "f32"
-        self.lanes = _lanes(threads or os.cpu_count() or 1)
+        self.lanes = lanes_on(threads or os.cpu_count() or 1)
         change: Callable[[openvino.Model], None] | None = None
         if precision == "int8":
             change = partial(_to_int8, model=model)
@@ -240,11 +246,6 @@ class _Lanes:
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(count):
             self.requests.put(compiled.create_infer_request())
-
-
-def _lanes(threads: int) -> int:
-    """How many tiles are restored at once: a few, because each needs memory of its own."""
-    return next((count for count in (2, 3) if threads % count == 0), 1)
 
 
 def _result(request: Any, batch: np.ndarray) -> np.ndarray:
