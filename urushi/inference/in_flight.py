@@ -19,7 +19,7 @@ __all__ = ["TilesInFlight", "lanes_of"]
 
 # Tiles that are cut and wait, beside those in the engine: reading the next row of tiles, or writing
 # the last one, takes as long as restoring one tile.
-_WAITING = 2
+_WAITING = 1
 
 
 def lanes_of(engine: Engine) -> int:

@@ -41,7 +41,7 @@ class Limits(NamedTuple):
 # half a megapixel: it pays for pictures of so many pixels.
 WORTH_COMPILING = 5 << 20
 # Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
-ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
+ON_CPU = Limits(tile=288, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 
 # What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
@@ -115,8 +115,8 @@ def choose_tiles(
             limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
         whole = min(affordable, limits.whole)
         tile = min(math.isqrt(affordable), limits.tile)
-        # Steps of 64, so that the result does not depend on every byte that is free.
-        tile = max(tile // 64 * 64, smallest)
+        # Steps of 32, so that the result does not depend on every byte that is free.
+        tile = max(tile // 32 * 32, smallest)
         if 2 * overlap > tile:
             tile = _tile_for(overlap, affordable, engine.device, multiple)
         if wide:
