@@ -18,7 +18,7 @@ from test_lora_ir_files import write_checkpoints
 from urushi.convert import releases as module
 from urushi.convert.releases import RELEASES, Release, fetch_release, find_release
 from urushi.errors import FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 
 RELEASE = Release("tiny", "MIT", "https://example.org/tiny", "someone/tiny", "tiny.pth")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from cli_support import run, write_pictures
 from method_support import below, read_golden
+from released_support import load_released
 from routing_support import tiny_clip
 from safetensors.torch import save_file
 
@@ -20,13 +21,12 @@ from urushi.backbones import create_backbone
 from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
-from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import inspect_picture, read_picture
 from urushi.inference.restorer import Restorer
 

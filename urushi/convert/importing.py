@@ -15,10 +15,10 @@ import numpy as np
 
 from urushi.errors import BackboneError, BrokenExtraError, FileFormatError, TargetError
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
-from urushi.files.router import CLEAN, LoadedRouter, read_router, write_router
+from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.hardware import is_installed
 from urushi.writing import refuse_taken
@@ -126,8 +126,7 @@ def _import_backbone(
     facts: dict[str, str],
 ) -> Imported:
     from urushi.backbones import BACKBONES
-    from urushi.backbones.likeness import likenesses
-    from urushi.backbones.recognition import recognise
+    from urushi.backbones.released_networks import likenesses, recognise
 
     notes = []
     pools = {"pooling_window", "pooling_patch"} & set(options)

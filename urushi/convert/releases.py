@@ -276,11 +276,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
     """
     from urushi.backbones import BACKBONES
 
-    if backbone not in BACKBONES:
-        raise BackboneError(
-            f"backbone {backbone!r} is unknown{nearest(backbone, BACKBONES)}: known are "
-            f"{', '.join(BACKBONES)}"
-        )
+    BACKBONES.find(backbone, BackboneError)
     here = Path(f"{backbone}.safetensors")
     if model is not None:
         return _checked(str(model), backbone, f"give --model a {backbone}, or leave --backbone out")

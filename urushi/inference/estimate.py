@@ -16,9 +16,9 @@ import numpy as np
 
 from urushi.errors import EngineError, UrushiError
 from urushi.files.adapter import read_adapter_header
-from urushi.files.all_in_one import beside
+from urushi.files.all_in_one_file import beside
 from urushi.files.model import ModelHeader, graph_path, read_header
-from urushi.files.router import read_router_header
+from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
 from urushi.inference.engines.base import Engine, Precision, lanes_on, working_memory
 from urushi.inference.hardware import choose_device, is_installed

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.model import LoadedModel, ModelHeader
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     read_router,
 )

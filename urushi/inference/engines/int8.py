@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.files.int8 import LayerRanges
+from urushi.files.int8_file import LayerRanges
 
 if TYPE_CHECKING:
     import openvino

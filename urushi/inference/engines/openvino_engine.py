@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
-from urushi.files.int8 import int8_command, int8_path, read_int8
+from urushi.files.int8_file import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel
 from urushi.inference.engines.base import (
     Engine,
