@@ -342,3 +342,13 @@ def test_photographs_are_judged_by_what_reaches_the_threshold_exactly():
         )
         found = judged_photographs(recipe, logits, kinds, 1.5)
         assert found["noise"] == {"right": 0, "another": 0, "none": 0, result: 1}
+
+
+def test_of_what_is_clean_exactly_at_the_threshold_nothing_is_suggested():
+    several = header("clean", "noise", mode="multi")
+    several = several.model_copy(update={"experts": {"noise": None}})
+    logits = np.array([0.5, -0.4])
+    least = decide(logits, several).probabilities["clean"]
+    found = decide(logits, several, threshold=least)
+    assert (found.abstained, found.suggested) == (True, None)
+    assert decide(logits, several, threshold=above(least)).suggested == "noise"
