@@ -228,6 +228,7 @@ RULES = [
     # Noise of busy pictures is held, what repeats is no damage.
     ("busy", PHOTOGRAPH, GRAIN, "bright_steps", 0.015, -1),
     ("page", BUSY, PATTERN, "repeats", 0.97, -1),
+    ("page", PHOTOGRAPH, replace(PATTERN, noise=6.0), "edge", 0.3, -1),
     ("as it is", replace(BUSY, edge=0.3), PATTERN, "noise", 2.0, 1),
     ("as it is", BUSY, PATTERN, "edge", 0.3, -1),
 ]
