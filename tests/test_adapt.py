@@ -5,7 +5,9 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, start, write_pictures, write_tiny_model
+from commands import run, start
+from pictures import picture, write_pictures
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.files.adapter import read_adapter

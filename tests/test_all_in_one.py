@@ -6,9 +6,9 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
-from cli_support import run
+from commands import run
 from filelock import FileLock
+from world import TINY_ALL_IN_ONE, make_world, tiny_files, tiny_recipe
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
@@ -40,7 +40,7 @@ def train(world, files, run, changes=None, **options):
 
 
 def experts(**changes):
-    return {"experts": {**TINY["experts"], **changes}}
+    return {"experts": {**TINY_ALL_IN_ONE["experts"], **changes}}
 
 
 def joint(**own):
@@ -137,7 +137,7 @@ def test_experts_that_are_worse_can_be_left_out(world, files, tmp_path):
         target = world / "pairs" / ("target" if side == "input" else "input")
         text = f"{{name: {name}, title: t, input: {world}/pairs/{side}, target: {target}}}"
         (tmp_path / f"{name}.yaml").write_text(text)
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["noise"] = {**classes["dark"], "benchmarks": [str(tmp_path / "wrong.yaml")]}
     classes["dark"]["benchmarks"] = [str(tmp_path / "right.yaml")]
     fast = {"optimizer": {"learning_rate": 0.01}, "leave_out_worse": True, "steps": 8}
@@ -166,7 +166,7 @@ def test_guidance_keeps_the_base_or_makes_one(world, files, tmp_path):
 def test_an_expert_may_begin_where_another_ended(world, files, tmp_path):
     train(world, files, tmp_path / "a").train()
     before = tmp_path / "a" / "dark.safetensors"
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"] |= {"begin": str(before), "steps": 1}
     still = {"learning_rate": 1e-12}
     changes = {"classes": classes, **experts(optimizer=still, storage="float32")}
@@ -240,7 +240,9 @@ def test_wrong_recipes_are_told(world, changes, words):
 
 
 def test_another_training_is_not_continued(world, files, tmp_path):
-    assert train(world, files, tmp_path, {"classes": {**TINY["classes"]}}).train().finished
+    assert (
+        train(world, files, tmp_path, {"classes": {**TINY_ALL_IN_ONE["classes"]}}).train().finished
+    )
     with pytest.raises(RecipeError, match="holds an all-in-one training"):
         train(world, files, tmp_path)
     changed = experts(adapter={"method": "lora", "rank": 2})
@@ -256,8 +258,8 @@ def test_another_training_is_not_continued(world, files, tmp_path):
 
 def test_the_command_trains_all_and_says_so(world, tmp_path):
     path = tmp_path / "tiny.yaml"
-    plan = {**TINY, "start": str(world / "tiny.safetensors")}
-    plan["classes"] = {n: dict(c) for n, c in TINY["classes"].items()}
+    plan = {**TINY_ALL_IN_ONE, "start": str(world / "tiny.safetensors")}
+    plan["classes"] = {n: dict(c) for n, c in TINY_ALL_IN_ONE["classes"].items()}
     bench = f"name: dark\ntitle: t\ninput: {world}/pairs/input\ntarget: {world}/pairs/target\n"
     (tmp_path / "dark.yaml").write_text(bench)
     plan["classes"]["dark"]["benchmarks"] = [str(tmp_path / "dark.yaml")]

@@ -7,11 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from adapter_support import write_random
-from all_in_one_support import SEEN, make_data, write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import picture, write_pictures
 from pydantic import ValidationError
-from routing_support import CLASSES, tiny_router
+from world import (
+    CLASSES,
+    SEEN,
+    make_data,
+    tiny_router,
+    write_all_in_one,
+    write_random,
+    write_tiny_model,
+)
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, DataError, EngineError, FileFormatError, UrushiError

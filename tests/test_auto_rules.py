@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import run, write_pictures, write_tiny_model
+from commands import run
+from pictures import write_pictures
+from world import SEEN, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError

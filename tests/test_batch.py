@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from darken_engine import DarkenEngine
-from permissions import as_nobody
+from commands import as_nobody
+from networks import DarkenEngine
 
 from urushi.errors import EngineError, PictureError, TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, read_picture, write_picture

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 import pyvips
-from cli_support import environment, run, write_pictures
-from darken_engine import DarkenEngine
+from commands import environment, run
+from networks import DarkenEngine
+from pictures import write_pictures
 from PIL import Image
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL

@@ -7,11 +7,11 @@ import signal
 
 import numpy as np
 import pytest
-from all_in_one_support import EXPERTS, make_world, tiny_files, tiny_recipe, write_all_in_one
-from cli_support import picture, run
+from commands import run
 from filelock import FileLock
+from pictures import picture
 from pydantic import ValidationError
-from routing_support import CLASSES
+from world import CLASSES, EXPERTS, make_world, tiny_files, tiny_recipe, write_all_in_one
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.convert.graphs import export_graph

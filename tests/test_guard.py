@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import write_tiny_model
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from world import SEEN, write_all_in_one, write_tiny_model
 
 from urushi.errors import UnreadableError
 from urushi.inference.auto import AutoRestorer

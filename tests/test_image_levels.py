@@ -5,8 +5,8 @@ import struct
 
 import numpy as np
 import pytest
-from cli_support import run
-from darken_engine import DarkenEngine
+from commands import run
+from networks import DarkenEngine
 from test_image_round_trip import load, profile_of, store
 
 from urushi.data.check import check_folder

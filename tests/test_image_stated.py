@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import pyvips
-from darken_engine import DarkenEngine
+from networks import DarkenEngine
 from PIL import Image
 from test_image_profiles import P3, SPACES, SRGB_CURVE, space
 from test_image_round_trip import load, profile_of, store

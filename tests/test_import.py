@@ -9,10 +9,11 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cli_support import run, write_pictures
-from method_support import below, read_golden
-from routing_support import tiny_clip
+from commands import run
+from networks import below, read_golden
+from pictures import write_pictures
 from safetensors.torch import save_file
+from world import tiny_clip
 
 from urushi.adapters.host import Host
 from urushi.adapters.stored import load_adapter

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import Page, picture, write_pictures, write_tiff
 from PIL import Image
-from tiff_support import Page, write_tiff
+from world import SEEN, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError

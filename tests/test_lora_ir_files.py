@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from cli_support import run
-from method_support import below, read_golden
+from commands import run
+from networks import below, read_golden
 from PIL import Image
-from routing_support import tiny_clip, tiny_file
 from torch import nn
+from world import tiny_clip, tiny_file
 
 from urushi.adapters.experts import top_weights
 from urushi.app.output import EXIT_FAILED, EXIT_WELL

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from all_in_one_support import SEEN, write_all_in_one
-from engine_support import run_watched, write_tiny
+from commands import run_watched
+from world import SEEN, write_all_in_one, write_tiny
 
 from urushi.convert.graphs import export_graph
 from urushi.errors import AdapterError, EngineError, PictureError

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, write_random
-from engine_support import write_tiny
-from method_support import picture, random_adapter, shaken
+from networks import random_images, shaken, shaken_adapter
 from torch.nn import functional as F
+from world import network_of, write_random, write_tiny
 
 from urushi.adapters import Host, attach, create_adapter
 from urushi.adapters.joining import split
@@ -46,7 +45,7 @@ def assert_same(folded, expected):
 @pytest.mark.parametrize("freeze", ["paper", "released", "base"])
 def test_a_route_folds_as_torch_merges(base, freeze, route):
     backbone = network_of(base)
-    experts = random_adapter(backbone, **EXPERTS, freeze=freeze)
+    experts = shaken_adapter(backbone, **EXPERTS, freeze=freeze)
     merged = attach(backbone, experts).merge(route)
     found = fold_route(base, stored(experts, base), route)
     assert found.gates == ()
@@ -61,7 +60,7 @@ def test_a_route_folds_as_torch_merges(base, freeze, route):
 def test_one_file_for_each_expert(base):
     """The joint form, its members, and single files give the same weights."""
     backbone = network_of(base)
-    experts = random_adapter(backbone, **EXPERTS, freeze="base")
+    experts = shaken_adapter(backbone, **EXPERTS, freeze="base")
     joint = stored(experts, base)
     singles = [stored(e, base, f"e{i}") for i, e in enumerate(split(experts, backbone))]
     assert [e.header.method for e in experts_of(joint)] == ["lora"] * 3
@@ -79,12 +78,12 @@ def test_one_file_for_each_expert(base):
 def test_gates_of_a_route(base, route):
     """Experts that change the guidance, too; and deltas of a guided pre-training below."""
     backbone = network_of(base)
-    guidance = random_adapter(backbone, **GUIDANCE, tune=["weight", "scale"])
-    experts = random_adapter(Host(backbone, guidance), **EXPERTS)
+    guidance = shaken_adapter(backbone, **GUIDANCE, tune=["weight", "scale"])
+    experts = shaken_adapter(Host(backbone, guidance), **EXPERTS)
     adapted = attach(backbone, guidance, experts).eval()
     files = stored(experts, base, "e"), stored(guidance, base, "g")
     found = fold_route(base, files[0], route, files[1], VECTOR)
-    x, vector = picture(2, 8, 12), torch.tensor(VECTOR)[None]
+    x, vector = random_images(2, 8, 12), torch.tensor(VECTOR)[None]
     expected = adapted.fixed(vector=vector, weights=route)(x)
     adapted.detach()
     folded = network_of(found.model)
@@ -104,9 +103,9 @@ def test_gates_of_a_route(base, route):
 
 def test_files_give_the_adapters_back(base, tmp_path):
     backbone = network_of(base)
-    guidance = random_adapter(backbone, **GUIDANCE)
+    guidance = shaken_adapter(backbone, **GUIDANCE)
     host = Host(backbone, guidance)
-    for network, adapter in ((backbone, guidance), (host, random_adapter(host, **EXPERTS))):
+    for network, adapter in ((backbone, guidance), (host, shaken_adapter(host, **EXPERTS))):
         path = tmp_path / "a.safetensors"
         write_adapter(path, tensors_of(adapter), header_of(adapter, base), "float32")
         again = load_adapter(network, read_adapter(path))
@@ -117,8 +116,8 @@ def test_files_give_the_adapters_back(base, tmp_path):
 
 def test_what_does_not_fit_is_refused(base, tmp_path):
     backbone = network_of(base)
-    guidance = stored(random_adapter(backbone, **GUIDANCE), base, "g")
-    experts = stored(random_adapter(backbone, **EXPERTS), base, "e")
+    guidance = stored(shaken_adapter(backbone, **GUIDANCE), base, "g")
+    experts = stored(shaken_adapter(backbone, **EXPERTS), base, "e")
     with pytest.raises(AdapterError, match=r"3 experts have the weights \[1, 0\]"):
         fold_route(base, experts, [1, 0])
     with pytest.raises(AdapterError, match="expected one number for each"):
@@ -133,10 +132,10 @@ def test_what_does_not_fit_is_refused(base, tmp_path):
         tensors = {key: tensor for key, tensor in guidance.tensors.items() if key != name}
         with pytest.raises(AdapterError, match=r"g.safetensors: not a sound adapter.*missing"):
             fold_route(base, experts, [1, 0, 0], replace(guidance, tensors=tensors), VECTOR)
-    guided = create_adapter(Host(backbone, random_adapter(backbone, **GUIDANCE)), EXPERTS)
+    guided = create_adapter(Host(backbone, shaken_adapter(backbone, **GUIDANCE)), EXPERTS)
     with pytest.raises(AdapterError, match=r"changes 'guidance\..*', which its base does not have"):
         fold_route(base, stored(shaken(guided, 1), base), [1, 0, 0])
-    branches = stored(random_adapter(backbone, method="adaptir", hidden=4), base)
+    branches = stored(shaken_adapter(backbone, method="adaptir", hidden=4), base)
     with pytest.raises(AdapterError, match="a branch of its own"):
         fold_route(base, [branches], [1])
     other = read_model(write_tiny(tmp_path / "other.safetensors", seed=5))

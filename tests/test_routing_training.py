@@ -5,8 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from routing_support import tiny_clip
-from training_support import newest
+from world import newest, tiny_clip
 
 from urushi.data.pack import PackedPictures, pack_pictures
 from urushi.errors import DataError, RecipeError, UrushiError

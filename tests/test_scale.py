@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import pyvips
-from cli_support import picture, run, write_pictures
-from method_support import GOLDEN
+from commands import run
+from networks import GOLDEN, RepeatingEngine
+from pictures import picture, repeated, write_pictures
 from safetensors.numpy import load_file
-from scale_support import RepeatingEngine, repeated, write_x2_model
+from world import write_x2_model
 
 from urushi.backbones import create_backbone
 from urushi.errors import EngineError

@@ -4,8 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-from darken_engine import DarkenEngine
-from engine_support import write_tiny
+from networks import DarkenEngine
+from world import write_tiny
 
 from urushi.convert.graphs import export_graph
 from urushi.errors import UrushiError

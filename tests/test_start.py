@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from cli_support import run
+from commands import run
 
 from urushi.app import cli
 from urushi.errors import FileFormatError

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
-from cli_support import run
+from commands import run
+from world import TINY_ALL_IN_ONE, make_world, tiny_files, tiny_recipe
 
 from urushi.errors import RecipeError
 from urushi.files.all_in_one import read_all_in_one
@@ -124,4 +124,4 @@ def test_guided_experts_cannot_be_measured(world):
         tiny_recipe(world / "tiny.safetensors", guided=guided, thresholds={})
     with pytest.raises(RecipeError, match="pictures"):
         tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 1})
-    assert TINY.get("thresholds") is None
+    assert TINY_ALL_IN_ONE.get("thresholds") is None

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import run, write_pictures, write_tiny_model
+from commands import run
+from pictures import write_pictures
+from world import SEEN, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_WELL
 from urushi.files.adapter import BaseFacts

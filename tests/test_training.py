@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import run_script
+from networks import same
 from safetensors.torch import load_file
-from training_support import TINY, make_pack, newest, recipe, run_script, same
+from world import TINY_TRAINING, make_pack, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
 from urushi.training.batches import DegradedBatches, turn_and_mirror
@@ -194,7 +196,7 @@ def test_training_learns_and_reports(pack, tmp_path):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_resuming_continues_bit_for_bit(pack, tmp_path, name):
     whole = train(recipe(), pack, tmp_path / "whole", device="cpu")
-    plan = {**TINY, "validation": {"every": 3}}
+    plan = {**TINY_TRAINING, "validation": {"every": 3}}
     command = run_script(STOPPED, plan, pack, tmp_path / "stopped", name)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "3", str(getattr(signal, name).value)]
@@ -244,10 +246,10 @@ train(recipe, PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu", resu
 
 def test_a_killed_training_resumes_to_the_same_weights(pack, tmp_path):
     plan = {
-        **TINY,
+        **TINY_TRAINING,
         "schedule": {"steps": 40},
         "checkpoint_minutes": 1e-6,
-        "data": {**TINY["data"], "batch": 2},
+        "data": {**TINY_TRAINING["data"], "batch": 2},
     }
     run, path = tmp_path / "run", tmp_path / "run.yaml"
     done = subprocess.run(run_script(KILLED, plan, pack, run), check=False)
@@ -314,7 +316,12 @@ PRETEXT = {"until": 3, "mask": 0.4, "cell": 4, "classify": 1.0}
 
 @pytest.mark.parametrize("pretext", [None, PRETEXT], ids=["plain", "pretext"])
 def test_two_processes_equal_one_with_twice_the_batch(pack, tmp_path, pretext):
-    plan = {**TINY, "validation": {"every": 1}, "schedule": {"steps": 4}, "pretext": pretext}
+    plan = {
+        **TINY_TRAINING,
+        "validation": {"every": 1},
+        "schedule": {"steps": 4},
+        "pretext": pretext,
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(plan))
     script = tmp_path / "two.py"

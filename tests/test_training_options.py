@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from adapter_support import write_random
-from training_support import TINY, make_pack, newest, recipe, same
+from networks import same
+from world import TINY_TRAINING, make_pack, newest, recipe, write_random
 
 from urushi.backbones import create_backbone
 from urushi.degradations import create_degradation
@@ -16,7 +16,7 @@ from urushi.training.pretext import Pretext, draw_cells
 from urushi.training.recipe import PretextSettings
 from urushi.training.start import load_start
 
-CONFIG = TINY["backbone"]["config"]
+CONFIG = TINY_TRAINING["backbone"]["config"]
 
 
 @pytest.fixture(scope="module")
