@@ -17,9 +17,11 @@ from urushi.backbones import (
     Sites,
     Stage,
     TokenSite,
+    create_backbone,
 )
 from urushi.errors import EngineError, OutOfMemoryError
 from urushi.inference.engines.base import Precision
+from urushi.inference.restorer import Restorer
 
 
 def batch(height: int = 12, width: int = 20, count: int = 2) -> np.ndarray:
@@ -147,6 +149,26 @@ class Bare(RestorationNetwork):
         return Sites((), (), (), ())
 
 
+def shaken_network(backbone, config, seed=0, by=0.2):
+    """A network of that kind whose every parameter does something, in evaluation mode."""
+    torch.manual_seed(seed)
+    return shaken(create_backbone(backbone, config), seed, by).eval()
+
+
+def parameters(module):
+    """How many there are."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def close(one, other, tolerance=1e-5):
+    """Whether tensors are equal up to rounding."""
+    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
 def shaken(module, seed, by=0.2):
     """The module with something random added to each of its parameters."""
     generator = torch.Generator().manual_seed(seed)
@@ -239,3 +261,8 @@ class DarkenEngine:
 
     def in_float32(self):
         return self
+
+
+def darkening(**options):
+    """Halves pictures in tiles of 64 pixels; see `DarkenEngine`."""
+    return Restorer.from_engine(DarkenEngine(**options), tile=64, overlap=16)

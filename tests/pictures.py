@@ -218,5 +218,23 @@ class Untouched(Restorer):
             yield rows.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
 
 
+def reader(picture):
+    """What gives the next rows of a picture, as many as asked for while there are any."""
+    position = 0
+
+    def read(count):
+        nonlocal position
+        rows = picture[position : position + count]
+        position += len(rows)
+        return rows
+
+    return read
+
+
+def light_of(values):
+    """The light of values in [0, 1]."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
 def repeated(image, scale):
     return image.repeat(scale, axis=0).repeat(scale, axis=1)

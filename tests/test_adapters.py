@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from networks import Bare, TokenNet, random_images, same, shaken, shaken_adapter
+from networks import Bare, TokenNet, close, random_images, same, shaken, shaken_adapter
 from torch import nn
 
 from urushi.adapters import METHODS, Adapted, create_adapter
@@ -83,10 +83,6 @@ def trained(backbone, method, seed=1):
 
 def clone(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
 
 
 def gradients(adapted, x):

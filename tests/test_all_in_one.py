@@ -8,7 +8,7 @@ import pytest
 import yaml
 from commands import run
 from filelock import FileLock
-from world import TINY_ALL_IN_ONE, make_world, tiny_files, tiny_recipe
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
@@ -22,11 +22,6 @@ from urushi.training.recipe import RECIPES
 
 GATES = {"reduction": 2, "hidden": 4}
 GUIDED = {"steps": 3, "warmup": 0, "settings": GATES}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

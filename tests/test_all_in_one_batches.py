@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from world import TINY_ALL_IN_ONE, make_world, tiny_files, tiny_recipe
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
 from urushi.degradations import Rehaze
 from urushi.errors import DataError, DegradationError
@@ -10,11 +10,6 @@ from urushi.files.model import read_model
 from urushi.training.all_in_one.datasets import class_stages, pack_all_in_one, router_recipe_of
 from urushi.training.all_in_one.stages import StagePlans
 from urushi.training.batches import step_generator
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

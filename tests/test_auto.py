@@ -17,7 +17,6 @@ from world import (
     tiny_router,
     write_all_in_one,
     write_random,
-    write_tiny_model,
 )
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
@@ -34,15 +33,6 @@ from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("auto")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    write_pictures(root / "pictures", 3)
-    return root
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import below, random_images, read_golden, shaken
+from networks import below, parameters, random_images, read_golden, shaken_network
 
 from urushi.adapters import attach, create_adapter
 from urushi.backbones import BACKBONES, create_backbone
@@ -33,12 +33,7 @@ def from_golden(state, head):
 
 
 def tiny(seed=0, **change):
-    torch.manual_seed(seed)
-    return shaken(create_backbone("edt", {**TINY, **change}), seed).eval()
-
-
-def parameters(module):
-    return sum(p.numel() for p in module.parameters())
+    return shaken_network("edt", {**TINY, **change}, seed)
 
 
 @pytest.mark.parametrize("head", ["sr_x2", "dn_g15"])

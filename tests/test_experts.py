@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from networks import Bare, TokenNet, below, random_images, read_golden, shaken, shaken_adapter
+from networks import (
+    Bare,
+    TokenNet,
+    below,
+    random_images,
+    read_golden,
+    shaken_adapter,
+    shaken_network,
+)
 from torch import nn
 
 from urushi.adapters import Host, attach, create_adapter
@@ -18,28 +26,22 @@ CASES = ["k1", "k3", "k3dw", "k2s2", "k1nobias"]
 
 
 def nafnet():
-    torch.manual_seed(0)
-    return shaken(create_backbone("nafnet", TINY), 0).eval()
-
-
-@pytest.fixture(scope="module")
-def golden():
-    return read_golden("lora_ir_stage2")[0] | read_golden("lora_ir_stage2_vector")[0]
+    return shaken_network("nafnet", TINY)
 
 
 @pytest.mark.parametrize("k", [1, 2])
 @torch.no_grad()
-def test_equals_the_authors_network(golden, k):
-    found = lora_ir_from(below(golden, "state."), "golden")
+def test_equals_the_authors_network(golden_lora_ir, k):
+    found = lora_ir_from(below(golden_lora_ir, "state."), "golden")
     assert found.experts is not None
     adapted = attach(found.backbone, found.guidance, found.experts).eval()
-    x, vector = golden["input"], golden["de_prior"]
-    weights = top_weights(golden["probs"], k)
+    x, vector = golden_lora_ir["input"], golden_lora_ir["de_prior"]
+    weights = top_weights(golden_lora_ir["probs"], k)
     for mode in (True, False):
         result = adapted.train(mode)(x, vector=vector, weights=weights)
-        expected = golden[f"output_topk{k}"]
+        expected = golden_lora_ir[f"output_topk{k}"]
         assert (result - expected).abs().max() <= 1e-4 * expected.std()
-    expected = golden[f"output_b1_topk{k}"]
+    expected = golden_lora_ir[f"output_b1_topk{k}"]
     for row in range(3):
         own = slice(row, row + 1)
         # A batch of one in training: the authors' code leaves its experts out.

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
-from world import SEEN, write_all_in_one, write_tiny_model
+from world import SEEN
 
 from urushi.errors import UnreadableError
 from urushi.inference.auto import AutoRestorer
@@ -350,14 +350,6 @@ def test_any_size(shape):
 
 
 # --- in a restorer ---
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("guard")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    return root
 
 
 @pytest.fixture(scope="module")

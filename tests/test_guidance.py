@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from networks import TokenNet, below, random_images, read_golden, shaken, shaken_adapter
+from networks import (
+    TokenNet,
+    below,
+    random_images,
+    read_golden,
+    shaken,
+    shaken_adapter,
+    shaken_network,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,8 +27,7 @@ KINDS = ["weight", "bias", "norm", "scale"]
 
 def nafnet():
     """With stages that have no block, as the shipped base has."""
-    torch.manual_seed(0)
-    return shaken(create_backbone("nafnet", TINY), 0).eval()
+    return shaken_network("nafnet", TINY)
 
 
 def vectors(count, seed=3):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import below, random_images, read_golden, shaken
+from networks import below, parameters, random_images, read_golden, shaken_network
 from test_adaptir import branch_of
 
 from urushi.adapters import attach, create_adapter
@@ -38,12 +38,7 @@ def assert_close(result, expected):
 
 
 def tiny(seed=0, **change):
-    torch.manual_seed(seed)
-    return shaken(create_backbone("ipt", {**TINY, **change}), seed).eval()
-
-
-def parameters(module):
-    return sum(p.numel() for p in module.parameters())
+    return shaken_network("ipt", {**TINY, **change}, seed)
 
 
 @pytest.mark.parametrize(

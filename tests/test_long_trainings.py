@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from world import TINY_TRAINING, make_pack, recipe
+from world import TINY_TRAINING, recipe
 
 from urushi.backbones import create_backbone
 from urushi.backbones.nafnet import NAFBlock, configuration_of
@@ -27,11 +27,6 @@ from urushi.training.start import load_start
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 DATA = {"pictures": ["clean"], "patch": 16, "batch": 4}
 REGIONS = {"name": "regions", "share": 0.5, "degradation": TINY_TRAINING["degradation"]}
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
 
 
 def test_the_learning_rate_falls_at_the_end_alone():

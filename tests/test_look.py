@@ -10,7 +10,7 @@ import pytest
 from commands import run
 from pictures import Page, picture, write_pictures, write_tiff
 from PIL import Image
-from world import SEEN, write_all_in_one, write_tiny_model
+from world import SEEN
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError
@@ -23,14 +23,6 @@ from urushi.inference.look import Looked, Reading, look_at
 from urushi.inference.look_sheet import LookSheets, is_look_sheet, sheet_path
 from urushi.inference.naming import Found
 from urushi.sheet import is_sheet, write_sheet
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("look")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import below, random_images, read_golden, shaken
+from networks import below, close, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.adapters import create_adapter
@@ -16,12 +16,7 @@ EXAMPLE = BACKBONES["restormer"].example
 
 
 def build(**options):
-    torch.manual_seed(0)
-    return shaken(create_backbone("restormer", {**EXAMPLE, **options}), 0, 0.05).eval()
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
+    return shaken_network("restormer", {**EXAMPLE, **options}, by=0.05)
 
 
 @pytest.mark.parametrize("golden", GOLDENS)

@@ -5,9 +5,8 @@ import pytest
 import pyvips
 from commands import run
 from networks import GOLDEN, RepeatingEngine
-from pictures import picture, repeated, write_pictures
+from pictures import picture, reader, repeated, write_pictures
 from safetensors.numpy import load_file
-from world import write_x2_model
 
 from urushi.backbones import create_backbone
 from urushi.errors import EngineError
@@ -19,23 +18,6 @@ from urushi.inference.engines.base import working_memory
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 from urushi.inference.tiling import plan_tiles, stream_tiles
-
-
-def reader(rows):
-    position = 0
-
-    def read(count):
-        nonlocal position
-        position += count
-        return rows[position - count : position]
-
-    return read
-
-
-@pytest.fixture(scope="module")
-def x2_model(tmp_path_factory):
-    return write_x2_model(tmp_path_factory.mktemp("x2"))
-
 
 # --- enlarging without a network ---
 

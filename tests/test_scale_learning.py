@@ -6,7 +6,7 @@ import torch
 from commands import run
 from networks import RepeatingEngine
 from pictures import picture, repeated, write_pictures
-from world import TINY_X2, write_x2_model
+from world import TINY_X2
 
 from urushi.backbones import create_backbone
 from urushi.data.pack import pack_pairs, pack_pictures
@@ -23,11 +23,6 @@ from urushi.training.build import build_stages, check_scale
 from urushi.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def x2_model(tmp_path_factory):
-    return write_x2_model(tmp_path_factory.mktemp("x2"))
 
 
 # --- degradations and benchmarks ---

@@ -5,9 +5,7 @@ import threading
 import numpy as np
 import pytest
 from networks import DarkenEngine
-from world import write_tiny
 
-from urushi.convert.graphs import export_graph
 from urushi.errors import UrushiError
 from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture
@@ -18,9 +16,8 @@ from urushi.inference.restorer import Restorer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = write_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-    return read_model(export_graph(path).with_suffix(".safetensors"))
+def model(exported):
+    return read_model(exported)
 
 
 def pictures(folder, sizes):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import below, random_images, read_golden, shaken
+from networks import below, close, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.backbones import BACKBONES, create_backbone
@@ -15,12 +15,7 @@ EXAMPLE = BACKBONES["swinir"].example
 
 
 def build(**options):
-    torch.manual_seed(0)
-    return shaken(create_backbone("swinir", {**EXAMPLE, **options}), 0, 0.1).eval()
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
+    return shaken_network("swinir", {**EXAMPLE, **options}, by=0.1)
 
 
 def from_golden(golden):

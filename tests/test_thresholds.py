@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from commands import run
-from world import TINY_ALL_IN_ONE, make_world, tiny_files, tiny_recipe
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
 from urushi.errors import RecipeError
 from urushi.files.all_in_one import read_all_in_one
@@ -21,11 +21,6 @@ def test_break_even_is_where_gain_and_loss_are_equal():
         assert p * gain == pytest.approx((1 - p) * loss)
     assert break_even(2.0, -0.1) == break_even(2.0, 0.0) == 0
     assert break_even(0.0, 0.0) == break_even(-1.0, 0.0) == 1
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
 
 
 def training(world, run_folder, **changes):

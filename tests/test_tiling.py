@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import reader
 
 from urushi.errors import UnreadableError
 from urushi.inference.hardware import available_memory, host_memory
 from urushi.inference.tiling import TilePlan, pad_tile, plan_tiles, stream_tiles
-
-
-def reader(picture):
-    position = 0
-
-    def read(count):
-        nonlocal position
-        rows = picture[position : position + count]
-        position += len(rows)
-        return rows
-
-    return read
 
 
 def through_tiles(picture, run, **options):

@@ -13,7 +13,7 @@ import yaml
 from commands import run_script
 from networks import same
 from safetensors.torch import load_file
-from world import TINY_TRAINING, make_pack, newest, recipe
+from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
 from urushi.training.batches import DegradedBatches, turn_and_mirror
@@ -22,12 +22,6 @@ from urushi.training.loop import train
 from urushi.training.losses import LOSSES, frequency_loss, grid_loss, make_loss
 from urushi.training.recipe import load_recipe
 from urushi.training.schedule import learning_rate
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
-
 
 # --- batches ---
 

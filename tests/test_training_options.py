@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from networks import same
-from world import TINY_TRAINING, make_pack, newest, recipe, write_random
+from world import TINY_TRAINING, newest, recipe, write_random
 
 from urushi.backbones import create_backbone
 from urushi.degradations import create_degradation
@@ -17,11 +17,6 @@ from urushi.training.recipe import PretextSettings
 from urushi.training.start import load_start
 
 CONFIG = TINY_TRAINING["backbone"]["config"]
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
 
 
 def interrupted(plan, pack, run, at):

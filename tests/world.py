@@ -180,10 +180,21 @@ def make_data(root: Path) -> Path:
 
 
 def make_world(root: Path) -> Path:
-    """The same, with the model of which a recipe's experts are."""
+    """What most tests of commands, of routing and of training need; the fixture `world` is it.
+
+    Folders `clean`, `held` and `pairs` to learn from, `pictures` to restore, a base in
+    `tiny.safetensors`, and `all-in-one.safetensors` with its experts, named by their classes.
+    """
     make_data(root)
-    write_tiny_model(root / "tiny.safetensors")
+    write_pictures(root / "pictures", 3)
+    write_all_in_one(root, write_tiny_model(root / "tiny.safetensors"))
     return root
+
+
+def contents_of(root: Path) -> dict[str, bytes]:
+    """All files below a folder, but not what is packed there for training."""
+    files = [path for path in root.rglob("*") if path.is_file() and "packs" not in path.parts]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
 def tiny_recipe(start: Path, **changes) -> AllInOneRecipe:
