@@ -12,6 +12,7 @@ from urushi.errors import (
     UnreadableError,
     UrushiError,
 )
+from urushi.inference.arrays import as_layers
 from urushi.inference.engines.base import Precision
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_model, zoo_names
@@ -338,3 +339,13 @@ def test_a_model_is_found_by_its_path(tmp_path, monkeypatch):
 def test_shipped_names_are_found():
     for name in zoo_names():
         assert find_model(name).stem == name
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_of_another_range_are_those_beyond_eight(sign):
+    bright = np.zeros((4, 5, 3), np.float32)
+    bright[0, 0] = sign * 8
+    assert as_layers(bright).shape == (4, 5, 3)
+    bright[0, 0] = np.nextafter(np.float32(sign * 8), np.float32(sign * 9))
+    with pytest.raises(PictureError, match=r"expected \[0, 1\]"):
+        as_layers(bright)

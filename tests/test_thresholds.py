@@ -1,9 +1,12 @@
 """Lower thresholds for experts that harm little: measured on what needs them and what does not."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from commands import run
-from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe, write_all_in_one
 
 from urushi.errors import RecipeError
 from urushi.files.all_in_one import read_all_in_one
@@ -120,3 +123,17 @@ def test_guided_experts_cannot_be_measured(world):
     with pytest.raises(RecipeError, match="pictures"):
         tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 1})
     assert TINY_ALL_IN_ONE.get("thresholds") is None
+
+
+@pytest.mark.parametrize(("least", "wanted"), [(0.5, {}), (0.499, {"noise": 0.499})])
+def test_a_threshold_that_is_no_lower_than_the_common_one_is_none(
+    world, tmp_path, monkeypatch, least, wanted
+):
+    base = Path(shutil.copy(world / "tiny.safetensors", tmp_path))
+    members = read_all_in_one(
+        write_all_in_one(tmp_path, base, experts=("noise",), facts={"threshold": 0.5})
+    )
+    own = tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 3})
+    files = tiny_files(own, world, world / "packs")
+    monkeypatch.setattr(thresholds, "break_even", lambda _gain, _loss: least)
+    assert measure_thresholds(own, files, members, read_model(base)) == wanted
