@@ -84,7 +84,7 @@ def test_a_long_run_of_a_recipe_beside_the_caller_is_paused_and_stopped(place):
         wanted = "before its first checkpoint" if newest is None else f"with {newest.name}"
         assert said == f"stopped {wanted}\n"
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(number).wait(60)
+            psutil.Process(number).wait(600)
     finally:
         if psutil.pid_exists(number):
             psutil.Process(number).kill()

@@ -167,7 +167,7 @@ def test_a_forked_pool_gets_the_sentence(path, tmp_path):
         "import warnings; warnings.simplefilter('ignore')\n"  # of forking while there are threads
         "with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:\n"
         "    try:\n"
-        "        pool.submit(restorer.restore, image).result(timeout=60)\n"
+        "        pool.submit(restorer.restore, image).result(timeout=600)\n"
         "    except Exception as error:\n"
         "        print(type(error).__name__, error)\n"
     )

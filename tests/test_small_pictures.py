@@ -133,7 +133,7 @@ def test_few_wait_to_be_written_and_are_told_in_order():
     going, seen, waiting = threading.Event(), [], []
 
     def part(number):
-        going.wait(10)
+        going.wait(600)
         waiting.remove(number)
         if number == 3:
             raise UrushiError("full")
