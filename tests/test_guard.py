@@ -456,3 +456,28 @@ def test_colours_beyond_and_what_is_no_number():
     bright[3, 4] = np.nan
     bright[5, 6] = np.inf
     assert signs_of(bright).signs() is not None
+
+
+def test_a_reader_may_give_its_one_buffer_again_and_again(world):
+    drawn = noisy(page(90, 70)).astype(np.float32) / 255
+    guard = Guard(1.0, "", Limits(4.0, 6.0))
+
+    def restored(shared):
+        position, buffer = 0, np.empty((200, 70, 3), np.float32)
+
+        def read(count):
+            nonlocal position
+            rows = drawn[position : position + count]
+            position += len(rows)
+            if not shared:
+                return rows.copy()
+            buffer[:] = 0.5
+            buffer[: len(rows)] = rows
+            return buffer[: len(rows)]
+
+        rows = GuardedRestorer(small_tiles, guard).restore_rows(read, 70, 90)
+        return np.concatenate(list(rows))
+
+    small = {"device": "cpu", "tile": 32, "overlap": 8}
+    small_tiles = Restorer(world / "tiny.safetensors", engine="torch", **small)
+    assert np.array_equal(restored(shared=True), restored(shared=False))

@@ -62,6 +62,13 @@ def test_a_flawless_validation_does_not_make_certain():
     assert 0.9 < chances.max() < 0.98  # 40 of 40 right: at most 41 of 44
 
 
+def test_nor_does_a_flawless_validation_of_several_classes_at_once():
+    labels = np.eye(4)[np.arange(40) % 4]
+    logits = 30 * (2 * labels - 1)
+    chances = probabilities(logits, "multi", fit_temperature(logits, labels, "multi"))
+    assert 0.9 < chances.max() < 0.98  # 40 of 40 right: at most 41 of 42
+
+
 def test_likelihoods_are_those_of_torch():
     logits, labels = drawn(50, 3, "single")
     expected = torch.nn.functional.cross_entropy(
