@@ -35,6 +35,14 @@ def training(world, run_folder, **changes):
     ), told
 
 
+@pytest.fixture(scope="module")
+def measured(world, tmp_path_factory):
+    """A training that has measured its thresholds, its file, and what it told."""
+    folder = tmp_path_factory.mktemp("measured")
+    made, told = training(world, folder, thresholds={"pictures": 3})
+    return made, made.train().path, told
+
+
 class Pretended(Restorer):
     """Moves pictures by a fixed amount, as its expert is pretended to."""
 
@@ -53,11 +61,10 @@ class Pretended(Restorer):
         (0.02, 0.2, {}),
     ],
 )
-def test_what_harms_little_has_a_lower_threshold(world, tmp_path, monkeypatch, noise, dark, wanted):
-    first, told = training(world, tmp_path, thresholds={"pictures": 3})
-    first.train()
+def test_what_harms_little_has_a_lower_threshold(world, measured, monkeypatch, noise, dark, wanted):
+    first, path, told = measured
     assert any(line.startswith("thresholds:") for line in told)
-    members = read_all_in_one(tmp_path / "all.safetensors")
+    members = read_all_in_one(path)
     damaged = {"noise": 0.015 if noise == 0.005 else 0.1, "dark": 0.1}
 
     def pretended(_model, *, adapters=(), device):
@@ -92,10 +99,9 @@ def test_the_training_measures_and_the_file_says_so(world, tmp_path):
     assert read_router(result.path).alone().header.thresholds == {}
 
 
-def test_a_router_that_sees_several_kinds_has_one_threshold(world, tmp_path):
-    made, _ = training(world, tmp_path / "a")
-    stored = read_router(made.train().path)
-    several = stored.header.model_copy(update={"mode": "multi"})
+def test_a_router_that_sees_several_kinds_has_one_threshold(world, measured, tmp_path):
+    stored = read_router(measured[1])
+    several = stored.header.model_copy(update={"mode": "multi", "thresholds": {}})
     write_router(tmp_path / "multi.safetensors", stored.alone().tensors, several)
     router = {"file": str(tmp_path / "multi.safetensors")}
     made, told = training(world, tmp_path / "b", thresholds={"pictures": 3}, router=router)
