@@ -101,6 +101,7 @@ BENCHMARKS = (
     Benchmark("restore", _restore, ("--skip-large", "--rounds", "1"), options=("--skip-large",)),
     Benchmark("choosing", _choosing, ("--rounds", "1")),
     Benchmark("startup", _startup, ("--quick",)),
+    Benchmark("large", _plain, ("--quick",)),
     Benchmark("memory", _memory, ("--quick",)),
     Benchmark("small", _small, ("--count", "4"), data="--data"),
     Benchmark("adapt_steps", _plain),

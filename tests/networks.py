@@ -19,6 +19,8 @@ from urushi.backbones import (
     TokenSite,
     create_backbone,
 )
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.released_networks import build_released, read_configuration
 from urushi.errors import EngineError, OutOfMemoryError
 from urushi.inference.engines.base import Precision
 from urushi.inference.restorer import Restorer
@@ -266,3 +268,10 @@ class DarkenEngine:
 def darkening(**options):
     """Halves pictures in tiles of 64 pixels; see `DarkenEngine`."""
     return Restorer.from_engine(DarkenEngine(**options), tile=64, overlap=16)
+
+
+def load_released(path: Path, backbone: str, **options) -> RestorationNetwork:
+    """The network of a released `.pth` file; `options` are what tensors cannot tell."""
+    state = read_checkpoint(path)
+    config = read_configuration(state, backbone)
+    return build_released(state, backbone, config, Path(path).name, options)

@@ -14,7 +14,7 @@ from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
 from urushi.files.adapter import read_adapter, read_adapter_header, write_adapter
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
 from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe

@@ -88,7 +88,7 @@ def test_pairs_can_be_left_out(world, tmp_path):
     whole = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, tmp_path / "packs")
     assert len(whole.pairs["dark"]) == 3
     classes["dark"]["without"] = ["7"]
-    with pytest.raises(DataError, match="no pair is named '7'"):
+    with pytest.raises(DataError, match="there is no pair named '7'"):
         tiny_files(tiny_recipe(world / "tiny.safetensors", classes=classes), world, tmp_path)
     classes["dark"]["without"] = ["0", "1", "2"]
     with pytest.raises(DataError, match="no pairs are left"):
@@ -113,7 +113,7 @@ def _router():
 
     from world import CLASSES, tiny_router
 
-    from urushi.files.router import LoadedRouter, RouterHeader
+    from urushi.files.router_file import LoadedRouter, RouterHeader
     from urushi.routing.router import router_tensors
 
     router = tiny_router()
@@ -177,5 +177,5 @@ def test_damage_may_lie_over_scenes_that_were_made_first(world, files):
     assert torch.equal(dim.clean, batch({"name": "low_light", "exposure": [0.1, 0.1]}).clean)
     classes["noise"]["scene"] = {"name": "dusk"}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
-    with pytest.raises(DegradationError, match="no degradation 'dusk'"):
+    with pytest.raises(DegradationError, match="degradation 'dusk' is unknown"):
         pack_all_in_one(own, world / "packs", world)

@@ -24,9 +24,9 @@ from urushi.errors import AdapterError, DataError, EngineError, FileFormatError,
 from urushi.evaluation.benchmark import clean_benchmark
 from urushi.evaluation.routes import class_of
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import Member, read_router, write_router
+from urushi.files.router_file import Member, read_router, write_router
 from urushi.image import read_picture
 from urushi.inference import zoo
 from urushi.inference.auto import AutoRestorer, Choice
@@ -352,7 +352,7 @@ def test_what_a_benchmark_shows_is_told_from_its_name():
     }  # fmt: skip
     assert {name: class_of(BENCHMARKS[name], classes) for name in expected} == expected
     mixed = clean_benchmark(".", {"name": "holes"})
-    with pytest.raises(DataError, match="cannot be told"):
+    with pytest.raises(DataError, match="does not follow from its name"):
         class_of(mixed, classes)
     assert class_of(mixed, classes, "snow") == "snow"
     with pytest.raises(DataError, match="did you mean 'snow'"):

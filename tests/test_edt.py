@@ -2,14 +2,21 @@
 
 import pytest
 import torch
-from networks import below, parameters, random_images, read_golden, shaken_network
+from networks import (
+    below,
+    load_released,
+    parameters,
+    random_images,
+    read_golden,
+    shaken_network,
+)
 
 from urushi.adapters import attach, create_adapter
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.edt import EDT, WindowAttention, window_mask
 from urushi.backbones.edt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["edt"].example

@@ -5,7 +5,7 @@ import pytest
 from pictures import picture
 from world import EXPERTS
 
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.routing.head import Reading
 from urushi.routing.probe import (
     Changes,

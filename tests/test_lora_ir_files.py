@@ -16,8 +16,8 @@ from urushi.adapters.experts import top_weights
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
-from urushi.files.all_in_one import read_all_in_one
-from urushi.files.router import read_router
+from urushi.files.all_in_one_file import read_all_in_one
+from urushi.files.router_file import read_router
 from urushi.image import read_picture, write_picture
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.routing.released import RELEASED_CLIP
@@ -175,7 +175,7 @@ def test_what_does_not_belong_together_is_told(own, golden_lora_ir, tmp_path):
     assert "give it with --model" in complaint(FileFormatError, own / "ir.safetensors")
     assert "has experts already" in complaint(FileFormatError, own / "ir.all-in-one.safetensors")
     said = complaint(FileFormatError, own / "router.safetensors", "../b.safetensors")
-    assert "write the model into that folder, too" in said
+    assert "write the model into that folder too" in said
     assert "clean, noise, haze: give the router" in complaint(BackboneError, tiny_file(tmp_path))
     write_checkpoints(tmp_path, golden_lora_ir, classes=2)
     names = {"classes": ["fog", "hail"]}

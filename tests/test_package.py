@@ -64,7 +64,7 @@ def test_without_torch_the_extra_is_named():
 
 def test_the_mending_wing_does_not_need_torch():
     modules = [
-        "image", "files.model", "files.adapter", "files.fold", "inference.restorer",
+        "image", "files.model", "files.adapter", "adapters.fold", "inference.restorer",
         "inference.batch", "app.cli", "sheet",
     ]  # fmt: skip
     code = NO_TORCH + "\n".join(f"import urushi.{module}" for module in modules) + "\nprint('ok')"

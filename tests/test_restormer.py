@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import below, close, random_images, read_golden, shaken_network
+from networks import below, close, load_released, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.adapters import create_adapter
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.restormer import BiasFreeNorm, configuration_of
 from urushi.errors import AdapterError, BackboneError
 

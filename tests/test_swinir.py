@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from networks import below, close, random_images, read_golden, shaken_network
+from networks import below, close, load_released, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.swinir_released import configuration_of, from_released, to_released
 from urushi.errors import BackboneError
 

@@ -8,17 +8,17 @@ import torch
 from pictures import picture, write_pictures
 
 from urushi.adapters import Adapter, create_adapter
+from urushi.adapters.contribution_profile import ParameterScore, Profile, TaskFacts
 from urushi.adapters.layers import parameter_kinds
-from urushi.adapters.profile import ParameterScore, Profile, TaskFacts
 from urushi.adapters.profiling import execution_order, units_of
 from urushi.adapters.stored import header_of, tensors_of
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.data.pack import PackedPictures, pack_pictures
 from urushi.errors import RecipeError
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
-from urushi.files.all_in_one import member_of
+from urushi.files.all_in_one_file import member_of
 from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.image import write_picture
 from urushi.routing.encoders import CompactEncoder
 from urushi.routing.router import Router, RouterHead, save_router

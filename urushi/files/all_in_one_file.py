@@ -1,7 +1,7 @@
 """All-in-one files: a router that names its experts, each an adapter file beside it.
 
 Every expert stays an ordinary adapter of the base, of any method, and works alone as well. The file
-that names them is a router file (see `urushi.files.router`) whose header tells the base, the
+that names them is a router file (see `urushi.files.router_file`) whose header tells the base, the
 experts by class, and the guidance if there is one, each by name and by the hash of its tensors.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import BaseFacts, LoadedAdapter, check_base, read_adapter
 from urushi.files.model import LoadedModel
-from urushi.files.router import LoadedRouter, Member, read_router
+from urushi.files.router_file import LoadedRouter, Member, read_router
 
 __all__ = ["AllInOne", "Expert", "beside", "member_of", "read_all_in_one"]
 

@@ -1,15 +1,21 @@
-"""Training with less memory: blocks whose activations are calculated again on the way back."""
+"""Training with less memory: what the way back needs is calculated again instead of kept.
 
-from collections.abc import Callable, Mapping
+`SavingBlock` does so with the activations inside a block. `Rebuilt` does so with weights: a batch
+with several routes has weights of its own for each of them, which are formed from the backbone's
+weights and small factors in next to no time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["SavingBlock"]
+__all__ = ["Rebuilt", "SavingBlock"]
 
 
 class SavingBlock:
@@ -73,3 +79,47 @@ class _Inner(nn.Module):
 
     def forward(self, *inputs: Any) -> Tensor:
         return type(self.block).forward(self.block, *inputs)
+
+
+class Rebuilt(saved_tensors_hooks):
+    """Around one pass: autograd remembers the names of its weights, and not the weights.
+
+    Args:
+        tensors: the weights of the pass, by name; alive until its end.
+        form: gives them again, by name.
+        parameters: what they are formed from: must not change until the way back is done.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        form: Callable[[], Mapping[str, Tensor]],
+        parameters: Iterable[Tensor],
+    ) -> None:
+        super().__init__(self._remember, self._recall)
+        self._names = {t.untyped_storage().data_ptr(): name for name, t in tensors.items()}
+        self._form = form
+        self._parameters = list(parameters)
+        self._versions = [parameter._version for parameter in self._parameters]
+        # Lives as long as a part of this pass's graph does.
+        self._again: Mapping[str, Tensor] | None = None
+
+    def _remember(self, tensor: Tensor) -> Any:
+        name = self._names.get(tensor.untyped_storage().data_ptr())
+        if name is None:
+            return tensor
+        return name, tensor.size(), tensor.stride(), tensor.storage_offset()
+
+    def _recall(self, remembered: Any) -> Tensor:
+        if isinstance(remembered, Tensor):
+            return remembered
+        if self._again is None:
+            if self._versions != [parameter._version for parameter in self._parameters]:
+                raise RuntimeError(
+                    "parameters of an adapter were changed between a pass and its way back: go "
+                    "back first, then change them"
+                )
+            with torch.no_grad():
+                self._again = self._form()
+        name, size, stride, offset = remembered
+        return self._again[name].as_strided(size, stride, offset)

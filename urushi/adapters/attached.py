@@ -23,13 +23,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
-from urushi.adapters.acting import Acting, Around, Whole, added
 from urushi.adapters.base import Adapter, BlockChange, OutputChange
-from urushi.adapters.context import Context
+from urushi.adapters.checkpointing import Rebuilt, SavingBlock
+from urushi.adapters.context import Context, check_vector, divided, one_route
+from urushi.adapters.hooks import Acting, Around, Whole, added
 from urushi.adapters.host import named_apart
-from urushi.adapters.rebuilding import Rebuilt
-from urushi.adapters.routes import check_vector, divided, one_route
-from urushi.adapters.saving import SavingBlock
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 
@@ -194,11 +192,7 @@ class Adapted(nn.Module):
         # Sums of small numbers: never in half precision.
         with torch.autocast(next(iter(base.values())).device.type, enabled=False):
             for adapter in self._adapters():
-                for name, delta in adapter.deltas(base).items():
-                    below = changed.get(name, base[name])
-                    # One multiplication less for each weight, where it would change nothing.
-                    own = delta if adapter.strength == 1 else adapter.strength * delta
-                    changed[name] = below + own
+                changed |= adapter.added_to(base, changed)
         return changed
 
     def report(self) -> ParameterReport:

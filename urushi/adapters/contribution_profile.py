@@ -16,7 +16,6 @@ from urushi.adapters.layers import KINDS, ParameterKind
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import BaseFacts
 from urushi.files.container import Header, refuse_json_constant, write_whole
-from urushi.files.model import LoadedModel, architecture_hash
 from urushi.version import __version__
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "Role",
     "TaskFacts",
     "Unit",
-    "check_profile",
     "locate_profile",
     "profile_path",
     "read_profile",
@@ -205,22 +203,6 @@ def locate_profile(config: Mapping[str, Any], model: Path) -> dict[str, Any]:
     return {**located, "profile": str(path)}
 
 
-def check_profile(profile: Profile, model: LoadedModel) -> None:
-    """Check that a profile belongs to this very model.
-
-    Raises:
-        AdapterError: it was measured on another one.
-    """
-    base = profile.base
-    ours = (architecture_hash(model.header), model.header.weights_hash)
-    if (base.architecture_hash, base.weights_hash) != ours:
-        what = "weights" if base.architecture_hash == ours[0] else "configuration"
-        raise AdapterError(
-            f"the profile belongs to the base {base.name!r}, whose {what} {model.path.name} does "
-            "not have: measure one with  urushi profile"
-        )
-
-
 def write_profile(path: Path, profile: Profile) -> None:
     """Write a profile whole or not at all; a file that is there is replaced.
 
@@ -245,7 +227,7 @@ def read_profile(path: Path) -> Profile:
             content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise FileFormatError(
-            f"{path}: cannot be read ({error.strerror or error}), expected a profile: {way_out}"
+            f"{path} cannot be read ({error.strerror or error}), expected a profile: {way_out}"
         ) from error
     if len(content) > _LARGEST_FILE:
         raise FileFormatError(f"{path}: larger than any profile, expected one: {way_out}")

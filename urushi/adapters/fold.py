@@ -1,27 +1,29 @@
-"""Adapters into weights: arithmetic on arrays by name, without torch.
+"""Adapters into weights: the formulas of methods on the arrays of files, without torch.
 
-What `urushi.adapters` does to a network of torch while it trains is done here to the arrays of a
-model file, so that every engine runs the result at the speed of the plain network. A method that is
-not in `FOLDERS` is a branch of its own, which weights cannot hold.
+What attached adapters do to a network of torch while it trains is done here to the arrays of a
+model file, so that every engine runs the result at the speed of the plain network. A method without
+a formula is a branch of its own, which weights cannot hold.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from urushi.adapters import for_weights
+from urushi.adapters.method import UnfitError
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, check_base
-from urushi.files.folders import FOLDERS, Arrays, UnfitError, can_hold
 from urushi.files.model import LoadedModel, ModelHeader, architecture_hash, weights_hash
-from urushi.files.tensors import Tensors, identity_of
+from urushi.files.tensors import Named, Tensors, identity_of
+from urushi.settings import parse_settings
 
 __all__ = [
-    "FOLDERS",
+    "can_hold",
     "fold",
     "folded_deltas",
     "folded_weights",
@@ -32,6 +34,12 @@ __all__ = [
 
 # Of the arithmetic below; another number where it gives other weights.
 FOLDING = 1
+
+
+def can_hold(method: str, settings: Mapping[str, Any]) -> bool:
+    """Tell whether weights can hold what an adapter of that method and those settings does."""
+    entry = for_weights(method)
+    return entry is not None and entry.foldable(settings)
 
 
 def is_foldable(adapter: LoadedAdapter) -> bool:
@@ -81,7 +89,7 @@ def fold(
 
 def with_weights(
     model: LoadedModel,
-    weights: Arrays,
+    weights: Named,
     adapters: Sequence[tuple[LoadedAdapter, float | int]],
 ) -> LoadedModel:
     """Return a model with some weights replaced by what adapters make of them, as `fold` does."""
@@ -92,7 +100,7 @@ def with_weights(
 def _described(
     model: LoadedModel,
     adapters: Sequence[tuple[LoadedAdapter, float | int]],
-    tensors: Arrays,
+    tensors: Named,
     named: str,
 ) -> LoadedModel:
     names = tuple(told(adapter, strength) for adapter, strength in adapters)
@@ -116,7 +124,7 @@ def _identity(
 
 
 def folded_weights(
-    adapters: Sequence[tuple[LoadedAdapter, float | int]], base: Arrays
+    adapters: Sequence[tuple[LoadedAdapter, float | int]], base: Named
 ) -> dict[str, np.ndarray]:
     """Return the weights that adapters change, float32 by name, as they are with all of them.
 
@@ -146,34 +154,48 @@ def folded_weights(
     return folded
 
 
-def folded_deltas(adapter: LoadedAdapter, base: Arrays) -> dict[str, np.ndarray]:
+def folded_deltas(adapter: LoadedAdapter, base: Named) -> dict[str, np.ndarray]:
     """Return what an adapter adds to the weights of its base at strength 1, float64, by name.
 
     Raises:
         AdapterError: its method cannot be folded, or its tensors are not those of its method on
             this base.
     """
-    method = adapter.header.method
-    if method not in FOLDERS:
+    name, config = adapter.header.method, adapter.header.config
+    method = for_weights(name)
+    if method is None or method.deltas is None or not method.foldable(config):
         raise AdapterError(
-            f"{adapter.path}: method {method!r} is a branch of its own, which weights cannot hold: "
+            f"{adapter.path}: method {name!r} is a branch of its own, which weights cannot hold: "
             "use engine torch, which runs it attached"
         )
     try:
-        deltas = FOLDERS[method](adapter.tensors, adapter.header.config, base)
-        for name, delta in deltas.items():
-            if name not in base:
-                raise UnfitError(f"it changes {name!r}, which its base does not have")
-            if delta.shape != base[name].shape:
+        settings = parse_settings(dict(config), method.settings, UnfitError, "settings")
+        deltas = method.deltas(_grouped(adapter.tensors, method.groups), settings, base)
+        for weight, delta in deltas.items():
+            if weight not in base:
+                raise UnfitError(f"it changes {weight!r}, which its base does not have")
+            if delta.shape != base[weight].shape:
                 raise UnfitError(
-                    f"it changes {name!r} by the shape {delta.shape}, which is {base[name].shape}"
+                    f"it changes {weight!r} by the shape {delta.shape}, which is "
+                    f"{base[weight].shape}"
                 )
     except UnfitError as error:
         raise AdapterError(
-            f"{adapter.path}: not a sound adapter of method {method!r} ({error}): get it again, or "
+            f"{adapter.path}: not a sound adapter of method {name!r} ({error}): get it again, or "
             "train it again"
         ) from error
     return deltas
+
+
+def _grouped(tensors: Named, known: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Tensors of a file by group, and by dotted names of the base; float64."""
+    groups: dict[str, dict[str, np.ndarray]] = {name: {} for name in known}
+    for full, tensor in tensors.items():
+        group, _, key = full.partition(".")
+        if group not in groups or not key or "." in key or tensor.dtype == np.int64:
+            raise UnfitError(f"unknown tensor {full!r}")
+        groups[group][key.replace("/", ".")] = tensor.astype(np.float64)
+    return groups
 
 
 def _folded_header(

@@ -97,7 +97,7 @@ class RouterHeader(Header):
         base: of an all-in-one file, the model that its members are for; else null.
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
-            with the router they choose by themselves: see `urushi.files.all_in_one`.
+            with the router they choose by themselves: see `urushi.files.all_in_one_file`.
         evidence: of an all-in-one file, which experts are tried before it is decided; null where
             the head's logits are the last word. See `urushi.routing.probe`.
         tensors_hash: `weights_hash` of the stored tensors; filled in by `write_router`.
