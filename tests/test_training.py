@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
+from urushi.training.average import WeightAverage
 from urushi.training.batches import DegradedBatches, turn_and_mirror
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.loop import train
@@ -337,3 +338,23 @@ def test_two_processes_equal_one_with_twice_the_batch(pack, tmp_path, pretext):
     state = load_file(sorted((run / "checkpoints").glob("step-*"))[-1])
     for name, tensor in one.weights.items():
         torch.testing.assert_close(state[f"ema.{name}"], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_calculated_in_float32(name):
+    generator = torch.Generator().manual_seed(0)
+    restored, clean = (torch.rand(2, 3, 24, 24, generator=generator).bfloat16() for _ in range(2))
+    loss = make_loss(name, frequency=0.5)
+    found = loss(restored, clean)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(restored.float(), clean.float()))
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    network = torch.nn.Linear(1, 1)
+    for step, decay in ((1, 2 / 11), (20, 21 / 30), (100_000, 0.99)):
+        torch.nn.init.zeros_(network.weight)
+        average = WeightAverage(network, 0.99)
+        torch.nn.init.ones_(network.weight)
+        average.update(network, step)
+        assert average.weights["weight"].item() == pytest.approx(1 - decay, rel=1e-5)
