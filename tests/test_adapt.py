@@ -205,3 +205,9 @@ def test_some_of_the_examples_are_set_aside():
         assert sorted(train + held) == names
         assert 1 <= len(held) <= 8
         assert len(train) >= 1
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (8, [4]), (16, [4, 12])])
+def test_those_set_aside_lie_in_the_middle_of_equal_parts(count, held):
+    names = [f"{index:02}" for index in range(count)]
+    assert set_aside(names[::-1])[1] == [names[index] for index in held]
