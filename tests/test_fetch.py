@@ -58,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("Content-Length", str(len(content)))
         else:
-            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
         self.end_headers()
         self.wfile.write(content if whole and content is not None else b"")

@@ -314,30 +314,12 @@ def _extend(
 
 
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
-    from urushi.adapters import METHODS
-    from urushi.adapters.contribution_profile import BESIDE, profile_path
-    from urushi.inference.zoo import find_model
     from urushi.settings import set_values
+    from urushi.training.method_choice import choose_method
 
-    settings_class = METHODS.find(method, AdapterError).settings
-    if method == "frozen":
-        raise AdapterError("method frozen trains nothing: choose another one")
-    if method in ("guidance", "experts"):
-        raise AdapterError(
-            f"method {method} does nothing without a router, and adapt trains none: choose "
-            "another one, or train all of it with  urushi train all-in-one-cpu"
-        )
-    if budget is not None and "budget" not in settings_class.model_fields:
-        raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")
-    content: dict[str, Any] = {"method": method}
-    if budget is not None:
-        content["budget"] = budget
-    set_values(content, settings, AdapterError)
-    if "profile" in settings_class.model_fields:
-        decided = {"profile", "ranks", "dense"} & set(content)
-        if not decided and profile_path(find_model(model)).is_file():
-            content["profile"] = BESIDE
-    return content
+    values: dict[str, Any] = {}
+    set_values(values, settings, AdapterError)
+    return choose_method(method, model, values, budget)
 
 
 def _examples(

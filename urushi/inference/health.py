@@ -45,7 +45,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 # Packages that others bring, and what is wanted of them, which some import only then.
 _BESIDE_TORCH = {
     "torchvision": "",
-    "spandrel": "",
     "transformers": "CLIPVisionModelWithProjection",
 }
 # Largest difference between two engines, of values in [0, 1].

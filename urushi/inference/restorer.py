@@ -110,6 +110,32 @@ class Restorer(MadeAnew):
         )  # fmt: skip
 
     @classmethod
+    def from_hub(
+        cls,
+        repository: str,
+        *,
+        file: str = "model.safetensors",
+        revision: str | None = None,
+        **options: Any,
+    ) -> "Restorer":
+        """Restore with a model of the Hugging Face hub, fetched once and then taken from its cache.
+
+        Args:
+            repository: `owner/name`; it holds a model file, and beside it the graph that
+                OpenVINO runs, if there is one.
+            file: the model file.
+            revision: branch, tag or commit; None for the main branch.
+            options: as the class takes them.
+
+        Raises:
+            FileFormatError: the file cannot be had, or is no sound model file.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from urushi.inference.hub import model_from_hub
+
+        return cls(model_from_hub(repository, file=file, revision=revision), **options)
+
+    @classmethod
     def from_engine(
         cls,
         engine: Engine,
