@@ -16,9 +16,8 @@ from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
-from urushi.training.compare.child import run_in_child
 from urushi.training.compare.description import COMPARISONS, load_comparison, variants
-from urushi.training.compare.grid import run_grid
+from urushi.training.compare.grid import run_grid, run_in_child
 from urushi.training.compare.plan import make_plan, nested_subset
 from urushi.training.compare.summary import MEAN, Spread
 from urushi.training.compare.tables import markdown

@@ -27,6 +27,7 @@ __all__ = [
     "Overlap",
     "Precision",
     "Quick",
+    "RecipeValues",
     "Router",
     "Seed",
     "Targets",
@@ -35,6 +36,7 @@ __all__ = [
     "Threshold",
     "Tile",
     "TopK",
+    "TrainingDevice",
     "White",
     "choose_by",
     "choose_restorer",
@@ -215,6 +217,19 @@ DataRoot = Annotated[
         metavar="FOLDER",
         help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
     ),
+]
+TrainingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        callback=_one_of(("auto", "cpu")),
+        help="auto, the best there is, or cpu.",
+    ),
+]
+RecipeValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."),
 ]
 
 

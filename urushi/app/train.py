@@ -11,10 +11,10 @@ import typer
 from urushi.app.options import DataRoot, Json, require
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
 from urushi.app.train_all_in_one import train_all_in_one
 from urushi.app.train_router import train_router
 from urushi.errors import BackboneError, MissingExtraError, TakenError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,8 @@ import typer
 
 from urushi.app.output import Output, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
 from urushi.errors import BackboneError, EngineError, MissingExtraError, RecipeError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe

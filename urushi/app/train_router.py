@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from urushi.app.output import Output, size_text
-from urushi.app.termination import exit_code
 from urushi.errors import EngineError, MissingExtraError, RecipeError
+from urushi.termination import exit_code
 from urushi.writing import whole_file
 
 __all__ = ["train_router"]

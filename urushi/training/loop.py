@@ -14,6 +14,7 @@ from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
 from urushi.errors import UrushiError
 from urushi.inference.hardware import keep_freed_memory
+from urushi.termination import StopRequest, stop_signals
 from urushi.training.average import WeightAverage
 from urushi.training.batches import Batch, DegradedBatches, step_generator
 from urushi.training.build import Material, check_scale, material_of
@@ -23,7 +24,6 @@ from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
 from urushi.training.schedule import learning_rate
-from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State, check_same_training
 from urushi.training.stated_recipe import write_recipe
 

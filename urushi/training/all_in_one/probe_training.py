@@ -40,13 +40,13 @@ from urushi.routing.probe import (
 )
 from urushi.routing.running import EmbeddingEngine
 from urushi.routing.views import Look, views_of
+from urushi.termination import stop_signals
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, EvidencePlan
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.batches import Batch
 from urushi.training.router.router_batches import router_batches
 from urushi.training.router.router_recipe import RouterRecipe
 from urushi.training.router.router_scores import confusion_of, scores_of
-from urushi.training.signals import stop_signals
 
 __all__ = ["OnPictures", "fit_evidence"]
 

@@ -19,6 +19,7 @@ from urushi.inference.zoo import ZOO, find_all_in_one
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.router import Router, RouterHead, save_router
 from urushi.routing.vision import VisionEncoder
+from urushi.termination import stop_signals
 from urushi.training.photographs.fit import (
     build_encoder,
     clean_shift,
@@ -35,7 +36,6 @@ from urushi.training.photographs.pictures import (
 )
 from urushi.training.photographs.read_pool import Pool, Rows, reduced_rows, standards
 from urushi.training.router.router_scores import judged_photographs, scores_of_router
-from urushi.training.signals import stop_signals
 from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["PhotographicResult", "train_photographic"]

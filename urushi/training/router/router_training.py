@@ -24,6 +24,7 @@ from urushi.inference.zoo import find_model
 from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
 from urushi.routing.features import FeatureEncoder, Reading
 from urushi.routing.router import Router, RouterHead, RouterOutput, save_router
+from urushi.termination import StopRequest, stop_signals
 from urushi.training.batches import Batch, step_generator
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.router.router_batches import router_batches
@@ -31,7 +32,6 @@ from urushi.training.router.router_pool import Rows, StatisticsPool
 from urushi.training.router.router_recipe import COMPACT_VIEWS, FeatureSettings, RouterRecipe
 from urushi.training.router.router_result import RouterData, RouterProgress, RouterTrainingResult
 from urushi.training.router.router_scores import confusion_of, scores_of
-from urushi.training.signals import StopRequest, stop_signals
 from urushi.training.state import State
 from urushi.training.stated_recipe import write_recipe
 
