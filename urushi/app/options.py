@@ -370,7 +370,6 @@ def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
 def make_degradation(options: dict[str, Any]) -> "Degradation":
     """The degradation that plain values describe."""
     require(("torch",), "degrading", "torch")
-    from urushi.degradations import create_degradation
+    from urushi.degradations import degradation_of
 
-    rest = {key: value for key, value in options.items() if key != "name"}
-    return create_degradation(str(options.get("name", "")), **rest)
+    return degradation_of(options)

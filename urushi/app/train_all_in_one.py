@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
     from urushi.training.all_in_one.datasets import AllInOneFiles
     from urushi.training.all_in_one.run import AllInOneResult
-    from urushi.training.router.router_training import RouterProgress
+    from urushi.training.progress import Progress
 
 __all__ = ["train_all_in_one"]
 
@@ -98,10 +98,10 @@ def _packed(out: Output, recipe: "AllInOneRecipe", data: str | None, run: Path) 
     return files
 
 
-def _tell_router(out: Output, progress: "RouterProgress") -> None:
+def _tell_router(out: Output, progress: "Progress") -> None:
     said = f"router, step {progress.step} of {progress.steps}: loss {progress.loss:.4g}"
-    if progress.accuracy is not None:
-        said += f", {100 * progress.accuracy:.1f} % right"
+    for share in progress.scores.values():
+        said += f", {100 * share:.1f} % right"
     out.say(f"{said}, {time_text(progress.seconds_left)} left")
 
 

@@ -11,7 +11,7 @@ from urushi.adapters.profile import locate_profile
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.degradations import create_degradation
+from urushi.degradations import degradation_of
 from urushi.errors import RecipeError
 from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_model
@@ -43,11 +43,14 @@ class Material:
         network: builds what is trained; given whether its own weights will be loaded into it (see
             `build_network`). Random weights come from torch's global generator.
         stages: makes the batches, for a device, the rank of a process and the number of processes.
+        loss: of an optimizer step, given the network; None takes the recipe's, of what the network
+            makes of the batches.
     """
 
     sha256: str
     network: Callable[[bool], nn.Module]
     stages: Callable[[torch.device, int, int], Stages]
+    loss: Callable[[nn.Module, int], torch.Tensor] | None = None
 
 
 def material_of(recipe: Recipe, pack: PackedPictures) -> Material:
@@ -163,8 +166,7 @@ def build_stages(
         raise RecipeError(f"{pack.path} holds {held}, the recipe wants {wanted}: pack them again")
     # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
     resident = None if device.type == "cpu" else pack.to_tensor(device)
-    options = dict(recipe.degradation or {})
-    degradation = None if paired else create_degradation(options.pop("name", ""), **options)
+    degradation = None if paired else degradation_of(recipe.degradation or {})
     stages: Stages = []
     for start, patch, batch in stage_sizes(recipe, processes):
         shared = (pack, patch, batch, recipe.data.augment, recipe.seed, device)

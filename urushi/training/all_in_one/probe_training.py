@@ -20,8 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from urushi.evaluation.confusion import accuracy
 from urushi.files.all_in_one import AllInOne
@@ -44,8 +43,11 @@ from urushi.termination import stop_signals
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, EvidencePlan
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.batches import Batch
+from urushi.training.fitting import fit
+from urushi.training.losses import class_loss
+from urushi.training.recipe import OptimizerSettings, ScheduleSettings
 from urushi.training.router.router_batches import router_batches
-from urushi.training.router.router_recipe import RouterRecipe
+from urushi.training.router.router_recipe import RouterOptimizerSettings, RouterRecipe
 from urushi.training.router.router_scores import confusion_of, scores_of
 
 __all__ = ["OnPictures", "fit_evidence"]
@@ -289,29 +291,28 @@ def _linear(plan: EvidencePlan, recipe: RouterRecipe, learned: _Found) -> dict[s
     centre, spread = learned.evidence.mean(0), learned.evidence.std(0) + 1e-3
     known = torch.from_numpy(standardise(learned.evidence, centre, spread)).float()
     truths = torch.from_numpy(learned.truths)
-    shares = truths / truths.sum(1, keepdim=True).clamp_min(1)
     generator = torch.Generator().manual_seed(recipe.seed)
     layer = nn.Linear(known.shape[1], truths.shape[1])
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.AdamW(
-        layer.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    for step in range(plan.steps):
-        for group in optimizer.param_groups:
-            progress = step / plan.steps
-            group["lr"] = plan.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.randint(len(known), (plan.batch,), generator=generator)
         rows = known[chosen]
         kept = torch.rand(rows.shape, generator=generator) >= plan.dropout
-        logits = layer(rows * kept / (1 - plan.dropout))
-        if recipe.mode == "multi":
-            loss = F.binary_cross_entropy_with_logits(logits, truths[chosen])
-        else:
-            loss = F.cross_entropy(logits, shares[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return class_loss(layer(rows * kept / (1 - plan.dropout)), truths[chosen], recipe.mode)
+
+    fit(
+        layer.parameters(),
+        loss,
+        OptimizerSettings(
+            learning_rate=plan.learning_rate,
+            betas=RouterOptimizerSettings.betas,
+            weight_decay=plan.weight_decay,
+            clip=None,
+        ),
+        ScheduleSettings(steps=plan.steps),
+    )
     return {
         "centre": centre,
         "spread": spread,

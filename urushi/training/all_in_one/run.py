@@ -36,8 +36,8 @@ from urushi.training.all_in_one.stages import Stage, StagePlans, finished, settl
 from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
-from urushi.training.router.router_training import RouterProgress, train_router
-from urushi.training.stated_recipe import write_recipe
+from urushi.training.recipe import write_recipe
+from urushi.training.router.router_training import train_router
 
 __all__ = ["AllInOneResult", "AllInOneTraining"]
 
@@ -100,7 +100,7 @@ class AllInOneTraining:
     download: bool = True
     on_stage: Callable[[str], None] = field(default=lambda _text: None)
     on_progress: Callable[[Progress], None] | None = None
-    on_router_progress: Callable[[RouterProgress], None] | None = None
+    on_router_progress: Callable[[Progress], None] | None = None
     on_router_pictures: Callable[[int, int, float], None] | None = None
 
     def __post_init__(self) -> None:

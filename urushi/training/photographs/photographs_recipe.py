@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from urushi.errors import RecipeError
 from urushi.files.router import CLEAN, ClassName, ViewGeometry
 from urushi.settings import Settings, read_settings
-from urushi.training.recipe import find_recipe
+from urushi.training.recipe import Origin, find_recipe
 from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
@@ -159,7 +159,7 @@ class FitSettings(Settings):
     clean: Annotated[float, Field(gt=0)] = 2.0
 
 
-class PhotographicRecipe(Settings):
+class PhotographicRecipe(Origin):
     """The training of a router that knows photographs, complete.
 
     Attributes:
@@ -167,10 +167,6 @@ class PhotographicRecipe(Settings):
         name: of the router file; letters, digits, dash and underscore.
         members: an all-in-one file, or the name of one in the zoo, whose base and experts the new
             file names; null makes a router without any.
-        description: a sentence for the file.
-        licence: licence of the weights (SPDX).
-        data_statement: where the training pictures come from and under which terms.
-        seed: the only source of randomness.
         classes: by name, in the order of the logits.
         encoder: what is read.
         views: what is looked at.
@@ -183,10 +179,6 @@ class PhotographicRecipe(Settings):
     kind: Literal["router"]
     name: ClassName
     members: str | None = "all-in-one"
-    description: str = ""
-    licence: str = "Apache-2.0"
-    data_statement: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     classes: Annotated[dict[ClassName, PhotographicClass], Field(min_length=2)]
     encoder: VisionSettings = VisionSettings()
     views: ViewGeometry = ViewGeometry(layout="native", size=192, most=4)

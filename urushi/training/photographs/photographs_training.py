@@ -35,8 +35,8 @@ from urushi.training.photographs.pictures import (
     fold_of_sources,
 )
 from urushi.training.photographs.read_pool import Pool, Rows, reduced_rows, standards
+from urushi.training.recipe import write_recipe
 from urushi.training.router.router_scores import judged_photographs, scores_of_router
-from urushi.training.stated_recipe import write_recipe
 
 __all__ = ["PhotographicResult", "train_photographic"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from urushi.data.pack import PackedPictures
-from urushi.degradations import Degradation, create_degradation
+from urushi.degradations import Degradation, degradation_of
 from urushi.errors import DataError, RecipeError
 from urushi.files.router import CLEAN
 from urushi.training.batches import Batch, Batches, Rows, step_generator
@@ -309,7 +309,4 @@ def _degradations(
 
 def _created(options: Mapping[str, Any] | None) -> Degradation | None:
     """The degradation that a recipe states; None has none."""
-    if not options:
-        return None
-    own = dict(options)
-    return create_degradation(str(own.pop("name", "")), **own)
+    return degradation_of(options) if options else None
