@@ -19,8 +19,7 @@ from urushi.training.compare.cell import CellStopped, run_cell
 from urushi.training.compare.description import COMPARISONS, load_comparison, variants
 from urushi.training.compare.grid import run_grid, run_in_child
 from urushi.training.compare.plan import make_plan, nested_subset
-from urushi.training.compare.summary import MEAN, Spread
-from urushi.training.compare.tables import markdown
+from urushi.training.compare.summary import MEAN, Spread, markdown
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 

@@ -247,8 +247,7 @@ def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "
     from urushi.files.container import write_whole
     from urushi.training.compare.charts import PLOTS, draw_comparison
     from urushi.training.compare.grid import stored
-    from urushi.training.compare.summary import summarise
-    from urushi.training.compare.tables import COLUMNS, markdown, table_rows
+    from urushi.training.compare.summary import COLUMNS, markdown, summarise, table_rows
 
     summary = summarise(plan.comparison, stored(output, plan.cells, errors), plan.notes)
     plots: list[str] = []

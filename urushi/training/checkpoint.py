@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training carries from step to step, in one safetensors file.
+"""The folder of a training: its recipe, and checkpoints of all that it carries from step to step.
 
 Weights, their moving average and the optimizer's moments are tensors; the step, the seconds spent
 and the recipe are JSON. Random states are not stored, because none is carried: see `batches`. A
@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from urushi.errors import FileFormatError, RecipeError, TargetError
+from urushi.errors import FileFormatError, RecipeError, TakenError, TargetError
 from urushi.settings import parse_settings
 from urushi.training.pretext import Pretext
 from urushi.training.recipe import TrainingSettings
 from urushi.writing import remove_leftovers, whole_file
 
 __all__ = [
+    "RECIPE_NAME",
     "Checkpoint",
     "State",
     "WeightAverage",
@@ -32,7 +35,10 @@ __all__ = [
     "newest_checkpoint",
     "read_checkpoint",
     "write_checkpoint",
+    "write_recipe",
 ]
+
+RECIPE_NAME = "recipe.yaml"
 
 KIND = "urushi-checkpoint"
 VERSION = 1
@@ -188,6 +194,47 @@ def checked_checkpoint(
                 f"{', '.join(sorted(recipe.changeable))}"
             )
     return checkpoint
+
+
+def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
+    """Makes the folder of a training and writes its recipe there.
+
+    Args:
+        run: the folder.
+        recipe: what is trained; it has a `name`.
+        ours: whether the folder is known to be of this training.
+
+    Raises:
+        TakenError: another recipe is there already.
+        TargetError: the disk refuses.
+    """
+    content = recipe.model_dump(mode="json")
+    path = run / RECIPE_NAME
+    if not ours and path.exists() and not _same_kind(path, content):
+        raise TakenError(
+            f"'{path}' is there, is of another training and is left as it is: choose another folder"
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, overwrite=True) as part:
+            part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise TargetError(
+            f"'{path}' cannot be written ({error.strerror or error}): choose a folder that may be"
+            " written, with space left"
+        ) from error
+
+
+def _same_kind(path: Path, content: dict[str, object]) -> bool:
+    """Whether a recipe is there of that name and of keys that this one has."""
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    if not isinstance(there, dict) or there.get("name") != content.get("name"):
+        return False
+    # What `urushi train` reads leaves defaults out; what it leaves has every key.
+    return "seed" in there and set(there) <= set(content)
 
 
 class WeightAverage:

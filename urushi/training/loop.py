@@ -23,12 +23,13 @@ from urushi.training.checkpoint import (
     WeightAverage,
     checked_checkpoint,
     write_checkpoint,
+    write_recipe,
 )
 from urushi.training.fitting import learning_rate
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
-from urushi.training.recipe import Recipe, write_recipe
+from urushi.training.recipe import Recipe
 from urushi.training.router.router_recipe import RouterRecipe
 
 __all__ = ["Progress", "TrainingResult", "train"]

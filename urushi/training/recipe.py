@@ -8,18 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from urushi.data.pages import PAGE_SIDE
-from urushi.errors import RecipeError, TakenError, TargetError
+from urushi.errors import RecipeError
 from urushi.files.router import ClassName
 from urushi.settings import Settings, names_file, read_settings, shown
-from urushi.writing import whole_file
+from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
     "RECIPES",
-    "RECIPE_NAME",
     "BackboneSettings",
     "ClassSource",
     "LearningSettings",
@@ -30,11 +28,10 @@ __all__ = [
     "TrainingSettings",
     "find_recipe",
     "load_recipe",
-    "write_recipe",
+    "recipe_kind",
 ]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-RECIPE_NAME = "recipe.yaml"
 
 
 class Origin(Settings):
@@ -381,6 +378,30 @@ def find_recipe(name: Path | str) -> Path:
     )
 
 
+def recipe_kind(name: Path | str) -> str | None:
+    """The `kind` that a recipe, by name or path, states or has of one that it extends.
+
+    Returns:
+        `all-in-one`, `router`, or None: the recipe of a network.
+
+    Raises:
+        RecipeError: there is no such recipe, or none of a name that it extends.
+    """
+    seen: set[Path] = set()
+    while (path := find_recipe(name)) not in seen:
+        seen.add(path)
+        try:
+            content = read_yaml(path)
+        except (OSError, YAMLTextError):
+            break  # whoever reads it as a recipe says what is wrong
+        if not isinstance(content, dict):
+            break
+        if "kind" in content or not isinstance(content.get("extends"), str):
+            return content.get("kind")
+        name = content["extends"]
+    return None
+
+
 def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Reads and validates a recipe; `overrides` are `a.b=value` texts.
 
@@ -391,44 +412,3 @@ def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:
         RecipeError: the file cannot be read, or a key or value is wrong; names the key.
     """
     return read_settings(find_recipe(name), Recipe, RecipeError, overrides, find_recipe)
-
-
-def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
-    """Makes the folder of a training and writes its recipe there.
-
-    Args:
-        run: the folder.
-        recipe: what is trained; it has a `name`.
-        ours: whether the folder is known to be of this training.
-
-    Raises:
-        TakenError: another recipe is there already.
-        TargetError: the disk refuses.
-    """
-    content = recipe.model_dump(mode="json")
-    path = run / RECIPE_NAME
-    if not ours and path.exists() and not _same_kind(path, content):
-        raise TakenError(
-            f"'{path}' is there, is of another training and is left as it is: choose another folder"
-        )
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, overwrite=True) as part:
-            part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise TargetError(
-            f"'{path}' cannot be written ({error.strerror or error}): choose a folder that may be"
-            " written, with space left"
-        ) from error
-
-
-def _same_kind(path: Path, content: dict[str, object]) -> bool:
-    """Whether a recipe is there of that name and of keys that this one has."""
-    try:
-        there = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return False
-    if not isinstance(there, dict) or there.get("name") != content.get("name"):
-        return False
-    # What `urushi train` reads leaves defaults out; what it leaves has every key.
-    return "seed" in there and set(there) <= set(content)

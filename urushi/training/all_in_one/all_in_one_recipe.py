@@ -21,7 +21,6 @@ from urushi.training.recipe import (
     find_recipe,
 )
 from urushi.training.router.router_recipe import PictureOptions, RouterOptions
-from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
     "AllInOneRecipe",
@@ -30,7 +29,6 @@ __all__ = [
     "ExpertsPlan",
     "GuidedPlan",
     "RouterPlan",
-    "is_all_in_one",
     "load_all_in_one_recipe",
 ]
 
@@ -289,27 +287,6 @@ class AllInOneRecipe(Origin):
         plans = self.classes.values()
         own = [plan.patch or 0 for plan in plans]
         return max(self.data.patch, *own, *(s.patch for plan in plans for s in plan.patches))
-
-
-def is_all_in_one(name: Path | str) -> bool:
-    """Whether a recipe, by name or path, says that it is one of an all-in-one model.
-
-    Raises:
-        RecipeError: there is no such recipe, or none of a name that it extends.
-    """
-    seen: set[Path] = set()
-    while (path := find_recipe(name)) not in seen:
-        seen.add(path)
-        try:
-            content = read_yaml(path)
-        except (OSError, YAMLTextError):
-            return False  # whoever reads it as a recipe says what is wrong
-        if not isinstance(content, dict):
-            return False
-        if "kind" in content or not isinstance(content.get("extends"), str):
-            return content.get("kind") == "all-in-one"
-        name = content["extends"]
-    return False
 
 
 def load_all_in_one_recipe(name: Path | str, overrides: Iterable[str] = ()) -> AllInOneRecipe:

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, ViewGeometry
+from urushi.files.router import CLEAN, ClassName, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import Origin, find_recipe
-from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
     "UNKNOWN",
     "PhotographicClass",
     "PhotographicRecipe",
-    "is_photographic",
     "load_photographic_recipe",
 ]
 
@@ -176,6 +174,8 @@ class PhotographicRecipe(Origin):
         storage: number format of the weights in the file.
     """
 
+    mode: ClassVar[Mode] = "single"
+
     kind: Literal["router"]
     name: ClassName
     members: str | None = "all-in-one"
@@ -204,19 +204,6 @@ class PhotographicRecipe(Origin):
             if strange := [one for one in further if one not in known]:
                 raise ValueError(f"photographs.also.{name}: {strange[0]!r} is no class")
         return self
-
-
-def is_photographic(name: Path | str) -> bool:
-    """Whether a recipe, by name or path, says that it is one of such a router.
-
-    Raises:
-        RecipeError: there is no such recipe.
-    """
-    try:
-        content = read_yaml(find_recipe(name))
-    except (OSError, YAMLTextError):
-        return False  # whoever reads it as a recipe says what is wrong
-    return isinstance(content, dict) and content.get("kind") == "router"
 
 
 def load_photographic_recipe(name: Path | str, overrides: Iterable[str] = ()) -> PhotographicRecipe:

@@ -20,6 +20,7 @@ from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.router import Router, RouterHead, save_router
 from urushi.routing.vision import VisionEncoder
 from urushi.termination import stop_signals
+from urushi.training.checkpoint import write_recipe
 from urushi.training.photographs.fit import (
     build_encoder,
     clean_shift,
@@ -35,8 +36,7 @@ from urushi.training.photographs.pictures import (
     fold_of_sources,
 )
 from urushi.training.photographs.read_pool import Pool, Rows, reduced_rows, standards
-from urushi.training.recipe import write_recipe
-from urushi.training.router.router_scores import judged_photographs, scores_of_router
+from urushi.training.router.router_scores import judged_photographs, scores_of
 
 __all__ = ["PhotographicResult", "train_photographic"]
 
@@ -275,7 +275,7 @@ class _Session:
         share = self.recipe.photographs.left_alone
         shift = clean_shift(np.concatenate(found), weights, clean, share)
         moved = [own + shift * (np.arange(own.shape[1]) == clean) for own, _ in parts]
-        scores, temperature = scores_of_router(
+        scores, temperature = scores_of(
             self.recipe, np.concatenate(moved), np.concatenate([t for _, t in parts])
         )
         if apart is not None:

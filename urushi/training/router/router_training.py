@@ -30,11 +30,10 @@ from urushi.routing.router import Router, RouterHead, RouterOutput, batch_views,
 from urushi.termination import stop_signals
 from urushi.training.batches import Batch, step_generator
 from urushi.training.build import Material
-from urushi.training.checkpoint import checked_checkpoint
+from urushi.training.checkpoint import checked_checkpoint, write_recipe
 from urushi.training.loop import LOG_SECONDS, train
 from urushi.training.losses import class_loss
 from urushi.training.progress import Progress, TrainingResult
-from urushi.training.recipe import write_recipe
 from urushi.training.router.router_batches import router_batches
 from urushi.training.router.router_pool import Rows, StatisticsPool
 from urushi.training.router.router_recipe import COMPACT_VIEWS, FeatureSettings, RouterRecipe
@@ -176,8 +175,8 @@ def train_router(
     session = _Session(recipe, data, run, torch.device(choose_device(device)), download)
     write_recipe(run, recipe, ours=checkpoint is not None)
     with stop_signals() as request:
-        filled = session.fill(lambda: request.number is not None, on_pictures)
-    if not filled:
+        session.fill(lambda: request.number is not None, on_pictures)
+    if request.number is not None:
         step, seconds, log = 0, 0.0, []
         if checkpoint is not None:
             step, seconds, log = checkpoint.step, checkpoint.seconds, checkpoint.log
@@ -246,10 +245,10 @@ class _Session:
 
     def fill(
         self, stopped: Callable[[], bool], on_pictures: Callable[[int, int, float], None] | None
-    ) -> bool:
-        """Calculates what a frozen network reads from all pictures; False where it was stopped."""
+    ) -> None:
+        """Calculates what a frozen network reads from all pictures, or until it is stopped."""
         if self.pool is None:
-            return True
+            return
         assert self.held is not None
         encoder = self.router.encoder
         assert isinstance(encoder, FeatureEncoder)
@@ -266,12 +265,9 @@ class _Session:
                 on_pictures(done, total, max(0, total - done) * pace)
                 told = now
 
-        if not self.held.fill(lambda _done, _total: None, stopped):
-            return False
-        if not self.pool.fill(tell, stopped):
-            return False
-        encoder.standardise(self.pool.all_views, self.pool.all_places)
-        return True
+        silent = self.held.fill(lambda _done, _total: None, stopped)
+        if silent and self.pool.fill(tell, stopped):
+            encoder.standardise(self.pool.all_views, self.pool.all_places)
 
     # --- steps ---
 
