@@ -252,6 +252,15 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(data, tmp_path, mode
     assert again.header.tensors_hash == whole.header.tensors_hash
 
 
+def test_a_router_that_was_trained_but_not_written_is_written_by_resuming(data, tmp_path):
+    whole = train_router(recipe(), data, tmp_path, device="cpu")
+    whole.path.unlink()
+    again = train_router(recipe(), data, tmp_path, device="cpu", resume=True)
+    assert again.header.tensors_hash == whole.header.tensors_hash
+    assert again.header.scores == whole.header.scores
+    assert again.confusion.tolist() == whole.confusion.tolist()
+
+
 def test_a_training_is_deterministic(data, tmp_path):
     one, two = (train_router(recipe(steps=3), data, tmp_path / name, device="cpu") for name in "ab")
     assert one.header.tensors_hash == two.header.tensors_hash

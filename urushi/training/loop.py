@@ -99,12 +99,9 @@ class _Session:
             assert isinstance(recipe, Recipe)
             pack = material_of(recipe, pack)
         self.material = pack
+        # Autocast is ours: accelerate fixes the precision once for the whole process.
         self.accelerator = Accelerator(
-            cpu=device == "cpu",
-            # Autocast is ours: accelerate fixes the precision once for the whole process.
-            mixed_precision="no",
-            log_with="tensorboard",
-            project_dir=run,
+            cpu=device == "cpu", mixed_precision="no", log_with="tensorboard", project_dir=run
         )
         checkpoint = checked_checkpoint(recipe, self.material.sha256, run, resume=resume)
         if self.accelerator.device.type == "cpu":
