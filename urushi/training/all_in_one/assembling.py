@@ -21,8 +21,9 @@ from urushi.files.router import LoadedRouter, RouterHeader, router_graph_path, w
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
 from urushi.training.all_in_one.datasets import AllInOneFiles
-from urushi.training.all_in_one.probe_training import OnPictures, fit_evidence
+from urushi.training.all_in_one.probe_training import fit_evidence
 from urushi.training.batches import Batch, CleanBatches, DegradedBatches, PairBatches
+from urushi.training.kept_parts import OnPictures
 
 __all__ = [
     "assemble",

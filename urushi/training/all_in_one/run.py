@@ -33,6 +33,7 @@ from urushi.training.all_in_one.assembling import assemble
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.all_in_one.stages import Stage, StagePlans, finished, settled_base
 from urushi.training.checkpoint import write_recipe
+from urushi.training.kept_parts import OnPictures
 from urushi.training.loop import train
 from urushi.training.outcome import (
     adapter_header,
@@ -105,7 +106,7 @@ class AllInOneTraining:
     on_stage: Callable[[str], None] = field(default=lambda _text: None)
     on_progress: Callable[[Progress], None] | None = None
     on_router_progress: Callable[[Progress], None] | None = None
-    on_router_pictures: Callable[[int, int, float], None] | None = None
+    on_router_pictures: OnPictures | None = None
 
     def __post_init__(self) -> None:
         self._trained: list[str] = []

@@ -193,6 +193,11 @@ class RouterBatches:
     by_side: tuple[_Labelled, ...]
     seed: int
 
+    @property
+    def batch(self) -> int:
+        """Pictures of a step."""
+        return self.by_side[0].batch
+
     def __call__(self, step: int) -> Batch:
         """Pictures (`degraded`) of step `step` and what is true of them (`applied`).
 

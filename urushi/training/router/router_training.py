@@ -7,7 +7,6 @@ a restoration network's features are read, these are calculated once (`router_po
 
 import copy
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,8 @@ from urushi.termination import stop_signals
 from urushi.training.batches import Batch, step_generator
 from urushi.training.build import Material
 from urushi.training.checkpoint import checked_checkpoint, write_recipe
-from urushi.training.loop import LOG_SECONDS, train
+from urushi.training.kept_parts import OnPictures
+from urushi.training.loop import train
 from urushi.training.losses import class_loss
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.router.router_batches import router_batches
@@ -147,7 +147,7 @@ def train_router(
     device: str = "auto",
     download: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
-    on_pictures: Callable[[int, int, float], None] | None = None,
+    on_pictures: OnPictures | None = None,
 ) -> RouterTrainingResult:
     """Trains as `recipe` says, and writes the router to `run/NAME.safetensors`.
 
@@ -161,8 +161,7 @@ def train_router(
         device: `auto` (the best there is) or `cpu`.
         download: fetch a CLIP from the hub where it is not there yet.
         on_progress: called about every ten seconds and at validations, whose score is `ACCURACY`.
-        on_pictures: called about every ten seconds while pictures are read that a frozen network
-            learns from: how many, of how many, and the seconds left.
+        on_pictures: called while pictures are read that a frozen network learns from.
 
     Raises:
         RecipeError: the run exists already, or was made by another recipe or from other data.
@@ -243,30 +242,14 @@ class _Session:
                            [stated, measured, "validation"], bf16),
         )  # fmt: skip
 
-    def fill(
-        self, stopped: Callable[[], bool], on_pictures: Callable[[int, int, float], None] | None
-    ) -> None:
+    def fill(self, stopped: Callable[[], bool], on_pictures: OnPictures | None) -> None:
         """Calculates what a frozen network reads from all pictures, or until it is stopped."""
         if self.pool is None:
             return
         assert self.held is not None
         encoder = self.router.encoder
         assert isinstance(encoder, FeatureEncoder)
-        told = begin = time.monotonic()
-        first: int | None = None
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told, first, begin
-            now = time.monotonic()
-            if first is None:  # those that were there already cost nothing
-                first, begin = done, now
-            if on_pictures is not None and (now - told >= LOG_SECONDS or done >= total):
-                pace = (now - begin) / max(1, done - first)
-                on_pictures(done, total, max(0, total - done) * pace)
-                told = now
-
-        silent = self.held.fill(lambda _done, _total: None, stopped)
-        if silent and self.pool.fill(tell, stopped):
+        if self.held.fill(stopped) and self.pool.fill(stopped, on_pictures):
             encoder.standardise(self.pool.all_views, self.pool.all_places)
 
     # --- steps ---
