@@ -202,7 +202,7 @@ def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_pa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("noise", "has a class 'noise' already"),
+        ("noise", "already has a class 'noise'"),
         ("clean", "already"),
         ("a/b", "cannot name a class"),
     ],

@@ -93,7 +93,7 @@ def test_pairs_can_be_left_out(world, tmp_path):
     whole = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, tmp_path / "packs")
     assert len(whole.pairs["dark"]) == 3
     classes["dark"]["without"] = ["7"]
-    with pytest.raises(DataError, match="no pair is named '7'"):
+    with pytest.raises(DataError, match="there is no pair named '7'"):
         tiny_files(tiny_recipe(world / "tiny.safetensors", classes=classes), world, tmp_path)
     classes["dark"]["without"] = ["0", "1", "2"]
     with pytest.raises(DataError, match="no pairs are left"):

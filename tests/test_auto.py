@@ -355,7 +355,7 @@ def test_what_a_benchmark_shows_is_told_from_its_name():
     }  # fmt: skip
     assert {name: class_of(BENCHMARKS[name], classes) for name in expected} == expected
     mixed = clean_benchmark(".", {"name": "holes"})
-    with pytest.raises(DataError, match="cannot be told"):
+    with pytest.raises(DataError, match="does not follow from its name"):
         class_of(mixed, classes)
     assert class_of(mixed, classes, "snow") == "snow"
     with pytest.raises(DataError, match="did you mean 'snow'"):

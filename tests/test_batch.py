@@ -250,7 +250,7 @@ def test_names_that_meet_for_good_are_refused(tmp_path):
 def test_one_source_may_not_replace_another(tmp_path):
     picture(tmp_path / "in/x/a.png")
     other = picture(tmp_path / "x/a.png")
-    with pytest.raises(TargetError, match="to be restored itself"):
+    with pytest.raises(TargetError, match="an input as well"):
         plan_batch([tmp_path / "in", other], tmp_path, overwrite=True)
 
 

@@ -190,7 +190,7 @@ def test_compare_cannot_show_what_replaced_itself(photos, model):
     target = photos / "picture0.png"
     result = run("restore", target, "-o", target, "--model", model, "--overwrite", "--compare")
     assert result.exit_code == EXIT_FAILED
-    assert "replaced itself" in result.stderr
+    assert "was overwritten by its own result" in result.stderr
 
 
 def test_the_sheet_shows_what_changed_most_pixel_for_pixel(tmp_path):
@@ -215,7 +215,7 @@ def test_sheets_of_unlike_pictures_are_refused(tmp_path):
     with pytest.raises(PictureError, match="31 x 20"):
         write_before_after(first, second, tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()
-    with pytest.raises(PictureError, match="cannot be made"):
+    with pytest.raises(PictureError, match="cannot be created"):
         write_before_after(first, first, tmp_path / "file" / "sheet.jpg")
 
 

@@ -194,7 +194,7 @@ def test_the_picture_measured_by_is_never_learned_from(world, tmp_path):
     settings = load(
         world, tmp_path, tasks=[{"name": "a", "pairs": "dark/train", "validation": "dark/train"}]
     )
-    with pytest.raises(DataError, match="learned from and measured by"):
+    with pytest.raises(DataError, match="used both for training and for measuring"):
         make_plan(settings, world)
 
 

@@ -44,7 +44,7 @@ def write(path, pixels):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures in two levels, one file that breaks off, and a text."""
+    """Three pictures in two levels, one file that is cut off, and a text."""
     root = tmp_path / "photos"
     write(root / "b.png", pixels_8bit(40, 48, 0))
     write(root / "a.png", pixels_8bit(33, 57, 1))

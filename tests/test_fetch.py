@@ -139,14 +139,14 @@ def test_without_a_network_one_sentence_says_so():
     with pytest.raises(FileFormatError, match="cannot be reached: connect this computer") as caught:
         fetch(endpoint)
     assert "\n" not in str(caught.value)
-    with pytest.raises(FileFormatError, match="was not fetched before"):
+    with pytest.raises(FileFormatError, match="has not been fetched yet"):
         fetch(endpoint, offline=True)
 
 
 def test_what_is_gone_is_told():
     with (
         serving(b"") as (endpoint, _),
-        pytest.raises(FileFormatError, match="no longer there: look at https"),
+        pytest.raises(FileFormatError, match="is gone: look at https"),
     ):
         fetch(endpoint, replace(RELEASE, repository="someone/else"))
 

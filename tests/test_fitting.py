@@ -1,7 +1,6 @@
 """What small trainings share: the loop in memory, the learning rate, and parts of recipes."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +8,8 @@ from torch import nn
 
 from urushi.degradations import create_degradation, degradation_of
 from urushi.errors import DegradationError, UrushiError
-from urushi.training.all_in_one.all_in_one_recipe import RouterPlan
-from urushi.training.all_in_one.datasets import router_recipe_of
+from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, RouterPlan
+from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.fitting import fit
 from urushi.training.losses import class_loss
 from urushi.training.recipe import OptimizerSettings, Origin, Recipe, ScheduleSettings
@@ -100,22 +99,21 @@ def test_all_that_a_plan_says_of_its_router_arrives_there():
     plan = RouterPlan.model_validate(changed)
     shared = RouterOptions.model_fields.keys() | PictureOptions.model_fields.keys()
     assert shared == changed.keys()  # whatever is added must arrive as well
-    recipe = SimpleNamespace(
-        router=plan,
-        classes={"clean": _of_class(None), "noise": _of_class({"name": "gaussian_noise"})},
-        data=SimpleNamespace(clean=["here"]),
-        checkpoint_minutes=3.0,
-        values_of=lambda _model: {"name": "x", "seed": 9, "licence": "MIT"},
-    )
-    made = router_recipe_of(recipe, SimpleNamespace(folders={}))
+    recipe = AllInOneRecipe.model_validate(
+        {
+            "kind": "all-in-one", "name": "x", "seed": 9, "licence": "MIT",
+            "classes": {"clean": {}, "noise": {"degradation": {"name": "gaussian_noise"}}},
+            "data": {"clean": ["here"], "validation": ["there"]},
+            "router": changed, "checkpoint_minutes": 3.0,
+        }
+    )  # fmt: skip
+    files = object.__new__(AllInOneFiles)  # of which the folders alone are asked
+    object.__setattr__(files, "folders", {})
+    made = router_recipe_of(recipe, files)
     assert made.values_of(RouterOptions) == plan.values_of(RouterOptions)
     assert made.pictures.values_of(PictureOptions) == plan.values_of(PictureOptions)
-    assert (made.name, made.seed, made.licence) == ("x", 9, "MIT")
+    assert made.values_of(Origin) == recipe.values_of(Origin)
     assert (made.pictures.clean, made.checkpoint_minutes) == (["here"], 3.0)
-
-
-def _of_class(degradation):
-    return SimpleNamespace(shown=None, degradation=degradation, times=1)
 
 
 def test_settings_give_the_part_that_another_model_has():

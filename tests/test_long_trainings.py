@@ -20,9 +20,9 @@ from urushi.errors import RecipeError
 from urushi.files.model import ModelHeader, read_model, write_model
 from urushi.image import write_picture
 from urushi.settings import set_values
+from urushi.training.build import load_start
 from urushi.training.fitting import learning_rate
 from urushi.training.loop import train
-from urushi.training.start import load_start
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 DATA = {"pictures": ["clean"], "patch": 16, "batch": 4}

@@ -245,7 +245,7 @@ def test_where_a_sheet_goes(tmp_path, monkeypatch, output, path, named):
 
 
 def test_a_sheet_has_the_name_of_one():
-    with pytest.raises(TargetError, match=r"'a\.tif' names no sheet"):
+    with pytest.raises(TargetError, match=r"'a\.tif' is not a name for a sheet"):
         sheet_path("a.tif")
 
 

@@ -180,7 +180,7 @@ def test_what_does_not_belong_together_is_told(own, golden, tmp_path):
     assert "give it with --model" in complaint(FileFormatError, own / "ir.safetensors")
     assert "has experts already" in complaint(FileFormatError, own / "ir.all-in-one.safetensors")
     said = complaint(FileFormatError, own / "router.safetensors", "../b.safetensors")
-    assert "write the model into that folder, too" in said
+    assert "write the model into that folder too" in said
     assert "clean, noise, haze: give the router" in complaint(BackboneError, tiny_file(tmp_path))
     write_checkpoints(tmp_path, golden, classes=2)
     names = {"classes": ["fog", "hail"]}

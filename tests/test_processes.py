@@ -83,7 +83,7 @@ def test_a_file_that_changed_on_the_way_is_told(tmp_path):
     again = copy.copy(Restorer(changing, engine="torch"))
     write_tiny(changing, seed=1)
     for _ in range(2):  # it stays as it is, and is told each time
-        with pytest.raises(EngineError, match=r"changing\.safetensors: changed since"):
+        with pytest.raises(EngineError, match=r"changing\.safetensors: changed after"):
             again.restore(picture())
 
 
@@ -151,7 +151,7 @@ restorer.restore(image)  # the parent goes on
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_fork_is_noticed_and_told(path, tmp_path, engine):
     said = run_watched(FORKED, tmp_path / "home", path, engine)
-    assert said.count(f"EngineError {engine} was in use before this process was forked") == 2
+    assert said.count(f"EngineError {engine} was used before this process was forked") == 2
     assert said.count('multiprocessing.get_context("spawn")') == 2
 
 
@@ -171,7 +171,7 @@ def test_a_forked_pool_gets_the_sentence(path, tmp_path):
         "    except Exception as error:\n"
         "        print(type(error).__name__, error)\n"
     )
-    assert "EngineError torch was in use" in run_watched(code, tmp_path / "home", path)
+    assert "EngineError torch was used" in run_watched(code, tmp_path / "home", path)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -232,7 +232,7 @@ def test_members_in_memory_go_along_and_changed_ones_are_told(members):
     write_all_in_one(members.parent, members.with_name("tiny.safetensors"), rank=3)
     try:
         assert read_adapter(member).path == member
-        with pytest.raises(AdapterError, match="changed since"):
+        with pytest.raises(AdapterError, match="changed after"):
             again.restore(picture())
     finally:
         for path, content in before.items():

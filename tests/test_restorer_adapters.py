@@ -307,7 +307,7 @@ def test_export_merged(shipped, model, branch, tmp_path):
     assert result.exit_code == EXIT_FAILED
     assert "weights cannot hold" in result.stderr
     same = run("export", shipped, "--merged", find_model("base"), "--overwrite")
-    assert "would replace the base itself" in same.stderr
+    assert "would overwrite the base" in same.stderr
     graph = run("export", shipped)
     assert graph.exit_code == EXIT_FAILED
     assert "--merged OUT or --peft FOLDER" in graph.stderr

@@ -202,9 +202,7 @@ def test_pairs_that_do_not_fit_the_network_are_told(tmp_path, x2_model):
     words = ["adapt", "--pairs", tmp_path / "mine", "--model", x2_model, "--steps", 1]
     done = run(*words, "--device", "cpu", "-o", tmp_path / "a.safetensors")
     assert done.exit_code == 1
-    assert (
-        "enlarges 2 times, and the targets are for a network that enlarges 3 times" in done.stderr
-    )
+    assert "enlarges 2 times, and the targets need a network that enlarges 3 times" in done.stderr
     assert paired_benchmark(tmp_path / "mine/input", tmp_path / "mine/target").samples()
 
 

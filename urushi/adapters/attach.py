@@ -194,11 +194,7 @@ class Adapted(nn.Module):
         # Sums of small numbers: never in half precision.
         with torch.autocast(next(iter(base.values())).device.type, enabled=False):
             for adapter in self._adapters():
-                for name, delta in adapter.deltas(base).items():
-                    below = changed.get(name, base[name])
-                    # One multiplication less for each weight, where it would change nothing.
-                    own = delta if adapter.strength == 1 else adapter.strength * delta
-                    changed[name] = below + own
+                changed |= adapter.added_to(base, changed)
         return changed
 
     def report(self) -> ParameterReport:

@@ -84,6 +84,21 @@ class Adapter(nn.Module):
         """
         return {}
 
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parameters that deltas change, with the deltas at the adapter's strength, by name.
+
+        Args:
+            base: the backbone's own parameters.
+            changed: those that other adapters have changed already.
+        """
+        below = {**base, **changed}
+        deltas = self.deltas(base)
+        if self.strength == 1:  # one multiplication less for each weight
+            return {name: below[name] + delta for name, delta in deltas.items()}
+        return {name: below[name] + self.strength * delta for name, delta in deltas.items()}
+
     def output_changes(self) -> list[OutputChange]:
         """What is read from feature maps and added to them."""
         return []

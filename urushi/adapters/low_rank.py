@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, key_of, parameter_of
 from urushi.adapters.layers import KINDS, WeightLayer, choose, parameter_kinds, weight_layers
+from urushi.adapters.sums import plain_sums, summed
+from urushi.backbones.factors import Factors
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.files.low_rank import Layout, Scaling, product_scale
@@ -144,3 +146,20 @@ class LowRank(Adapter):
             product = self.up[key].float() @ self.down[key].float()
             deltas[parameter_of(key)] = self._scales[key] * product.view(shape)
         return {**deltas, **{parameter_of(key): delta for key, delta in self.value.items()}}
+
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        names = [parameter_of(key) for key in (*self._shapes, *self.value)]
+        below = {name: changed.get(name, base[name]) for name in names}
+        if not plain_sums(below.values(), self.parameters()):
+            return super().added_to(base, changed)
+        return summed(
+            below,
+            {parameter_of(key): delta for key, delta in self.value.items()},
+            {
+                parameter_of(key): Factors(self.down[key], self.up[key], self._scales[key])
+                for key in self._shapes
+            },
+            float(self.strength),
+        )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, key_of, parameter_of
 from urushi.adapters.layers import ParameterKind, choose, parameter_kinds
+from urushi.adapters.sums import plain_sums, summed
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.settings import Settings
@@ -62,6 +63,15 @@ class Partial(Adapter):
 
     def deltas(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {parameter_of(key): delta for key, delta in self.value.items()}
+
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        deltas = self.deltas(base)
+        below = {name: changed.get(name, base[name]) for name in deltas}
+        if not plain_sums(below.values(), deltas.values()):
+            return super().added_to(base, changed)
+        return summed(below, deltas, {}, float(self.strength))
 
 
 class Full(Partial):

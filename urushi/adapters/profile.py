@@ -245,7 +245,7 @@ def read_profile(path: Path) -> Profile:
             content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise FileFormatError(
-            f"{path}: cannot be read ({error.strerror or error}), expected a profile: {way_out}"
+            f"{path} cannot be read ({error.strerror or error}), expected a profile: {way_out}"
         ) from error
     if len(content) > _LARGEST_FILE:
         raise FileFormatError(f"{path}: larger than any profile, expected one: {way_out}")

@@ -325,7 +325,7 @@ def _adapter(method: str, budget: str | None, settings: list[str], model: str) -
         raise AdapterError("method frozen trains nothing: choose another one")
     if method in ("guidance", "experts"):
         raise AdapterError(
-            f"method {method} does nothing without a router, which adapting has not: choose "
+            f"method {method} does nothing without a router, and adapt trains none: choose "
             "another one, or train all of it with  urushi train all-in-one-cpu"
         )
     if budget is not None and "budget" not in METHODS[method].settings.model_fields:

@@ -150,8 +150,8 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
         path = model_path(recipe, run)
         if os.path.lexists(path):
             raise TakenError(
-                f"'{path}' exists already, {run} holds no training to go on with, and it is left "
-                "as it is: choose another folder"
+                f"'{path}' exists already, {run} holds no training to resume; nothing was "
+                "changed: choose another folder"
             )
 
 

@@ -105,7 +105,7 @@ def import_released(
     refuse_taken([target], overwrite)
     ours = stated_format(source)
     if ours is not None:
-        raise FileFormatError(f"{source} is a file of Urushi already ({ours}): use it as it is")
+        raise FileFormatError(f"{source} is already a file of Urushi ({ours}): use it as it is")
     state, notes = read_network(source)
     facts = {"description": description, "licence": licence}
     if any(name.startswith(_ROUTER) for name in state):
@@ -151,8 +151,8 @@ def _import_backbone(
             backbone, config, network = recognise(known[1], source.name, options)
         except BackboneError:
             raise BackboneError(
-                f"{source.name} is a {known[0]}, says spandrel, which is none of the networks of "
-                f"Urushi, {', '.join(BACKBONES)}: nothing can be made of it here"
+                f"{source.name} is a {known[0]}, says spandrel, which is not a network of Urushi, "
+                f"{', '.join(BACKBONES)}: it cannot be imported"
             ) from error
     heads = config.get("heads")
     # A Restormer's heads are numbers of heads of attention.
@@ -232,8 +232,8 @@ def _read_lora_ir(state: "dict[str, Tensor]", source: Path) -> "LoRAIR":
         return lora_ir_from(state, source.name)
     except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BackboneError(
-            f"{source.name}: a tensor that tells the sizes of a LoRA-IR has not the number of axes "
-            "that it has in one: the file is damaged, get it again"
+            f"{source.name}: a tensor that gives the sizes of a LoRA-IR has the wrong number of "
+            "axes: the file is damaged, get it again"
         ) from error
 
 
@@ -262,7 +262,7 @@ def _import_router(
         )
     if not isinstance(classes, list | tuple) or len(classes) != count:
         raise FileFormatError(
-            f"{source.name} is a router of {count} classes, whose names it does not hold: give "
+            f"{source.name} is a router of {count} classes and does not hold their names: give "
             "them with --set classes=[...]"
         )
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
@@ -387,7 +387,7 @@ def router_for(named: object, target: Path) -> LoadedRouter:
     near = clip_beside(path, router.header.encoder)
     if near is not None and path.resolve().parent != target.resolve().parent:
         raise FileFormatError(
-            f"{path}: its CLIP lies beside it, in {near}: write the model into that folder, too"
+            f"{path}: its CLIP lies beside it, in {near}: write the model into that folder too"
         )
     return router
 
@@ -406,7 +406,7 @@ def by_class(
     if len(experts) != len(classes) or CLEAN in classes or GUIDANCE in classes:
         raise BackboneError(
             f"{source} has {len(experts)} experts, but {router.path.name} has the classes "
-            f"{', '.join(classes)}: give the router that they were trained with"
+            f"{', '.join(classes)}: give the router they were trained with"
         )
     return dict(zip(classes, experts, strict=True))
 

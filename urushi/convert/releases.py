@@ -157,8 +157,8 @@ def fetch_release(
     if path is None:
         if offline:
             raise FileFormatError(
-                f"{name} was not fetched before, and fetching it needs a network: leave --offline "
-                "out once"
+                f"{name} has not been fetched yet, and fetching needs a network: leave out "
+                "--offline once"
             )
         if on_download is not None:
             on_download(release)
@@ -171,7 +171,7 @@ def fetch_release(
     elif known != digest:
         raise FileFormatError(
             f"{path} has the SHA-256 {digest[:16]}..., expected {known[:16]}...: it is damaged or "
-            f"was replaced at {release.page}; delete it and look there what has changed"
+            f"was replaced at {release.page}; delete it, and check there what changed"
         )
     return Fetched(path, digest, downloaded, known is not None)
 
@@ -204,11 +204,10 @@ def _from_hub(release: Release, offline: bool, endpoint: str | None) -> Path | N
         raise _unreachable(where, endpoint) from error
     except GatedRepoError as error:
         raise FileFormatError(
-            f"{where} is given to those who ask for it: do so at {release.page}, then  hf auth "
-            "login"
+            f"{where} is given on request: ask for it at {release.page}, then  hf auth login"
         ) from error
     except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileFormatError(f"{where} is no longer there: look at {release.page}") from error
+        raise FileFormatError(f"{where} is gone: look at {release.page}") from error
     except (HfHubHTTPError, OSError) as error:
         line = str(error).strip().splitlines()
         raise FileFormatError(
@@ -240,7 +239,7 @@ def _recorded() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise FileFormatError(
-            f"{path}, where hashes of fetched files are kept, cannot be read: delete it"
+            f"{path}, which keeps the hashes of fetched files, cannot be read: delete it"
         ) from error
     return content if isinstance(content, dict) else {}
 
@@ -254,8 +253,8 @@ def _record(release: Release, digest: str) -> None:
         part.replace(path)
     except OSError as error:
         raise FileFormatError(
-            f"{path} cannot be written ({error.strerror or error}), where the hash of what was "
-            f"fetched is kept: set {CACHE_VARIABLE} to a folder that may be written"
+            f"{path} cannot be written ({error.strerror or error}), and the hash of the fetched "
+            f"file belongs there: set {CACHE_VARIABLE} to a writable folder"
         ) from error
 
 
@@ -291,7 +290,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
         if read_header(find_model(name)).backbone == backbone:
             return name
     raise BackboneError(
-        f"no weights of a {backbone} are here, and without weights there is nothing to adapt: "
+        f"no weights of a {backbone} were found, and adapting needs weights: "
         f"{_way_out(backbone)}, or give a model file with --model"
     )
 

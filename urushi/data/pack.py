@@ -163,7 +163,7 @@ def _pack(
             if not names:
                 reason = skipped[0][1]
                 raise DataError(
-                    f"none of {len(groups)} pictures can be packed, the first because {reason}"
+                    f"none of the {len(groups)} pictures can be packed; the first because {reason}"
                 )
             digest = writer.finish(kind, rows, names)
         part.commit(overwrite)

@@ -79,7 +79,7 @@ class PackedPictures:
         per_name = 2 if self.kind == PAIRS else 1
         if len(self.names) * per_name != len(self.index) or not self._index_fits():
             raise FileFormatError(
-                f"{path} is damaged: its index does not fit its pixels; pack it again"
+                f"{path} is damaged: its index does not match its pixels; pack it again"
             )
 
     @classmethod

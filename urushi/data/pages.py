@@ -66,7 +66,7 @@ def draw_page(kind: str, width: int, height: int, seed: int, fonts: Sequence[Pat
     """
     if kind not in PAGE_KINDS:
         hint = nearest(kind, PAGE_KINDS) or f": known are {', '.join(PAGE_KINDS)}"
-        raise DataError(f"there is no page of kind {kind!r}{hint}")
+        raise DataError(f"there is no kind of page {kind!r}{hint}")
     if not all(_LEAST_SIDE <= side <= _GREATEST_SIDE for side in (width, height)):
         raise DataError(
             f"a page of {width}x{height} cannot be drawn: give sides of {_LEAST_SIDE} to"

@@ -128,8 +128,8 @@ def class_of(benchmark: Benchmark, classes: Sequence[str], stated: str | None = 
             if kind in classes and any(word in text for word in words):
                 return kind
     raise DataError(
-        f"what is wrong with the pictures of {benchmark.name} cannot be told from its name: say "
-        f"which of {', '.join(classes)} it is"
+        f"the degradation of {benchmark.name} does not follow from its name: state one of "
+        f"{', '.join(classes)}"
     )
 
 

@@ -220,7 +220,7 @@ def _read_tensors(path: Path, expected_hash: str) -> dict[str, np.ndarray]:
         stored = read_tensors(path, expected_hash)
     except (SafetensorError, OSError) as error:
         raise FileFormatError(
-            f"{path}: cannot be read any more ({error}): get it again, or put it back"
+            f"{path} cannot be read any more ({error}): get it again, or put it back"
         ) from error
     return {
         name: tensor if tensor.dtype == np.int64 else tensor.astype(np.float32, copy=False)

@@ -110,7 +110,7 @@ class PictureWriter:
         if like is not None and (scale * like.width, scale * like.height) != (width, height):
             raise TargetError(
                 f"'{self._target.path}' cannot be {width} x {height} like '{like.path}', which is"
-                f" {like.width} x {like.height}: leave out the likeness or write the same size."
+                f" {like.width} x {like.height}: leave out the source, or write the same size."
             )
         try:
             self.width, self.height, self._scale, self._row = width, height, scale, 0

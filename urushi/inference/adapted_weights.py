@@ -108,7 +108,7 @@ def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Pa
         FileFormatError: the disk refuses.
     """
     if target.resolve() == model.path.resolve():
-        raise AdapterError(f"{target}: would replace the base itself: choose another name")
+        raise AdapterError(f"{target} would overwrite the base: choose another name")
     _, applied, _ = apply_adapters(model, adapters)
     merged = fold(model, [(item.adapter, item.strength) for item in applied])
     write_model(target, merged.tensors, merged.header)

@@ -164,7 +164,7 @@ class _Told:
         self.bytes_per_pixel = working_memory(restoring.header, self.name, self.precision)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        raise EngineError(f"{self.name} is only told of, and runs nothing")
+        raise EngineError(f"{self.name} only describes an engine and runs nothing")
 
     def in_float32(self) -> Engine:
         return self

@@ -101,16 +101,16 @@ def open_evidence(
     elif is_installed("torch"):
         engine = TorchTrials(model, experts, device=device, threads=threads, precision=precision)
     else:
-        raise MissingExtraError("torch, which trying these experts needs,", "torch")
+        raise MissingExtraError("torch, which probing these experts needs,", "torch")
     if facts.size % engine.size_multiple:
         raise EngineError(
-            f"experts are tried on views of {facts.size} pixels, but this network takes multiples "
-            f"of {engine.size_multiple}: fit the evidence with views of such a size"
+            f"experts are probed on views of {facts.size} pixels, but this network takes multiples "
+            f"of {engine.size_multiple}: fit the probe with views of such a size"
         )
     if engine.scale != 1:
         raise EngineError(
-            f"{model.path} enlarges {engine.scale} times: what experts change is told of networks "
-            "that keep the size, so leave evidence out of the recipe"
+            f"{model.path} enlarges {engine.scale} times: probing experts needs a network that "
+            "keeps the size: leave evidence out of the recipe"
         )
     return Evidence(facts, engine, tensors)
 
@@ -178,7 +178,7 @@ class GraphTrials:
                     found.append(request.get_output_tensor(0).data[0].copy())
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
-            raise EngineError(f"openvino failed on trying experts: {message}") from error
+            raise EngineError(f"OpenVINO failed to probe the experts: {message}") from error
         return np.stack(found)
 
 

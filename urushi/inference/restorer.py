@@ -159,7 +159,7 @@ class Restorer(MadeAnew):
         if hashes not in (None, self._hashes):
             files = ", ".join(str(p) for p in (loaded.path, *(i.adapter.path for i in applied)))
             raise EngineError(
-                f"{files}: changed since this restorer was sent or copied: make a new one"
+                f"{files}: changed after this restorer was sent or copied: create a new one"
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))

@@ -135,8 +135,8 @@ def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
     """The tile of a network that restores squares of one side alone."""
     if tile not in (None, patch):
         raise EngineError(
-            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
-            "itself: leave tile out"
+            f"tile is {tile} pixels, but this network restores separate squares of {patch} "
+            "pixels: leave tile out"
         )
     if overlap > patch // 2:
         raise EngineError(

@@ -153,8 +153,7 @@ def create_encoder(
     if not isinstance(facts, ClipFacts):
         if clip is not None:
             raise AdapterError(
-                f"clip is {clip!r}, but this router has a {facts.kind} encoder of its own: leave "
-                "it out"
+                f"clip is {clip!r}, but this router has its own {facts.kind} encoder: leave it out"
             )
         if isinstance(facts, FeatureFacts):
             return FeatureEncoder(facts)
@@ -164,8 +163,7 @@ def create_encoder(
     encoder = ClipEncoder(clip or facts.name, download=download)
     if encoder.facts.projection_hash != facts.projection_hash or encoder.width != facts.width:
         raise AdapterError(
-            f"{clip or facts.name} is not the CLIP this router was trained with ({facts.name}): "
-            "give that one"
+            f"{clip or facts.name} is not this router's CLIP ({facts.name}): give that one"
         )
     return encoder
 
@@ -203,7 +201,7 @@ def _load_tower(name: str, download: bool) -> nn.Module:
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise AdapterError(
-            f"{name!r} is no CLIP vision tower with its projection: {len(missing)} tensors are "
+            f"{name!r} is not a CLIP vision tower with its projection: {len(missing)} tensors are "
             f"missing, the first is {missing[0]}"
         )
     return tower

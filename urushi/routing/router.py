@@ -244,6 +244,6 @@ def _fill(module: nn.Module, tensors: Mapping[str, np.ndarray], path: Path) -> N
             continue
         what = "missing" if name not in state else "unknown" if name not in wanted else "misshapen"
         raise AdapterError(
-            f"{path}: not a sound router, its tensor {name!r} is {what}: get it again"
+            f"{path} is not a valid router: its tensor {name!r} is {what}: get it again"
         )
     module.load_state_dict(state)

@@ -99,8 +99,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise TargetError(
-            f"'{path}' cannot be written ({why}): make room, and go on from the checkpoint before "
-            "it with --resume."
+            f"'{path}' cannot be written ({why}): free space, and resume from the previous "
+            "checkpoint with --resume."
         ) from error
     return path
 
@@ -212,7 +212,7 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
     path = run / RECIPE_NAME
     if not ours and path.exists() and not _same_kind(path, content):
         raise TakenError(
-            f"'{path}' is there, is of another training and is left as it is: choose another folder"
+            f"'{path}' belongs to another training and was not touched: choose another folder"
         )
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -220,8 +220,8 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
             part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise TargetError(
-            f"'{path}' cannot be written ({error.strerror or error}): choose a folder that may be"
-            " written, with space left"
+            f"'{path}' cannot be written ({error.strerror or error}): choose a writable folder, "
+            "with space left"
         ) from error
 
 
@@ -316,8 +316,13 @@ class State:
         step = torch.tensor(float(checkpoint.step))
         state = optimizer.state_dict()
         state["state"] = {
-            index: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for index, (name, _) in enumerate(self.trained())
+            index: {
+                "step": step.clone(),
+                # The fused optimizer walks through memory: moments must lie as their weights do.
+                "exp_avg": torch.empty_like(parameter.detach()).copy_(first[name]),
+                "exp_avg_sq": torch.empty_like(parameter.detach()).copy_(second[name]),
+            }
+            for index, (name, parameter) in enumerate(self.trained())
             if name in first
         }
         optimizer.load_state_dict(state)

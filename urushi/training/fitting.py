@@ -1,4 +1,4 @@
-"""The learning rate over a training, and the loop for what is trained in memory, in minutes.
+"""Optimizer and learning rate of trainings, and the loop for what is trained in memory, in minutes.
 
 Whatever takes longer, or is to be gone on with, is trained by `urushi.training.loop`.
 """
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from urushi.errors import UrushiError
 from urushi.training.recipe import OptimizerSettings, ScheduleSettings
+from urushi.training.router.router_recipe import RouterOptimizerSettings
 
-__all__ = ["fit", "learning_rate"]
+__all__ = ["fit", "learning_rate", "make_optimizer"]
 
 
 def learning_rate(
@@ -37,10 +38,31 @@ def learning_rate(
     return least + (greatest - least) * (1 + math.cos(math.pi * share)) / 2
 
 
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], settings: OptimizerSettings | RouterOptimizerSettings
+) -> torch.optim.AdamW:
+    """AdamW as a recipe wants it.
+
+    Its loops over numbers are one kernel each: a network has hundreds of small tensors, and on a
+    CPU a step from tensor to tensor takes as long as a picture of the batch.
+
+    Args:
+        parameters: what is trained, on one device.
+        settings: of the recipe.
+    """
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
 def fit(
     parameters: Iterable[nn.Parameter],
     loss_of: Callable[[int], Tensor],
-    optimizer: OptimizerSettings,
+    optimizer: OptimizerSettings | RouterOptimizerSettings,
     schedule: ScheduleSettings,
     *,
     way_out: str = "choose a smaller learning rate",
@@ -63,7 +85,7 @@ def fit(
         UrushiError: the loss is no longer finite.
     """
     trained, value = list(parameters), math.nan
-    adam = torch.optim.AdamW(trained, betas=optimizer.betas, weight_decay=optimizer.weight_decay)
+    adam = make_optimizer(trained, optimizer)
     for step in range(schedule.steps):
         for group in adam.param_groups:
             group["lr"] = learning_rate(schedule, optimizer.learning_rate, step)

@@ -349,7 +349,7 @@ class Recipe(TrainingSettings, LearningSettings):
             missing = "adapter" if self.adapter is not None else "no backbone"
             raise ValueError(f"start is missing: with {missing} it names the model to begin with")
         if self.classes and (self.degradation is not None or self.data.pairs):
-            raise ValueError("classes state degradations and pairs: leave those out elsewhere")
+            raise ValueError("classes state degradations and pairs: leave them out elsewhere")
         if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
         for name in ("save_memory", "begin"):

@@ -87,7 +87,7 @@ def create_engine(
     chosen_device = "cpu" if engine == "openvino" and device == "auto" else choose_device(device)
     name = _choose(model, chosen_device, compile) if engine == "auto" else engine
     if name == "openvino" and chosen_device != "cpu":
-        raise EngineError(f"openvino runs on the cpu alone, not on {device!r}: use engine torch")
+        raise EngineError(f"OpenVINO runs on the CPU only, not on {device!r}: use engine torch")
     if threads is not None and chosen_device != "cpu":
         raise EngineError(f"threads has no effect on {chosen_device}: leave it out, or use cpu")
     options: dict[str, Any] = {"precision": precision, "threads": threads}
@@ -127,5 +127,5 @@ def _choose(model: LoadedModel, device: str, compile: bool) -> str:
         raise MissingExtraError("torch, which compile needs,", "torch")
     raise EngineError(
         f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside it, "
-        "which openvino needs: put it there, or  pip install 'urushi[torch]', which needs none"
+        "which OpenVINO needs: put it there, or  pip install 'urushi[torch]', which needs none"
     )

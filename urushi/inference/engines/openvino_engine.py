@@ -117,15 +117,14 @@ class OpenVINOEngine(MadeAnew):
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
                 )
-            raise EngineError(f"openvino failed: {message}")
+            raise EngineError(f"OpenVINO failed: {message}")
 
     def _checked(self, batch: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """What the graph gave, of the shape that it should have."""
         expected = (*batch.shape[:2], *(self.scale * side for side in batch.shape[2:]))
         if restored.shape != expected:
             raise EngineError(
-                f"{self._model.graph}: gives {restored.shape} where {expected} was expected: "
-                "export it again"
+                f"{self._model.graph} gave {restored.shape}, expected {expected}: export it again"
             )
         return restored
 
@@ -278,7 +277,7 @@ def compile_open(
         request = core.compile_model(graph, "CPU", options).create_infer_request()
     except RuntimeError as error:
         message = " ".join(str(error).split())[:300]
-        raise EngineError(f"openvino cannot compile {model.graph}: {message}") from error
+        raise EngineError(f"OpenVINO cannot compile {model.graph}: {message}") from error
     return request, facts.size_multiple, facts.scale
 
 

@@ -146,7 +146,7 @@ def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
     ]
     missing = set(plan.without) - {pair.name for _, pair in rows}
     if missing:
-        raise DataError(f"{', '.join(plan.pairs)}: no pair is named {min(missing)!r}")
+        raise DataError(f"{', '.join(plan.pairs)}: there is no pair named {min(missing)!r}")
     kept = [row for row in rows if row[1].name not in plan.without]
     if plan.pairs and not kept:
         raise DataError(f"{', '.join(plan.pairs)}: no pairs are left")
@@ -220,7 +220,7 @@ def _made(
     degradation = degradation_of(source.degradation)
     if degradation.scale != 1:
         raise DataError(
-            f"the class {name} makes pictures smaller, which experts of one base cannot undo: "
+            f"the class {name} makes pictures smaller, which no expert of this base can undo: "
             "leave it out"
         )
     scene = None if source.scene is None else degradation_of(source.scene)

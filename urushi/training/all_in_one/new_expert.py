@@ -87,7 +87,7 @@ def check_new_class(into: AllInOne, name: str, model: LoadedModel) -> None:
     header = into.router.header
     if name in header.classes or name == CLEAN:
         raise AdapterError(
-            f"{into.path} has a class {name!r} already: choose another name than "
+            f"{into.path} already has a class {name!r}: choose another name than "
             f"{', '.join(header.classes)}"
         )
     try:

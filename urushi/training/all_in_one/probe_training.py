@@ -43,7 +43,7 @@ from urushi.training.batches import Batch
 from urushi.training.fitting import fit
 from urushi.training.kept_parts import OnPictures, Part, gather
 from urushi.training.losses import class_loss
-from urushi.training.recipe import OptimizerSettings, ScheduleSettings
+from urushi.training.recipe import ScheduleSettings
 from urushi.training.router.router_batches import RouterBatches, router_batches
 from urushi.training.router.router_recipe import RouterOptimizerSettings, RouterRecipe
 from urushi.training.router.router_scores import confusion_of, scores_of
@@ -266,11 +266,8 @@ def _linear(plan: EvidencePlan, recipe: RouterRecipe, learned: _Found) -> dict[s
     fit(
         layer.parameters(),
         loss,
-        OptimizerSettings(
-            learning_rate=plan.learning_rate,
-            betas=RouterOptimizerSettings.betas,
-            weight_decay=plan.weight_decay,
-            clip=None,
+        RouterOptimizerSettings(
+            learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, clip=None
         ),
         ScheduleSettings(steps=plan.steps),
     )

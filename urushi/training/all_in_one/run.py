@@ -221,7 +221,7 @@ class AllInOneTraining:
                 with self._lock(name, wait=False):
                     self._train_expert(name)
             except Timeout:
-                self.on_stage(f"{name}: is being trained by another process")
+                self.on_stage(f"{name} is being trained by another process")
                 elsewhere.append(name)
         for name in elsewhere:
             with self._lock(name):

@@ -23,7 +23,7 @@ from urushi.settings import parse_settings
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, StagePlan
 from urushi.training.all_in_one.class_batches import RoutedBatches
 from urushi.training.all_in_one.datasets import AllInOneFiles, class_stages
-from urushi.training.build import Material, Stages
+from urushi.training.build import Material, Stages, load_begin
 from urushi.training.recipe import (
     ClassSource,
     DataSettings,
@@ -33,7 +33,6 @@ from urushi.training.recipe import (
     ScheduleSettings,
     ValidationSettings,
 )
-from urushi.training.start import load_begin
 
 __all__ = ["Stage", "StagePlans", "finished", "settled_base"]
 
@@ -263,8 +262,6 @@ def settled_base(
     )
     tensors = {name: t.detach().cpu().numpy() for name, t in backbone.state_dict().items()}
     if not tensors.keys() == base.tensors.keys():
-        raise AdapterError(
-            f"{base.path}: its network has tensors of its own: use guided.mode adapter"
-        )
+        raise AdapterError(f"{base.path}: its network has its own tensors: use guided.mode adapter")
     write_model(target, tensors, header, recipe.experts.storage)
     return read_model(target), settled

@@ -209,7 +209,7 @@ def variants(comparison: Comparison, source: str = "the comparison") -> list[Var
             found.append(_variant(entry, budget, len(comparison.budgets) > 1, source))
     if comparison.budgets and not budgeted:
         raise RecipeError(
-            f"{source}: budgets has no effect, no method here takes one or all state theirs: leave "
+            f"{source}: budgets has no effect, no method takes one, or all state theirs: leave "
             "it out, or add colora"
         )
     labels = [variant.label for variant in found]

@@ -135,7 +135,8 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     for name, *paths in examples.values():
         if any(path and digest(path) in held_digests for path in paths):
             raise DataError(
-                f"task {task.name}: {name} is learned from and measured by: take it out of "
+                f"task {task.name}: {name} is used both for training and for measuring: take it "
+                "out of "
                 f"{held_folder}"
             )
     facts = {

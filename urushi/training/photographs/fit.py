@@ -18,7 +18,7 @@ from urushi.routing.router import RouterHead, RouterOutput
 from urushi.routing.vision import VisionEncoder
 from urushi.training.fitting import fit
 from urushi.training.photographs.photographs_recipe import FitSettings, VisionSettings
-from urushi.training.recipe import OptimizerSettings, ScheduleSettings
+from urushi.training.recipe import ScheduleSettings
 from urushi.training.router.router_recipe import RouterOptimizerSettings
 
 __all__ = [
@@ -76,11 +76,8 @@ def fit_head(
     return fit(
         [*encoder.project.parameters(), *head.parameters()],
         loss,
-        OptimizerSettings(
-            learning_rate=settings.learning_rate,
-            betas=RouterOptimizerSettings.betas,
-            weight_decay=settings.weight_decay,
-            clip=1.0,
+        RouterOptimizerSettings(
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         ),
         ScheduleSettings(steps=settings.steps, warmup=_WARMUP),
     )

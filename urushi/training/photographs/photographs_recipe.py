@@ -193,12 +193,16 @@ class PhotographicRecipe(Origin):
     @model_validator(mode="after")
     def _consistent(self) -> "PhotographicRecipe":
         if CLEAN not in self.classes:
-            raise ValueError(f"no class is named {CLEAN}: the router could leave nothing alone")
+            raise ValueError(
+                f"no class is named {CLEAN}, so the router could leave nothing unchanged: add it"
+            )
         if self.classes[CLEAN].degradation is not None:
             raise ValueError(f"{CLEAN} has a degradation: pictures that need no expert have none")
         for name, own in self.classes.items():
             if name != CLEAN and own.degradation is None and not (own.photographs or own.pictures):
-                raise ValueError(f"class {name} has no pictures and nothing that makes them")
+                raise ValueError(
+                    f"class {name} has neither pictures nor a degradation that makes them"
+                )
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():
             if strange := [one for one in further if one not in known]:

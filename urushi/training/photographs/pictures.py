@@ -66,7 +66,7 @@ def find_photographs(recipe: PhotographicRecipe, data: Path) -> list[Photograph]
     strange = set(recipe.photographs.also) - {one.path.stem for one in found}
     if strange:
         raise DataError(
-            f"photographs.also names {min(strange)!r}, and there is no such photograph: correct "
+            f"photographs.also names {min(strange)!r}, but there is no such photograph: correct "
             "the name, or leave it out"
         )
     return found
