@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -195,7 +196,10 @@ def run_in_child(
         said = ""
         try:
             for line in process.stdout:
-                told = json.loads(line)
+                told = _told(line)
+                if told is None:
+                    errors.write(line)
+                    continue
                 said = told.get("error", said)
                 if on_share is not None and "share" in told:
                     on_share(told["share"])
@@ -212,6 +216,15 @@ def run_in_child(
         if code:
             errors.seek(0)
             raise UrushiError(said or _reason(cell, folder, code, errors.read()))
+
+
+def _told(line: str) -> dict[str, Any] | None:
+    """What a line of JSON says; None where a library printed it."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _reason(cell: Cell, folder: Path, code: int, errors: str) -> str:
