@@ -148,7 +148,7 @@ def made() -> dict[str, Any]:
     import torch
 
     from urushi.adapters import attach, create_adapter
-    from urushi.adapters.profile import locate_profile
+    from urushi.adapters.contribution_profile import locate_profile
     from urushi.backbones.claims import create_claimed
     from urushi.files.model import read_model
     from urushi.inference.hardware import keep_freed_memory

@@ -9,7 +9,7 @@ from routing_support import CLASSES, tiny_router
 
 from urushi.errors import RecipeError
 from urushi.files.adapter import base_facts
-from urushi.files.all_in_one import member_of
+from urushi.files.all_in_one_file import member_of
 from urushi.files.model import read_model
 from urushi.image import write_picture
 from urushi.routing.router import save_router

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from urushi.adapters.contribution_profile import ParameterScore, Profile, TaskFacts
 from urushi.adapters.layers import parameter_kinds
-from urushi.adapters.profile import ParameterScore, Profile, TaskFacts
 from urushi.adapters.profiling import execution_order, units_of
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.files.adapter import base_facts

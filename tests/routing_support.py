@@ -2,7 +2,7 @@
 
 import torch
 
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.encoders import CompactEncoder
 from urushi.routing.router import Router, RouterHead, save_router
 

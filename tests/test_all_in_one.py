@@ -13,7 +13,7 @@ from filelock import FileLock
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
 from urushi.files.adapter import read_adapter, read_adapter_header, write_adapter
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
 from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe

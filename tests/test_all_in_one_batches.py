@@ -118,7 +118,7 @@ def _router():
 
     from routing_support import CLASSES, tiny_router
 
-    from urushi.files.router import LoadedRouter, RouterHeader
+    from urushi.files.router_file import LoadedRouter, RouterHeader
     from urushi.routing.router import router_tensors
 
     router = tiny_router()
@@ -182,5 +182,5 @@ def test_damage_may_lie_over_scenes_that_were_made_first(world, files):
     assert torch.equal(dim.clean, batch({"name": "low_light", "exposure": [0.1, 0.1]}).clean)
     classes["noise"]["scene"] = {"name": "dusk"}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
-    with pytest.raises(DegradationError, match="no degradation 'dusk'"):
+    with pytest.raises(DegradationError, match="degradation 'dusk' is unknown"):
         pack_all_in_one(own, world / "packs", world)

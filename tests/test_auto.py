@@ -18,9 +18,9 @@ from urushi.errors import AdapterError, DataError, EngineError, FileFormatError,
 from urushi.evaluation.benchmark import clean_benchmark
 from urushi.evaluation.routes import class_of
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import Member, read_router, write_router
+from urushi.files.router_file import Member, read_router, write_router
 from urushi.image import read_picture
 from urushi.inference import zoo
 from urushi.inference.auto import AutoRestorer, Choice

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from method_support import below, picture, read_golden, shaken
+from released_support import load_released
 
 from urushi.adapters import attach, create_adapter
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.edt import EDT, WindowAttention, window_mask
 from urushi.backbones.edt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["edt"].example

@@ -188,7 +188,7 @@ def test_auto_chooses_by_what_there_is(model, monkeypatch):
         with pytest.raises(MissingExtraError, match=r"urushi\[fast\]"):
             create_engine(model, engine="openvino")
         without.setitem(sys.modules, "torch", None)
-        with pytest.raises(MissingExtraError, match=r"Something that runs networks.*\[fast\]"):
+        with pytest.raises(MissingExtraError, match=r"an engine, which runs.*\[fast\]"):
             create_engine(model)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "torch", None)

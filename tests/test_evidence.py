@@ -16,9 +16,9 @@ from routing_support import CLASSES
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.convert.graphs import export_graph
 from urushi.errors import EngineError, FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import EvidenceFacts, read_router, write_router
+from urushi.files.router_file import EvidenceFacts, read_router, write_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer, find_base
 from urushi.inference.engines import openvino_engine

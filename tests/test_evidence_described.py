@@ -5,7 +5,7 @@ import pytest
 from all_in_one_support import EXPERTS
 from cli_support import picture
 
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.routing.head import Reading
 from urushi.routing.probe import (
     Changes,

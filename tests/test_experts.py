@@ -6,8 +6,7 @@ from method_support import Bare, TokenNet, below, picture, random_adapter, read_
 from torch import nn
 
 from urushi.adapters import Host, attach, create_adapter
-from urushi.adapters.experts import depthwise_layers, top_weights
-from urushi.adapters.joining import join, split, with_expert
+from urushi.adapters.experts import depthwise_layers, split, top_weights
 from urushi.adapters.released_lora_ir import lora_ir_from
 from urushi.backbones import create_backbone
 from urushi.errors import AdapterError
@@ -242,7 +241,7 @@ def test_contribution_budgets_for_experts():
 
 @pytest.mark.parametrize("freeze", ["base", "paper"])
 @torch.no_grad()
-def test_experts_come_apart_and_together(freeze):
+def test_experts_come_apart(freeze):
     backbone, x = nafnet(), picture(1, 8, 8)
     experts = random_adapter(backbone, **SMALL, freeze=freeze)
     adapted = attach(backbone, experts).eval()
@@ -254,30 +253,6 @@ def test_experts_come_apart_and_together(freeze):
         adapted = attach(backbone, single).eval()
         torch.testing.assert_close(adapted(x), expected)
         adapted.detach()
-    other = random_adapter(backbone, method="lora", rank=1, seed=7)
-    singles[1].strength = 0.5
-    joined = join([*singles, other], backbone)
-    assert [e.strength for e in joined.members] == [1, 0.5, 1, 1]
-    adapted = attach(backbone, joined).eval()
-    torch.testing.assert_close(adapted(x, weights=torch.tensor([[0, 0, 1.0, 0]])), results[2])
-    adapted.detach()
-    alone = attach(backbone, other).eval()(x)
-    result = attach(backbone, joined).eval()(x, weights=torch.tensor([[0, 0, 0, 1.0]]))
-    torch.testing.assert_close(result, alone)
-
-
-@torch.no_grad()
-def test_one_more_expert_leaves_old_routes_bit_for_bit():
-    backbone, x = nafnet(), picture(2, 8, 8)
-    experts = random_adapter(backbone, **SMALL)
-    weights = torch.tensor([[0.2, 0.8, 0], [0, 0, 1.0]])
-    before = attach(backbone, experts).eval()(x, weights=weights)
-    new = random_adapter(backbone, method="adaptir", hidden=4, seed=5)
-    more = with_expert(experts, new, backbone)
-    adapted = attach(nafnet(), more).eval()
-    result = adapted(x, weights=torch.cat([weights, torch.zeros(2, 1)], 1))
-    assert torch.equal(result, before)
-    assert not torch.equal(adapted(x, weights=torch.eye(4)[[3, 3]]), before)
 
 
 def test_experts_of_guided_layers_belong_to_the_guidance():
@@ -351,11 +326,6 @@ def test_what_cannot_come_apart_or_together():
     mixed = {"method": "experts", "each": [{"method": "ssf"}]}
     with pytest.raises(AdapterError, match="method ssf cannot hold"):
         split(create_adapter(backbone, mixed), backbone)
-    with pytest.raises(AdapterError, match="no adapters to join"):
-        join([], backbone)
-    stranger = create_adapter(TokenNet(), {"method": "lora", "rank": 1})
-    with pytest.raises(AdapterError, match="made for another network"):
-        join([stranger], backbone)
 
 
 def test_weights_of_a_route_are_not_kept_for_the_way_back():

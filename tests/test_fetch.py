@@ -18,7 +18,7 @@ from test_lora_ir_files import write_checkpoints
 from urushi.convert import releases as module
 from urushi.convert.releases import RELEASES, Release, fetch_release, find_release
 from urushi.errors import FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 
 RELEASE = Release("tiny", "MIT", "https://example.org/tiny", "someone/tiny", "tiny.pth")
@@ -58,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("Content-Length", str(len(content)))
         else:
-            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
         self.end_headers()
         self.wfile.write(content if whole and content is not None else b"")

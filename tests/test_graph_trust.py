@@ -22,7 +22,7 @@ from urushi.files.model import (
     read_model,
     write_model,
 )
-from urushi.files.router import read_router_header, router_graph_path
+from urushi.files.router_file import read_router_header, router_graph_path
 from urushi.inference.engines import create_engine, graph_trust
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 

@@ -2,15 +2,20 @@
 
 import pytest
 import torch
+from adapter_support import network_of
+from engine_support import write_tiny
 from method_support import TokenNet, below, picture, random_adapter, read_golden, shaken
 from torch import nn
 from torch.nn import functional as F
 
-from urushi.adapters import attach, create_adapter
+from urushi.adapters import Host, attach, create_adapter
 from urushi.adapters.guidance import StageGate, settle
 from urushi.adapters.released_lora_ir import lora_ir_from
+from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.backbones import RestorationNetwork, Sites, Stage, create_backbone
 from urushi.errors import AdapterError
+from urushi.files.adapter import read_adapter, write_adapter
+from urushi.files.model import read_model
 
 TINY = {"width": 4, "enc_blk_nums": [0, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 0]}
 SMALL = {"method": "guidance", "vector": 5, "hidden": 4, "reduction": 2}
@@ -203,3 +208,19 @@ def test_vectors_that_do_not_fit_are_refused():
     plain = attach(backbone, create_adapter(backbone, {"method": "bitfit"}))
     with pytest.raises(AdapterError, match="no guidance is attached"):
         plain(x, vector=torch.zeros(2, 5))
+
+
+def test_files_give_guidance_and_experts_back(tmp_path):
+    """Experts that change the guidance, too."""
+    base = read_model(write_tiny(tmp_path / "base.safetensors"))
+    backbone = network_of(base)
+    guidance = random_adapter(backbone, **SMALL)
+    host = Host(backbone, guidance)
+    experts = random_adapter(host, method="experts", expert={"method": "lora", "rank": 2})
+    for network, adapter in ((backbone, guidance), (host, experts)):
+        path = tmp_path / "a.safetensors"
+        write_adapter(path, tensors_of(adapter), header_of(adapter, base), "float32")
+        again = load_adapter(network, read_adapter(path))
+        assert again.describe() == adapter.describe()
+        for name, tensor in adapter.state_dict().items():
+            assert torch.equal(again.state_dict()[name], tensor)

@@ -3,14 +3,13 @@
 import json
 import os
 import pickle
-import sys
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from cli_support import run, write_pictures
 from method_support import below, read_golden
+from released_support import load_released
 from routing_support import tiny_clip
 from safetensors.torch import save_file
 
@@ -20,13 +19,12 @@ from urushi.backbones import create_backbone
 from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
-from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import inspect_picture, read_picture
 from urushi.inference.restorer import Restorer
 
@@ -272,32 +270,6 @@ def test_tensors_of_any_number_of_axes_raise_errors_for_people(tmp_path, name):
         torch.save({key: flat(value) for key, value in state.items()}, tmp_path / "a.pth")
         with pytest.raises((BackboneError, FileFormatError)):
             load_released(tmp_path / "a.pth", name)
-
-
-def test_spandrel_names_what_is_not_known_here(tmp_path, monkeypatch):
-    # It declares torchvision, so a module of its interface stands in for it.
-    def load(state):
-        model = torch.nn.Linear(2, 2)
-        return SimpleNamespace(architecture=SimpleNamespace(name="ESRGAN"), model=model)
-
-    module = ModuleType("spandrel")
-    vars(module)["MAIN_REGISTRY"] = SimpleNamespace(load=load)
-    monkeypatch.setitem(sys.modules, "spandrel", module)
-    torch.save({"model.0.weight": torch.zeros(3)}, tmp_path / "a.pth")
-    with pytest.raises(BackboneError, match="is a ESRGAN, says spandrel, which is not a network"):
-        import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-
-
-def test_spandrel_may_know_other_names_of_ours(tmp_path, monkeypatch):
-    state = released("nafnet")
-    model = SimpleNamespace(state_dict=lambda: state)
-    found = SimpleNamespace(architecture=SimpleNamespace(name="NAFNet"), model=model)
-    module = ModuleType("spandrel")
-    vars(module)["MAIN_REGISTRY"] = SimpleNamespace(load=lambda _: found)
-    monkeypatch.setitem(sys.modules, "spandrel", module)
-    torch.save({f"own_{key}": value for key, value in state.items()}, tmp_path / "a.pth")
-    made = import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    assert made.backbone == "nafnet"
 
 
 def test_grey_networks_restore_each_colour(tmp_path):

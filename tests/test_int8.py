@@ -16,7 +16,7 @@ from engine_support import batch, run_watched, write_tiny
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.convert.quantize import calibration_crops, export_int8
 from urushi.errors import DataError, EngineError, FileFormatError, MissingExtraError
-from urushi.files.int8 import int8_path, new_header, read_int8, write_int8
+from urushi.files.int8_file import int8_path, new_header, read_int8, write_int8
 from urushi.files.model import LoadedModel, graph_path, name_graph, read_model, write_model
 from urushi.inference.arrays import telling_windows
 from urushi.inference.auto import AutoRestorer

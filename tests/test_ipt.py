@@ -3,6 +3,7 @@
 import pytest
 import torch
 from method_support import below, picture, read_golden, shaken
+from released_support import load_released
 from test_adaptir import branch_of
 
 from urushi.adapters import attach, create_adapter
@@ -11,8 +12,7 @@ from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.ipt import IPT, DecoderLayer, EncoderLayer
 from urushi.backbones.ipt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.overlap import restore_overlapping
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["ipt"].example
@@ -288,24 +288,3 @@ def test_impossible_configurations_are_refused(change, words):
     with pytest.raises(BackboneError, match=words) as caught:
         create_backbone("ipt", {**TINY, **change})
     assert "\n" not in str(caught.value)
-
-
-@torch.inference_mode()
-def test_overlapping_squares_equal_the_authors():
-    tensors, state = golden()
-    network = from_golden(state, "restore")
-    result = 255 * restore_overlapping(network, tensors["chop_input"] / 255, batch=5)
-    assert_close(result, tensors["chop_output"])
-
-
-@pytest.mark.parametrize("size", [(12, 12), (7, 40), (1, 1), (15, 24), (29, 13)])
-@torch.inference_mode()
-def test_overlapping_squares_cover_any_size(size):
-    network, x = tiny(heads=["x2"]), picture(2, *size)
-    result = restore_overlapping(network, x)
-    assert result.shape == (2, 3, 2 * size[0], 2 * size[1])
-    assert torch.isfinite(result).all()
-    if size == (12, 12):
-        torch.testing.assert_close(result, network(x))
-    single = restore_overlapping(network, x[1:])
-    assert (single - result[1:]).abs().max() < 1e-5 * result.abs().max()

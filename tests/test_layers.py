@@ -6,12 +6,12 @@ from method_support import Bare, picture, random_adapter
 from torch import nn
 
 from urushi.adapters import METHODS, attach, create_adapter
+from urushi.adapters.fold import fold
 from urushi.adapters.layers import choose, parameter_kinds, weight_layers
 from urushi.adapters.stored import header_of, tensors_of
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import AdapterError
 from urushi.files.adapter import read_adapter, write_adapter
-from urushi.files.fold import fold
 from urushi.files.model import ModelHeader, read_model, write_model
 
 

@@ -16,8 +16,8 @@ from urushi.adapters.experts import top_weights
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
-from urushi.files.all_in_one import read_all_in_one
-from urushi.files.router import read_router
+from urushi.files.all_in_one_file import read_all_in_one
+from urushi.files.router_file import read_router
 from urushi.image import read_picture, write_picture
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.routing.released import RELEASED_CLIP

@@ -9,7 +9,7 @@ from torch import nn
 
 from urushi.adapters import attach, create_adapter
 from urushi.adapters.layers import weight_layers
-from urushi.adapters.low_rank import LowRankSettings, factor_shapes, scale_of
+from urushi.adapters.low_rank_formula import LowRankSettings, factor_shapes, scale_of
 from urushi.errors import AdapterError
 
 CASES = ["k1", "k3", "k3dw", "k2s2", "k1nobias"]
@@ -167,7 +167,7 @@ def test_ranks_dense_and_tuned():
     whole = {name.replace("/", ".") for name in adapter.value}
     small = {n for n, p in backbone.named_parameters() if p.ndim == 1}
     assert whole == {"head.weight", "blocks.0.qkv.weight"} | small
-    assert set(adapter.deltas({})) == whole | set(ranks)
+    assert set(adapter.deltas(dict(backbone.named_parameters()))) == whole | set(ranks)
     config = adapter.describe()
     assert create_adapter(backbone, config).describe() == config
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from method_support import below, picture, read_golden, shaken
+from released_support import load_released
 from torch.nn import functional as F
 
 from urushi.adapters import create_adapter
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.restormer import BiasFreeNorm, configuration_of
 from urushi.errors import AdapterError, BackboneError
 

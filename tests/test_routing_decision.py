@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from urushi.errors import AdapterError, DataError
-from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
+from urushi.files.router_file import CompactFacts, RouterHeader, ViewGeometry
 from urushi.routing import (
     decide,
     expected_calibration_error,

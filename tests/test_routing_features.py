@@ -13,7 +13,7 @@ from urushi.backbones import create_backbone
 from urushi.convert.router_graph import export_router
 from urushi.errors import AdapterError, FileFormatError, RecipeError
 from urushi.files.model import read_model
-from urushi.files.router import FeatureFacts, RouterHeader, read_router
+from urushi.files.router_file import FeatureFacts, RouterHeader, read_router
 from urushi.inference.router_engine import open_router
 from urushi.inference.zoo import find_model
 from urushi.routing.features import FeatureEncoder

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from urushi.errors import FileFormatError
 from urushi.files.container import weights_hash
 from urushi.files.model import ModelHeader, read_model, write_model
-from urushi.files.router import RouterMemory, read_router, read_router_header, write_router
+from urushi.files.router_file import RouterMemory, read_router, read_router_header, write_router
 
 
 @pytest.fixture

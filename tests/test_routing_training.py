@@ -16,7 +16,7 @@ from urushi.evaluation.confusion import (
     confusion_matrix,
     draw_confusion,
 )
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import write_picture
 from urushi.inference.router_engine import open_router
 from urushi.settings import parse_settings

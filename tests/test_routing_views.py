@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from urushi.errors import PictureError
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing import Views, make_views
 from urushi.routing.router import batch_views
 from urushi.routing.views import Look, plan_views, view_rows

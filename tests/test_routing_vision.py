@@ -11,7 +11,7 @@ from vision_support import released
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import DataError, FileFormatError, RecipeError
-from urushi.files.router import VisionFacts, read_router
+from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.router_engine import open_router
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0, folded_weights
 from urushi.routing.vision import VisionEncoder, roughness

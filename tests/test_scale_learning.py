@@ -136,9 +136,6 @@ def test_patches_of_pairs_lie_on_each_other(tmp_path, resident):
     assert clean.shape == (6, 3, 48, 48)
     means = clean.unflatten(3, (16, 3)).unflatten(2, (16, 3)).mean((3, 5))
     torch.testing.assert_close(means, degraded, atol=0.006, rtol=0)
-    inputs, targets = pack.pair_crops(np.array([1]), np.array([2]), np.array([3]), 8)
-    assert (inputs.shape, targets.shape) == ((1, 8, 8, 3), (1, 24, 24, 3))
-    np.testing.assert_array_equal(targets[0], pack.pair(1)[1][6:30, 9:33])
 
 
 def test_pairs_of_several_scales_are_told(tmp_path):

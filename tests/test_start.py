@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from cli_support import run
 
+from urushi.adapters import fold
 from urushi.app import cli
 from urushi.errors import FileFormatError
-from urushi.files import container, fold
+from urushi.files import container
 from urushi.files import model as model_files
 from urushi.files.model import read_model
 from urushi.files.tensors import Tensors

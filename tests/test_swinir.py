@@ -3,10 +3,11 @@
 import pytest
 import torch
 from method_support import below, picture, read_golden, shaken
+from released_support import load_released
 from torch.nn import functional as F
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.swinir_released import configuration_of, from_released, to_released
 from urushi.errors import BackboneError
 

@@ -6,9 +6,9 @@ from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
 from cli_support import run
 
 from urushi.errors import RecipeError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import read_router, write_router
+from urushi.files.router_file import read_router, write_router
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one import assembling as thresholds
 from urushi.training.all_in_one.assembling import break_even, measure_thresholds

@@ -10,7 +10,7 @@ from cli_support import run, write_pictures, write_tiny_model
 
 from urushi.app.output import EXIT_WELL
 from urushi.files.adapter import BaseFacts
-from urushi.files.router import CompactFacts, Member, RouterHeader, ViewGeometry
+from urushi.files.router_file import CompactFacts, Member, RouterHeader, ViewGeometry
 from urushi.inference.batch import BatchReport, FileResult
 from urushi.inference.choice import Choice, hinted
 from urushi.inference.guard.damage import Guard

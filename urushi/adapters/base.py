@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from urushi.adapters.context import Context
-from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["Adapter", "BlockChange", "OutputChange", "key_of", "needed", "parameter_of"]
-
-Site = TypeVar("Site")
+__all__ = ["Adapter", "BlockChange", "OutputChange", "key_of", "parameter_of"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Adapter(nn.Module):
             adapter does nothing.
     """
 
-    method: ClassVar[str]
+    method: str
     reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Settings) -> None:
@@ -110,20 +107,6 @@ class Adapter(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Method and settings, as a recipe states them."""
         return {"method": self.method, **self.config.model_dump(mode="json", exclude_defaults=True)}
-
-
-def needed(sites: tuple[Site, ...], what: str, method: str) -> tuple[Site, ...]:
-    """The sites, of which a method needs at least one.
-
-    Raises:
-        AdapterError: the backbone has none.
-    """
-    if not sites:
-        raise AdapterError(
-            f"method {method} needs {what}, which this backbone does not have: choose another "
-            "method"
-        )
-    return sites
 
 
 def key_of(parameter: str) -> str:

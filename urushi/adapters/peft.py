@@ -21,7 +21,8 @@ from safetensors.numpy import save
 from torch import nn
 
 from urushi.adapters.layers import WeightLayer, weight_layers
-from urushi.adapters.low_rank import LowRank, LowRankSettings, scale_of
+from urushi.adapters.low_rank import LowRank
+from urushi.adapters.low_rank_formula import LowRankSettings, scale_of
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
 from urushi.backbones.claims import create_claimed

@@ -172,7 +172,7 @@ def _write_sheet(
     samples: "Samples",
 ) -> None:
     from urushi.degradations import DEGRADATIONS
-    from urushi.degradations.sheet import degradation_sheet
+    from urushi.degradations.side_by_side import degradation_sheet
     from urushi.image import write_picture
     from urushi.image.preview import read_preview
 

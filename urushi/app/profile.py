@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from urushi.adapters.attribution import Rule
-    from urushi.adapters.profile import Normalise, Profile
+    from urushi.adapters.contribution_profile import Normalise, Profile
     from urushi.adapters.profiling import ProfileTask
     from urushi.backbones import RestorationNetwork
     from urushi.files.model import LoadedModel
@@ -156,7 +156,7 @@ def profile(
         raise typer.BadParameter("--read FILE measures nothing: it goes with --plot alone.")
     require(("torch",), "profiling", "torch")
     _check_targets(output, plot, overwrite)
-    from urushi.adapters.profile import read_profile, write_profile
+    from urushi.adapters.contribution_profile import read_profile, write_profile
 
     if read is not None:
         _tell(out, read_profile(read), read, plot, log)

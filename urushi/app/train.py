@@ -158,7 +158,7 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
     """Packs the recipe's pictures into the run's folder, once."""
     from urushi.data.pack import pack_pictures
-    from urushi.data.pages import PAGE_SIDE, installed_fonts, made_pages
+    from urushi.data.synthetic_pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
     target = run / PACK_NAME

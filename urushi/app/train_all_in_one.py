@@ -129,7 +129,7 @@ def _export(out: Output, path: Path, base: Path | None, wanted: bool) -> list[st
         return []
     from urushi.convert.graphs import export_graph
     from urushi.convert.router_graph import export_router
-    from urushi.files.router import read_router_header
+    from urushi.files.router_file import read_router_header
 
     made = []
     try:

@@ -17,6 +17,7 @@ from urushi.errors import BackboneError, FileFormatError, MissingExtraError, nea
 from urushi.files.model import read_header
 from urushi.inference.cache_folder import CACHE_VARIABLE, cache_folder
 from urushi.inference.hardware import is_installed
+from urushi.inference.hub import hub_file
 from urushi.inference.zoo import find_model, zoo_names
 
 __all__ = [
@@ -28,9 +29,7 @@ __all__ = [
     "model_of_backbone",
 ]
 
-ENDPOINT_VARIABLE = "HF_ENDPOINT"
 _HASHES = "fetched.json"
-_PATIENCE = 10.0  # seconds until the hub has to answer
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def fetch_release(
     release = find_release(name, releases)
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
-    path = _from_hub(release, True, endpoint)
+    path = _release_file(release, True, endpoint)
     downloaded = path is None
     if path is None:
         if offline:
@@ -162,7 +161,7 @@ def fetch_release(
             )
         if on_download is not None:
             on_download(release)
-        path = _from_hub(release, False, endpoint)
+        path = _release_file(release, False, endpoint)
         assert path is not None
     digest = _sha256(path)
     known = release.sha256 or _recorded().get(_key(release))
@@ -176,54 +175,10 @@ def fetch_release(
     return Fetched(path, digest, downloaded, known is not None)
 
 
-def _from_hub(release: Release, offline: bool, endpoint: str | None) -> Path | None:
-    """The file; None where it is not in the cache and the network is not to be asked."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
+def _release_file(release: Release, offline: bool, endpoint: str | None) -> Path | None:
     assert release.repository is not None
-    endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
-    names = {"repo_id": release.repository, "filename": release.file}
-    options: dict[str, Any] = {**names, "revision": release.revision, "endpoint": endpoint}
-    where = f"{release.file} of {release.repository}"
-    try:
-        if not offline:
-            # The download itself would try for half a minute before it says that nobody answers.
-            get_hf_file_metadata(hf_hub_url(**options), timeout=_PATIENCE)
-        return Path(hf_hub_download(**options, local_files_only=offline))
-    except LocalEntryNotFoundError as error:
-        if offline:
-            return None
-        raise _unreachable(where, endpoint) from error
-    except GatedRepoError as error:
-        raise FileFormatError(
-            f"{where} is given on request: ask for it at {release.page}, then  hf auth login"
-        ) from error
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileFormatError(f"{where} is gone: look at {release.page}") from error
-    except (HfHubHTTPError, OSError) as error:
-        line = str(error).strip().splitlines()
-        raise FileFormatError(
-            f"{where} cannot be fetched ({line[0][:200] if line else type(error).__name__}): try "
-            "again later"
-        ) from error
-    except Exception as error:
-        # Those of the library that asks the network, which is another one in every year.
-        raise _unreachable(where, endpoint) from error
-
-
-def _unreachable(where: str, endpoint: str | None) -> FileFormatError:
-    return FileFormatError(
-        f"{where} cannot be fetched, because {endpoint or 'the hub'} cannot be reached: connect "
-        "this computer to the network, or bring the file and  urushi import  it"
-    )
+    names = (release.repository, release.file, release.revision)
+    return hub_file(*names, page=release.page, offline=offline, endpoint=endpoint)
 
 
 def _key(release: Release) -> str:
@@ -276,11 +231,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
     """
     from urushi.backbones import BACKBONES
 
-    if backbone not in BACKBONES:
-        raise BackboneError(
-            f"backbone {backbone!r} is unknown{nearest(backbone, BACKBONES)}: known are "
-            f"{', '.join(BACKBONES)}"
-        )
+    BACKBONES.find(backbone, BackboneError)
     here = Path(f"{backbone}.safetensors")
     if model is not None:
         return _checked(str(model), backbone, f"give --model a {backbone}, or leave --backbone out")

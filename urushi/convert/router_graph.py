@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urushi.convert.graph_checks import quiet, require_exporting, trim
 from urushi.errors import AdapterError, EngineError, FileFormatError
 from urushi.files.model import LoadedModel, architecture_hash, hash_of_graph
-from urushi.files.router import name_router_graph, read_router, router_graph_path
+from urushi.files.router_file import name_router_graph, read_router, router_graph_path
 from urushi.inference.router_engine import TorchEncoder, as_model, compare_with_torch
 
 if TYPE_CHECKING:

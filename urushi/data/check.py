@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from urushi.data.likeness import Fingerprint, equal_groups, fingerprint, near_pairs
+from urushi.data.duplicates import Fingerprint, equal_groups, fingerprint, near_pairs
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import (
     INPUT_FOLDERS,

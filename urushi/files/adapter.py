@@ -38,6 +38,7 @@ __all__ = [
     "describe_adapter",
     "read_adapter",
     "read_adapter_header",
+    "storage_of",
     "write_adapter",
 ]
 
@@ -182,6 +183,15 @@ def write_adapter(
     header = header.model_copy(update={"tensors_hash": weights_hash(stored)})
     write_container(path, stored, header)
     return header
+
+
+def storage_of(adapter: LoadedAdapter) -> Storage:
+    """How an adapter is stored without a change: as `write_adapter` is told."""
+    half = {
+        name: _to_storage(adapter.path, name, tensor, "float16")
+        for name, tensor in adapter.tensors.items()
+    }
+    return "float16" if weights_hash(half) == adapter.header.tensors_hash else "float32"
 
 
 def read_adapter_header(path: Path) -> AdapterHeader:

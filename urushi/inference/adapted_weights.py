@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urushi.adapters.fold import fold, is_foldable, told
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, check_base, read_adapter
 from urushi.files.container import write_whole
-from urushi.files.fold import fold, is_foldable, told
 from urushi.files.model import LoadedModel, graph_path, write_model
 from urushi.inference.zoo import find_adapter
 

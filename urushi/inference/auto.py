@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import AdapterError, nearest
-from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
+from urushi.files.all_in_one_file import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter

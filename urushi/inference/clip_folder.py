@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from urushi.errors import AdapterError, FileFormatError, TargetError
-from urushi.files.router import ClipFacts, EncoderFacts
+from urushi.files.router_file import ClipFacts, EncoderFacts
 
 if TYPE_CHECKING:
     from urushi.routing.encoders import ClipEncoder, Encoder

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from urushi.adapters.fold import fold, folded_weights, is_foldable
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.adapter import check_base
-from urushi.files.all_in_one import AllInOne, Expert
-from urushi.files.fold import fold, folded_weights, is_foldable
+from urushi.files.all_in_one_file import AllInOne, Expert
 from urushi.files.model import LoadedModel
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine
 from urushi.inference.hardware import choose_device, in_use, is_installed

@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.model import LoadedModel, ModelHeader
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     read_router,
 )
 from urushi.files.tensors import Tensors, identity_of
-from urushi.inference.engines import ENGINES
+from urushi.inference.engines import ENGINES, check_some_engine
 from urushi.inference.hardware import choose_device, in_use, is_installed
 from urushi.routing.probe import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
@@ -69,6 +69,7 @@ def open_router(
     if engine == "openvino" and not own:
         raise EngineError(f"OpenVINO cannot run the CLIP of {stored.name}: use engine torch")
     if engine == "auto":
+        check_some_engine()
         able = own and stored.graph is not None and is_installed("openvino")
         engine = "openvino" if able and device in ("auto", "cpu") else "torch"
     if not is_installed(ENGINES[engine].package):

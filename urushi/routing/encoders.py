@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from urushi.errors import AdapterError, BrokenExtraError, MissingExtraError
-from urushi.files.router import ClipFacts, CompactFacts, EncoderFacts, FeatureFacts, VisionFacts
+from urushi.files.router_file import (
+    ClipFacts,
+    CompactFacts,
+    EncoderFacts,
+    FeatureFacts,
+    VisionFacts,
+)
 from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.vision import VisionEncoder

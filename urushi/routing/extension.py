@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from urushi.errors import DataError
-from urushi.files.router import RouterHeader
+from urushi.files.router_file import RouterHeader
 
 __all__ = ["extended_tensors", "fit_class"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import PictureError
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 
 __all__ = [
     "Look",

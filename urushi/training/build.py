@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter, attach, create_adapter
-from urushi.adapters.profile import locate_profile
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed

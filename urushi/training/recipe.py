@@ -10,9 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urushi.data.pages import PAGE_SIDE
+from urushi.data.synthetic_pages import PAGE_SIDE
 from urushi.errors import RecipeError
-from urushi.files.router import ClassName
+from urushi.files.router_file import ClassName
 from urushi.settings import Settings, names_file, read_settings, shown
 from urushi.yaml_text import YAMLTextError, read_yaml
 

@@ -10,7 +10,7 @@ from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, Precision
 from urushi.inference.hardware import choose_device, is_installed
 
-__all__ = ["ENGINES", "Engine", "EngineEntry", "create_engine"]
+__all__ = ["ENGINES", "Engine", "EngineEntry", "check_some_engine", "create_engine"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "int8")
 
@@ -37,6 +37,16 @@ ENGINES: Mapping[str, EngineEntry] = {
     "openvino": EngineEntry("openvino", "fast", needs_graph=True, cpu_only=True),
     "torch": EngineEntry("torch", "torch", needs_graph=False, cpu_only=False),
 }
+
+
+def check_some_engine() -> None:
+    """Check that an engine is installed, whichever it is.
+
+    Raises:
+        MissingExtraError: none is; it names the smallest extra that brings one.
+    """
+    if not any(is_installed(entry.package) for entry in ENGINES.values()):
+        raise MissingExtraError("an engine, which runs the networks,", "fast")
 
 
 def create_engine(
@@ -116,9 +126,8 @@ def _torch_for(adapter: AppliedAdapter, engine: str, precision: str) -> str:
 
 def _choose(model: LoadedModel, device: str, compile: bool) -> str:
     """Return the first engine of the table that can do what is asked."""
+    check_some_engine()
     installed = [name for name, entry in ENGINES.items() if is_installed(entry.package)]
-    if not installed:
-        raise MissingExtraError("Something that runs networks", "fast")
     if device == "cpu" and not compile and model.graph is not None and "openvino" in installed:
         return "openvino"
     if "torch" in installed:

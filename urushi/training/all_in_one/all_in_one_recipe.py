@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName
 from urushi.files.router_facts import Scale
+from urushi.files.router_file import CLEAN, ClassName
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
     ClassSource,

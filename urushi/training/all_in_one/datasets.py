@@ -14,7 +14,7 @@ from urushi.data.pairs import Pair, PairedFolder
 from urushi.degradations import create_rehaze, degradation_of
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one.class_batches import ClassBatches, ClassDraws
 from urushi.training.batches import Batches, CleanBatches, DegradedBatches, PairBatches

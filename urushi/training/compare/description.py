@@ -221,12 +221,8 @@ def variants(comparison: Comparison, source: str = "the comparison") -> list[Var
 
 
 def _takes_budget(entry: MethodSettings, source: str) -> bool:
-    if entry.method not in METHODS:
-        raise RecipeError(
-            f"{source}: method {entry.method!r} is unknown{nearest(entry.method, METHODS)}: known "
-            f"are {', '.join(METHODS)}"
-        )
-    return "budget" in METHODS[entry.method].settings.model_fields
+    method = METHODS.find(entry.method, RecipeError, f"{source}: ")
+    return "budget" in method.settings.model_fields
 
 
 def _variant(

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
-from urushi.adapters.profile import locate_profile
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.data.pairs import PairedFolder, find_pictures
 from urushi.errors import AdapterError, DataError, RecipeError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, Mode, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import Origin, find_recipe
 
@@ -73,7 +73,8 @@ class MadeSettings(Settings):
         clean: folders of clean pictures, relative to the place of the data.
         validation: others, that nothing learns from.
         learned, held: how many pictures, of all classes in turn, `clean` twice.
-        pages: share of them made from drawn pages (`urushi.data.pages`) in place of photographs.
+        pages: share of them made from drawn pages (`urushi.data.synthetic_pages`) in place of
+            photographs.
         real: share of the pictures of a class that are parts of its own `pictures`, if it has any.
         sides: least and greatest height and width in pixels.
         reduced: share of clean pictures that are reduced before they are spoilt: what a camera left

@@ -15,12 +15,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from urushi.data.pack import read_8bit
-from urushi.data.pages import PAGE_KINDS, draw_page, installed_fonts
 from urushi.data.pairs import find_pictures
+from urushi.data.synthetic_pages import PAGE_KINDS, draw_page, installed_fonts
 from urushi.degradations import Degradation, degradation_of
 from urushi.degradations.files import degrade_pixels
 from urushi.errors import DataError
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.training.photographs.photographs_recipe import UNKNOWN, PhotographicRecipe
 
 __all__ = ["MadePictures", "Photograph", "Photographs", "find_photographs", "fold_of_sources"]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.views import make_views
 from urushi.training.kept_parts import OnPictures, Part, gather

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.router import batch_views
 from urushi.training.batches import step_generator

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import LossSettings, ScheduleSettings, TrainingSettings
 

@@ -20,7 +20,7 @@ from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError
 from urushi.evaluation.confusion import accuracy
 from urushi.files.model import read_model
-from urushi.files.router import CompactFacts, RouterHeader, RouterMemory, ViewGeometry
+from urushi.files.router_file import CompactFacts, RouterHeader, RouterMemory, ViewGeometry
 from urushi.inference.hardware import choose_device
 from urushi.inference.zoo import find_model
 from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder
