@@ -73,7 +73,7 @@ def test_a_degradation_is_made_of_a_mapping_that_stays_as_it_is():
     assert degradation_of(stated) == create_degradation("gaussian_noise", sigma_255=[10, 20])
     assert stated == {"name": "gaussian_noise", "sigma_255": [10, 20]}
     for wrong in ({}, {"name": "nose"}, {"sigma_255": [1, 2]}):
-        with pytest.raises(DegradationError, match="^degradation .* is unknown"):
+        with pytest.raises(DegradationError, match=r"^degradation .* is unknown"):
             degradation_of(wrong)
 
 
