@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from all_in_one_support import write_all_in_one
-from cli_support import picture, run, write_tiny_model
-from routing_support import tiny_router
+from commands import run
+from pictures import picture
+from world import tiny_router, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError

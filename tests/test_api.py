@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import picture, write_pictures, write_tiny_model
+from pictures import picture, write_pictures
 from test_fetch import serving
+from world import SEEN, write_all_in_one, write_tiny_model
 
 import urushi
 from urushi import api

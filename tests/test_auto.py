@@ -7,11 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from adapter_support import write_random
-from all_in_one_support import SEEN, make_data, write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import picture, write_pictures
 from pydantic import ValidationError
-from routing_support import CLASSES, tiny_router
+from world import (
+    CLASSES,
+    SEEN,
+    make_data,
+    tiny_router,
+    write_all_in_one,
+    write_random,
+)
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, DataError, EngineError, FileFormatError, UrushiError
@@ -27,15 +33,6 @@ from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("auto")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    write_pictures(root / "pictures", 3)
-    return root
 
 
 @pytest.fixture

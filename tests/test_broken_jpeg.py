@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cli_support import run, write_tiny_model
-from jpeg_support import jpeg, pixels
+from commands import run
+from pictures import jpeg, pixels
 from PIL import Image
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.data.check import check_folder

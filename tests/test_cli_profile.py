@@ -7,8 +7,9 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from cli_support import picture, run, write_pictures
-from profile_support import made_up, moved, tiny_network, write_base
+from commands import run
+from pictures import picture, write_pictures
+from world import made_up, moved, tiny_network, write_base
 
 from urushi.adapters import create_adapter
 from urushi.adapters.attribution import RULES

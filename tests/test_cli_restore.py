@@ -5,8 +5,9 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, run_python, write_pictures, write_tiny_model
-from tiff_support import Page, write_tiff
+from commands import run, run_python
+from pictures import Page, picture, write_pictures, write_tiff
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import PictureError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from profile_support import made_up, moved, tiny_network, write_base
+from world import made_up, moved, tiny_network, write_base
 
 from urushi.adapters import attach
 from urushi.adapters.colora import CoLoRASettings, allocation, parse_budget

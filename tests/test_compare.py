@@ -7,9 +7,11 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from cli_support import picture, run, start, write_pictures, write_tiny_model
+from commands import run, start
 from filelock import FileLock
+from pictures import picture, write_pictures
 from test_adapt import write_pairs
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError, RecipeError

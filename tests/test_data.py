@@ -7,7 +7,7 @@ import pytest
 from safetensors import safe_open
 
 from urushi.data.check import CheckReport, check_folder
-from urushi.data.duplicates import fingerprint
+from urushi.data.duplicates import Fingerprint, fingerprint, near_pairs
 from urushi.data.pack import PackedPairs, PackedPictures, pack_pairs, pack_pictures
 from urushi.data.pairs import PairedFolder
 from urushi.errors import DataError, FileFormatError, TargetError
@@ -303,3 +303,14 @@ def test_fingerprints_of_flat_and_small_pictures_say_nothing():
     assert fingerprint(pixels_8bit(15, 40)).grey is None
     assert fingerprint(flat).exact != fingerprint(flat[:39]).exact
     assert fingerprint(flat).exact == fingerprint(flat.copy()).exact
+
+
+@pytest.mark.parametrize(("bits", "alike"), [(48, True), (49, False)])
+def test_pictures_alike_differ_in_48_bits_at_most(bits, alike):
+    grey = np.full(272, 272**-0.5, np.float32)
+    differing = np.packbits(np.arange(256) < bits).view(np.uint64)
+    prints = {
+        "first": Fingerprint("a", np.zeros(4, np.uint64), grey),
+        "second": Fingerprint("b", differing, grey),
+    }
+    assert list(near_pairs(prints)) == ([("second", "first")] if alike else [])

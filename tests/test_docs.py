@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from cli_support import ROOT, environment
+from commands import ROOT, environment
 
 import urushi
 from urushi.adapters import METHODS

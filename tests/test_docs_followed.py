@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from cli_support import ROOT, environment, write_pictures, write_tiny_model
+from commands import ROOT, environment
+from pictures import write_pictures
 from PIL import Image
 from test_adapt import write_pairs
+from world import write_tiny_model
 
 from urushi.image import read_picture
 

@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from engine_support import EXAMPLE, ROOT, batch, run_watched, write_tiny
+from commands import ROOT, run_watched
+from networks import batch
+from world import EXAMPLE, write_tiny
 
 from urushi.backbones import create_backbone
 from urushi.convert.graphs import verify_graph

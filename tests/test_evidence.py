@@ -7,11 +7,11 @@ import signal
 
 import numpy as np
 import pytest
-from all_in_one_support import EXPERTS, make_world, tiny_files, tiny_recipe, write_all_in_one
-from cli_support import picture, run
+from commands import run
 from filelock import FileLock
+from pictures import picture
 from pydantic import ValidationError
-from routing_support import CLASSES
+from world import CLASSES, EXPERTS, tiny_files, tiny_recipe, write_all_in_one
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.convert.graphs import export_graph
@@ -45,9 +45,9 @@ PLAN = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(world, tmp_path_factory):
     """Files without evidence, with an exported graph; and data to learn from."""
-    root = make_world(tmp_path_factory.mktemp("evidence"))
+    root = shutil.copytree(world, tmp_path_factory.mktemp("evidence"), dirs_exist_ok=True)
     export_graph(root / "tiny.safetensors")
     assert read_model(root / "tiny.safetensors").graph is not None
     assert set(CLASSES) > set(EXPERTS)

@@ -4,8 +4,8 @@ import runpy
 import sys
 
 import pytest
-from all_in_one_support import write_all_in_one
-from cli_support import ROOT, write_tiny_model
+from commands import ROOT
+from world import write_all_in_one, write_tiny_model
 
 from urushi import api
 from urushi.files.model import read_model

@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from adapter_support import write_random
-from cli_support import picture, run
-from engine_support import run_watched, write_tiny
+from commands import run, run_watched
 from onnx import TensorProto, helper
-from scale_support import TINY
+from pictures import picture
+from world import TINY_X2, write_random, write_tiny
 
 from urushi.adapters.adaptir import AdaptIRSettings, FrequencyBranch
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
@@ -59,7 +58,7 @@ def folder(tmp_path_factory):
     Python's, which the check of annotations takes amiss.
     """
     folder = tmp_path_factory.mktemp("models")
-    write_network(folder / "grey.safetensors", "swinir", {**TINY, "in_chans": 1})
+    write_network(folder / "grey.safetensors", "swinir", {**TINY_X2, "in_chans": 1})
     squares = write_network(folder / "squares.safetensors", "ipt", dict(BACKBONES["ipt"].example))
     write_random(folder / "branch.safetensors", squares, method="houlsby", hidden=2)
     naf = read_model(write_tiny(folder / "naf.safetensors"))
@@ -286,7 +285,7 @@ def test_names_that_cannot_be(model, tmp_path):
 
 
 def test_adapters_of_another_base_are_refused(model, tmp_path):
-    other = write_network(tmp_path / "other.safetensors", "swinir", {**TINY, "mlp_ratio": 1.0})
+    other = write_network(tmp_path / "other.safetensors", "swinir", {**TINY_X2, "mlp_ratio": 1.0})
     adapter = write_random(tmp_path / "a.safetensors", other)
     result = run("export", model.path, "-o", tmp_path / "out.onnx", "-a", adapter.path)
     assert result.exit_code == EXIT_FAILED

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from cli_support import run
-from method_support import below, read_golden
+from commands import run
+from networks import below, read_golden
 from test_lora_ir_files import write_checkpoints
 
 from urushi.convert import releases as module

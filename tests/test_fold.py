@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter_support import network_of, random_adapter, write_random
-from engine_support import write_tiny
+from world import network_of, random_adapter, write_random, write_tiny
 
 from urushi.adapters import METHODS, attach
 from urushi.adapters.fold import fold, folded_deltas, is_foldable

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_support import batch, write_tiny
+from networks import batch
 from onnx import helper, numpy_helper
+from world import write_tiny
 
 from urushi.errors import EngineError, FileFormatError
 from urushi.files.model import (

@@ -2,11 +2,18 @@
 
 import pytest
 import torch
-from adapter_support import network_of
-from engine_support import write_tiny
-from method_support import TokenNet, below, picture, random_adapter, read_golden, shaken
+from networks import (
+    TokenNet,
+    below,
+    random_images,
+    read_golden,
+    shaken,
+    shaken_adapter,
+    shaken_network,
+)
 from torch import nn
 from torch.nn import functional as F
+from world import network_of, write_tiny
 
 from urushi.adapters import Host, attach, create_adapter
 from urushi.adapters.guidance import StageGate, settle
@@ -24,8 +31,7 @@ KINDS = ["weight", "bias", "norm", "scale"]
 
 def nafnet():
     """With stages that have no block, as the shipped base has."""
-    torch.manual_seed(0)
-    return shaken(create_backbone("nafnet", TINY), 0).eval()
+    return shaken_network("nafnet", TINY)
 
 
 def vectors(count, seed=3):
@@ -64,8 +70,8 @@ def test_counts_of_the_paper(decoder, millions):
 
 @torch.no_grad()
 def test_it_stands_in_front_of_every_stage():
-    backbone, x, vector = nafnet(), picture(2, 8, 12), vectors(2)
-    guidance = random_adapter(backbone, **SMALL, decoder=True)
+    backbone, x, vector = nafnet(), random_images(2, 8, 12), vectors(2)
+    guidance = shaken_adapter(backbone, **SMALL, decoder=True)
     assert guidance.config.stages == [stage.name for stage in backbone.sites.stages]
     seen = {}
 
@@ -117,8 +123,8 @@ def test_orders_of_axes(layout, shape):
 
 @torch.no_grad()
 def test_each_picture_has_its_vector():
-    backbone, x, vector = nafnet(), picture(3, 8, 12), vectors(3)
-    adapted = attach(backbone, random_adapter(backbone, **SMALL)).eval()
+    backbone, x, vector = nafnet(), random_images(3, 8, 12), vectors(3)
+    adapted = attach(backbone, shaken_adapter(backbone, **SMALL)).eval()
     result = adapted(x, vector=vector)
     for row in range(3):
         own = slice(row, row + 1)
@@ -130,7 +136,7 @@ def test_each_picture_has_its_vector():
 
 def test_guided_pre_training_and_what_stays_of_it():
     """Backbone and gates train together; then the backbone's part goes into its weights."""
-    backbone, x, vector = nafnet(), picture(2, 8, 12), vectors(2)
+    backbone, x, vector = nafnet(), random_images(2, 8, 12), vectors(2)
     adapter = create_adapter(backbone, {**SMALL, "tune": KINDS})
     adapted = attach(backbone, adapter)
     own = sum(p.numel() for p in backbone.parameters())
@@ -195,7 +201,7 @@ def test_a_stage_without_anything_is_refused():
 
 
 def test_vectors_that_do_not_fit_are_refused():
-    backbone, x = nafnet(), picture(2, 8, 8)
+    backbone, x = nafnet(), random_images(2, 8, 8)
     adapted = attach(backbone, create_adapter(backbone, SMALL))
     assert adapted.reads == {"vector"}
     with pytest.raises(AdapterError, match="of 4 numbers, but this guidance is made for 5"):
@@ -214,9 +220,9 @@ def test_files_give_guidance_and_experts_back(tmp_path):
     """Experts that change the guidance, too."""
     base = read_model(write_tiny(tmp_path / "base.safetensors"))
     backbone = network_of(base)
-    guidance = random_adapter(backbone, **SMALL)
+    guidance = shaken_adapter(backbone, **SMALL)
     host = Host(backbone, guidance)
-    experts = random_adapter(host, method="experts", expert={"method": "lora", "rank": 2})
+    experts = shaken_adapter(host, method="experts", expert={"method": "lora", "rank": 2})
     for network, adapter in ((backbone, guidance), (host, experts)):
         path = tmp_path / "a.safetensors"
         write_adapter(path, tensors_of(adapter), header_of(adapter, base), "float32")

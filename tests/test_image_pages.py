@@ -6,8 +6,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import pyvips
+from pictures import Page, Scene, Untouched, write_tiff
 from PIL import Image
-from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture

@@ -7,11 +7,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from cli_support import run, write_pictures
-from method_support import below, read_golden
-from released_support import load_released
-from routing_support import tiny_clip
+from commands import run
+from networks import below, load_released, read_golden
+from pictures import write_pictures
 from safetensors.torch import save_file
+from world import tiny_clip
 
 from urushi.adapters.host import Host
 from urushi.adapters.stored import load_adapter

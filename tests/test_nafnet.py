@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from released_support import load_released
+from networks import load_released
 from safetensors import safe_open
 from torch import nn
 

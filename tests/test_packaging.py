@@ -6,7 +6,7 @@ import tomllib
 from pathlib import PurePosixPath
 
 import pytest
-from cli_support import ROOT
+from commands import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # Folders of which all that is not made by a run is distributed.

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from cli_support import run, write_pictures
+from commands import run
+from pictures import write_pictures
 from PIL import Image
-from training_support import recipe
+from world import recipe
 
 from urushi.app.output import EXIT_WELL
 from urushi.data.pack import PackedPictures, pack_pictures

@@ -8,8 +8,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of
-from engine_support import write_tiny
+from world import network_of, write_tiny
 
 from urushi.adapters import METHODS, attach, create_adapter
 from urushi.adapters.fold import can_hold, fold

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import os
 import pickle
+import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -12,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from all_in_one_support import SEEN, write_all_in_one
-from engine_support import run_watched, write_tiny
+from commands import run_watched
+from world import SEEN, write_all_in_one, write_tiny
 
-from urushi.convert.graphs import export_graph
 from urushi.errors import AdapterError, EngineError, PictureError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
@@ -28,10 +28,10 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory) -> Path:
-    path = write_tiny(tmp_path_factory.mktemp("models") / "tiny.safetensors")
-    export_graph(path)
-    return path
+def path(exported, tmp_path_factory) -> Path:
+    """In a folder of its own, for what is written beside it."""
+    folder = tmp_path_factory.mktemp("models")
+    return shutil.copytree(exported.parent, folder, dirs_exist_ok=True) / exported.name
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_a_forked_pool_gets_the_sentence(path, tmp_path):
         "import warnings; warnings.simplefilter('ignore')\n"  # of forking while there are threads
         "with ProcessPoolExecutor(1, multiprocessing.get_context('fork')) as pool:\n"
         "    try:\n"
-        "        pool.submit(restorer.restore, image).result(timeout=60)\n"
+        "        pool.submit(restorer.restore, image).result(timeout=600)\n"
         "    except Exception as error:\n"
         "        print(type(error).__name__, error)\n"
     )

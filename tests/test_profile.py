@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from profile_support import made_up, moved, tiny_network, write_base
+from world import made_up, moved, tiny_network, write_base
 
 from urushi.adapters.attribution import attribute
 from urushi.adapters.contribution_profile import profile_path, read_profile, write_profile

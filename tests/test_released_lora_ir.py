@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from method_support import below, read_golden
+from networks import below, read_golden
 
 from urushi.adapters.released_lora_ir import lora_ir_from
 from urushi.backbones.checkpoints import read_checkpoint

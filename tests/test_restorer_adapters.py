@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, random_adapter, write_random
-from cli_support import picture, run, write_pictures, write_tiny_model
-from engine_support import run_watched
+from commands import run, run_watched
+from pictures import picture, write_pictures
+from world import network_of, random_adapter, write_random, write_tiny_model
 
 from urushi.adapters import attach
 from urushi.adapters.fold import fold

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from routing_support import NATIVE, tiny_clip, tiny_file, tiny_router
+from world import NATIVE, tiny_clip, tiny_file, tiny_router
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import EngineError, FileFormatError

@@ -5,9 +5,8 @@ import signal
 import numpy as np
 import pytest
 import torch
-from cli_support import write_tiny_model
-from routing_support import NATIVE
 from test_routing_training import TINY, make_pack
+from world import NATIVE, write_tiny_model
 
 from urushi.backbones import create_backbone
 from urushi.convert.router_graph import export_router

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from routing_support import CLASSES, tiny_clip, tiny_file
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from world import CLASSES, tiny_clip, tiny_file
 
 from urushi.errors import FileFormatError
 from urushi.files.container import weights_hash

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from routing_support import CLASSES, NATIVE, tiny_clip, tiny_file, tiny_router
 from safetensors.torch import load_file
+from world import CLASSES, NATIVE, tiny_clip, tiny_file, tiny_router
 
 from urushi.errors import AdapterError, FileFormatError, MissingExtraError
 from urushi.files.router_file import ViewGeometry, read_router

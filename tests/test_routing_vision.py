@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import released
 from PIL import Image
 from torch.nn import functional as F
-from vision_support import released
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import DataError, FileFormatError, RecipeError

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from cli_support import picture, run, write_pictures
-from scale_support import TINY, RepeatingEngine, repeated, write_x2_model
+from commands import run
+from networks import RepeatingEngine
+from pictures import picture, repeated, write_pictures
+from world import TINY_X2
 
 from urushi.backbones import create_backbone
 from urushi.data.pack import pack_pairs, pack_pictures
@@ -21,11 +23,6 @@ from urushi.training.build import build_stages, check_scale
 from urushi.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def x2_model(tmp_path_factory):
-    return write_x2_model(tmp_path_factory.mktemp("x2"))
 
 
 # --- degradations and benchmarks ---
@@ -168,13 +165,13 @@ def test_a_network_of_another_scale_is_not_trained(tmp_path):
     recipe = Recipe.model_validate(
         {
             "name": "a",
-            "backbone": {"name": "swinir", "config": {**TINY, "upscale": 3}},
+            "backbone": {"name": "swinir", "config": {**TINY_X2, "upscale": 3}},
             "data": {"pictures": ["."], "patch": 16, "batch": 2},
             "degradation": {"name": "downsample", "scales": [2]},
             "schedule": {"steps": 1},
         }
     )
-    network = create_backbone("swinir", {**TINY, "upscale": 3})
+    network = create_backbone("swinir", {**TINY_X2, "upscale": 3})
     with pytest.raises(RecipeError, match="3 times as long, and the clean pictures are 2 times"):
         check_scale(network, build_stages(recipe, pack, CPU))
 

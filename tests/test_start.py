@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
-from cli_support import run
+from commands import run
 
 from urushi.adapters import fold
 from urushi.app import cli

@@ -23,6 +23,7 @@ from urushi.inference.beyond import Values
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.in_flight import TilesInFlight, lanes_of
+from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
@@ -36,7 +37,7 @@ from urushi.inference.tile_sizes import (
     choose_tiles,
     sees_widely,
 )
-from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
+from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
 from urushi.inference.zoo import find_model
 
 __all__ = ["Restorer"]
@@ -192,7 +193,7 @@ class Restorer(MadeAnew):
         wide: bool = False,
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
-        self.engine = engine
+        self.engine, self._wide = engine, wide
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
         self._latest = LatestPicture()
@@ -308,8 +309,11 @@ class Restorer(MadeAnew):
                 on_progress(total * finished // plan.count, total)
 
         values = Values(read)
+        stream = self._stream
+        if self._wide and plan.count > 1 and self.scale == 1 and reduction(width, height) > 1:
+            stream = self._stream_in_light
         try:
-            for rows, seen in self._stream(picture, values.read, plan, on_tile):
+            for rows, seen in stream(picture, values.read, plan, on_tile):
                 yield values.clip(rows, seen)
         except MemoryError as error:
             raise OutOfMemoryError(
@@ -336,6 +340,25 @@ class Restorer(MadeAnew):
                 done += len(piece)
                 yield piece, min(rows.starts[band] + rows.size, rows.length)
 
+    def _stream_in_light(
+        self, picture: Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """The same where tiles alone would differ in brightness; see `overview`."""
+        height, width = plan.rows.length, plan.columns.length
+
+        def restore_small(rows: np.ndarray) -> np.ndarray:
+            whole = Picture(picture.engine)
+            source, small = reader_of(rows), self._uncut(*rows.shape[:2])
+            parts = [part for part, _ in self._stream(whole, source, small, lambda _: None)]
+            return np.concatenate(parts)
+
+        def restore(read: ReadRows) -> Iterator[np.ndarray]:
+            for rows, _ in self._stream(picture, read, plan, on_tile):
+                yield rows
+
+        for rows in joined(read, width, height, restore_small, restore):
+            yield rows, height
+
     def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
         affordable = self._at_once // (plan.rows.size * plan.columns.size)
@@ -345,12 +368,15 @@ class Restorer(MadeAnew):
         """How a picture of this size is cut at present."""
         multiple = self.engine.size_multiple
         sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        tile = self.tile
         if sides[0] * sides[1] <= self._whole:
-            tile = max(*sides, tile)
-        if self._shrunk is not None:
-            tile = min(tile, self._shrunk)
-        return self._plan(height, width, tile)
+            return self._uncut(height, width)
+        return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
+
+    def _uncut(self, height: int, width: int) -> TilePlan:
+        """A picture as one tile, unless memory ran out before."""
+        multiple = self.engine.size_multiple
+        tile = max(self.tile, *(math.ceil(s / multiple) * multiple for s in (height, width)))
+        return self._plan(height, width, min(tile, self._shrunk or tile))
 
     def _plan(self, height: int, width: int, tile: int) -> TilePlan:
         multiple = self.engine.size_multiple
@@ -379,14 +405,7 @@ class Restorer(MadeAnew):
                 self._shrink(longest, error)
         # Cut this tile alone: the rows of tiles above it are finished and stay as they are.
         assert self._shrunk is not None
-        rows = tile.transpose(1, 2, 0)
-        position = 0
-
-        def read(count: int) -> np.ndarray:
-            nonlocal position
-            position += count
-            return rows[position - count : position]
-
+        read = reader_of(tile.transpose(1, 2, 0))
         plan = self._plan(tile.shape[1], tile.shape[2], self._shrunk)
         restore = partial(self._restore_tile, picture)
         pieces = list(stream_tiles(read, plan, restore, scale=self.scale))

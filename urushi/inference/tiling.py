@@ -14,7 +14,7 @@ import numpy as np
 
 from urushi.errors import UnreadableError
 
-__all__ = ["Side", "TilePlan", "plan_tiles", "stream_tiles"]
+__all__ = ["Side", "TilePlan", "plan_tiles", "reader_of", "stream_tiles"]
 
 ReadRows = Callable[[int], np.ndarray]
 RunTile = Callable[[np.ndarray], np.ndarray]
@@ -123,6 +123,18 @@ def plan_tiles(
         rows=_plan_side(height, rows, shared, multiple),
         columns=_plan_side(width, tile, overlap, multiple),
     )
+
+
+def reader_of(rows: np.ndarray) -> ReadRows:
+    """Reads `(n, W, 3)` that are in memory."""
+    position = 0
+
+    def read(count: int) -> np.ndarray:
+        nonlocal position
+        position += count
+        return rows[position - count : position]
+
+    return read
 
 
 def stream_tiles(

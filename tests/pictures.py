@@ -1,13 +1,101 @@
-"""Plain TIFF files for tests, tag by tag: what libvips and Pillow would not write."""
+"""Small pictures as arrays and files; JPEG and TIFF files made byte by byte."""
 
+import hashlib
+import io
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from urushi.image import write_picture
 from urushi.inference.restorer import Restorer
+
+
+def picture(height: int = 48, width: int = 64, shift: float = 0.0) -> np.ndarray:
+    """A smooth picture with a bright square, `(H, W, 3)` in [0, 1]."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = 0.4 + 0.2 * np.sin(columns / 5 + shift) + 0.1 * np.cos(rows / 7)
+    pixels = np.stack([waves, waves[::-1], 0.5 + 0.3 * np.sin(rows / 9 + shift)], axis=2)
+    pixels[height // 4 : height // 2, width // 4 : width // 2] = 0.9
+    return pixels.astype(np.float32)
+
+
+def write_pictures(folder: Path, count: int = 3, suffix: str = ".png", **size) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"picture{i}{suffix}" for i in range(count)]
+    for i, path in enumerate(paths):
+        write_picture(path, picture(shift=float(i), **size))
+    return paths
+
+
+XMP, MORE = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+
+
+def pixels(height: int = 96, width: int = 128) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([110 + 80 * np.sin(x / 9), 110 + 70 * np.cos(y / 7), 60 + x], -1).astype("u1")
+
+
+def jpeg(picture: np.ndarray | None = None, **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels() if picture is None else picture).save(
+        file, "JPEG", **{"quality": 90, **options}
+    )
+    return file.getvalue()
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def with_segments(*segments: bytes, data: bytes | None = None) -> bytes:
+    data = jpeg() if data is None else data
+    at = 4 + struct.unpack(">H", data[4:6])[0]
+    return data[:at] + b"".join(segments) + data[at:]
+
+
+def packet(said: str, inside: str = "") -> bytes:
+    return (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"><rdf:Description'
+        ' rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" dc:source="archive 17"'
+        f" {said}>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def with_xmp(said: str, inside: str = "") -> bytes:
+    return with_segments(segment(0xE1, XMP + packet(said, inside)))
+
+
+def more_xmp(content: bytes) -> tuple[str, list[bytes]]:
+    """The digest that the main packet has to name, and the segments of the extended one."""
+    digest = hashlib.md5(content).hexdigest().upper()
+    return digest, [
+        segment(0xE1, MORE + digest.encode() + struct.pack(">II", len(content), at) + piece)
+        for at in range(0, len(content), 65000)
+        for piece in [content[at : at + 65000]]
+    ]
+
+
+def segments_of(path: Path, marker: int) -> list[bytes]:
+    """Contents of the segments with this marker before the first scan."""
+    data, at, found = path.read_bytes(), 2, []
+    while data[at + 1] != 0xDA:
+        size = struct.unpack_from(">H", data, at + 2)[0]
+        if data[at + 1] == marker:
+            found.append(data[at + 4 : at + 2 + size])
+        at += 2 + size
+    return found
+
+
+def xmp_of(path: Path) -> bytes:
+    return next(s[len(XMP) :] for s in segments_of(path, 0xE1) if s.startswith(XMP))
+
 
 # Enough to tell what they are: type by tag.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}
@@ -128,3 +216,25 @@ class Untouched(Restorer):
             if on_progress is not None:
                 on_progress(done * width, width * height)
             yield rows.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
+
+
+def reader(picture):
+    """What gives the next rows of a picture, as many as asked for while there are any."""
+    position = 0
+
+    def read(count):
+        nonlocal position
+        rows = picture[position : position + count]
+        position += len(rows)
+        return rows
+
+    return read
+
+
+def light_of(values):
+    """The light of values in [0, 1]."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def repeated(image, scale):
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
