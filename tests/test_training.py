@@ -14,10 +14,10 @@ from accelerate import Accelerator
 from commands import run_script
 from networks import same
 from safetensors.torch import load_file
+from urushi.training.average import WeightAverage
 from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
-from urushi.training.average import WeightAverage
 from urushi.training.batches import DegradedBatches, turn_and_mirror
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.fitting import learning_rate
