@@ -14,12 +14,11 @@ from accelerate import Accelerator
 from commands import run_script
 from networks import same
 from safetensors.torch import load_file
-from urushi.training.average import WeightAverage
 from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
 from urushi.training.batches import DegradedBatches, turn_and_mirror
-from urushi.training.checkpoint import newest_checkpoint
+from urushi.training.checkpoint import WeightAverage, newest_checkpoint
 from urushi.training.fitting import learning_rate
 from urushi.training.loop import train
 from urushi.training.losses import LOSSES, frequency_loss, grid_loss, make_loss
