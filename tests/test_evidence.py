@@ -211,7 +211,7 @@ def test_another_process_takes_its_part(world, trained, tmp_path, monkeypatch):
         first.write_bytes(content)  # what the other makes
         lock.release()
 
-    monkeypatch.setattr("urushi.training.all_in_one.probe_training.time.sleep", done)
+    monkeypatch.setattr("urushi.training.kept_parts.time.sleep", done)
     assert training(world, folder, resume=True).train().finished
     assert first.read_bytes() == content
 

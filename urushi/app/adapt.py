@@ -13,14 +13,15 @@ from urushi.app.options import (
     MaybeModel,
     Seed,
     Targets,
+    TrainingDevice,
     degradation_options,
     require,
     two_folders,
 )
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
 from urushi.errors import AdapterError, TargetError, UrushiError
+from urushi.termination import exit_code
 from urushi.writing import refuse_taken
 
 __all__ = [
@@ -43,7 +44,6 @@ def check_usage(
     minutes: float | None,
     steps: int | None,
     align: bool,
-    device: str,
 ) -> None:
     """Refuses options of `urushi adapt` that do not go together; those it learns from."""
     if pairs is not None and paired is not pairs:
@@ -58,8 +58,6 @@ def check_usage(
         raise typer.BadParameter("--align is for --pairs.")
     if minutes is not None and (steps is not None or minutes <= 0):
         raise typer.BadParameter("give --minutes above 0, or --steps instead.")
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
 
 
 def check_target(
@@ -188,14 +186,12 @@ def adapt(
         ),
     ] = False,
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
-    ] = "auto",
+    device: TrainingDevice = "auto",
     json: Json = False,
 ) -> None:
     """Teach a model your own kind of bad pictures, from pairs, in minutes."""
     paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
-    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align, device)
+    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align)
     check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     facts: dict[str, Any] = {}

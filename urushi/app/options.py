@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +29,7 @@ __all__ = [
     "Overlap",
     "Precision",
     "Quick",
+    "RecipeValues",
     "Router",
     "Seed",
     "Targets",
@@ -35,12 +38,15 @@ __all__ = [
     "Threshold",
     "Tile",
     "TopK",
+    "TrainingDevice",
+    "TrainingOptions",
     "White",
     "choose_by",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
     "make_restorer",
+    "one_of",
     "require",
     "two_folders",
 ]
@@ -52,7 +58,9 @@ PRECISIONS = ("float32", "bf16", "int8")
 DEFAULT_OVERLAP = 16
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A callback that refuses values other than these."""
+
     def check(value: str) -> str:
         if value not in names:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}.")
@@ -156,7 +164,7 @@ EngineName = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        callback=_one_of(ENGINES),
+        callback=one_of(ENGINES),
         help="What runs the network: auto, openvino or torch.",
     ),
 ]
@@ -169,7 +177,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="PRECISION",
-        callback=_one_of(PRECISIONS),
+        callback=one_of(PRECISIONS),
         help="float32; bf16: faster, a little less exact; int8: where `urushi export` made it, for "
         "the base alone: pictures that get an expert, or that int8 changes, are done in float32.",
     ),
@@ -216,6 +224,49 @@ DataRoot = Annotated[
         help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
     ),
 ]
+TrainingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        callback=one_of(("auto", "cpu")),
+        help="auto, the best there is, or cpu.",
+    ),
+]
+RecipeValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."),
+]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `urushi train` was asked for, of a recipe of any kind; see there."""
+
+    recipe: str
+    data: str | None
+    pack: Path | None
+    output: Path | None
+    resume: bool
+    device: str
+    values: Sequence[str]
+    graph: bool
+    json: bool
+
+    def run(self, name: str) -> Path:
+        """The folder of a training of that name."""
+        return self.output or Path("runs") / name
+
+    def command(self, name: str) -> str:
+        """The command that goes on with it."""
+        words = ["urushi", "train", self.recipe, "-o", str(self.run(name))]
+        words += ["--data", self.data] if self.data is not None else []
+        words += ["--pack", str(self.pack)] if self.pack is not None else []
+        words += ["--device", self.device] if self.device != "auto" else []
+        words += [] if self.graph else ["--no-graph"]
+        for value in self.values:
+            words += ["--set", value]
+        return shlex.join([*words, "--resume"])
 
 
 def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | None":
@@ -355,7 +406,6 @@ def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
 def make_degradation(options: dict[str, Any]) -> "Degradation":
     """The degradation that plain values describe."""
     require(("torch",), "degrading", "torch")
-    from urushi.degradations import create_degradation
+    from urushi.degradations import degradation_of
 
-    rest = {key: value for key, value in options.items() if key != "name"}
-    return create_degradation(str(options.get("name", "")), **rest)
+    return degradation_of(options)

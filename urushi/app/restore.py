@@ -39,8 +39,8 @@ from urushi.app.output import (
     time_text,
 )
 from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
-from urushi.app.termination import exit_code
 from urushi.errors import UrushiError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from urushi.image import Samples
