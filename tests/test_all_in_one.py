@@ -134,7 +134,7 @@ def test_an_expert_that_another_process_trains_is_left_to_it(world, files, tmp_p
 
     result = train(world, files, run, on_stage=tell).train()
     assert told[1:] == [
-        "noise: is being trained by another process",
+        "noise is being trained by another process",
         "dark: 4 steps",
         "noise: 4 steps",
     ]

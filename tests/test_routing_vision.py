@@ -334,7 +334,7 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
 
 
 def test_recipes_that_cannot_be_are_refused(weights, data, tmp_path):
-    with pytest.raises(RecipeError, match="could leave nothing alone"):
+    with pytest.raises(RecipeError, match="could leave nothing unchanged"):
         recipe(weights, classes={"a": {"photographs": ["x"]}, "b": {"photographs": ["x"]}})
     with pytest.raises(RecipeError, match="'sepia' is no class"):
         recipe(weights, photographs={"also": {"x": ["sepia"]}})

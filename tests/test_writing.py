@@ -206,7 +206,7 @@ def test_a_run_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "file.run").write_text("x")
     for name in ("mine", "link", "file"):
         for asked in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
-            with pytest.raises(TakenError, match="not of an adaptation"):
+            with pytest.raises(TakenError, match="does not belong to an adaptation"):
                 RunFolder(tmp_path / f"{name}.run", tmp_path / f"{name}.safetensors").take(**asked)
     assert (place / "holiday").is_dir()
 
