@@ -112,30 +112,36 @@ def adapt(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            "--name", metavar="NAME", help="With --into: what its router calls such pictures."
-        ),
+        typer.Option("--name", metavar="NAME", help="With --into: the new class's name."),
     ] = None,
     data: DataRoot = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
-            "--pairs", metavar="FOLDER", help="Holds a folder of inputs and one of targets."
+            "--pairs",
+            metavar="FOLDER",
+            help="A folder that holds one of inputs and one of targets.",
         ),
     ] = None,
     inputs: Inputs = None,
     targets: Targets = None,
     clean: Annotated[
         Path | None,
-        typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
+        typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
     ] = None,
     degrade: Annotated[
         str | None,
-        typer.Option("--degrade", metavar="KIND", help="What spoils them; `urushi degrade` lists."),
+        typer.Option(
+            "--degrade",
+            metavar="KIND",
+            help="The degradation to apply; `urushi degrade` lists them.",
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the degradation; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the degradation; repeatable."
+        ),
     ] = None,
     model: MaybeModel = None,
     backbone: Annotated[
@@ -170,13 +176,13 @@ def adapt(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, metavar="N", help="Train that many steps at most instead."),
+        typer.Option("--steps", min=1, metavar="N", help="Instead: train at most this many steps."),
     ] = None,
     align: Annotated[
-        bool, typer.Option("--align", help="Cut shifted pairs to what both pictures show.")
+        bool, typer.Option("--align", help="Align shifted pairs and crop them to what both show.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an adaptation that was interrupted.")
+        bool, typer.Option("--resume", help="Continue an interrupted adaptation.")
     ] = False,
     overwrite: Annotated[
         bool,
@@ -189,7 +195,7 @@ def adapt(
     device: TrainingDevice = "auto",
     json: Json = False,
 ) -> None:
-    """Teach a model your own kind of bad pictures, from pairs, in minutes."""
+    """Adapt a model to your own degradation, from pairs, in minutes."""
     paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
     check_usage(pairs, paired, clean, degrade, values, minutes, steps, align)
     check_target(output, into, name, data, backbone)

@@ -81,7 +81,7 @@ MaybeModel = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Name of a shipped model, or a model file; base if not given.",
+        help="A shipped model's name, or a model file; default: base.",
     ),
 ]
 Router = Annotated[
@@ -89,8 +89,8 @@ Router = Annotated[
     typer.Option(
         "--router",
         metavar="FILE",
-        help="An all-in-one file, which sees by itself what a picture needs; the one that ships "
-        "if not given.",
+        help="An all-in-one file, whose router chooses what a picture needs; default: the one "
+        "that ships.",
     ),
 ]
 Task = Annotated[
@@ -98,8 +98,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="auto: see what each picture needs; none: the base alone; or a task of the "
-        "all-in-one file, such as haze, for all pictures.",
+        help="auto: choose for each picture; none: the base alone; or a task of the all-in-one "
+        "file, such as haze, for all pictures.",
     ),
 ]
 Adapters = Annotated[
@@ -119,8 +119,8 @@ TopK = Annotated[
         "--k",
         min=1,
         metavar="N",
-        help="Mix up to N experts for a picture, the router's likeliest, in proportion to "
-        "their probabilities; 1 if not given.",
+        help="Mix up to N experts for a picture, the router's likeliest, in proportion to their "
+        "probabilities; default: 1.",
     ),
 ]
 Threshold = Annotated[
@@ -130,8 +130,8 @@ Threshold = Annotated[
         min=0.0,
         max=1.0,
         metavar="P",
-        help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
-        "what its file says if not given.",
+        help="Use the base alone where the router is less sure than P, from 0 to 1; default: what "
+        "its file says.",
     ),
 ]
 White = Annotated[
@@ -140,7 +140,7 @@ White = Annotated[
         "--white",
         metavar="VALUE",
         help="The value that means white in pictures of 16 bits or floating point, such as 4095 "
-        "or 255; what each file says if not given. Floating point with it is taken as sRGB.",
+        "or 255; default: what each file says. Floating point is then taken as sRGB.",
     ),
 ]
 Linear = Annotated[
@@ -148,15 +148,15 @@ Linear = Annotated[
     typer.Option(
         "--linear/--no-linear",
         help="Take pictures of 16 bits or floating point without a profile as linear light, or "
-        "as sRGB; floating point is linear if not given.",
+        "as sRGB; default: floating point is linear.",
     ),
 ]
 Quick = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Of routers that try experts (the one that ships does not): choose by a look alone, "
-        "sooner and less often right.",
+        help="For routers that probe experts (the one that ships does not): choose without "
+        "probing, which is faster and less often right.",
     ),
 ]
 EngineName = Annotated[
@@ -185,7 +185,10 @@ Precision = Annotated[
 Tile = Annotated[
     int | None,
     typer.Option(
-        "--tile", min=1, metavar="PIXELS", help="Side of a tile; chosen by the memory if not given."
+        "--tile",
+        min=1,
+        metavar="PIXELS",
+        help="Side of a tile; default: chosen by the memory there is.",
     ),
 ]
 Overlap = Annotated[
@@ -194,7 +197,7 @@ Overlap = Annotated[
         "--overlap",
         min=0,
         metavar="PIXELS",
-        help="What neighbouring tiles share; 16, or half of a small tile, if not given.",
+        help="What neighbouring tiles share; default: 16, or half of a small tile.",
     ),
 ]
 Threads = Annotated[
@@ -206,22 +209,26 @@ Json = Annotated[
 Inputs = Annotated[
     Path | None,
     typer.Option(
-        "--inputs", metavar="FOLDER", help="Instead of --pairs: the bad pictures of the pairs."
+        "--inputs", metavar="FOLDER", help="Instead of --pairs: the folder of degraded pictures."
     ),
 ]
 Targets = Annotated[
     Path | None,
     typer.Option(
-        "--targets", metavar="FOLDER", help="With --inputs: the good ones, of the same names."
+        "--targets",
+        metavar="FOLDER",
+        help="With --inputs: the folder of targets, of the same names.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")
+]
 DataRoot = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="FOLDER",
-        help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
+        help="Folder of the data sets; default: the environment variable URUSHI_DATA.",
     ),
 ]
 TrainingDevice = Annotated[
@@ -230,7 +237,7 @@ TrainingDevice = Annotated[
         "--device",
         metavar="DEVICE",
         callback=one_of(("auto", "cpu")),
-        help="auto, the best there is, or cpu.",
+        help="auto (the best available) or cpu.",
     ),
 ]
 RecipeValues = Annotated[

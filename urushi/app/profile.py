@@ -69,7 +69,7 @@ Pairs = Annotated[
 ]
 Clean = Annotated[
     Path | None,
-    typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
+    typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
 ]
 Degrade = Annotated[
     list[str] | None,
