@@ -172,7 +172,7 @@ def adapt(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", help=f"Train that long at most; {_MINUTES:g}."),
+        typer.Option("--minutes", metavar="M", help=f"Train at most this long; default: {_MINUTES:g}."),
     ] = None,
     steps: Annotated[
         int | None,
