@@ -108,8 +108,8 @@ def test_branches_are_tried_as_they_are(world, tmp_path):
 @pytest.mark.parametrize(
     ("multiple", "scale", "words"),
     [
-        (48, 1, "takes multiples of 48: fit the evidence with views"),
-        (4, 2, "enlarges 2 times: what experts change"),
+        (48, 1, "takes multiples of 48: fit the probe with views"),
+        (4, 2, "enlarges 2 times: probing experts"),
     ],
 )
 def test_networks_that_do_not_fit_are_told(world, monkeypatch, multiple, scale, words):
