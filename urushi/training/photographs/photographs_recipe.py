@@ -207,7 +207,7 @@ class PhotographicRecipe(Origin):
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():
             if strange := [one for one in further if one not in known]:
-                raise ValueError(f"photographs.also.{name}: {strange[0]!r} is no class")
+                raise ValueError(f"photographs.also.{name}: {strange[0]!r} is not a class")
         return self
 
 
