@@ -12,6 +12,8 @@ torch, oneDNN and MKL from wider instructions: most people's processors have non
 """
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
 import statistics
@@ -120,10 +122,10 @@ def serve(batch: int) -> None:
     """Takes a step of every variant that is named on standard input, and says how long it took."""
     import torch
 
-    from urushi.training.checkpoint import WeightAverage
     from urushi.training.losses import make_loss
 
     torch.set_num_threads(1)
+    WeightAverage = found("WeightAverage", "training.checkpoint", "training.average")  # noqa: N806
     networks = made()
     x = torch.rand(batch, 3, PATCH, PATCH).contiguous(memory_format=torch.channels_last)
     target = torch.rand(batch, 3, PATCH, PATCH)
@@ -143,19 +145,26 @@ def serve(batch: int) -> None:
         print(json.dumps(taken), flush=True)
 
 
+def found(name: str, *homes: str) -> Any:
+    """What other checkouts may hold in another module."""
+    for home in homes:
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(f"urushi.{home}"), name)
+    raise SystemExit(f"{name} is in none of {', '.join(homes)}")
+
+
 def made() -> dict[str, Any]:
     """The network of every variant."""
     import torch
 
     from urushi.adapters import attach, create_adapter
-    from urushi.adapters.contribution_profile import locate_profile
     from urushi.backbones.claims import create_claimed
     from urushi.files.model import read_model
-    from urushi.inference.hardware import keep_freed_memory
     from urushi.inference.zoo import find_model
     from urushi.training.build import load_start
 
-    keep_freed_memory()
+    locate_profile = found("locate_profile", "adapters.contribution_profile", "adapters.profile")
+    found("keep_freed_memory", "inference.hardware", "inference.allocator")()
     model = read_model(find_model("base"))
     networks = {}
     for name, settings in VARIANTS.items():
