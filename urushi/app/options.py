@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from urushi.degradations import Degradation
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
+    from urushi.inference.strength import Strength
 
 __all__ = [
     "ENGINES",
@@ -29,6 +30,9 @@ __all__ = [
     "Quick",
     "Router",
     "Seed",
+    "StrengthOf",
+    "StrengthOfChroma",
+    "StrengthOfLuma",
     "Targets",
     "Task",
     "Threads",
@@ -43,6 +47,7 @@ __all__ = [
     "make_restorer",
     "require",
     "two_folders",
+    "weaken",
 ]
 
 # Written out, since the tables they stand in take long to import; a test compares them.
@@ -141,6 +146,36 @@ Linear = Annotated[
         "--linear/--no-linear",
         help="Take pictures of 16 bits or floating point without a profile as linear light, or "
         "as sRGB; floating point is linear if not given.",
+    ),
+]
+StrengthOf = Annotated[
+    float,
+    typer.Option(
+        "--strength",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="Blend with the picture as it was: 0 leaves it so, 1 keeps all that is changed.",
+    ),
+]
+StrengthOfLuma = Annotated[
+    float,
+    typer.Option(
+        "--luma",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="How much of the change of lightness is kept, times --strength.",
+    ),
+]
+StrengthOfChroma = Annotated[
+    float,
+    typer.Option(
+        "--chroma",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="How much of the change of colour is kept, times --strength.",
     ),
 ]
 Quick = Annotated[
@@ -330,6 +365,19 @@ def choose_by(
     if restorer.task != AUTO:
         raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
     restorer.choose_by(1 if top_k is None else top_k, threshold)
+
+
+def weaken(
+    restorer: "AutoRestorer | Restorer", strength: "Strength"
+) -> "AutoRestorer | Restorer":
+    """The restorer with a strength."""
+    from urushi.inference.auto import AutoRestorer
+    from urushi.inference.strength import weakened
+
+    if isinstance(restorer, AutoRestorer):
+        restorer.strength = strength
+        return restorer
+    return weakened(restorer, strength)
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:
