@@ -1,0 +1,230 @@
+"""What workers do: one picture, one look, one part of a picture, one file to be checked.
+
+`work` is the life of a worker. It answers on a pipe, never by an exception.
+"""
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+from urushi.errors import UnreadableError, UrushiError
+
+__all__ = ["TASKS", "Stop", "work"]
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Stop(KeyboardInterrupt):
+    """The task was cancelled; unwinds like an interruption, so that nothing half done is left."""
+
+
+def work(pipe: Connection, options: dict[str, Any]) -> None:
+    """The life of a worker: told what to do on a pipe, until that is closed.
+
+    Args:
+        pipe: takes `(task, arguments)`; gives `("ready", None)` or `("problem", sentence)` at
+            first, then `("progress", facts)`, and `done`, `failed` or `cancelled` at each end.
+        options: `engine`: as `Restorer` takes them; `router` and `model`: files, or None;
+            `warm`: make ready what restores before saying so; `nice`: let others go before it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whoever stops the service lets the worker finish: the end of the pipe ends it.
+        signal.signal(number, signal.SIG_IGN)
+    # OpenVINO imports its converter of models, which nothing here uses, where it can.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]
+    with contextlib.suppress(EOFError, OSError):
+        _work(pipe, options)
+
+
+def _work(pipe: Connection, options: dict[str, Any]) -> None:
+    from urushi.serve.kitchen import Kitchen
+
+    kitchen = Kitchen(options.get("engine", {}), options.get("router"), options.get("model"))
+    try:
+        if options.get("nice"):
+            from urushi.serve.workers import be_nice
+
+            be_nice(10)
+        if options.get("warm"):
+            kitchen.warm()
+    except UrushiError as error:
+        pipe.send(("problem", str(error)))
+        return
+    pipe.send(("ready", None))
+
+    def tell(facts: dict[str, Any]) -> None:
+        while pipe.poll():
+            if pipe.recv()[0] == "cancel":
+                raise Stop
+        pipe.send(("progress", facts))
+
+    while True:
+        name, arguments = pipe.recv()
+        if name in TASKS:
+            pipe.send(_done(TASKS[name], kitchen, tell, arguments))
+
+
+def _done(
+    task: Callable[..., Any], kitchen: Any, tell: Tell, arguments: dict[str, Any]
+) -> tuple[str, Any]:
+    """How a task ended."""
+    try:
+        return "done", task(kitchen, tell, **arguments)
+    except KeyboardInterrupt:
+        return "cancelled", None
+    except UrushiError as error:
+        return "failed", (type(error).__name__, str(error))
+    except MemoryError:
+        return "failed", ("OutOfMemoryError", "there is too little memory for it")
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception as error:
+        logger.exception("a task failed unexpectedly")
+        return "failed", ("fault", f"unexpected {type(error).__name__}: {error}")
+
+
+def _inspect(_kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
+    """What a picture's header says."""
+    from urushi.image import inspect_picture
+
+    info = inspect_picture(source, max_pixels=max_pixels)
+    return {
+        "format": info.format,
+        "width": info.width,
+        "height": info.height,
+        "channels": info.kind,
+        "bits": info.bits,
+        "alpha": info.has_alpha,
+        "profile": info.has_profile,
+        "pages": info.pages,
+    }
+
+
+def _look(kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
+    """What the router sees on a picture, and what would be done."""
+    from urushi.inference.look import Reading, look_at
+    from urushi.inference.naming import Found
+
+    path = Path(source)
+    item = Found(path, Path(path.name), named=True)
+    for row in look_at(kitchen.auto(), item, Reading(max_pixels, most=(8, 8))):
+        if row.choice is None:
+            raise UnreadableError(row.message)
+        return {**row.choice.describe(), "notes": list(row.notes)}
+    raise UnreadableError(f"{source}: holds no picture")
+
+
+def _restore(
+    kitchen: Any,
+    tell: Tell,
+    *,
+    source: str,
+    target: str,
+    wish: dict[str, Any],
+    max_pixels: int,
+    levels: str | None,
+) -> dict[str, Any]:
+    """Restores a picture into a folder, as the command does; then its small versions, if wanted."""
+    from urushi.inference.batch import Event, plan_batch, run_batch
+    from urushi.serve.levels import write_levels
+
+    restorer = kitchen.restorer(wish)
+    jobs = plan_batch([source], f"{target}/", format=wish.get("format"), overwrite=True)
+
+    def on_event(event: Event) -> None:
+        tell({"done": event.done, "pixels": event.pixels})
+
+    report = run_batch(
+        restorer,
+        jobs,
+        on_event=on_event,
+        strip_metadata=bool(wish.get("strip_metadata")),
+        quality=wish.get("quality"),
+        max_pixels=max_pixels,
+    )
+    if report.interrupted:
+        raise Stop
+    (result,) = report.results
+    if result.status != "restored":
+        raise _as_it_was(result.message)
+    if levels is not None:
+        write_levels(result.target, Path(levels))
+    return {
+        "target": str(result.target),
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+        "pixels": result.pixels,
+        "router": None if result.choice is None else result.choice.describe(),
+        "how": restorer.describe(),
+    }
+
+
+def _as_it_was(message: str) -> Exception:
+    """The error behind a sentence of a report; a fault of ours is told as one."""
+    if ": unexpected " in message:
+        return RuntimeError(message.split(": unexpected ", 1)[1])
+    return UnreadableError(message)
+
+
+def _levels(_kitchen: Any, _tell: Tell, *, source: str, target: str) -> None:
+    """Small versions of a picture, for showing it."""
+    from urushi.serve.levels import write_levels
+
+    write_levels(Path(source), Path(target))
+
+
+def _try(
+    kitchen: Any,
+    _tell: Tell,
+    *,
+    levels: str,
+    level: int,
+    box: tuple[int, int, int, int],
+    wish: dict[str, Any],
+) -> bytes:
+    """A part of a picture restored in another way, as a PNG."""
+    from urushi.serve.levels import Levels, encoded
+
+    top, left, height, width = box
+    with Levels(Path(levels)) as found:
+        part, margin = found.part_with_margin(level, top, left, height, width)
+    restored = kitchen.restorer(wish).restore(part)
+    (above, beside) = margin
+    return encoded(restored[above : above + height, beside : beside + width], "png")
+
+
+def _check_adapter(kitchen: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
+    """What an adapter file says, if it is sound and made for the base."""
+    return kitchen.check_adapter(Path(path))
+
+
+def _adapt(_kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
+    """Learns from pairs."""
+    from urushi.serve.adapting import adapt
+
+    return adapt(tell, **arguments)
+
+
+def _die(_kitchen: Any, _tell: Tell) -> NoReturn:
+    """Ends this process at once, as a fault in a library would; for tests of what follows."""
+    import os
+
+    os._exit(70)
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "inspect": _inspect,
+    "look": _look,
+    "restore": _restore,
+    "levels": _levels,
+    "try": _try,
+    "check_adapter": _check_adapter,
+    "adapt": _adapt,
+}
