@@ -367,9 +367,7 @@ def choose_by(
     restorer.choose_by(1 if top_k is None else top_k, threshold)
 
 
-def weaken(
-    restorer: "AutoRestorer | Restorer", strength: "Strength"
-) -> "AutoRestorer | Restorer":
+def weaken(restorer: "AutoRestorer | Restorer", strength: "Strength") -> "AutoRestorer | Restorer":
     """The restorer with a strength."""
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.strength import weakened

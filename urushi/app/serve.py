@@ -144,6 +144,7 @@ def serve(
 def _run(settings: "Settings", host: str, port: int) -> None:
     """Serves until a signal comes; what runs then comes to its end."""
     import socket
+    import tempfile
 
     import uvicorn
 
@@ -151,12 +152,13 @@ def _run(settings: "Settings", host: str, port: int) -> None:
     from urushi.serve.service import Service
 
     out = Output()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
     except OSError as error:
+        listening.close()
         raise UrushiError(
             f"{host} port {port} cannot be listened at ({error.strerror or error}): choose "
             "another --port, 0 for any that is free, or another --host"
@@ -169,6 +171,8 @@ def _run(settings: "Settings", host: str, port: int) -> None:
             f"{settings.work or 'the folder for temporary files'} takes no files "
             f"({error.strerror or error}): give another --work"
         ) from error
+    # Bodies of requests go where all the rest goes; this process is the service's alone.
+    tempfile.tempdir = str(service.store.spool)
     config = uvicorn.Config(
         make_app(service),
         log_level="warning",
@@ -216,9 +220,7 @@ def _token(file: Path | None) -> str | None:
     return token
 
 
-def _hosts(
-    host: str, named: list[str], token: str | None, anonymous: bool
-) -> tuple[str, ...]:
+def _hosts(host: str, named: list[str], token: str | None, anonymous: bool) -> tuple[str, ...]:
     """Names that the service is asked for by."""
     loopback = host == "localhost" or host == "::1" or host.startswith("127.")
     if not loopback and token is None and not anonymous:

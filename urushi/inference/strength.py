@@ -34,9 +34,9 @@ class Strength:
         EngineError: one is not a number from 0 to 1.
     """
 
-    overall: float = 1.0
-    luma: float = 1.0
-    chroma: float = 1.0
+    overall: float | int = 1.0
+    luma: float | int = 1.0
+    chroma: float | int = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -51,16 +51,16 @@ class Strength:
                 )
 
     @property
-    def of_luma(self) -> float:
+    def of_luma(self) -> float | int:
         """The share of the change of lightness that is kept."""
         return self.overall * self.luma
 
     @property
-    def of_chroma(self) -> float:
+    def of_chroma(self) -> float | int:
         """The share of the change of colour that is kept."""
         return self.overall * self.chroma
 
-    def describe(self) -> dict[str, float]:
+    def describe(self) -> dict[str, float | int]:
         """Plain JSON values."""
         return {"strength": self.overall, "luma": self.luma, "chroma": self.chroma}
 

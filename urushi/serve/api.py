@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from urushi.errors import UrushiError
 from urushi.serve import routes_adapters, routes_jobs, routes_pictures
 from urushi.serve.gate import Gate
-from urushi.serve.problems import Refusal, answer, status_of
+from urushi.serve.problems import RefusedError, answer, status_of
 from urushi.serve.service import Service
 from urushi.serve.told import Served, problems
 from urushi.version import __version__
@@ -78,7 +78,7 @@ def _add_watching(app: FastAPI) -> None:
         why = next((lane.problem for lane in service.lanes if lane.problem), "")
         if service.stopping:
             why = "the service is being stopped"
-        raise Refusal(503, why or "the workers are still coming up", retry=1)
+        raise RefusedError(503, why or "the workers are still coming up", retry=1)
 
     @app.get(
         "/metrics",
@@ -95,27 +95,27 @@ def _add_watching(app: FastAPI) -> None:
 def _add_errors(app: FastAPI) -> None:
     """All that goes wrong is told in one form."""
 
-    @app.exception_handler(Refusal)
-    async def refusal(_request: Request, error: Refusal) -> JSONResponse:
+    @app.exception_handler(RefusedError)
+    async def refusal(_request: Request, error: RefusedError) -> JSONResponse:
         return answer(error)
 
     @app.exception_handler(UrushiError)
     async def known(_request: Request, error: UrushiError) -> JSONResponse:
-        return answer(Refusal(status_of(type(error).__name__), str(error)))
+        return answer(RefusedError(status_of(type(error).__name__), str(error)))
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        return answer(Refusal(error.status_code, str(error.detail), headers=error.headers))
+        return answer(RefusedError(error.status_code, str(error.detail), headers=error.headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first: dict[str, Any] = error.errors()[0] if error.errors() else {}
         where = ".".join(str(part) for part in first.get("loc", ())[1:]) or "the request"
-        return answer(Refusal(422, f"{where[:100]}: {first.get('msg', 'cannot be read')}"))
+        return answer(RefusedError(422, f"{where[:100]}: {first.get('msg', 'cannot be read')}"))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
-        return answer(Refusal(500, f"unexpected {type(error).__name__}"))
+        return answer(RefusedError(500, f"unexpected {type(error).__name__}"))
 
 
 def _add_page(app: FastAPI) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from urushi.serve.limits import Limits
 from urushi.serve.metrics import Metrics
-from urushi.serve.problems import Refusal, answer
+from urushi.serve.problems import RefusedError, answer
 from urushi.serve.store import client_of
 
 __all__ = ["Gate", "host_of"]
@@ -40,7 +40,7 @@ _HEADERS = (
 )
 
 
-class _Refused(HTTPException):
+class _RefusedError(HTTPException):
     """Raised through whoever reads the body."""
 
 
@@ -102,7 +102,7 @@ class Gate:
             if has_body:
                 self._admit(client)
                 self._sending[client] += 1
-        except Refusal as refusal:
+        except RefusedError as refusal:
             await answer(refusal)(scope, receive, noting)
         else:
             try:
@@ -116,8 +116,11 @@ class Gate:
     def _admit(self, client: str) -> None:
         """Refuses more bodies at a time than there may be jobs."""
         all_of_them = sum(self._sending.values())
-        if self._sending[client] >= self._limits.client_jobs or all_of_them >= 2 * self._limits.queue:
-            raise Refusal(429, "too much is being sent at the moment: try again", retry=2)
+        if (
+            self._sending[client] >= self._limits.client_jobs
+            or all_of_them >= 2 * self._limits.queue
+        ):
+            raise RefusedError(429, "too much is being sent at the moment: try again", retry=2)
 
     def _read(self, scope: Scope, client: str) -> None:
         scope["state"]["read"] = True
@@ -132,7 +135,7 @@ class Gate:
         host = headers.get("host", [])
         own = host_of(host[0]) if len(host) == 1 else ""
         if "*" not in self._hosts and own not in self._hosts:
-            raise Refusal(
+            raise RefusedError(
                 421,
                 f"this service is not {own[:100] or 'what was asked for'!r}: name that host with "
                 "--allow-host where it should be",
@@ -151,14 +154,14 @@ class Gate:
         site = headers.get("sec-fetch-site", [""])[0]
         foreign = origin and urlsplit(origin).netloc.lower() != host.lower()
         if (foreign or site == "cross-site") and scope["method"] not in _SAFE:
-            raise Refusal(403, "pages of other origins may not use this service")
+            raise RefusedError(403, "pages of other origins may not use this service")
 
     def _check_token(self, given: list[str]) -> None:
         assert self._token is not None
         kind, _, token = (given[0] if len(given) == 1 else "").partition(" ")
         right = hmac.compare_digest(token.strip().encode("latin-1", "replace"), self._token)
         if kind.lower() != "bearer" or not right:
-            raise Refusal(401, "a token is needed: send  Authorization: Bearer TOKEN")
+            raise RefusedError(401, "a token is needed: send  Authorization: Bearer TOKEN")
 
     def _counting(self, scope: Scope, receive: Receive, client: str, has_body: bool) -> Receive:
         """Receives a body up to the limits of size and time."""
@@ -173,13 +176,15 @@ class Gate:
                 async with asyncio.timeout(max(0.0, until - time.monotonic())):
                     message = await receive()
             except TimeoutError as error:
-                sentence = f"the request was not there after {self._limits.upload_seconds:g} seconds"
-                raise _Refused(408, sentence) from error
+                sentence = (
+                    f"the request was not there after {self._limits.upload_seconds:g} seconds"
+                )
+                raise _RefusedError(408, sentence) from error
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
                 if size > self._limits.body:
                     refusal = _too_much(self._limits)
-                    raise _Refused(refusal.status, refusal.detail)
+                    raise _RefusedError(refusal.status, refusal.detail)
                 whole = not message.get("more_body", False)
             else:
                 whole = True
@@ -190,8 +195,8 @@ class Gate:
         return counted
 
 
-def _too_much(limits: Limits) -> Refusal:
-    return Refusal(413, f"at most {limits.body / 1e6:.0f} MB are taken at a time")
+def _too_much(limits: Limits) -> RefusedError:
+    return RefusedError(413, f"at most {limits.body / 1e6:.0f} MB are taken at a time")
 
 
 def _route(scope: Scope) -> str:

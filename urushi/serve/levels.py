@@ -1,11 +1,12 @@
-"""Pictures as they are shown: 8 bits of sRGB at every scale, kept so that any part is there at once.
+"""Pictures as they are shown: 8 bits of sRGB at every scale, any part there at once.
 
 Browsers read neither HEIF nor TIFF, nor 16 bits, nor pictures of a hundred megapixels. So a
 picture is read once, as restoring reads it, and laid into a file: its pixels row by row, then
-those of half the size, and so on. This is for showing alone: what is handed out is never made of it.
+those of half the size, and so on. This is for showing alone: no result is made of it.
 """
 
 import io
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -56,7 +57,7 @@ def write_levels(source: Path, target: Path) -> None:
 def _halve(path: Path, offset: int, sizes: list[tuple[int, int]]) -> None:
     """Adds all levels but the first."""
     with path.open("r+b") as file:
-        for above, below in zip(sizes, sizes[1:], strict=False):
+        for above, below in itertools.pairwise(sizes):
             file.seek(0, io.SEEK_END)
             whole = np.memmap(path, np.uint8, "r", offset, (*above, 3))
             step = max(1, (1 << 22) // (above[1] * 6))

@@ -1,6 +1,7 @@
 """What is counted, for Prometheus; every label has a bounded number of values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -26,7 +27,7 @@ class Metrics:
         prometheus_client.disable_created_metrics()
         self._registry = CollectorRegistry(auto_describe=True)
         self._experts = frozenset(experts)
-        own = {"registry": self._registry}
+        own: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter(
             "urushi_requests", "Requests that were answered.", ["route", "status"], **own
         )
@@ -65,4 +66,6 @@ class Metrics:
 
     def text(self) -> tuple[bytes, str]:
         """What Prometheus reads, and its content type."""
-        return prometheus_client.generate_latest(self._registry), prometheus_client.CONTENT_TYPE_LATEST
+        return prometheus_client.generate_latest(
+            self._registry
+        ), prometheus_client.CONTENT_TYPE_LATEST

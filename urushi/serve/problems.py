@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from urushi import errors
 
-__all__ = ["Problem", "Refusal", "answer", "status_of"]
+__all__ = ["Problem", "RefusedError", "answer", "status_of"]
 
 TITLES: Mapping[int, str] = {
     400: "Bad request",
@@ -56,7 +56,7 @@ class Problem(BaseModel):
     detail: str
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request is not served.
 
     Args:
@@ -71,7 +71,7 @@ class Refusal(Exception):
         status: int,
         detail: str,
         *,
-        retry: float | None = None,
+        retry: float | int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -79,7 +79,7 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
 
 
-def answer(refusal: Refusal) -> JSONResponse:
+def answer(refusal: RefusedError) -> JSONResponse:
     """The response that tells it."""
     headers = dict(refusal.headers)
     if refusal.retry is not None:

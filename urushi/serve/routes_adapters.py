@@ -8,7 +8,7 @@ from fastapi import Path as InPath
 from urushi.files.adapter import read_adapter_header
 from urushi.inference.zoo import ZOO
 from urushi.serve.names import shown_name, stem_of, suffix_for
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 from urushi.serve.store import SentAdapter
 from urushi.serve.told import AdapterTold, Client, JobTold, Served, problems
 from urushi.serve.uploads import keep_file
@@ -66,7 +66,7 @@ async def add_adapter(
 async def forget_adapter(service: Served, client: Client, id: Id) -> None:
     """Removes an adapter that this client has sent."""
     if id in service.experts:
-        raise Refusal(403, f"{id} ships with Urushi and stays")
+        raise RefusedError(403, f"{id} ships with Urushi and stays")
     service.store.remove(service.store.get(SentAdapter, id, client))
 
 
@@ -91,14 +91,14 @@ async def adapt(
 ) -> JobTold:
     """Learns from pairs of pictures. The result is an adapter, which can be used here at once."""
     if len(inputs) != len(targets):
-        raise Refusal(
+        raise RefusedError(
             422, f"{len(inputs)} inputs and {len(targets)} targets were sent: each needs the other"
         )
     if len(inputs) > _MOST_PAIRS:
-        raise Refusal(422, f"{len(inputs)} pairs were sent: at most {_MOST_PAIRS} are taken")
+        raise RefusedError(422, f"{len(inputs)} pairs were sent: at most {_MOST_PAIRS} are taken")
     most = service.settings.limits.adapt_minutes
     if minutes > most:
-        raise Refusal(422, f"minutes is {minutes:g}: at most {most:g} are given here")
+        raise RefusedError(422, f"minutes is {minutes:g}: at most {most:g} are given here")
     service.store.admit_job(client)
     service.store.admit(client, sum(file.size or 0 for file in (*inputs, *targets)))
     id, folder = service.store.place("job")

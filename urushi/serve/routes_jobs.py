@@ -10,7 +10,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response
 from starlette.background import BackgroundTask
 
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 from urushi.serve.routes_pictures import sent_result
 from urushi.serve.store import Item, Job
 from urushi.serve.told import Client, JobTold, Served, problems
@@ -86,7 +86,7 @@ async def sheet(service: Served, client: Client, id: Id) -> FileResponse:
     """Before and after, of an adaptation."""
     found = service.store.get(Job, id, client)
     if found.sheet is None or not found.sheet.exists():
-        raise Refusal(404, "this job has no sheet")
+        raise RefusedError(404, "this job has no sheet")
     return FileResponse(found.sheet, media_type="image/jpeg")
 
 

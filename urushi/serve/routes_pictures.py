@@ -7,14 +7,14 @@ from fastapi import APIRouter, Depends, File, Header, Query, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from urushi.inference.strength import Strength
 from urushi.serve.levels import TILE, Levels, encoded, shown_blend
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 from urushi.serve.service import Service, refused
 from urushi.serve.store import Job, Picture
 from urushi.serve.told import Client, JobTold, Look, PictureTold, Served, problems
 from urushi.serve.uploads import keep_picture
 from urushi.serve.wishes import Wish, parse_adapters, wish_of_form
-from urushi.inference.strength import Strength
 
 __all__ = ["router", "sent_result"]
 
@@ -42,7 +42,7 @@ _TYPES = {
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The restored picture. `Link` names its job, which tells more.",
-        "content": {kind: _PICTURE for kind in sorted(set(_TYPES.values()))},
+        "content": dict.fromkeys(sorted(set(_TYPES.values())), _PICTURE),
     },
     202: {"description": "A job that restores it; `Location` names it.", "model": JobTold},
 }
@@ -63,14 +63,14 @@ def sent_result(job: Job) -> FileResponse:
     """The file that a job gave.
 
     Raises:
-        Refusal: it has given none.
+        RefusedError: it has given none.
     """
     if job.problem is not None:
-        raise Refusal(*job.problem)
+        raise RefusedError(*job.problem)
     if job.result is None or job.state != "done":
-        raise Refusal(409, "it is not done yet: ask for its state, and then again", retry=1)
+        raise RefusedError(409, "it is not done yet: ask for its state, and then again", retry=1)
     if not job.result.exists():
-        raise Refusal(404, "its time is over: send the picture again")
+        raise RefusedError(404, "its time is over: send the picture again")
     return FileResponse(
         job.result,
         media_type=_TYPES.get(job.result.suffix.lower(), "application/octet-stream"),
@@ -105,7 +105,7 @@ async def restore(
     picture = await _kept(service, client, file)
     try:
         job = service.restore(picture, plain)
-    except Refusal:
+    except RefusedError:
         service.store.remove(picture)
         raise
     limits = service.settings.limits
@@ -121,7 +121,7 @@ async def restore(
         except Exception as error:
             service.store.remove(picture)
             if job.problem is not None:
-                raise Refusal(*job.problem) from error
+                raise RefusedError(*job.problem) from error
             raise refused(error) from error
         except asyncio.CancelledError:
             # Whoever asked is gone.
@@ -180,7 +180,7 @@ async def forget(service: Served, client: Client, id: Id) -> None:
         else:
             service.store.remove(job)
     if found.busy:
-        raise Refusal(409, "it is being worked with, and what runs was cancelled: ask again")
+        raise RefusedError(409, "it is being worked with, and what runs was cancelled: ask again")
     service.store.remove(found)
 
 
@@ -252,7 +252,7 @@ async def tile_after(
     """A part of a result as it is shown, blended with the picture as it was."""
     job = service.store.get(Job, id, client)
     if job.state != "done" or job.picture is None or not job.levels.exists():
-        raise Refusal(409, "there is nothing of it to be shown")
+        raise RefusedError(409, "there is nothing of it to be shown")
     await service.awaited(service.levels(job.picture), _names(job.picture))
     mixed = Strength(strength, luma, chroma)
     return await asyncio.to_thread(_tile, job.picture, job, mixed, level, column, row)
@@ -281,10 +281,10 @@ async def attempt(
     await service.awaited(service.levels(found), _names(found))
     with Levels(found.levels) as levels:
         if level >= len(levels.sizes):
-            raise Refusal(404, f"level is {level}: the last one is {len(levels.sizes) - 1}")
+            raise RefusedError(404, f"level is {level}: the last one is {len(levels.sizes) - 1}")
         rows, columns = levels.sizes[level]
     if top >= rows or left >= columns:
-        raise Refusal(404, f"the picture has {columns}x{rows} pixels at that level")
+        raise RefusedError(404, f"the picture has {columns}x{rows} pixels at that level")
     box = (top, left, min(height, rows - top), min(width, columns - left))
     arguments = {"levels": str(found.levels), "level": level, "box": box, "wish": wish}
     png = await service.quickly("try", arguments, _names(found))
@@ -296,11 +296,11 @@ def _tile(
 ) -> Response:
     with Levels(picture.levels) as levels:
         if level >= len(levels.sizes):
-            raise Refusal(404, f"level is {level}: the last one is {len(levels.sizes) - 1}")
+            raise RefusedError(404, f"level is {level}: the last one is {len(levels.sizes) - 1}")
         rows, columns = levels.sizes[level]
         top, left = row * TILE, column * TILE
         if top >= rows or left >= columns:
-            raise Refusal(404, "there is no such part of the picture")
+            raise RefusedError(404, "there is no such part of the picture")
         part = levels.part(level, top, left, TILE, TILE)
     if job is not None:
         with Levels(job.levels) as after:

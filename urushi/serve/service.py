@@ -1,8 +1,8 @@
-"""The service itself, without HTTP: takes pictures and wishes, and sees to it that workers do them."""
+"""The service without HTTP: takes pictures and wishes, and sees that workers do them."""
 
 import asyncio
 import logging
-import tempfile
+import shutil
 import threading
 import time
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from urushi.inference.zoo import ZOO, zoo_experts
 from urushi.serve.limits import Limits
 from urushi.serve.metrics import Metrics
 from urushi.serve.names import result_name, shown_name
-from urushi.serve.problems import Refusal, status_of
+from urushi.serve.problems import RefusedError, status_of
 from urushi.serve.store import Job, Picture, SentAdapter, Store
-from urushi.serve.workers import Cancelled, Failed, Full, Lane, Task
+from urushi.serve.workers import Lane, QueueFullError, Task, TaskCancelledError, TaskFailedError
 
 __all__ = ["Service", "Settings", "refused"]
 
@@ -45,28 +45,28 @@ class Settings:
     router: str | None = None
     model: str | None = None
     work: Path | None = None
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     token: str | None = None
 
 
-def refused(error: BaseException, names: Mapping[str, str] | None = None) -> Refusal:
+def refused(error: BaseException, names: Mapping[str, str] | None = None) -> RefusedError:
     """What a client is told of a task that failed.
 
     Args:
         error: of its future.
         names: paths in the sentence, and what stands for them.
     """
-    if isinstance(error, Cancelled):
-        return Refusal(410, "it was cancelled")
-    if not isinstance(error, Failed):
-        return Refusal(500, f"unexpected {type(error).__name__}")
+    if isinstance(error, TaskCancelledError):
+        return RefusedError(410, "it was cancelled")
+    if not isinstance(error, TaskFailedError):
+        return RefusedError(500, f"unexpected {type(error).__name__}")
     sentence = error.sentence
     for path, name in sorted((names or {}).items(), key=lambda pair: -len(pair[0])):
         sentence = sentence.replace(path, name)
     own = {"died": 500, "time": 504, "stopped": 503}
     status = own.get(error.kind) or status_of(error.kind)
-    return Refusal(status, sentence, retry=5 if status == 503 else None)
+    return RefusedError(status, sentence, retry=5 if status == 503 else None)
 
 
 class Service:
@@ -95,7 +95,6 @@ class Service:
         self.store = Store(settings.work, limits)
         self.stopping = False
         self._ended = threading.Event()
-        self._spool_before: str | None = None
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -109,8 +108,6 @@ class Service:
 
     def start(self) -> None:
         """Starts the workers, which come up in the background."""
-        # Bodies of requests go where all the rest goes.
-        self._spool_before, tempfile.tempdir = tempfile.tempdir, str(self.store.spool)
         for lane in self.lanes:
             lane.start()
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
@@ -126,7 +123,6 @@ class Service:
             thread.start()
         for thread in threads:
             thread.join()
-        tempfile.tempdir = self._spool_before
         self.store.close()
 
     def _patience(self, lane: Lane) -> float:
@@ -143,7 +139,7 @@ class Service:
         """Reads a picture's header, which tells whether it is taken at all.
 
         Raises:
-            Refusal: it is not.
+            RefusedError: it is not.
         """
         most = self.settings.limits.pixels
         arguments = {"source": str(picture.source), "max_pixels": most}
@@ -156,7 +152,7 @@ class Service:
         """What a worker says to something that takes a moment.
 
         Raises:
-            Refusal: it failed, or too many wait.
+            RefusedError: it failed, or too many wait.
         """
         return await self.awaited(self._submitted(self.quick, name, arguments, 120.0), names)
 
@@ -164,11 +160,11 @@ class Service:
         """What becomes of a task; whoever stops waiting does not end it.
 
         Raises:
-            Refusal: it failed.
+            RefusedError: it failed.
         """
         try:
             return await asyncio.shield(asyncio.wrap_future(task.future))
-        except (Failed, Cancelled) as error:
+        except (TaskFailedError, TaskCancelledError) as error:
             raise refused(error, names) from error
 
     def look(self, picture: Picture) -> Task:
@@ -196,11 +192,11 @@ class Service:
         task = Task(name, arguments, seconds, **told)
         try:
             lane.submit(task)
-        except Full:
+        except QueueFullError:
             if self.stopping:
-                raise Refusal(503, "the service is being stopped", retry=10) from None
+                raise RefusedError(503, "the service is being stopped", retry=10) from None
             wait = min(60.0, max(1.0, lane.seconds * (lane.depth + 1) / 2))
-            raise Refusal(
+            raise RefusedError(
                 429, f"{lane.depth} jobs wait already, as many as may: try later", retry=wait
             ) from None
         return task
@@ -211,7 +207,7 @@ class Service:
         """A wish whose adapters are files instead of names.
 
         Raises:
-            Refusal: one is not here.
+            RefusedError: one is not here.
         """
         files = []
         for name, strength in wish.get("adapters") or ():
@@ -222,15 +218,15 @@ class Service:
         """The file of an adapter that ships, or that a client has sent.
 
         Raises:
-            Refusal: there is none of that name.
+            RefusedError: there is none of that name.
         """
         if name in self.experts:
             return ZOO / f"{name}.safetensors"
         try:
             return self.store.get(SentAdapter, name, client).path
-        except Refusal as error:
+        except RefusedError as error:
             known = ", ".join(self.experts)
-            raise Refusal(
+            raise RefusedError(
                 422,
                 f"adapter {shown_name(name)!r} is not here: those that ship are {known}; others "
                 "are sent to /v1/adapters first",
@@ -248,7 +244,7 @@ class Service:
             shown: make small versions of the result, too.
 
         Raises:
-            Refusal: it cannot be, or too many wait.
+            RefusedError: it cannot be, or too many wait.
         """
         self.store.admit_job(picture.client)
         files = self.resolved(wish, picture.client)
@@ -268,7 +264,7 @@ class Service:
         """Begins to learn from pairs that lie in a folder.
 
         Raises:
-            Refusal: too many wait.
+            RefusedError: too many wait.
         """
         job = Job(id, client, folder, kind="adapt", wish=dict(wish), name=name)
         arguments = {"folder": str(folder), "name": name, **wish}
@@ -295,7 +291,7 @@ class Service:
             job.task = self._submitted(
                 lane, name, arguments, seconds, on_start=start, on_progress=progress
             )
-        except Refusal:
+        except RefusedError:
             if job.picture is not None:
                 job.picture.jobs -= 1
             self.store.remove(job)
@@ -314,7 +310,9 @@ class Service:
         if error is not None:
             refusal = refused(error, names)
             job.problem = (refusal.status, refusal.detail)
-            job.state = "cancelled" if isinstance(error, Cancelled) else "failed"
+            job.state = "cancelled" if isinstance(error, TaskCancelledError) else "failed"
+            # A worker that was killed leaves what it was writing.
+            shutil.rmtree(job.folder, ignore_errors=True)
             return
         found = future.result()
         job.result = Path(found.pop("target"))
@@ -342,9 +340,7 @@ class Service:
         path = folder / "adapter.safetensors"
         path.write_bytes(job.result.read_bytes())
         facts = {"method": job.facts.get("method", ""), "description": "learnt here"}
-        self.store.add(
-            SentAdapter(id, job.client, folder, name=job.name, path=path, facts=facts)
-        )
+        self.store.add(SentAdapter(id, job.client, folder, name=job.name, path=path, facts=facts))
         job.facts["adapter"] = id
 
     def cancel(self, job: Job) -> None:
@@ -352,7 +348,7 @@ class Service:
         if job.task is not None:
             job.task.cancel()
             if job.state == "waiting":
-                job.task.end(error=Cancelled())
+                job.task.end(error=TaskCancelledError())
 
 
 def _renamed(text: str, names: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from urushi.serve.limits import Limits
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 from urushi.serve.workers import Task
 
 __all__ = ["Item", "Job", "Picture", "SentAdapter", "State", "Store", "client_of"]
@@ -206,7 +206,7 @@ class Store:
             coming: bytes of it, as far as they are known.
 
         Raises:
-            Refusal: what is here of the client is as much as may be.
+            RefusedError: what is here of the client is as much as may be.
         """
         with self._lock:
             own = [item for item in self._items.values() if item.client == client]
@@ -219,13 +219,13 @@ class Store:
             f"{most.client_items} and {most.client_disk / 1e6:.0f} MB may be: delete some, or wait "
             f"until they expire ({most.keep / 60:g} minutes after they were last asked for)"
         )
-        raise Refusal(507, sentence, retry=60)
+        raise RefusedError(507, sentence, retry=60)
 
     def admit_job(self, client: str) -> None:
         """Whether a client may have one more job.
 
         Raises:
-            Refusal: so many wait or run already.
+            RefusedError: so many wait or run already.
         """
         with self._lock:
             count = sum(
@@ -233,7 +233,7 @@ class Store:
                 for item in self._items.values()
             )
         if count >= self._limits.client_jobs:
-            raise Refusal(
+            raise RefusedError(
                 429, f"{count} jobs of yours wait or run, as many as may be: try later", retry=5
             )
 
@@ -261,12 +261,12 @@ class Store:
             client: whose it has to be; None for whoever knows its name.
 
         Raises:
-            Refusal: there is nothing.
+            RefusedError: there is nothing.
         """
         with self._lock:
             item = self._items.get(id)
             if not isinstance(item, kind) or client not in (None, item.client):
-                raise Refusal(404, _GONE)
+                raise RefusedError(404, _GONE)
             item.used = time.monotonic()
             return item
 

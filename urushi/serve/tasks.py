@@ -5,23 +5,24 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from urushi.errors import UnreadableError, UrushiError
 
-__all__ = ["TASKS", "Stop", "work"]
+__all__ = ["TASKS", "StopError", "work"]
 
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
 
 
-class Stop(KeyboardInterrupt):
+class StopError(KeyboardInterrupt):
     """The task was cancelled; unwinds like an interruption, so that nothing half done is left."""
 
 
@@ -49,9 +50,7 @@ def _work(pipe: Connection, options: dict[str, Any]) -> None:
     kitchen = Kitchen(options.get("engine", {}), options.get("router"), options.get("model"))
     try:
         if options.get("nice"):
-            from urushi.serve.workers import be_nice
-
-            be_nice(10)
+            _let_others_go_before()
         if options.get("warm"):
             kitchen.warm()
     except UrushiError as error:
@@ -62,13 +61,18 @@ def _work(pipe: Connection, options: dict[str, Any]) -> None:
     def tell(facts: dict[str, Any]) -> None:
         while pipe.poll():
             if pipe.recv()[0] == "cancel":
-                raise Stop
+                raise StopError
         pipe.send(("progress", facts))
 
     while True:
         name, arguments = pipe.recv()
         if name in TASKS:
             pipe.send(_done(TASKS[name], kitchen, tell, arguments))
+
+
+def _let_others_go_before() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)
 
 
 def _done(
@@ -150,7 +154,7 @@ def _restore(
         max_pixels=max_pixels,
     )
     if report.interrupted:
-        raise Stop
+        raise StopError
     (result,) = report.results
     if result.status != "restored":
         raise _as_it_was(result.message)
@@ -210,13 +214,6 @@ def _adapt(_kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
     from urushi.serve.adapting import adapt
 
     return adapt(tell, **arguments)
-
-
-def _die(_kitchen: Any, _tell: Tell) -> NoReturn:
-    """Ends this process at once, as a fault in a library would; for tests of what follows."""
-    import os
-
-    os._exit(70)
 
 
 TASKS: dict[str, Callable[..., Any]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from fastapi import UploadFile
 
 from urushi.serve.names import shown_name, suffix_for
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 from urushi.serve.store import Picture, Store
 
 __all__ = ["keep_file", "keep_picture"]
@@ -17,13 +17,15 @@ async def keep_file(upload: UploadFile, target: Path, most: int | None = None) -
     """Writes a file that was sent; returns its bytes.
 
     Raises:
-        Refusal: it is empty, or larger than `most`.
+        RefusedError: it is empty, or larger than `most`.
     """
     size = upload.size or 0
     if size == 0:
-        raise Refusal(422, f"'{shown_name(upload.filename)}' is empty: choose another file.")
+        raise RefusedError(422, f"'{shown_name(upload.filename)}' is empty: choose another file.")
     if most is not None and size > most:
-        raise Refusal(413, f"'{shown_name(upload.filename)}' has more than {most / 1e6:.0f} MB")
+        raise RefusedError(
+            413, f"'{shown_name(upload.filename)}' has more than {most / 1e6:.0f} MB"
+        )
 
     def copy() -> None:
         upload.file.seek(0)
@@ -38,7 +40,7 @@ async def keep_picture(store: Store, client: str, upload: UploadFile) -> Picture
     """Keeps a picture that was sent; it is not looked at.
 
     Raises:
-        Refusal: it is empty, or the client has too much here.
+        RefusedError: it is empty, or the client has too much here.
     """
     store.admit(client, upload.size or 0)
     head = await upload.read(64)

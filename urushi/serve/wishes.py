@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Form
 from pydantic import BaseModel, Field
 
-from urushi.serve.problems import Refusal
+from urushi.serve.problems import RefusedError
 
 __all__ = ["Wish", "parse_adapters", "wish_of_form"]
 
@@ -60,7 +60,7 @@ class Wish(BaseModel):
         """For workers: plain values, adapters as pairs of a name and a strength.
 
         Raises:
-            Refusal: the adapters cannot be read.
+            RefusedError: the adapters cannot be read.
         """
         return {**self.model_dump(), "adapters": parse_adapters(self.adapters)}
 
@@ -69,7 +69,7 @@ def parse_adapters(text: str) -> list[tuple[str, float]]:
     """Reads `NAME:STRENGTH,NAME`; the strength is 1 if not given.
 
     Raises:
-        Refusal: it is not that.
+        RefusedError: it is not that.
     """
     found: list[tuple[str, float]] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -79,12 +79,12 @@ def parse_adapters(text: str) -> list[tuple[str, float]]:
         except ValueError:
             strength = float("nan")
         if not _NAME.fullmatch(name) or not -4 <= strength <= 4:
-            raise Refusal(
+            raise RefusedError(
                 422, f"adapters has {part[:80]!r}: expected NAME, or NAME:STRENGTH such as haze:0.5"
             )
         found.append((name, strength))
     if len(found) > _MOST:
-        raise Refusal(422, f"adapters has {len(found)}: at most {_MOST} are mixed")
+        raise RefusedError(422, f"adapters has {len(found)}: at most {_MOST} are mixed")
     return found
 
 

@@ -8,7 +8,6 @@ it was at, and the next one gets a new process.
 import contextlib
 import logging
 import multiprocessing
-import os
 import threading
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from typing import Any
 
 from urushi.serve.tasks import work
 
-__all__ = ["Cancelled", "Failed", "Full", "Lane", "Task"]
+__all__ = ["Lane", "QueueFullError", "Task", "TaskCancelledError", "TaskFailedError"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +30,15 @@ _BACKOFF = 2.0
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-class Full(Exception):
+class QueueFullError(Exception):
     """No more tasks are taken at present."""
 
 
-class Cancelled(Exception):
+class TaskCancelledError(Exception):
     """The task was cancelled."""
 
 
-class Failed(Exception):
+class TaskFailedError(Exception):
     """The task failed.
 
     Args:
@@ -64,15 +63,15 @@ class Task:
         on_progress: told, on the lane's thread, of what the worker says meanwhile.
 
     Attributes:
-        future: what becomes of it; its exceptions are `Failed` and `Cancelled`.
+        future: what becomes of it; its exceptions are `TaskFailedError` and `TaskCancelledError`.
     """
 
     def __init__(
         self,
         name: str,
         arguments: Mapping[str, Any],
-        seconds: float,
-        on_start: Callable[[], None] | None = None,
+        seconds: float | int,
+        on_start: Callable[[], Any] | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.name, self.arguments, self.seconds = name, dict(arguments), seconds
@@ -116,7 +115,12 @@ class Lane:
     def __init__(
         self, name: str, options: Mapping[str, Any], capacity: int, *, lazily: bool = False
     ) -> None:
-        self.name, self._options, self.capacity, self._lazily = name, dict(options), capacity, lazily
+        self.name, self._options, self.capacity, self._lazily = (
+            name,
+            dict(options),
+            capacity,
+            lazily,
+        )
         self._waiting: deque[Task] = deque()
         self._changed = threading.Condition()
         self._stopping = self._hurried = False
@@ -147,18 +151,18 @@ class Lane:
         """Puts a task at the end of the queue.
 
         Raises:
-            Full: so many wait already, or the service ends.
+            QueueFullError: so many wait already, or the service ends.
         """
         with self._changed:
             while self._waiting and self._waiting[0].cancelled.is_set():
-                self._waiting.popleft().end(error=Cancelled())
+                self._waiting.popleft().end(error=TaskCancelledError())
             waiting = sum(not other.cancelled.is_set() for other in self._waiting)
             if self._stopping or waiting >= self.capacity:
-                raise Full
+                raise QueueFullError
             self._waiting.append(task)
             self._changed.notify_all()
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float | int) -> None:
         """Lets the running task come to its end within that time, and fails those that wait."""
         with self._changed:
             self._stopping = True
@@ -178,7 +182,11 @@ class Lane:
             if self._pipe is None:
                 self._start()
             if self._pipe is None:
-                task.end(error=Failed("EngineError", self.problem or "the worker does not start"))
+                task.end(
+                    error=TaskFailedError(
+                        "EngineError", self.problem or "the worker does not start"
+                    )
+                )
             else:
                 self._do(task, self._pipe)
         self._end()
@@ -194,14 +202,14 @@ class Lane:
                     self._changed.wait(1.0)
                 if self._stopping:
                     for task in self._waiting:
-                        task.end(error=Failed("stopped", "the service is being stopped"))
+                        task.end(error=TaskFailedError("stopped", "the service is being stopped"))
                     self._waiting.clear()
                     return None
                 task = self._waiting.popleft() if self._waiting else None
             if task is None:
                 continue
             if task.cancelled.is_set():
-                task.end(error=Cancelled())
+                task.end(error=TaskCancelledError())
                 continue
             if self._gone():
                 self._end()
@@ -256,21 +264,21 @@ class Lane:
             task.on_start()
             pipe.send((task.name, task.arguments))
             result = self._answer(task, pipe, begun + task.seconds)
-        except (Failed, Cancelled) as error:
+        except (TaskFailedError, TaskCancelledError) as error:
             task.end(error=error)
         except (EOFError, OSError):
             self.deaths += 1
             logger.error("worker %s (process %s) died at %s", self.name, self.pid, task.name)
             self._end()
             task.end(
-                error=Failed(
+                error=TaskFailedError(
                     "died", "the process that was at it died: try again, or try a smaller picture"
                 )
             )
         except Exception as error:
             logger.exception("%s failed unexpectedly", task.name)
             self._end()
-            task.end(error=Failed("fault", f"unexpected {type(error).__name__}"))
+            task.end(error=TaskFailedError("fault", f"unexpected {type(error).__name__}"))
         else:
             self.seconds += 0.2 * (time.monotonic() - begun - self.seconds)
             task.end(result)
@@ -289,20 +297,20 @@ class Lane:
                 if said == "done":
                     return what
                 if said == "cancelled":
-                    raise Cancelled
-                raise Failed(*what)
+                    raise TaskCancelledError
+                raise TaskFailedError(*what)
             now = time.monotonic()
             if now > until or self._hurried:
                 self._end()
                 if self._hurried:
-                    raise Failed("stopped", "the service was stopped before it was done")
-                raise Failed("time", f"it took longer than {task.seconds:g} seconds")
+                    raise TaskFailedError("stopped", "the service was stopped before it was done")
+                raise TaskFailedError("time", f"it took longer than {task.seconds:g} seconds")
             if task.cancelled.is_set() and asked is None:
                 asked = now
                 pipe.send(("cancel", {}))
             if asked is not None and now > asked + _GRACE:
                 self._end()
-                raise Cancelled
+                raise TaskCancelledError
             if not self._process.is_alive() and not pipe.poll():
                 raise EOFError
 
@@ -323,9 +331,3 @@ class Lane:
             process.join(_GRACE)
         with contextlib.suppress(ValueError):
             process.close()
-
-
-def be_nice(steps: int) -> None:
-    """Lets others go before this process."""
-    with contextlib.suppress(OSError, AttributeError):
-        os.nice(steps)
