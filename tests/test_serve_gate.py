@@ -99,7 +99,9 @@ def test_a_body_that_does_not_come_is_not_waited_for():
             "type": "http", "method": "POST", "path": "/v1/look", "raw_path": b"/v1/look",
             "query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1",
             "server": ("localhost", 80), "client": ("127.0.0.1", 1), "app": None,
-            "headers": [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b")],
+            "headers": [
+                (b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=b"),
+            ],
         }  # fmt: skip
         asyncio.run(app(scope, receive, send))
         assert sent[0]["status"] == 408
@@ -116,8 +118,8 @@ def test_a_client_has_so_much_here_and_no_more(tmp_path):
     store = Store(tmp_path / "work", Limits(client_disk=1000, client_items=2, client_jobs=1))
     store.admit("a", 900)
     id, folder = store.place("picture")
-    store.add(Item(id, "a", folder))
     (folder / "file").write_bytes(b"x" * 600)
+    store.add(Item(id, "a", folder))
     store.admit("a", 300)
     store.admit("b", 900)
     with pytest.raises(RefusedError, match="kept here") as refused:
@@ -148,6 +150,9 @@ def test_what_nobody_asks_for_goes(tmp_path):
     job.state = "running"
     assert store.expire() == 0
     job.state = "done"
+    job.keep = 30
+    assert store.expire() == 0
+    job.keep = None
     assert store.expire() == 1
     assert not folder.exists()
     store.close()

@@ -36,7 +36,7 @@ def test_a_task_is_done_in_another_process(lane, small):
 
 def test_an_error_of_ours_comes_back_by_name(lane, tmp_path):
     lane.submit(task := inspecting(tmp_path / "none.png"))
-    with pytest.raises(TaskFailedError, match="none.png") as failed:
+    with pytest.raises(TaskFailedError, match=r"none\.png") as failed:
         task.future.result(120)
     assert failed.value.kind == "UnreadableError"
 

@@ -22,7 +22,7 @@ from urushi.app.output import Output, examples
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
-    from urushi.serve.service import Settings
+    from urushi.serve.service import Service, Settings
 
 __all__ = ["EPILOG", "serve"]
 
@@ -34,6 +34,8 @@ EPILOG = examples(
 _TOKEN = "URUSHI_TOKEN"
 _SHORTEST = 16
 _MB = 1_000_000
+# Whoever waits for a result when the service ends has so many seconds to fetch it.
+_FETCHING = 3.0
 
 
 def serve(
@@ -186,16 +188,40 @@ def _run(settings: "Settings", host: str, port: int) -> None:
     )
     shown = f"[{host}]" if ":" in host else host
     out.say(f"serving at http://{shown}:{listening.getsockname()[1]}/ until Ctrl-C")
-    server = uvicorn.Server(config)
     try:
-        server.run(sockets=[listening])
-    except KeyboardInterrupt:
-        # A signal that was served: all that ran came to its end.
-        pass
+        _server(config, service).run(sockets=[listening])
     finally:
         listening.close()
         service.store.close()
     out.say("stopped")
+
+
+def _server(config: Any, service: "Service") -> Any:
+    """Serves until a signal comes: what runs comes to its end, and may be fetched, before it goes.
+
+    A second signal ends it at once.
+    """
+    import threading
+    import time
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            if service.stopping:
+                self.should_exit = self.force_exit = True
+                return
+            service.stopping = True
+            threading.Thread(target=self._drain, daemon=True).start()
+
+        def _drain(self) -> None:
+            busy = not service.main.idle
+            service.drain()
+            if busy:
+                time.sleep(_FETCHING)
+            self.should_exit = True
+
+    return Server(config)
 
 
 def _token(file: Path | None) -> str | None:

@@ -22,6 +22,7 @@ class Limits:
         client_disk: bytes that one client's pictures, results and adapters may take.
         client_items: pictures, jobs and adapters that are kept for one client.
         keep: seconds that something is kept after it was last asked for.
+        keep_answered: the same for what was the answer itself, and so is with the client already.
         at_once: pixels of a picture whose result is the answer itself.
         at_once_seconds: that such an answer may take; then it becomes a job.
         adapt_minutes: that an adaptation may take.
@@ -35,8 +36,9 @@ class Limits:
     queue: int = 64
     client_jobs: int = 64
     client_disk: int = 8192 * _MIB
-    client_items: int = 1000
+    client_items: int = 4000
     keep: float | int = 3600.0
+    keep_answered: float | int = 60.0
     at_once: int = 1 << 21
     at_once_seconds: float | int = 60.0
     adapt_minutes: float | int = 30.0

@@ -1,5 +1,6 @@
 """Adapters: those that ship, those that clients send, and those that are learnt from pairs."""
 
+import shutil
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, UploadFile
@@ -44,6 +45,7 @@ async def add_adapter(
     file: Annotated[UploadFile, File(description="An adapter file, NAME.safetensors.")],
 ) -> AdapterTold:
     """Keeps an adapter for a while. It is data: nothing in it is executed."""
+    service.check_open()
     service.store.admit(client, file.size or 0)
     id, folder = service.store.place("adapter")
     name = shown_name(file.filename, "adapter.safetensors")
@@ -99,6 +101,7 @@ async def adapt(
     most = service.settings.limits.adapt_minutes
     if minutes > most:
         raise RefusedError(422, f"minutes is {minutes:g}: at most {most:g} are given here")
+    service.check_open()
     service.store.admit_job(client)
     service.store.admit(client, sum(file.size or 0 for file in (*inputs, *targets)))
     id, folder = service.store.place("job")
@@ -115,7 +118,5 @@ async def adapt(
         wish = {"minutes": None if steps else minutes, "steps": steps}
         return JobTold.of(service.adapt(client, shown_name(name, "mine"), folder, id, wish))
     except BaseException:
-        import shutil
-
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -50,6 +50,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 async def _kept(service: Service, client: str, file: UploadFile) -> Picture:
     """A picture that was sent, whose header is sound and not too large."""
+    service.check_open()
     picture = await keep_picture(service.store, client, file)
     try:
         await service.inspect(picture)
@@ -131,6 +132,7 @@ async def restore(
             # The future's own callback notes down what came of it, and may be later than this.
             for _ in range(500):
                 if job.finished:
+                    job.keep = picture.keep = limits.keep_answered
                     return sent_result(job)
                 await asyncio.sleep(0.01)
     told = JobTold.of(job)

@@ -112,6 +112,18 @@ class Service:
             lane.start()
         threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
 
+    def drain(self) -> None:
+        """Takes no more pictures, and returns when what runs has come to its end.
+
+        What waits fails. Results can still be fetched.
+        """
+        self.stopping = True
+        for lane in (self.main, self.learning):
+            lane.refuse()
+        until = time.monotonic() + self.settings.limits.seconds
+        while time.monotonic() < until and not (self.main.idle and self.quick.idle):
+            time.sleep(0.05)
+
     def stop(self) -> None:
         """Lets what runs come to its end, and removes everything."""
         self.stopping = True
@@ -132,6 +144,15 @@ class Service:
     def _sweep(self) -> None:
         while not self._ended.wait(_SWEEP):
             self.store.expire()
+
+    def check_open(self) -> None:
+        """Refuses what comes when the service ends.
+
+        Raises:
+            RefusedError: it does.
+        """
+        if self.stopping:
+            raise RefusedError(503, "the service is being stopped: try again later", retry=10)
 
     # --- pictures ---
 

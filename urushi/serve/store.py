@@ -22,6 +22,8 @@ __all__ = ["Item", "Job", "Picture", "SentAdapter", "State", "Store", "client_of
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
+# Sizes of folders are measured anew after so many seconds.
+_STALE = 5.0
 _GONE = "nothing of that name is here: it never was, or its time is over"
 
 
@@ -45,16 +47,25 @@ class Item:
         client: whose it is.
         folder: its own.
         used: when it was last asked for, on the monotonic clock.
+        keep: seconds that it is kept from then on; None for as long as all are.
     """
 
     id: str
     client: str
     folder: Path
     used: float = field(default_factory=time.monotonic)
+    keep: float | int | None = None
+    _measured: tuple[float, int] = field(default=(-_STALE, 0), init=False, repr=False)
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Bytes that it takes, or took a few seconds ago."""
+        now = time.monotonic()
+        if now - self._measured[0] > _STALE:
+            self._measured = (now, self._size())
+        return self._measured[1]
+
+    def _size(self) -> int:
         total = 0
         with contextlib.suppress(OSError):
             for path in self.folder.rglob("*"):
@@ -292,7 +303,8 @@ class Store:
             over = [
                 item
                 for item in self._items.values()
-                if not item.busy and now - item.used > self._limits.keep
+                if not item.busy
+                and now - item.used > (self._limits.keep if item.keep is None else item.keep)
             ]
         for item in over:
             self.remove(item)

@@ -162,11 +162,21 @@ class Lane:
             self._waiting.append(task)
             self._changed.notify_all()
 
-    def stop(self, seconds: float | int) -> None:
-        """Lets the running task come to its end within that time, and fails those that wait."""
+    def refuse(self) -> None:
+        """Takes no more tasks, and fails those that wait; the one that runs comes to its end."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        with self._changed:
+            return not self.running and not self._waiting
+
+    def stop(self, seconds: float | int) -> None:
+        """Lets the running task come to its end within that time, and fails those that wait."""
+        self.refuse()
         if self._thread.is_alive():
             self._thread.join(seconds)
         self._hurried = True

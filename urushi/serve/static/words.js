@@ -18,7 +18,7 @@ export function timeText(seconds) {
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
-export const percent = (share) => `${Math.round(100 * share)} %`;
+export const percent = (share) => `${Math.floor(100 * share + 1e-9)} %`;
 
 export function say(text) {
   $("said").textContent = text;
