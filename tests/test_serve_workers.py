@@ -7,7 +7,8 @@ import threading
 import pytest
 from serve_support import write
 
-from urushi.serve.workers import Lane, QueueFullError, Task, TaskCancelledError, TaskFailedError
+from urushi.serve.runs import QueueFullError, Task, TaskCancelledError, TaskFailedError
+from urushi.serve.workers import Lane
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_restoration_that_runs_can_be_cancelled(lane, tmp_path):
         "source": str(large), "target": str(tmp_path / "out"), "wish": {"task": "none"},
         "max_pixels": 10**9, "levels": None,
     }  # fmt: skip
-    task = Task("restore", arguments, 600, on_progress=lambda said: running.set())
+    task = Task("restore", arguments, 600, on_progress=lambda said: running.set(), group="all")
     lane.submit(task)
     assert running.wait(120)
     task.cancel()
@@ -140,3 +141,53 @@ def test_when_it_ends_what_waits_fails_and_nothing_is_taken(small):
     ending.join(120)
     with pytest.raises(QueueFullError):
         lane.submit(inspecting(small))
+
+
+def restoring(folder, path, group="all", **told):
+    arguments = {
+        "source": str(path), "target": str(folder / path.stem), "wish": {"task": "none"},
+        "max_pixels": 10**9, "levels": None,
+    }  # fmt: skip
+    return Task("restore", arguments, 600, group=group, **told)
+
+
+def test_those_of_a_group_are_done_together_and_each_ends_on_its_own(lane, tmp_path):
+    held = threading.Event()
+    paths = [write(tmp_path / f"{i}.png", shift=float(i)) for i in range(4)]
+    paths[1].write_bytes(b"this is no picture")
+    lane.submit(first := inspecting(paths[0], on_start=held.wait))
+    lane.capacity = 10
+    tasks = [restoring(tmp_path, path) for path in paths]
+    for task in tasks:
+        lane.submit(task)
+    tasks[2].cancel()
+    held.set()
+    assert first.future.result(120)["width"] == 64
+    for index in (0, 3):
+        made = tasks[index].future.result(120)["target"]
+        assert made == str(tmp_path / str(index) / f"{index}.png")
+    with pytest.raises(TaskFailedError, match=r"1\.png"):
+        tasks[1].future.result(120)
+    with pytest.raises(TaskCancelledError):
+        tasks[2].future.result(120)
+
+
+def test_when_one_of_a_group_ends_the_worker_the_others_are_done(lane, tmp_path):
+    paths = [write(tmp_path / f"{i}.png", shift=float(i)) for i in range(3)]
+    lane.capacity = 10
+    held = threading.Event()
+    lane.submit(inspecting(paths[0], on_start=held.wait))
+
+    def kill():
+        os.kill(lane.pid, signal.SIGKILL)
+
+    tasks = [restoring(tmp_path, path) for path in paths]
+    tasks[0].on_start = kill
+    for task in tasks:
+        lane.submit(task)
+    held.set()
+    with pytest.raises(TaskFailedError) as failed:
+        tasks[0].future.result(120)
+    assert failed.value.kind == "died"
+    for task in tasks[1:]:
+        assert task.future.result(120)["pixels"] == 64 * 48

@@ -1,6 +1,7 @@
 """The service without HTTP: takes pictures and wishes, and sees that workers do them."""
 
 import asyncio
+import json
 import logging
 import shutil
 import threading
@@ -15,8 +16,9 @@ from urushi.serve.limits import Limits
 from urushi.serve.metrics import Metrics
 from urushi.serve.names import result_name, shown_name
 from urushi.serve.problems import RefusedError, status_of
+from urushi.serve.runs import QueueFullError, Task, TaskCancelledError, TaskFailedError
 from urushi.serve.store import Job, Picture, SentAdapter, Store
-from urushi.serve.workers import Lane, QueueFullError, Task, TaskCancelledError, TaskFailedError
+from urushi.serve.workers import Lane
 
 __all__ = ["Service", "Settings", "refused"]
 
@@ -278,7 +280,10 @@ class Service:
             "max_pixels": self.settings.limits.pixels,
             "levels": str(job.levels) if shown else None,
         }
-        self._begin(job, self.main, "restore", arguments, self.settings.limits.seconds)
+        # Such as can be done one behind the other by the same restorer, and are not shown.
+        group = json.dumps({**files, "format": None, "shown": shown}, sort_keys=True)
+        seconds = self.settings.limits.seconds
+        self._begin(job, self.main, "restore", arguments, seconds, group)
         return job
 
     def adapt(self, client: str, name: str, folder: Path, id: str, wish: Mapping[str, Any]) -> Job:
@@ -294,7 +299,13 @@ class Service:
         return job
 
     def _begin(
-        self, job: Job, lane: Lane, name: str, arguments: dict[str, Any], seconds: float
+        self,
+        job: Job,
+        lane: Lane,
+        name: str,
+        arguments: dict[str, Any],
+        seconds: float | int,
+        group: str | None = None,
     ) -> None:
         def start() -> None:
             job.state, job.begun = "running", time.monotonic()
@@ -310,7 +321,7 @@ class Service:
         self.store.add(job)
         try:
             job.task = self._submitted(
-                lane, name, arguments, seconds, on_start=start, on_progress=progress
+                lane, name, arguments, seconds, on_start=start, on_progress=progress, group=group
             )
         except RefusedError:
             if job.picture is not None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError
-from urushi.serve.workers import Task
+from urushi.serve.runs import Task
 
 __all__ = ["Item", "Job", "Picture", "SentAdapter", "State", "Store", "client_of"]
 

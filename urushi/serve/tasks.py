@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,8 +31,9 @@ def work(pipe: Connection, options: dict[str, Any]) -> None:
     """The life of a worker: told what to do on a pipe, until that is closed.
 
     Args:
-        pipe: takes `(task, arguments)`; gives `("ready", None)` or `("problem", sentence)` at
-            first, then `("progress", facts)`, and `done`, `failed` or `cancelled` at each end.
+        pipe: takes `(task, arguments)`, and `("cancel", {"index": ...})` meanwhile; gives
+            `("ready", None)` or `("problem", sentence)` at first, then `("progress", facts)`, and
+            `done`, `failed` or `cancelled` at each end.
         options: `engine`: as `Restorer` takes them; `router` and `model`: files, or None;
             `warm`: make ready what restores before saying so; `nice`: let others go before it.
     """
@@ -58,14 +60,24 @@ def _work(pipe: Connection, options: dict[str, Any]) -> None:
         return
     pipe.send(("ready", None))
 
+    lock, main = threading.Lock(), threading.current_thread()
+    cancelled: set[int] = set()
+
     def tell(facts: dict[str, Any]) -> None:
-        while pipe.poll():
-            if pipe.recv()[0] == "cancel":
-                raise StopError
-        pipe.send(("progress", facts))
+        with lock:
+            while pipe.poll():
+                said, what = pipe.recv()
+                if said == "cancel":
+                    cancelled.add(what["index"])
+            pipe.send(("progress", facts))
+        # What was ended before is told by threads that write; they are not to be stopped.
+        stoppable = main is threading.current_thread() and "ended" not in facts
+        if stoppable and facts.get("index", 0) in cancelled:
+            raise StopError
 
     while True:
         name, arguments = pipe.recv()
+        cancelled.clear()
         if name in TASKS:
             pipe.send(_done(TASKS[name], kitchen, tell, arguments))
 
@@ -125,25 +137,34 @@ def _look(kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[st
     raise UnreadableError(f"{source}: holds no picture")
 
 
-def _restore(
-    kitchen: Any,
-    tell: Tell,
-    *,
-    source: str,
-    target: str,
-    wish: dict[str, Any],
-    max_pixels: int,
-    levels: str | None,
-) -> dict[str, Any]:
-    """Restores a picture into a folder, as the command does; then its small versions, if wanted."""
-    from urushi.inference.batch import Event, plan_batch, run_batch
-    from urushi.serve.levels import write_levels
+def _restore(kitchen: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
+    """Restores pictures of one wish one after another, as the command does.
 
+    Args:
+        items: of each picture: `source`; `target`, a folder; `wish`; `max_pixels`; `levels`, the
+            file for small versions of the result, or None. Wishes differ in `format` alone.
+
+    Tells of each, by its `index`, that it was begun, how far it is, and how it `ended`.
+    """
+    from urushi.inference.batch import Event, plan_batch, run_batch
+
+    wish = items[0]["wish"]
     restorer = kitchen.restorer(wish)
-    jobs = plan_batch([source], f"{target}/", format=wish.get("format"), overwrite=True)
+    jobs, told = [], []
+    for index, item in enumerate(items):
+        try:
+            format = item["wish"].get("format")
+            jobs += plan_batch([item["source"]], f"{item['target']}/", format=format)
+            told.append(index)
+        except UrushiError as error:
+            tell({"index": index, "ended": ("failed", (type(error).__name__, str(error)))})
 
     def on_event(event: Event) -> None:
-        tell({"done": event.done, "pixels": event.pixels})
+        index = told[event.index]
+        if event.result is None:
+            tell({"index": index, "done": event.done, "pixels": event.pixels})
+        else:
+            tell({"index": index, "ended": _ended(event.result, items[index], restorer)})
 
     report = run_batch(
         restorer,
@@ -151,16 +172,25 @@ def _restore(
         on_event=on_event,
         strip_metadata=bool(wish.get("strip_metadata")),
         quality=wish.get("quality"),
-        max_pixels=max_pixels,
+        max_pixels=items[0]["max_pixels"],
     )
     if report.interrupted:
         raise StopError
-    (result,) = report.results
+
+
+def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
+    """How one picture ended."""
+    from urushi.serve.levels import write_levels
+
     if result.status != "restored":
-        raise _as_it_was(result.message)
-    if levels is not None:
-        write_levels(result.target, Path(levels))
-    return {
+        fault = ": unexpected " in result.message
+        return "failed", ("fault" if fault else "UnreadableError", result.message)
+    if item["levels"] is not None:
+        try:
+            write_levels(result.target, Path(item["levels"]))
+        except UrushiError as error:
+            return "failed", (type(error).__name__, str(error))
+    return "done", {
         "target": str(result.target),
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
@@ -168,13 +198,6 @@ def _restore(
         "router": None if result.choice is None else result.choice.describe(),
         "how": restorer.describe(),
     }
-
-
-def _as_it_was(message: str) -> Exception:
-    """The error behind a sentence of a report; a fault of ours is told as one."""
-    if ": unexpected " in message:
-        return RuntimeError(message.split(": unexpected ", 1)[1])
-    return UnreadableError(message)
 
 
 def _levels(_kitchen: Any, _tell: Tell, *, source: str, target: str) -> None:

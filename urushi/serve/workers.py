@@ -11,88 +11,30 @@ import multiprocessing
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from urushi.serve.runs import (
+    EndWorkerError,
+    QueueFullError,
+    Run,
+    Task,
+    TaskCancelledError,
+    TaskFailedError,
+)
 from urushi.serve.tasks import work
 
-__all__ = ["Lane", "QueueFullError", "Task", "TaskCancelledError", "TaskFailedError"]
+__all__ = ["Lane"]
 
 logger = logging.getLogger(__name__)
 
 _POLL = 0.1
-# A worker is given so long to stop a task by itself, and to come up.
+# A worker is given so long to end, and to come up.
 _GRACE, _STARTING = 5.0, 300.0
 _BACKOFF = 2.0
-
-OnProgress = Callable[[dict[str, Any]], None]
-
-
-class QueueFullError(Exception):
-    """No more tasks are taken at present."""
-
-
-class TaskCancelledError(Exception):
-    """The task was cancelled."""
-
-
-class TaskFailedError(Exception):
-    """The task failed.
-
-    Args:
-        kind: name of an exception of `urushi.errors`; `died` for a worker that is gone, `time` for
-            one that took too long, `stopped` where the service ends; otherwise a fault of ours.
-        sentence: what people are told.
-    """
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind, self.sentence = kind, sentence
-
-
-class Task:
-    """One thing for a worker to do.
-
-    Args:
-        name: of a function of `urushi.serve.tasks.TASKS`.
-        arguments: of that, which can be pickled.
-        seconds: that it may run.
-        on_start: told, on the lane's thread, that it runs now.
-        on_progress: told, on the lane's thread, of what the worker says meanwhile.
-
-    Attributes:
-        future: what becomes of it; its exceptions are `TaskFailedError` and `TaskCancelledError`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        arguments: Mapping[str, Any],
-        seconds: float | int,
-        on_start: Callable[[], Any] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> None:
-        self.name, self.arguments, self.seconds = name, dict(arguments), seconds
-        self.on_start = on_start or (lambda: None)
-        self.on_progress = on_progress or (lambda said: None)
-        self.future: Future[Any] = Future()
-        self.cancelled = threading.Event()
-
-    def cancel(self) -> None:
-        """Ends it as soon as that can be."""
-        self.cancelled.set()
-
-    def end(self, result: Any = None, error: BaseException | None = None) -> None:
-        """Says what became of it; only the first time counts."""
-        if self.future.done():
-            return
-        with contextlib.suppress(Exception):
-            if error is None:
-                self.future.set_result(result)
-            else:
-                self.future.set_exception(error)
+# Tasks of one group that a worker is handed together.
+_TOGETHER = 16
 
 
 class Lane:
@@ -188,21 +130,19 @@ class Lane:
     def _serve(self) -> None:
         if not self._lazily:
             self._start()
-        while (task := self._next()) is not None:
+        while tasks := self._next():
             if self._pipe is None:
                 self._start()
             if self._pipe is None:
-                task.end(
-                    error=TaskFailedError(
-                        "EngineError", self.problem or "the worker does not start"
-                    )
-                )
+                why = self.problem or "the worker does not start"
+                for task in tasks:
+                    task.end(error=TaskFailedError("EngineError", why))
             else:
-                self._do(task, self._pipe)
+                self._do(tasks, self._pipe)
         self._end()
 
-    def _next(self) -> Task | None:
-        """The next task; None at the end, when those that wait have failed."""
+    def _next(self) -> list[Task]:
+        """The next tasks; none at the end, when those that wait have failed."""
         while True:
             if not self._lazily and not self._stopping and self._gone():
                 self._end()
@@ -214,16 +154,30 @@ class Lane:
                     for task in self._waiting:
                         task.end(error=TaskFailedError("stopped", "the service is being stopped"))
                     self._waiting.clear()
-                    return None
-                task = self._waiting.popleft() if self._waiting else None
-            if task is None:
-                continue
+                    return []
+                tasks = self._taken()
+                # Said at once: nobody is to think that there is nothing to be done.
+                self.running = bool(tasks)
+            if tasks:
+                if self._gone():
+                    self._end()
+                return tasks
+
+    def _taken(self) -> list[Task]:
+        """The first task that waits, and those of its group behind it."""
+        taken: list[Task] = []
+        while self._waiting and len(taken) < _TOGETHER:
+            task = self._waiting[0]
             if task.cancelled.is_set():
                 task.end(error=TaskCancelledError())
-                continue
-            if self._gone():
-                self._end()
-            return task
+            elif taken and (task.group is None or task.alone or task.group != taken[0].group):
+                break
+            else:
+                taken.append(task)
+            self._waiting.popleft()
+            if taken and (taken[0].group is None or taken[0].alone):
+                break
+        return taken
 
     def _gone(self) -> bool:
         """Whether there is no process that lives."""
@@ -267,62 +221,37 @@ class Lane:
             if not self._stopping:
                 self._changed.wait(seconds)
 
-    def _do(self, task: Task, pipe: Connection) -> None:
+    def _do(self, tasks: list[Task], pipe: Connection) -> None:
         begun = time.monotonic()
-        self.running = True
+        run = Run(tasks, pipe, lambda: not self._gone(), lambda: self._hurried)
         try:
-            task.on_start()
-            pipe.send((task.name, task.arguments))
-            result = self._answer(task, pipe, begun + task.seconds)
-        except (TaskFailedError, TaskCancelledError) as error:
-            task.end(error=error)
+            run.carry_out()
+            self.seconds += 0.2 * ((time.monotonic() - begun) / len(tasks) - self.seconds)
+        except EndWorkerError as error:
+            self._end()
+            run.current.end(error=error.error)
         except (EOFError, OSError):
             self.deaths += 1
-            logger.error("worker %s (process %s) died at %s", self.name, self.pid, task.name)
+            name = run.current.name
+            logger.error("worker %s (process %s) died at %s", self.name, self.pid, name)
             self._end()
-            task.end(
-                error=TaskFailedError(
-                    "died", "the process that was at it died: try again, or try a smaller picture"
-                )
-            )
+            sentence = "the process that was at it died: try again, or try a smaller picture"
+            run.current.end(error=TaskFailedError("died", sentence))
         except Exception as error:
-            logger.exception("%s failed unexpectedly", task.name)
+            logger.exception("%s failed unexpectedly", run.current.name)
             self._end()
-            task.end(error=TaskFailedError("fault", f"unexpected {type(error).__name__}"))
-        else:
-            self.seconds += 0.2 * (time.monotonic() - begun - self.seconds)
-            task.end(result)
+            run.current.end(error=TaskFailedError("fault", f"unexpected {type(error).__name__}"))
         finally:
+            self._again(run.left)
             self.running = False
 
-    def _answer(self, task: Task, pipe: Connection, until: float) -> Any:
-        """What the worker says in the end; it is killed where it says nothing in time."""
-        asked: float | None = None
-        while True:
-            if pipe.poll(_POLL):
-                said, what = pipe.recv()
-                if said == "progress":
-                    task.on_progress(what)
-                    continue
-                if said == "done":
-                    return what
-                if said == "cancelled":
-                    raise TaskCancelledError
-                raise TaskFailedError(*what)
-            now = time.monotonic()
-            if now > until or self._hurried:
-                self._end()
-                if self._hurried:
-                    raise TaskFailedError("stopped", "the service was stopped before it was done")
-                raise TaskFailedError("time", f"it took longer than {task.seconds:g} seconds")
-            if task.cancelled.is_set() and asked is None:
-                asked = now
-                pipe.send(("cancel", {}))
-            if asked is not None and now > asked + _GRACE:
-                self._end()
-                raise TaskCancelledError
-            if not self._process.is_alive() and not pipe.poll():
-                raise EOFError
+    def _again(self, tasks: list[Task]) -> None:
+        """Puts those first in the queue that another one kept from being done."""
+        with self._changed:
+            for task in reversed(tasks):
+                # Whichever of them ends a worker ends it alone.
+                task.alone = True
+                self._waiting.appendleft(task)
 
     def _end(self) -> None:
         """Ends the process, whatever it is at."""
