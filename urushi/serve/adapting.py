@@ -16,12 +16,13 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 def adapt(
-    tell: Tell, *, folder: str, name: str, minutes: float | None, steps: int | None
+    tell: Tell, *, model: str, folder: str, name: str, minutes: float | None, steps: int | None
 ) -> dict[str, Any]:
     """Learns from the pairs of a folder, and writes an adapter and a sheet beside them.
 
     Args:
         tell: told of phases, scores and progress.
+        model: the base, a file or a name in the zoo.
         folder: holds `input` and `target`.
         name: of the adapter.
         minutes, steps: to learn at most; one of the two.
@@ -47,10 +48,10 @@ def adapt(
     tell({"phase": "looking through the pairs"})
     found = pair_examples(root, run)
     method: dict[str, Any] = {"method": "colora"}
-    if profile_path(find_model("base")).is_file():
+    if profile_path(find_model(model)).is_file():
         method["profile"] = BESIDE
     bf16 = prefers_bf16("auto")
-    recipe = adaptation_recipe(name, "base", method, found, minutes=minutes, steps=steps, bf16=bf16)
+    recipe = adaptation_recipe(name, model, method, found, minutes=minutes, steps=steps, bf16=bf16)
     adaptation = Adaptation(recipe, found, target, run)
     tell({"phase": "measuring the base", "pairs": len(found.pack)})
     before = adaptation.measure_base().means

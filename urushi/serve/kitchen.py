@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from urushi.errors import AdapterError, UrushiError
+from urushi.errors import AdapterError
 from urushi.files.adapter import check_base, read_adapter
 from urushi.files.model import read_model
 from urushi.inference.auto import AUTO, NONE, AutoRestorer
@@ -86,7 +86,7 @@ class Kitchen:
             UrushiError: it is not sound, or made for another base.
         """
         adapter = read_adapter(path)
-        check_base(adapter, read_model(self._base()))
+        check_base(adapter, read_model(self.base()))
         header = adapter.header
         return {
             "method": header.method,
@@ -109,14 +109,15 @@ class Kitchen:
         self, task: str | None, adapters: Sequence[tuple[str, float]]
     ) -> AutoRestorer | Restorer:
         if task in (None, NONE):
-            return Restorer(self._base(), adapters=list(adapters), **self._options)
+            return Restorer(self.base(), adapters=list(adapters), **self._options)
         return AutoRestorer(self._router, model=self._model, task=task, **self._options)
 
     def _chooses(self) -> bool:
-        try:
-            return find_all_in_one(self._router) is not None
-        except UrushiError:
-            return True  # what is wrong is told when it is opened
+        """Whether each picture is looked at where nothing is said, as the command goes about it."""
+        if self._router is not None:
+            return True
+        return self._model is None and find_all_in_one() is not None
 
-    def _base(self) -> Path:
+    def base(self) -> Path:
+        """The network that adapters are for."""
         return find_model(self._model or "base")

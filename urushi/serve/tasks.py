@@ -232,11 +232,11 @@ def _check_adapter(kitchen: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
     return kitchen.check_adapter(Path(path))
 
 
-def _adapt(_kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
+def _adapt(kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
     """Learns from pairs."""
     from urushi.serve.adapting import adapt
 
-    return adapt(tell, **arguments)
+    return adapt(tell, model=str(kitchen.base()), **arguments)
 
 
 TASKS: dict[str, Callable[..., Any]] = {
