@@ -286,7 +286,9 @@ def test_unknown_things_are_not_here(client):
         answer = client.get(path)
         assert answer.status_code == 404
         assert answer.headers["content-type"] == "application/problem+json"
-    assert client.put("/v1/restore").status_code == 405
+    answer = client.put("/v1/adapters")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, POST"
 
 
 def test_metrics_have_their_names_and_no_label_that_a_client_chooses(client, small):

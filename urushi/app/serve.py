@@ -1,5 +1,6 @@
 """`urushi serve`: a page for people and an HTTP interface for programs."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,6 +174,8 @@ def _run(settings: "Settings", host: str, port: int) -> None:
             f"{settings.work or 'the folder for temporary files'} takes no files "
             f"({error.strerror or error}): give another --work"
         ) from error
+    # What clients send is no matter for this log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     # Bodies of requests go where all the rest goes; this process is the service's alone.
     tempfile.tempdir = str(service.store.spool)
     config = uvicorn.Config(

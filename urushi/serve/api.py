@@ -104,8 +104,14 @@ def _add_errors(app: FastAPI) -> None:
         return answer(RefusedError(status_of(type(error).__name__), str(error)))
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        return answer(RefusedError(error.status_code, str(error.detail), headers=error.headers))
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            # The framework names those of the first route of the path alone.
+            path = getattr(request.scope.get("route"), "path", "")
+            methods = [name.upper() for name in app.openapi()["paths"].get(path, {})] or ["GET"]
+            headers["Allow"] = ", ".join(sorted(methods))
+        return answer(RefusedError(error.status_code, str(error.detail), headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

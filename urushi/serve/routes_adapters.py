@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi import Path as InPath
+from pydantic import WithJsonSchema
 
 from urushi.files.adapter import read_adapter_header
 from urushi.inference.zoo import ZOO
@@ -81,14 +82,17 @@ async def forget_adapter(service: Served, client: Client, id: Id) -> None:
 async def adapt(
     service: Served,
     client: Client,
-    inputs: Annotated[list[UploadFile], File(description="Bad pictures.")],
+    inputs: Annotated[list[UploadFile], File(min_length=1, description="Bad pictures.")],
     targets: Annotated[
-        list[UploadFile], File(description="Good ones; the n-th belongs to the n-th bad one.")
+        list[UploadFile],
+        File(min_length=1, description="Good ones; the n-th belongs to the n-th bad one."),
     ],
     name: Annotated[str, Form(max_length=60, description="Of the adapter.")] = "mine",
     minutes: Annotated[float, Form(gt=0, le=1440, description="To learn, at most.")] = 5.0,
     steps: Annotated[
-        int | None, Form(ge=1, le=100_000, description="To learn, at most; instead of minutes.")
+        int | None,
+        Form(ge=1, le=100_000, description="To learn, at most; instead of minutes."),
+        WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 100_000}),
     ] = None,
 ) -> JobTold:
     """Learns from pairs of pictures. The result is an adapter, which can be used here at once."""

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response
+from pydantic import StringConstraints
 from starlette.background import BackgroundTask
 
 from urushi.serve.problems import RefusedError
@@ -102,7 +103,10 @@ async def sheet(service: Served, client: Client, id: Id) -> FileResponse:
 async def archive(
     service: Served,
     client: Client,
-    job: Annotated[list[str], Query(max_length=1000, description="Jobs whose results are meant.")],
+    job: Annotated[
+        list[Annotated[str, StringConstraints(max_length=80)]],
+        Query(max_length=200, description="Jobs whose results are meant."),
+    ],
 ) -> FileResponse:
     """The results of several jobs as one zip file."""
     found = [service.store.get(Job, id, client) for id in dict.fromkeys(job)]

@@ -1,10 +1,10 @@
 """What clients may ask for, as forms and as JSON, checked before anything else happens."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Form
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from urushi.serve.problems import RefusedError
 
@@ -88,14 +88,23 @@ def parse_adapters(text: str) -> list[tuple[str, float]]:
     return found
 
 
+def _said(**schema: Any) -> WithJsonSchema:
+    """What a field of a form is, where it is there at all: forms have no null."""
+    return WithJsonSchema(schema)
+
+
 def wish_of_form(
-    task: Annotated[str | None, Form(max_length=64)] = None,
+    task: Annotated[str | None, Form(max_length=64), _said(type="string", maxLength=64)] = None,
     strength: Annotated[float, Form(ge=0, le=1)] = 1.0,
     luma: Annotated[float, Form(ge=0, le=1)] = 1.0,
     chroma: Annotated[float, Form(ge=0, le=1)] = 1.0,
     adapters: Annotated[str, Form(max_length=2000)] = "",
-    format: Annotated[Format | None, Form()] = None,
-    quality: Annotated[int | None, Form(ge=1, le=100)] = None,
+    format: Annotated[
+        Format | None, Form(), _said(type="string", enum=list(get_args(Format)))
+    ] = None,
+    quality: Annotated[
+        int | None, Form(ge=1, le=100), _said(type="integer", minimum=1, maximum=100)
+    ] = None,
     strip_metadata: Annotated[bool, Form()] = False,
 ) -> Wish:
     """A wish out of form fields."""
