@@ -2,6 +2,7 @@
 #   make demo    install, and mend the bundled pictures into demo/out
 #   make test    install, and run every check; what CI runs
 #   make check   the checks without the tests
+#   make docs    install, and build the documentation into build/site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # Makes OpenVINO, and the oneDNN in it and in torch, take this processor for one without AVX-512.
 OLDER := OV_CPU_MAX_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: demo test check format clean
+.PHONY: demo test check docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/run.py
@@ -26,6 +27,9 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+docs: $(VENV)/.test
+	$(BIN)/python docs/build.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff format .
@@ -44,4 +48,4 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) demo/out
+	rm -rf $(VENV) demo/out build

@@ -108,7 +108,7 @@ class Training:
         from PIL import Image
 
         from urushi.data.packed import PackedPictures
-        from urushi.data.pages import draw_pages
+        from urushi.data.synthetic_pages import draw_pages
 
         def decoded(data: bytes) -> np.ndarray:
             with Image.open(io.BytesIO(data)) as image:

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def find_profile(given: Path | None) -> Path | None:
-    from urushi.adapters.profile import profile_path
+    from urushi.adapters.contribution_profile import profile_path
     from urushi.inference.zoo import find_model
 
     found = given or profile_path(find_model(MODEL))

@@ -2,7 +2,7 @@
 
     python benchmarks/all.py [--quick] [--only NAME ...] [--data FOLDER]
     python benchmarks/all.py --keep      # the rows measured become the committed ones
-    python benchmarks/all.py --write     # puts the committed rows into the README
+    python benchmarks/all.py --write     # puts the committed rows into docs/measured.md
 
 What is measured lies in a folder of its own until it is kept. Each benchmark runs with all
 instructions of this processor and then as on one with AVX2 alone. `--quick` takes one round and
@@ -23,10 +23,10 @@ from typing import Any
 
 from measuring import RESULTS
 
-__all__ = ["BEGIN", "BENCHMARKS", "END", "Benchmark", "figures", "readme_table", "replaced"]
+__all__ = ["BEGIN", "BENCHMARKS", "END", "Benchmark", "figures", "page_table", "replaced"]
 
 HERE = Path(__file__).resolve().parent
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs/measured.md"
 BEGIN = "<!-- made by  python benchmarks/all.py --write -->"
 END = "<!-- until here: speed and memory -->"
 OLDER = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}
@@ -101,6 +101,7 @@ BENCHMARKS = (
     Benchmark("restore", _restore, ("--skip-large", "--rounds", "1"), options=("--skip-large",)),
     Benchmark("choosing", _choosing, ("--rounds", "1")),
     Benchmark("startup", _startup, ("--quick",)),
+    Benchmark("large", _plain, ("--quick",)),
     Benchmark("memory", _memory, ("--quick",)),
     Benchmark("small", _small, ("--count", "4"), data="--data"),
     Benchmark("adapt_steps", _plain),
@@ -115,10 +116,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=["all", "avx2"], default=["all", "avx2"])
     parser.add_argument("--data", type=Path, help="folder of pictures, for those that need some")
     parser.add_argument("--keep", action="store_true", help="commit what is measured")
-    parser.add_argument("--write", action="store_true", help="measure nothing, write the README")
+    parser.add_argument(
+        "--write", action="store_true", help="measure nothing, write docs/measured.md"
+    )
     options = parser.parse_args()
     if options.write:
-        README.write_text(replaced(README.read_text("utf-8"), readme_table()), "utf-8")
+        PAGE.write_text(replaced(PAGE.read_text("utf-8"), page_table()), "utf-8")
         return
     if options.keep and options.quick:
         parser.error("--quick measures no figures to keep: leave --quick or --keep out")
@@ -193,7 +196,7 @@ def table(
     return "\n".join(lines)
 
 
-def readme_table(folder: Path = RESULTS) -> str:
+def page_table(folder: Path = RESULTS) -> str:
     """The committed figures in Markdown: a row each, a column for each set of instructions."""
     found, where = figures(folder), processors(folder)
     titles = [f"{where[b]}{', AVX2 alone' if b else ''}" for b in found]

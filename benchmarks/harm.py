@@ -3,9 +3,9 @@
     python benchmarks/harm.py [--seeds 8] [--data DATA] [--quick] [--threads 1] [--name harm]
 
 Draws pages, screens, charts, maps, codes, comics, cloth, stars and patterns (`harm_graphics.py`,
-and the kinds of `urushi.data.pages` with seeds of no training), with `--data` adds those pictures
-of CID22 that are plain over more than a tenth, and damages each in one of several ways. Every
-picture is chosen for and restored three ways: as `urushi restore` does, the same without the guard,
+and the kinds of `urushi.data.synthetic_pages` with seeds of no training), with `--data` adds those
+pictures of CID22 that are plain over more than a tenth, and damages each in one of several ways.
+Every picture is chosen for and restored three ways: as `urushi restore` does, without the guard,
 and by the base alone. PSNR in dB is against the clean graphic, over all channels; a clean one
 should come back at 45 dB or more, and a damaged one nearer to it than it was.
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 def graphics(options: argparse.Namespace) -> Iterator[tuple[str, str, np.ndarray]]:
     """Names, kinds and pixels of clean graphics."""
-    from urushi.data.pages import PAGE_KINDS, draw_page, installed_fonts
+    from urushi.data.synthetic_pages import PAGE_KINDS, draw_page, installed_fonts
 
     fonts = installed_fonts()
     kinds = [*KINDS, *(f"page-{kind}" for kind in PAGE_KINDS)]

@@ -1,7 +1,7 @@
 """Clean graphics for `harm.py`, drawn from seeds: kinds that no training of Urushi has seen.
 
-`urushi.data.pages` draws what networks and routers learn from; these here are drawn by other code,
-in other looks and sizes, so that what is measured is not what was fitted.
+`urushi.data.synthetic_pages` draws what networks and routers learn from; these here are drawn by
+other code, in other looks and sizes, so that what is measured is not what was fitted.
 """
 
 import itertools

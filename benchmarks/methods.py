@@ -1,7 +1,7 @@
-"""The README's table of networks and methods: what each method trains on each of them.
+"""The table of networks and methods in docs/measured.md: what each method trains on each of them.
 
 python benchmarks/methods.py            # prints it
-python benchmarks/methods.py --write    # puts it into the README, between its two markers
+python benchmarks/methods.py --write    # puts it into the page, between its two markers
 
 It comes from `BACKBONES` and `METHODS` alone; `PUBLISHED` adds a size for every network. Networks
 are built without weights, so that even the largest takes no memory.
@@ -18,9 +18,9 @@ from urushi.adapters import METHODS, create_adapter
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.errors import AdapterError
 
-__all__ = ["BEGIN", "END", "PUBLISHED", "README", "replaced", "table"]
+__all__ = ["BEGIN", "END", "PAGE", "PUBLISHED", "replaced", "table"]
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs/measured.md"
 BEGIN = "<!-- made by  python benchmarks/methods.py --write -->"
 END = "<!-- until here -->"
 
@@ -110,7 +110,7 @@ def _count(module: torch.nn.Module) -> int:
 
 def main(write: bool) -> None:
     if write:
-        README.write_text(replaced(README.read_text("utf-8"), table()), "utf-8")
+        PAGE.write_text(replaced(PAGE.read_text("utf-8"), table()), "utf-8")
     else:
         print(table())
 

@@ -113,7 +113,7 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def judged_apart(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a training, decided as the file that it wrote would."""
-    from urushi.files.router import read_router_header
+    from urushi.files.router_file import read_router_header
     from urushi.routing.decision import decide
 
     header = read_router_header(next(path.parent.glob("*.onnx")).with_suffix(".safetensors"))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from urushi.files.adapter import read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
-from urushi.files.router import name_router_graph, read_router, write_router
+from urushi.files.all_in_one_file import member_of, read_all_in_one
+from urushi.files.router_file import name_router_graph, read_router, write_router
 from urushi.inference.zoo import ZOO
 
 

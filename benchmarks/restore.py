@@ -102,7 +102,7 @@ def all_rows(arguments: argparse.Namespace, folder: Path) -> Iterator[dict]:
 
 
 def has_int8(model: str) -> bool:
-    from urushi.files.int8 import int8_path
+    from urushi.files.int8_file import int8_path
     from urushi.inference.zoo import find_model
 
     return int8_path(find_model(model)).is_file()

@@ -1,4 +1,4 @@
-"""The table of scores in the README and the card, from the rows that `urushi evaluate` left.
+"""The table of scores in the card of the base, from the rows that `urushi evaluate` left.
 
 urushi evaluate --all --data DATA --json benchmarks/results/scores-base.json
 python benchmarks/scores.py benchmarks/results/scores-base.json

@@ -245,7 +245,7 @@ def scores(weights: dict[str, Any], recipe: Any, data: Path) -> dict[str, float]
 def write_pages(folder: Path) -> None:
     from PIL import Image
 
-    from urushi.data.pages import draw_page
+    from urushi.data.synthetic_pages import draw_page
 
     for kind in ("text", "screen", "chart", "lines", "pattern", "comic"):
         page = draw_page(kind, 320, 320, PAGE_SEED)

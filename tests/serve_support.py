@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cli_support import picture
+from pictures import picture
 from starlette.testclient import TestClient
 
 from urushi.image import write_picture

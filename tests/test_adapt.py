@@ -5,7 +5,9 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, start, write_pictures, write_tiny_model
+from commands import run, start
+from pictures import picture, write_pictures
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.files.adapter import read_adapter
@@ -203,3 +205,9 @@ def test_some_of_the_examples_are_set_aside():
         assert sorted(train + held) == names
         assert 1 <= len(held) <= 8
         assert len(train) >= 1
+
+
+@pytest.mark.parametrize(("count", "held"), [(2, [1]), (8, [4]), (16, [4, 12])])
+def test_those_set_aside_lie_in_the_middle_of_equal_parts(count, held):
+    names = [f"{index:02}" for index in range(count)]
+    assert set_aside(names[::-1])[1] == [names[index] for index in held]

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from cli_support import picture, run
-from method_support import shaken
+from commands import run
+from networks import shaken
+from pictures import picture
 from test_adapt import write_pairs
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL

@@ -5,15 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
-from all_in_one_support import write_all_in_one
-from cli_support import picture, run, write_tiny_model
-from routing_support import tiny_router
+from commands import run
+from pictures import picture
+from world import tiny_router, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model, write_model
-from urushi.files.router import RouterHeader, read_router
+from urushi.files.router_file import RouterHeader, read_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.router_engine import open_router
@@ -151,7 +151,7 @@ def test_old_classes_are_made_as_the_recipe_says(world, tmp_path):
     from test_routing_training import recipe
 
     stored = read_router(tmp_path / "own" / "all-in-one.safetensors")
-    from urushi.files.router import write_router
+    from urushi.files.router_file import write_router
 
     own = recipe().model_dump(mode="json")
     own["pictures"]["clean"] = ["pairs/target"]
@@ -164,7 +164,7 @@ def test_old_classes_are_made_as_the_recipe_says(world, tmp_path):
 
 
 def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_path):
-    from urushi.files.router import RouterMemory, write_router
+    from urushi.files.router_file import RouterMemory, write_router
 
     shutil.copytree(world / "before", tmp_path / "own")
     path = tmp_path / "own" / "all-in-one.safetensors"
@@ -202,7 +202,7 @@ def test_a_router_that_remembers_needs_no_data_and_forgets_nothing(world, tmp_pa
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("noise", "has a class 'noise' already"),
+        ("noise", "already has a class 'noise'"),
         ("clean", "already"),
         ("a/b", "cannot name a class"),
     ],

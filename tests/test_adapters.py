@@ -4,14 +4,7 @@ import copy
 
 import pytest
 import torch
-from method_support import (
-    Bare,
-    TokenNet,
-    picture,
-    random_adapter,
-    same,
-    shaken,
-)
+from networks import Bare, TokenNet, close, random_images, same, shaken, shaken_adapter
 from torch import nn
 
 from urushi.adapters import METHODS, Adapted, create_adapter
@@ -85,15 +78,11 @@ def config_of(method):
 
 
 def trained(backbone, method, seed=1):
-    return random_adapter(backbone, seed, **config_of(method))
+    return shaken_adapter(backbone, seed, **config_of(method))
 
 
 def clone(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
 
 
 def gradients(adapted, x):
@@ -106,7 +95,7 @@ def gradients(adapted, x):
 @torch.no_grad()
 def test_a_fresh_one_is_the_identity(method, name):
     backbone = build(name)
-    pictures = [picture(1, 13, 19), picture(2, 16, 12)]
+    pictures = [random_images(1, 13, 19), random_images(2, 16, 12)]
     plain = [backbone(x) for x in pictures]
     adapted = attach(backbone, create_adapter(backbone, config_of(method)))
     for mode in (True, False):
@@ -119,10 +108,10 @@ def test_a_fresh_one_is_the_identity(method, name):
 @each_pair
 def test_only_its_parameters_train(method, name):
     backbone = build(name)
-    before, x = clone(backbone), picture(2, 16, 12)
+    before, x = clone(backbone), random_images(2, 16, 12)
     with torch.no_grad():
         plain = backbone(x)
-    target = plain + 0.3 * picture(2, 16, 12, seed=1)
+    target = plain + 0.3 * random_images(2, 16, 12, seed=1)
     adapted = attach(backbone, create_adapter(backbone, config_of(method))).train()
     assert not backbone.training
     parameters = list(adapted.parameters())
@@ -151,7 +140,7 @@ def test_only_its_parameters_train(method, name):
 @each_pair
 @torch.no_grad()
 def test_its_state_makes_it_again(method, name):
-    backbone, x = build(name), picture(1, 13, 19)
+    backbone, x = build(name), random_images(1, 13, 19)
     adapter = trained(backbone, method)
     adapted = attach(backbone, adapter)
     adapted.train()(x)  # running statistics belong to the state
@@ -167,7 +156,7 @@ def test_its_state_makes_it_again(method, name):
 @each_pair
 @torch.no_grad()
 def test_merged_equals_attached(method, name):
-    backbone, x = build(name), picture(1, 13, 19)
+    backbone, x = build(name), random_images(1, 13, 19)
     adapter = trained(backbone, method)
     adapter.strength = 0.7
     assert adapter.mergeable == METHODS[method].mergeable
@@ -187,7 +176,7 @@ def test_merged_equals_attached(method, name):
 def test_pictures_of_any_size_and_precision(method, name):
     backbone = build(name)
     adapted = attach(backbone, trained(backbone, method)).eval()
-    x = picture(2, 13, 22)
+    x = random_images(2, 13, 22)
     result = adapted(x)
     assert result.shape == x.shape
     assert result.isfinite().all()
@@ -205,7 +194,7 @@ def test_pictures_of_any_size_and_precision(method, name):
 @each_pair
 @torch.no_grad()
 def test_strength(method, name):
-    backbone, x = build(name), picture(1, 13, 19)
+    backbone, x = build(name), random_images(1, 13, 19)
     adapter = trained(backbone, method)
     adapted = attach(backbone, adapter).eval()
     whole, results = adapted(x), {}
@@ -223,7 +212,7 @@ def test_strength(method, name):
 @torch.no_grad()
 def test_two_at_once(method, name):
     """Deltas add up exactly, and a branch does not mind deltas beside it."""
-    backbone, x = build(name), picture(1, 13, 19)
+    backbone, x = build(name), random_images(1, 13, 19)
     one, other = trained(backbone, method), trained(backbone, "lora", seed=2)
     other.strength = 0.5
     adapted = attach(backbone, one, other).eval()
@@ -245,7 +234,7 @@ def test_two_at_once(method, name):
 @each_branch
 @torch.no_grad()
 def test_two_branches_at_one_site_add_up(method, name):
-    backbone, x = build(name), picture(1, 13, 19)
+    backbone, x = build(name), random_images(1, 13, 19)
     adapter = trained(backbone, method)
     twin = copy.deepcopy(adapter)
     adapted = attach(backbone, adapter, twin).eval()
@@ -260,7 +249,7 @@ def test_two_branches_at_one_site_add_up(method, name):
 def test_saving_memory_changes_no_gradient(method, name):
     if method == "frozen":
         return
-    x = picture(2, 16, 12)
+    x = random_images(2, 16, 12)
     results = []
     for save_memory in (False, True):
         backbone = build(name)
@@ -279,12 +268,12 @@ def test_saving_memory_calculates_twice():
     backbone, calls = build("tokens"), []
     backbone.get_submodule("blocks.0.fc1").register_forward_hook(lambda *_: calls.append(1))
     adapted = attach(backbone, trained(backbone, "adaptir"), save_memory=True)
-    loss = adapted(picture(1, 12, 8)).square().mean()
+    loss = adapted(random_images(1, 12, 8)).square().mean()
     assert len(calls) == 1
     loss.backward()
     assert len(calls) == 2
     with torch.no_grad():
-        adapted(picture(1, 8, 8))
+        adapted(random_images(1, 8, 8))
     assert len(calls) == 3
 
 
@@ -294,7 +283,9 @@ def test_two_sizes_before_the_way_back():
     for save_memory in (False, True):
         backbone = build("tokens")
         adapted = attach(backbone, trained(backbone, "adaptir"), save_memory=save_memory)
-        sum(adapted(picture(1, *sides)).square().mean() for sides in [(12, 8), (8, 12)]).backward()
+        sum(
+            adapted(random_images(1, *sides)).square().mean() for sides in [(12, 8), (8, 12)]
+        ).backward()
         results.append({n: p.grad for n, p in adapted.named_parameters()})
     assert all(close(results[1][key], results[0][key]) for key in results[0])
 
@@ -348,7 +339,7 @@ def test_a_sequence_that_is_no_grid_is_refused():
     backbone = build("tokens")
     adapters = [create_adapter(backbone, config_of(method)) for method in ("vpt", "adaptir")]
     with pytest.raises(AdapterError, match="gives 15 tokens"):
-        attach(backbone, *adapters)(picture(1, 12, 16))
+        attach(backbone, *adapters)(random_images(1, 12, 16))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import torch
-from method_support import same, steps_of_training
+from networks import same, steps_of_training
 
 PROCESS = """
 import sys
 import torch
-from method_support import same, steps_of_training
+from networks import same, steps_of_training
 rank, file, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 torch.save(steps_of_training(torch.nn.parallel.DistributedDataParallel, rank, 2), path)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from method_support import TokenNet, below, picture, random_adapter, read_golden
+from networks import TokenNet, below, random_images, read_golden, shaken_adapter
 from torch import nn
 from torch.nn import functional as F
 
@@ -269,7 +269,7 @@ def test_layouts_give_the_same(method):
     results = []
     for layout in ("bchw", "bhwc", "blc", "lbc"):
         backbone = OneBranch(layout)
-        adapter = random_adapter(backbone, method=method, hidden=4)
+        adapter = shaken_adapter(backbone, method=method, hidden=4)
         results.append(attach(backbone, adapter).eval()(x))
         torch.testing.assert_close(results[-1], results[0])
     assert results[0].abs().max() > 1e-3
@@ -286,14 +286,14 @@ def test_tokens_of_a_picture_that_is_no_square():
     stated = FeedForwardSite("norm", (), "output", None, 8, "lbc", (8, 2))
     assert grid_of(torch.zeros(16, 1, 8), stated, (4, 4)) == (8, 2)
     backbone = TokenNet()
-    adapted = attach(backbone, random_adapter(backbone, method="adaptir", hidden=4)).eval()
-    assert adapted(picture(1, 9, 21)).shape == (1, 3, 9, 21)
+    adapted = attach(backbone, shaken_adapter(backbone, method="adaptir", hidden=4)).eval()
+    assert adapted(random_images(1, 9, 21)).shape == (1, 3, 9, 21)
 
 
 def test_running_statistics_are_stored_and_used():
     backbone = TokenNet()
-    adapter = random_adapter(backbone, method="adaptir", hidden=4)
-    adapted, x = attach(backbone, adapter), picture(2, 16, 12)
+    adapter = shaken_adapter(backbone, method="adaptir", hidden=4)
+    adapted, x = attach(backbone, adapter), random_images(2, 16, 12)
     before = {n: b.clone() for n, b in adapter.named_buffers()}
     assert len(before) == 4
     adapted.train()(x)

@@ -25,7 +25,7 @@ def report(folder, name, cpu):
 def test_a_column_for_each_set_of_instructions(everything, tmp_path):
     report(tmp_path, "startup", 1.25)
     report(tmp_path, "startup-avx2", 1.75)
-    lines = everything.readme_table(tmp_path).splitlines()
+    lines = everything.page_table(tmp_path).splitlines()
     assert lines[0] == "| | A processor, 2 cores | A processor, 2 cores, AVX2 alone |"
     assert len(lines) == 3
     assert "1.25 s of the processor, 2.50 s (3.0 times" in lines[2]
@@ -44,12 +44,19 @@ def test_today_stands_beside_what_is_committed(everything, tmp_path):
 
 
 def test_committed_reports_can_be_told(everything):
-    assert everything.readme_table().count("\n") > 10
+    assert everything.page_table().count("\n") > 10
 
 
-def test_the_readme_is_changed_between_its_markers_alone(everything):
+def test_the_page_is_changed_between_its_markers_alone(everything):
     text = f"before\n{everything.BEGIN}\nold\n{everything.END}\nafter"
     found = everything.replaced(text, "new")
     assert found == f"before\n{everything.BEGIN}\nnew\n{everything.END}\nafter"
     with pytest.raises(ValueError, match="once each"):
         everything.replaced("no markers", "new")
+
+
+def test_the_page_says_what_the_committed_rows_say(everything):
+    text = everything.PAGE.read_text("utf-8")
+    assert everything.replaced(text, everything.page_table()) == text, (
+        "docs/measured.md is not of the committed rows: python benchmarks/all.py --write"
+    )

@@ -1,19 +1,20 @@
 """Training an all-in-one model: three stages, resumed to the bit; what is wrong is told."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
 import pytest
 import yaml
-from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
-from cli_support import run
+from commands import run
 from filelock import FileLock
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import RecipeError
 from urushi.files.adapter import read_adapter, read_adapter_header, write_adapter
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
 from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
@@ -22,11 +23,6 @@ from urushi.training.recipe import RECIPES
 
 GATES = {"reduction": 2, "hidden": 4}
 GUIDED = {"steps": 3, "warmup": 0, "settings": GATES}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -39,8 +35,21 @@ def train(world, files, run, changes=None, **options):
     return AllInOneTraining(own, files, run, root=world, device="cpu", **options)
 
 
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """A training of the plain recipe that is finished; its folder is read alone."""
+    packs = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, world / "packs")
+    return train(world, packs, tmp_path_factory.mktemp("trained") / "run").train()
+
+
+@pytest.fixture
+def run_again(trained, tmp_path):
+    """A copy of its folder, to go on in."""
+    return shutil.copytree(trained.path.parent, tmp_path / "again")
+
+
 def experts(**changes):
-    return {"experts": {**TINY["experts"], **changes}}
+    return {"experts": {**TINY_ALL_IN_ONE["experts"], **changes}}
 
 
 def joint(**own):
@@ -58,18 +67,18 @@ def hashes(folder):
 # --- the stages ---
 
 
-def test_experts_trained_apart_each_work_alone(world, files, tmp_path):
-    result = train(world, files, tmp_path / "run").train()
+def test_experts_trained_apart_each_work_alone(world, files, trained, run_again):
+    result, folder = trained, trained.path.parent
     assert result.finished
     assert result.trained == ("router", "noise", "dark")
     members = read_all_in_one(result.path)
     assert list(members.experts) == ["noise", "dark"]
-    recipe = read_adapter(tmp_path / "run" / "dark.safetensors").header.recipe
+    recipe = read_adapter(folder / "dark.safetensors").header.recipe
     assert recipe["classes"]["dark"]["pairs"] == ["pairs"]
     assert recipe["degradations"] == ["dark"]
     # A base that does not ship stands beside.
-    assert AutoRestorer(result.path, engine="torch").base.path.parent == tmp_path / "run"
-    again = train(world, files, tmp_path / "run", resume=True).train()
+    assert AutoRestorer(result.path, engine="torch").base.path.parent == folder
+    again = train(world, files, run_again, resume=True).train()
     assert again.finished
     assert again.trained == ()
 
@@ -137,7 +146,7 @@ def test_experts_that_are_worse_can_be_left_out(world, files, tmp_path):
         target = world / "pairs" / ("target" if side == "input" else "input")
         text = f"{{name: {name}, title: t, input: {world}/pairs/{side}, target: {target}}}"
         (tmp_path / f"{name}.yaml").write_text(text)
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["noise"] = {**classes["dark"], "benchmarks": [str(tmp_path / "wrong.yaml")]}
     classes["dark"]["benchmarks"] = [str(tmp_path / "right.yaml")]
     fast = {"optimizer": {"learning_rate": 0.01}, "leave_out_worse": True, "steps": 8}
@@ -163,10 +172,9 @@ def test_guidance_keeps_the_base_or_makes_one(world, files, tmp_path):
     assert AutoRestorer(own.path).base.path == tmp_path / "b" / "all-base.safetensors"
 
 
-def test_an_expert_may_begin_where_another_ended(world, files, tmp_path):
-    train(world, files, tmp_path / "a").train()
-    before = tmp_path / "a" / "dark.safetensors"
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+def test_an_expert_may_begin_where_another_ended(world, files, trained, tmp_path):
+    before = trained.path.parent / "dark.safetensors"
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"] |= {"begin": str(before), "steps": 1}
     still = {"learning_rate": 1e-12}
     changes = {"classes": classes, **experts(optimizer=still, storage="float32")}
@@ -180,23 +188,21 @@ def test_an_expert_may_begin_where_another_ended(world, files, tmp_path):
         train(world, files, tmp_path / "c", changes).train()
 
 
-def test_files_of_an_older_version_count_as_trained(world, files, tmp_path):
-    first = train(world, files, tmp_path).train()
-    stored = read_adapter(tmp_path / "dark.safetensors")
+def test_files_of_an_older_version_count_as_trained(world, files, trained, run_again):
+    stored = read_adapter(run_again / "dark.safetensors")
     older = {key: value for key, value in stored.header.recipe.items() if key != "begin"}
     header = stored.header.model_copy(update={"recipe": older})
     write_adapter(stored.path, stored.tensors, header)
-    again = train(world, files, tmp_path, resume=True).train()
-    assert first.trained[-1] == "dark"
+    again = train(world, files, run_again, resume=True).train()
+    assert trained.trained[-1] == "dark"
     assert "dark" not in again.trained
 
 
-def test_a_router_that_is_there_already_is_taken(world, files, tmp_path):
-    first = train(world, files, tmp_path / "a").train()
-    changes = {"router": {"file": str(first.path)}}
+def test_a_router_that_is_there_already_is_taken(world, files, trained, tmp_path):
+    changes = {"router": {"file": str(trained.path)}}
     result = train(world, files, tmp_path / "b", changes).train()
     assert "router" not in result.trained
-    assert result.header.tensors_hash == first.header.tensors_hash
+    assert result.header.tensors_hash == trained.header.tensors_hash
 
 
 # --- what is wrong ---
@@ -239,16 +245,15 @@ def test_wrong_recipes_are_told(world, changes, words):
         tiny_recipe(world / "tiny.safetensors", **changes)
 
 
-def test_another_training_is_not_continued(world, files, tmp_path):
-    assert train(world, files, tmp_path, {"classes": {**TINY["classes"]}}).train().finished
+def test_another_training_is_not_continued(world, files, run_again):
     with pytest.raises(RecipeError, match="holds an all-in-one training"):
-        train(world, files, tmp_path)
+        train(world, files, run_again)
     changed = experts(adapter={"method": "lora", "rank": 2})
     with pytest.raises(RecipeError, match="was started with adapter"):
-        train(world, files, tmp_path, changed, resume=True).train()
+        train(world, files, run_again, changed, resume=True).train()
     guided = {"guided": {**GUIDED, "mode": "adapter", "settings": {"tune": ["bias"]}}}
     with pytest.raises(RecipeError, match=r"guided\.settings has tune"):
-        train(world, files, tmp_path, guided, resume=True).train()
+        train(world, files, run_again, guided, resume=True).train()
 
 
 # --- the command and the recipes that ship ---
@@ -256,8 +261,8 @@ def test_another_training_is_not_continued(world, files, tmp_path):
 
 def test_the_command_trains_all_and_says_so(world, tmp_path):
     path = tmp_path / "tiny.yaml"
-    plan = {**TINY, "start": str(world / "tiny.safetensors")}
-    plan["classes"] = {n: dict(c) for n, c in TINY["classes"].items()}
+    plan = {**TINY_ALL_IN_ONE, "start": str(world / "tiny.safetensors")}
+    plan["classes"] = {n: dict(c) for n, c in TINY_ALL_IN_ONE["classes"].items()}
     bench = f"name: dark\ntitle: t\ninput: {world}/pairs/input\ntarget: {world}/pairs/target\n"
     (tmp_path / "dark.yaml").write_text(bench)
     plan["classes"]["dark"]["benchmarks"] = [str(tmp_path / "dark.yaml")]

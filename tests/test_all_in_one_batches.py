@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
 from urushi.degradations import Rehaze
 from urushi.errors import DataError, DegradationError
@@ -10,11 +10,6 @@ from urushi.files.model import read_model
 from urushi.training.all_in_one.datasets import class_stages, pack_all_in_one, router_recipe_of
 from urushi.training.all_in_one.stages import StagePlans
 from urushi.training.batches import step_generator
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
@@ -47,7 +42,7 @@ def test_batches_are_of_all_classes_and_a_function_of_the_step(world, files):
 
 
 def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, files):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"] |= {"real": 0.0, "last": 0.5, "patch": 24, "batch": 6, "loss": {"grid": 2}}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     model = read_model(world / "tiny.safetensors")
@@ -69,7 +64,7 @@ def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, fil
 
 
 def test_patches_of_a_class_may_grow(world, tmp_path):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"]["patches"] = [{"from_step": 3, "patch": 28, "batch": 1}]
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     assert own.largest_patch == 28
@@ -83,7 +78,7 @@ def test_patches_of_a_class_may_grow(world, tmp_path):
 
 
 def test_pairs_can_be_left_out(world, tmp_path):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"]["without"] = ["1"]
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     made = tiny_files(own, world, tmp_path / "packs")
@@ -93,7 +88,7 @@ def test_pairs_can_be_left_out(world, tmp_path):
     whole = tiny_files(tiny_recipe(world / "tiny.safetensors"), world, tmp_path / "packs")
     assert len(whole.pairs["dark"]) == 3
     classes["dark"]["without"] = ["7"]
-    with pytest.raises(DataError, match="no pair is named '7'"):
+    with pytest.raises(DataError, match="there is no pair named '7'"):
         tiny_files(tiny_recipe(world / "tiny.safetensors", classes=classes), world, tmp_path)
     classes["dark"]["without"] = ["0", "1", "2"]
     with pytest.raises(DataError, match="no pairs are left"):
@@ -101,7 +96,7 @@ def test_pairs_can_be_left_out(world, tmp_path):
 
 
 def test_the_router_may_be_shown_stronger_damage_than_the_expert(world, files):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["noise"]["shown"] = {"name": "speckle_noise"}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     seen = router_recipe_of(own, files).classes
@@ -116,9 +111,9 @@ def _router():
     from dataclasses import replace
     from pathlib import Path
 
-    from routing_support import CLASSES, tiny_router
+    from world import CLASSES, tiny_router
 
-    from urushi.files.router import LoadedRouter, RouterHeader
+    from urushi.files.router_file import LoadedRouter, RouterHeader
     from urushi.routing.router import router_tensors
 
     router = tiny_router()
@@ -137,7 +132,7 @@ def _router():
     ],
 )
 def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp_path, own, words):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"] |= own
     recipe = tiny_recipe(world / "tiny.safetensors", classes=classes)
     with pytest.raises(DegradationError, match=words):
@@ -147,7 +142,7 @@ def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp
 
 def test_pairs_of_a_class_may_be_varied(world, files):
     """The dark pairs show no haze, so that they stay as they are; that it is asked for is seen."""
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     classes["dark"] |= {"rehaze": {"power": [1, 2], "elsewhere": 0.5}, "level": True}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     stage = StagePlans(own, files, _router(), "cpu").expert(
@@ -165,7 +160,7 @@ def test_pairs_of_a_class_may_be_varied(world, files):
 
 
 def test_damage_may_lie_over_scenes_that_were_made_first(world, files):
-    classes = {name: dict(plan) for name, plan in TINY["classes"].items()}
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
     model = read_model(world / "tiny.safetensors")
 
     def batch(scene):
@@ -182,5 +177,5 @@ def test_damage_may_lie_over_scenes_that_were_made_first(world, files):
     assert torch.equal(dim.clean, batch({"name": "low_light", "exposure": [0.1, 0.1]}).clean)
     classes["noise"]["scene"] = {"name": "dusk"}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
-    with pytest.raises(DegradationError, match="no degradation 'dusk'"):
+    with pytest.raises(DegradationError, match="degradation 'dusk' is unknown"):
         pack_all_in_one(own, world / "packs", world)

@@ -5,7 +5,7 @@ import struct
 import xml.etree.ElementTree as ET
 
 import pytest
-from jpeg_support import (
+from pictures import (
     MORE,
     more_xmp,
     packet,

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from urushi.adapters.attribution import RULES, attribute, kernel_scores
+from urushi.adapters.attribution import RULES, attribute
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import AdapterError
 
@@ -52,7 +52,9 @@ def scores_of(golden, which, **options):
         **{"steps": config["total_step"], **options},
     )  # fmt: skip
     return found, [
-        kernel_scores(found.scores[f"features.{index}.weight"]) for index in config["conv_index"]
+        # FAIG's score of every kernel: absolute attributions summed over its entries.
+        found.scores[f"features.{index}.weight"].abs().flatten(2).sum(2)
+        for index in config["conv_index"]
     ]
 
 

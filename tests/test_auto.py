@@ -7,35 +7,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from adapter_support import write_random
-from all_in_one_support import SEEN, make_data, write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import picture, write_pictures
 from pydantic import ValidationError
-from routing_support import CLASSES, tiny_router
+from world import (
+    CLASSES,
+    SEEN,
+    make_data,
+    tiny_router,
+    write_all_in_one,
+    write_random,
+)
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, DataError, EngineError, FileFormatError, UrushiError
 from urushi.evaluation.benchmark import clean_benchmark
 from urushi.evaluation.routes import class_of
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import Member, read_router, write_router
+from urushi.files.router_file import Member, read_router, write_router
 from urushi.image import read_picture
 from urushi.inference import zoo
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("auto")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    write_pictures(root / "pictures", 3)
-    return root
 
 
 @pytest.fixture
@@ -355,7 +352,7 @@ def test_what_a_benchmark_shows_is_told_from_its_name():
     }  # fmt: skip
     assert {name: class_of(BENCHMARKS[name], classes) for name in expected} == expected
     mixed = clean_benchmark(".", {"name": "holes"})
-    with pytest.raises(DataError, match="cannot be told"):
+    with pytest.raises(DataError, match="does not follow from its name"):
         class_of(mixed, classes)
     assert class_of(mixed, classes, "snow") == "snow"
     with pytest.raises(DataError, match="did you mean 'snow'"):

@@ -3,21 +3,12 @@
 import json
 
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import run, write_pictures, write_tiny_model
+from commands import run
+from world import SEEN
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError
 from urushi.inference.auto import AutoRestorer
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("rules")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    write_pictures(root / "pictures", 2)
-    return root
 
 
 def file_of(folder):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from method_support import TokenNet, picture, random_adapter, shaken
+from networks import TokenNet, random_images, shaken, shaken_adapter
 from torch.nn import functional as F
 
 from urushi.adapters import attach
@@ -34,8 +34,8 @@ def bottleneck(branch, x, activation):
 
 @torch.no_grad()
 def test_houlsby_stands_behind_attention_and_feed_forward(backbone):
-    x = picture(1, 12, 8)
-    adapter = random_adapter(backbone, method="houlsby", hidden=2)
+    x = random_images(1, 12, 8)
+    adapter = shaken_adapter(backbone, method="houlsby", hidden=2)
     adapted = attach(backbone, adapter).eval()
     assert list(adapter.branches) == [f"blocks/{i}/{n}" for n in ("proj", "fc2") for i in (0, 1)]
     for name in ("proj", "fc2"):
@@ -51,8 +51,8 @@ def test_houlsby_stands_behind_attention_and_feed_forward(backbone):
 )
 @torch.no_grad()
 def test_adaptformer_stands_beside_the_feed_forward_branch(backbone, settings, scale):
-    x = picture(1, 12, 8)
-    adapter = random_adapter(backbone, method="adaptformer", hidden=3, **settings)
+    x = random_images(1, 12, 8)
+    adapter = shaken_adapter(backbone, method="adaptformer", hidden=3, **settings)
     adapter.strength = 0.5
     adapted = attach(backbone, adapter).eval()
     branch = adapter.branches["blocks/0/fc2"]
@@ -72,7 +72,7 @@ def test_adaptformer_stands_beside_the_feed_forward_branch(backbone, settings, s
 
 @torch.no_grad()
 def test_the_classic_mixture_is_a_sum_of_identical_branches(backbone):
-    adapter = random_adapter(backbone, method="moe", experts=3, hidden=2)
+    adapter = shaken_adapter(backbone, method="moe", experts=3, hidden=2)
     branch = adapter.branches["blocks/1/fc2"]
     x = torch.randn(5, 1, 8)
     expected = branch.up.bias
@@ -85,7 +85,7 @@ def test_the_classic_mixture_is_a_sum_of_identical_branches(backbone):
 
 @torch.no_grad()
 def test_fact_cuts_weights_into_squares_of_shared_factors(backbone):
-    adapter = random_adapter(backbone, method="fact", rank=2, scale=3.0)
+    adapter = shaken_adapter(backbone, method="fact", rank=2, scale=3.0)
     deltas = adapter.deltas(dict(backbone.named_parameters()))
     assert set(deltas) == {
         f"blocks.{i}.{n}.weight" for i in (0, 1) for n in ("qkv", "proj", "fc1", "fc2")
@@ -103,8 +103,8 @@ def test_fact_cuts_weights_into_squares_of_shared_factors(backbone):
 
 @torch.no_grad()
 def test_prompts_stand_in_front_of_a_blocks_tokens(backbone):
-    x = picture(2, 12, 8)
-    adapter = random_adapter(backbone, method="vpt", tokens=3)
+    x = random_images(2, 12, 8)
+    adapter = shaken_adapter(backbone, method="vpt", tokens=3)
     adapted = attach(backbone, adapter).eval()
     block = backbone.get_submodule("blocks.1")
     seen = {}
@@ -132,8 +132,8 @@ def test_prompts_stand_in_front_of_a_blocks_tokens(backbone):
 def test_ssf_shifts_layers_without_a_bias_where_it_is_asked_to():
     torch.manual_seed(0)
     network = shaken(create_backbone("nafnet", BACKBONES["nafnet"].example), 0).eval()
-    x = picture(1, 16, 24)
-    adapter = random_adapter(network, method="ssf", offsets="all", layers=["ups.0.0"])
+    x = random_images(1, 16, 24)
+    adapter = shaken_adapter(network, method="ssf", offsets="all", layers=["ups.0.0"])
     adapter.strength = 0.5
     adapted = attach(network, adapter).eval()
     layer = network.get_submodule("ups.0.0")
@@ -143,4 +143,4 @@ def test_ssf_shifts_layers_without_a_bias_where_it_is_asked_to():
     weight = layer.weight * (1 + 0.5 * gain).view(-1, 1, 1, 1)
     torch.testing.assert_close(result, F.conv2d(given, weight) + 0.5 * shift.view(-1, 1, 1))
     assert not adapter.mergeable
-    assert random_adapter(network, method="ssf", layers=["ups.0.0"]).mergeable
+    assert shaken_adapter(network, method="ssf", layers=["ups.0.0"]).mergeable

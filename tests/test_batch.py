@@ -6,18 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from darken_engine import DarkenEngine
-from permissions import as_nobody
+from commands import as_nobody
+from networks import DarkenEngine, darkening
 
 from urushi.errors import EngineError, PictureError, TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.inference.batch import plan_batch, run_batch
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
-
-
-def restorer(**options):
-    return Restorer.from_engine(DarkenEngine(**options), tile=64, overlap=16)
 
 
 def picture(path, height=40, width=50, bits=8):
@@ -63,8 +59,8 @@ def photos(tmp_path):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_streamed_file_equals_the_array(tmp_path, bits):
     source = picture(tmp_path / "in.png", 150, 170, bits)
-    outcome = restore_picture(restorer(), source, tmp_path / "out.png")
-    whole = restorer().restore(read_picture(source))
+    outcome = restore_picture(darkening(), source, tmp_path / "out.png")
+    whole = darkening().restore(read_picture(source))
     full = 2**bits - 1
     expected = np.rint(whole * full).astype(int)
     written = np.rint(read_picture(tmp_path / "out.png") * full).astype(int)
@@ -79,16 +75,16 @@ def test_an_existing_target_is_kept_unless_told(tmp_path):
     target = tmp_path / "out.png"
     target.write_bytes(b"precious")
     with pytest.raises(TargetError):
-        restore_picture(restorer(), source, target)
+        restore_picture(darkening(), source, target)
     assert target.read_bytes() == b"precious"
-    restore_picture(restorer(), source, target, overwrite=True)
+    restore_picture(darkening(), source, target, overwrite=True)
     assert inspect_picture(target).width == 50
 
 
 def test_a_source_can_be_replaced_by_its_restoration(tmp_path):
     source = picture(tmp_path / "in.png", 150, 60)
     before = read_picture(source)
-    restore_picture(restorer(), source, source, overwrite=True)
+    restore_picture(darkening(), source, source, overwrite=True)
     np.testing.assert_allclose(read_picture(source), before / 2, atol=0.6 / 255)
     assert files_below(tmp_path) == ["in.png"]
 
@@ -97,22 +93,22 @@ def test_a_source_can_be_replaced_by_its_restoration(tmp_path):
 def test_a_failure_midway_leaves_nothing(tmp_path, failure):
     source = picture(tmp_path / "in.png", 300, 60)
     with pytest.raises(type(failure)):
-        restore_picture(restorer(healthy=3, failure=failure), source, tmp_path / "out.png")
+        restore_picture(darkening(healthy=3, failure=failure), source, tmp_path / "out.png")
     assert files_below(tmp_path) == ["in.png"]
 
 
 def test_a_picture_beyond_the_limit_is_refused(tmp_path):
     source = picture(tmp_path / "in.png")
     with pytest.raises(TooLargeError):
-        restore_picture(restorer(), source, tmp_path / "out.png", max_pixels=1999)
-    restore_picture(restorer(), source, tmp_path / "out.png", max_pixels=2000)
+        restore_picture(darkening(), source, tmp_path / "out.png", max_pixels=1999)
+    restore_picture(darkening(), source, tmp_path / "out.png", max_pixels=2000)
 
 
 def test_progress_is_told_in_pixels(tmp_path):
     source = picture(tmp_path / "in.png", 150, 60)
     seen = []
     restore_picture(
-        restorer(),
+        darkening(),
         source,
         tmp_path / "out.png",
         on_progress=lambda done, total: seen.append((done, total)),
@@ -152,7 +148,7 @@ def test_an_unknown_format_is_refused(photos):
 def test_an_output_inside_the_input_is_not_read_again(photos):
     output = photos / "mended"
     first = plan_batch([photos], output)
-    run_batch(restorer(), first)
+    run_batch(darkening(), first)
     assert {job.source for job in plan_batch([photos], output)} == {job.source for job in first}
     pattern = plan_batch([str(photos / "**/*.png")], output)
     assert as_pairs(pattern, photos) == {("a.png", "mended/a.png")}
@@ -250,7 +246,7 @@ def test_names_that_meet_for_good_are_refused(tmp_path):
 def test_one_source_may_not_replace_another(tmp_path):
     picture(tmp_path / "in/x/a.png")
     other = picture(tmp_path / "x/a.png")
-    with pytest.raises(TargetError, match="to be restored itself"):
+    with pytest.raises(TargetError, match="an input as well"):
         plan_batch([tmp_path / "in", other], tmp_path, overwrite=True)
 
 
@@ -268,7 +264,7 @@ def test_nothing_to_restore_is_told(tmp_path, sources):
 def test_a_batch_restores_all_and_reports(photos):
     output = photos.parent / "out"
     events = []
-    report = run_batch(restorer(), plan_batch([photos], output), on_event=events.append)
+    report = run_batch(darkening(), plan_batch([photos], output), on_event=events.append)
     assert files_below(output) == ["a.png", "deep/C.JPG", "deep/er/b.tif"]
     assert report.ok
     assert report.count("restored") == 3
@@ -285,12 +281,12 @@ def test_a_batch_restores_all_and_reports(photos):
 
 def test_what_is_done_is_skipped_and_redone_when_told(photos):
     output = photos.parent / "out"
-    run_batch(restorer(), plan_batch([photos / "deep"], output / "deep"))
-    report = run_batch(restorer(), plan_batch([photos], output))
+    run_batch(darkening(), plan_batch([photos / "deep"], output / "deep"))
+    report = run_batch(darkening(), plan_batch([photos], output))
     assert (report.count("restored"), report.count("skipped")) == (1, 2)
     assert report.ok
     assert all("--overwrite" in r.message for r in report.results if r.status == "skipped")
-    again = run_batch(restorer(), plan_batch([photos], output, overwrite=True))
+    again = run_batch(darkening(), plan_batch([photos], output, overwrite=True))
     assert again.count("restored") == 3
 
 
@@ -302,7 +298,7 @@ def test_broken_files_do_not_stop_the_batch(photos):
     (photos / "3.png").symlink_to(photos / "nowhere.png")
     output = photos.parent / "out"
     jobs = plan_batch([photos, photos / "missing.png", photos / "notes.txt"], output)
-    report = run_batch(restorer(), jobs)
+    report = run_batch(darkening(), jobs)
     failed = {result.source.name: result.message for result in report.results if result.message}
     assert set(failed) == {"0.png", "1.png", "2.png", "3.png", "missing.png", "notes.txt"}
     assert all(name in message for name, message in failed.items())
@@ -332,12 +328,12 @@ def test_an_interruption_leaves_no_part_and_can_be_taken_up(photos):
     picture(photos / "b.png", 300, 60)
     output = photos.parent / "out"
     jobs = plan_batch([photos], output)
-    report = run_batch(restorer(healthy=3, failure=KeyboardInterrupt()), jobs)
+    report = run_batch(darkening(healthy=3, failure=KeyboardInterrupt()), jobs)
     assert report.interrupted
     assert not report.ok
     assert files_below(output) == ["a.png"]
     assert report.to_json()["interrupted"] is True
-    rest = run_batch(restorer(), jobs)
+    rest = run_batch(darkening(), jobs)
     assert (rest.count("restored"), rest.count("skipped")) == (3, 1)
 
 
@@ -345,7 +341,7 @@ def test_a_target_folder_that_cannot_be_made_is_told(photos):
     blocked = photos.parent / "out"
     blocked.mkdir()
     (blocked / "deep").write_text("a file where a folder should be")
-    report = run_batch(restorer(), plan_batch([photos], blocked))
+    report = run_batch(darkening(), plan_batch([photos], blocked))
     assert (report.count("restored"), report.count("failed")) == (1, 2)
     assert all("deep" in r.message for r in report.results if r.status == "failed")
 
@@ -357,7 +353,7 @@ def test_a_folder_that_may_not_be_read_is_told(photos):
     (photos / "deep").chmod(0)
     try:
         with as_nobody(photos):
-            report = run_batch(restorer(), plan_batch([photos], out))
+            report = run_batch(darkening(), plan_batch([photos], out))
     finally:
         (photos / "deep").chmod(0o755)
     assert (report.count("restored"), report.count("failed")) == (1, 1)
@@ -367,12 +363,12 @@ def test_a_folder_that_may_not_be_read_is_told(photos):
 def test_options_reach_the_file(tmp_path):
     source = picture(tmp_path / "in.jpg", 64, 64)
     with pytest.raises(PictureError):
-        restore_picture(restorer(), source, tmp_path / "x.jpg", quality=101)
+        restore_picture(darkening(), source, tmp_path / "x.jpg", quality=101)
     sizes = []
     for quality in (30, 95):
         jobs = plan_batch([source], tmp_path / str(quality))
-        assert run_batch(restorer(), jobs, quality=quality).ok
+        assert run_batch(darkening(), jobs, quality=quality).ok
         sizes.append(Path(jobs[0].target).stat().st_size)
     assert sizes[0] < sizes[1]
-    report = run_batch(restorer(), plan_batch([source], tmp_path / "big"), max_pixels=10)
+    report = run_batch(darkening(), plan_batch([source], tmp_path / "big"), max_pixels=10)
     assert report.count("failed") == 1

@@ -1,7 +1,7 @@
 """What is chosen for each page of a file, where something chooses."""
 
 import numpy as np
-from tiff_support import Page, Scene, Untouched, write_tiff
+from pictures import Page, Scene, Untouched, write_tiff
 
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.inference.batch import plan_batch, run_batch

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from test_restorer import LocalEngine
 
+from urushi.inference import beyond
 from urushi.inference.beyond import mend_beyond
 from urushi.inference.restorer import Restorer
 
@@ -84,3 +85,43 @@ def test_the_base_brings_them_back_on_every_engine(engine, precision):
         result = restorer.restore(picture)
         error = np.abs(result - picture)[40:56, 48:80].max()
         assert error < 0.02 * max(1.0, *FIELDS[name]), name
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        (6.0, 1.0),
+        (8.0, 1.0),
+        (12.0, 1.5),  # the widest window ends at 8
+        (30.0, 2.0),  # and shows as much again beyond it
+    ],
+)
+def test_the_window_of_bright_fields_is_no_wider_than_eight(level, shown):
+    tile = np.full((3, 40, 50), 0.5, np.float32)
+    tile[:, 10:30, 10:40] = level
+    greatest = []
+
+    def run(values):
+        greatest.append(float(values.max()))
+        return values
+
+    np.testing.assert_allclose(mend_beyond(tile, run), tile, rtol=1e-4, atol=1e-4)
+    assert greatest[-1] == pytest.approx(shown, rel=1e-5)
+
+
+def test_the_window_of_dark_fields_is_no_wider_than_one_below_black():
+    assert beyond._window(np.array([-3.0, 0.5])) == (-1.0, 1.0)
+    assert beyond._window(np.array([-0.5, 9.0])) == (-0.5, 8.0)
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (9, 20), (16, 15)])
+def test_means_are_of_the_square_around_each_pixel(shape):
+    """Near an edge, of the square of the same size that ends there."""
+    tile = np.random.default_rng(0).random((3, *shape), dtype=np.float32)
+    height, width = shape
+    found = beyond._means(tile)
+    for row, column in ((0, 0), (height // 2, width // 2), (height - 1, width - 1), (3, width - 5)):
+        sides = [(row, height), (column, width)]
+        first = [min(max(at - min(15, side) // 2, 0), side - min(15, side)) for at, side in sides]
+        square = tile[:, first[0] : first[0] + 15, first[1] : first[1] + 15]
+        np.testing.assert_allclose(found[:, row, column], square.mean((1, 2)), atol=1e-5)

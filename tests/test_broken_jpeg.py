@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cli_support import run, write_tiny_model
-from jpeg_support import jpeg, pixels
+from commands import run
+from pictures import jpeg, pixels
 from PIL import Image
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.data.check import check_folder
@@ -34,11 +35,11 @@ def test_a_part_is_missing(tmp_path, end, subsampling):
     path = tmp_path / "a.jpg"
     path.write_bytes(cut(0.8, end=end, subsampling=subsampling))
     (note,) = notes_of(path)
-    assert "breaks off" in note
+    assert "is cut off" in note
     assert "of its 192 rows are missing" in note
     missing = int(note.split("the last ")[1].split()[0])
     assert 16 <= missing <= 56
-    with pytest.raises(UnreadableError, match=r"is damaged\. The JPEG breaks off"):
+    with pytest.raises(UnreadableError, match=r"is damaged\. The JPEG is cut off"):
         read_picture(path)
 
 
@@ -100,8 +101,8 @@ def test_restore_tells_and_the_others_go_on(tmp_path):
     assert result.exit_code == EXIT_FAILED
     assert "2 restored, 1 failed" in result.stdout
     assert "note: " in result.stderr
-    assert "cut.jpg: The JPEG breaks off" in result.stderr
-    assert "most.jpg' breaks off: only" in result.stderr
+    assert "cut.jpg: The JPEG is cut off" in result.stderr
+    assert "most.jpg' is cut off: only" in result.stderr
     (folder / "most.jpg").unlink()
     result = run("restore", folder, "-o", tmp_path / "again", "--model", model)
     assert result.exit_code == EXIT_WELL, result.stderr

@@ -3,10 +3,8 @@
 import sys
 
 import pytest
-import torch
 
-from urushi.convert.importing import import_released
-from urushi.errors import BackboneError, BrokenExtraError, MissingExtraError
+from urushi.errors import BrokenExtraError, MissingExtraError
 from urushi.inference import health
 from urushi.routing.encoders import ClipEncoder
 
@@ -30,21 +28,10 @@ def install(tmp_path, monkeypatch):
 
     yield add
     # Those that were imported from there meanwhile.
-    for name in ("spandrel", "torchvision", "transformers"):
+    for name in ("torchvision", "transformers"):
         found = getattr(sys.modules.get(name), "__file__", None)
         if found and found.startswith(str(tmp_path)):
             del sys.modules[name]
-
-
-@pytest.mark.parametrize("text", [RAISES, "import nothing_of_that_name\n", "1 / 0\n"])
-def test_an_unknown_checkpoint_is_told_with_a_broken_spandrel(tmp_path, install, text):
-    install("spandrel", text)
-    torch.save({"params": {"conv_first.weight": torch.zeros(8, 3, 3, 3)}}, tmp_path / "a.pth")
-    with pytest.raises(
-        BackboneError, match=r"no checkpoint of a known network.*spandrel.*cannot be imported"
-    ) as caught:
-        import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", [RAISES, LAZY])
@@ -59,13 +46,10 @@ def test_a_clip_that_cannot_be_imported_is_not_called_missing(install, text):
 
 def test_doctor_says_so_and_goes_on(install, monkeypatch):
     install("torchvision", RAISES)
-    install("spandrel", "import torchvision\n")
     install("transformers", LAZY)
     monkeypatch.setattr(health, "_self_test", lambda *_: {})  # takes long, and is tested elsewhere
     report = health.examine()
     assert report["ok"]
-    for package, note in zip(
-        ("torchvision", "spandrel", "transformers"), report["notes"], strict=True
-    ):
+    for package, note in zip(("torchvision", "transformers"), report["notes"], strict=True):
         assert note.startswith(f"{package} ")
         assert "cannot be imported" in note

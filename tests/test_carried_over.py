@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from jpeg_support import jpeg, packet, pixels, segment, segments_of, with_segments
+from pictures import jpeg, packet, pixels, segment, segments_of, with_segments
 from PIL import Image, ImageCms, TiffImagePlugin
 from test_announcements import copied
 

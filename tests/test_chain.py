@@ -4,6 +4,7 @@ import inspect
 
 import pytest
 import torch
+from networks import generator
 
 from urushi.degradations import DEGRADATIONS, Chain, create_degradation
 from urushi.errors import DegradationError
@@ -15,10 +16,6 @@ STEPS = [
     {"name": "jpeg", "quality": [30, 60]},
     {"name": "rain_streaks"},
 ]
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def drawn(**options):

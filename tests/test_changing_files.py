@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 import pyvips
-from cli_support import environment, run, write_pictures
-from darken_engine import DarkenEngine
+from commands import environment, run
+from networks import DarkenEngine, darkening
+from pictures import write_pictures
 from PIL import Image
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
@@ -21,10 +22,6 @@ from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 
 ODD = b"caf\xe9.png"
-
-
-def restorer(**options):
-    return Restorer.from_engine(DarkenEngine(**options), tile=64, overlap=16)
 
 
 def picture(path, height=40, width=50, alpha=False):
@@ -53,7 +50,7 @@ def test_a_source_replaced_meanwhile_is_told(tmp_path, suffix, alpha):
             other.replace(source)
 
     with pytest.raises(UnreadableError, match="was replaced or changed"):
-        restore_picture(restorer(), source, tmp_path / f"out{suffix}", on_progress=replace)
+        restore_picture(darkening(), source, tmp_path / f"out{suffix}", on_progress=replace)
     assert names(tmp_path) == [source.name]
 
 
@@ -114,7 +111,7 @@ def test_two_processes_on_one_output_are_both_well(tmp_path):
 
 
 def test_nothing_is_made_for_a_source_that_is_not_there(tmp_path):
-    report = run_batch(restorer(), plan_batch([tmp_path / "photos"], tmp_path / "out"))
+    report = run_batch(darkening(), plan_batch([tmp_path / "photos"], tmp_path / "out"))
     assert report.count("failed") == 1
     assert names(tmp_path) == []
 
@@ -125,12 +122,12 @@ def test_nothing_is_made_for_a_source_that_is_not_there(tmp_path):
 def test_a_folder_restored_onto_itself_in_another_format_is_done_once(tmp_path):
     for name in ("1.jpg", "2.jpg", "3.jpg"):
         picture(tmp_path / name)
-    first = run_batch(restorer(), plan_batch([tmp_path], tmp_path, format="png"))
+    first = run_batch(darkening(), plan_batch([tmp_path], tmp_path, format="png"))
     assert first.count("restored") == 3
     made = names(tmp_path)
     assert made == ["1.jpg", "1.png", "2.jpg", "2.png", "3.jpg", "3.png"]
     (tmp_path / "2.png").unlink()  # as if the first had been interrupted
-    second = run_batch(restorer(), plan_batch([tmp_path], tmp_path, format="png"))
+    second = run_batch(darkening(), plan_batch([tmp_path], tmp_path, format="png"))
     assert (second.count("restored"), second.count("skipped")) == (1, 4)
     assert names(tmp_path) == made
     assert any("taken for what" in result.message for result in second.results)
@@ -142,7 +139,7 @@ def test_a_picture_of_the_format_asked_for_costs_no_other(tmp_path):
         picture(tmp_path / name)
     own = (tmp_path / "own.png").read_bytes()
     for done in ("restored", "skipped"):
-        report = run_batch(restorer(), plan_batch([tmp_path], tmp_path, format="png"))
+        report = run_batch(darkening(), plan_batch([tmp_path], tmp_path, format="png"))
         status = {result.source.name: result.status for result in report.results}
         assert (status["1.jpg"], status["own.png"]) == (done, "failed")
     assert any("would replace itself" in result.message for result in report.results)
@@ -154,7 +151,7 @@ def test_what_may_be_a_picture_of_its_own_is_not_overwritten(tmp_path):
     picture(tmp_path / "a.jpg")
     own = picture(tmp_path / "a.png").read_bytes()
     jobs = plan_batch([tmp_path], tmp_path, format="png", overwrite=True)
-    report = run_batch(restorer(), jobs)
+    report = run_batch(darkening(), jobs)
     assert (tmp_path / "a.png").read_bytes() == own
     assert report.count("failed") == 1
     assert "may be one of its own" in report.results[0].message
@@ -177,7 +174,7 @@ def test_names_that_meet_twice_are_kept_apart(tmp_path):
 def test_a_link_that_leads_nowhere_costs_one_picture(tmp_path, target):
     picture(tmp_path / "in/good.png")
     (tmp_path / "in/loop.png").symlink_to(target)
-    report = run_batch(restorer(), plan_batch([tmp_path / "in"], tmp_path / "out"))
+    report = run_batch(darkening(), plan_batch([tmp_path / "in"], tmp_path / "out"))
     assert (report.count("restored"), report.count("failed")) == (1, 1)
     assert "leads to no file" in report.results[1].message
 
@@ -307,7 +304,8 @@ def test_a_shortage_of_memory_is_not_damage(tmp_path, monkeypatch):
 def test_a_shortage_of_memory_costs_one_picture(tmp_path):
     write_pictures(tmp_path / "in", 2)
     report = run_batch(
-        restorer(healthy=0, failure=MemoryError()), plan_batch([tmp_path / "in"], tmp_path / "out")
+        darkening(healthy=0, failure=MemoryError()),
+        plan_batch([tmp_path / "in"], tmp_path / "out"),
     )
     assert report.count("failed") == 2
     assert all("memory" in result.message for result in report.results)

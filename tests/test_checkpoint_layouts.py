@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from engine_support import EXAMPLE
 from safetensors.torch import save_file
+from world import EXAMPLE
 
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.checkpoints import read_checkpoint

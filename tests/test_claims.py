@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, write_random
-from engine_support import EXAMPLE, write_tiny
+from world import EXAMPLE, network_of, write_random, write_tiny
 
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import BACKBONES, create_backbone

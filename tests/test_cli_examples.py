@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from adapter_support import write_random
-from all_in_one_support import write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import picture, write_pictures
 from PIL import Image
+from world import write_all_in_one, write_random, write_tiny_model
 
 from urushi.adapters.peft import write_peft
 from urushi.app.cli import app

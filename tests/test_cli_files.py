@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import picture, write_pictures
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.degradations import DEGRADATIONS, create_degradation

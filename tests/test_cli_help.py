@@ -4,7 +4,7 @@ import json
 import tomllib
 
 import pytest
-from cli_support import ROOT, run, run_python, start
+from commands import ROOT, run, run_python, start
 
 from urushi.app import options
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL, printable, size_text, time_text

@@ -7,19 +7,21 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from cli_support import picture, run, write_pictures
-from profile_support import made_up, moved, tiny_network, write_base
+from commands import run
+from pictures import picture, write_pictures
+from world import made_up, moved, tiny_network, write_base
 
 from urushi.adapters import create_adapter
 from urushi.adapters.attribution import RULES
-from urushi.adapters.colora import CoLoRA, CoLoRASettings
-from urushi.adapters.profile import (
+from urushi.adapters.colora import CoLoRASettings
+from urushi.adapters.contribution_profile import (
     Normalise,
     locate_profile,
     profile_path,
     read_profile,
     write_profile,
 )
+from urushi.adapters.low_rank import CoLoRA
 from urushi.app import profile as command
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError

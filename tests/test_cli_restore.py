@@ -5,8 +5,9 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, run_python, write_pictures, write_tiny_model
-from tiff_support import Page, write_tiff
+from commands import run, run_python
+from pictures import Page, picture, write_pictures, write_tiff
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import PictureError
@@ -190,7 +191,7 @@ def test_compare_cannot_show_what_replaced_itself(photos, model):
     target = photos / "picture0.png"
     result = run("restore", target, "-o", target, "--model", model, "--overwrite", "--compare")
     assert result.exit_code == EXIT_FAILED
-    assert "replaced itself" in result.stderr
+    assert "was overwritten by its own result" in result.stderr
 
 
 def test_the_sheet_shows_what_changed_most_pixel_for_pixel(tmp_path):
@@ -215,7 +216,7 @@ def test_sheets_of_unlike_pictures_are_refused(tmp_path):
     with pytest.raises(PictureError, match="31 x 20"):
         write_before_after(first, second, tmp_path / "sheet.jpg")
     (tmp_path / "file").touch()
-    with pytest.raises(PictureError, match="cannot be made"):
+    with pytest.raises(PictureError, match="cannot be created"):
         write_before_after(first, first, tmp_path / "file" / "sheet.jpg")
 
 

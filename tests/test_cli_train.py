@@ -7,7 +7,8 @@ import signal
 
 import numpy as np
 import pytest
-from cli_support import picture, run, run_python, start, write_pictures
+from commands import run, run_python, start
+from pictures import picture, write_pictures
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.files.model import read_model

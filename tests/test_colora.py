@@ -4,12 +4,13 @@ import json
 
 import pytest
 import torch
-from profile_support import made_up, moved, tiny_network, write_base
+from world import made_up, moved, tiny_network, write_base
 
 from urushi.adapters import attach
-from urushi.adapters.colora import CoLoRA, CoLoRASettings, allocation, parse_budget
+from urushi.adapters.colora import CoLoRASettings, allocation, parse_budget
+from urushi.adapters.contribution_profile import write_profile
 from urushi.adapters.layers import parameter_kinds, weight_layers
-from urushi.adapters.profile import write_profile
+from urushi.adapters.low_rank import CoLoRA
 from urushi.errors import AdapterError
 from urushi.settings import parse_settings
 

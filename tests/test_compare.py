@@ -7,9 +7,11 @@ import signal
 import numpy as np
 import pytest
 import yaml
-from cli_support import picture, run, start, write_pictures, write_tiny_model
+from commands import run, start
 from filelock import FileLock
+from pictures import picture, write_pictures
 from test_adapt import write_pairs
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError, RecipeError
@@ -196,7 +198,7 @@ def test_the_picture_measured_by_is_never_learned_from(world, tmp_path):
     settings = load(
         world, tmp_path, tasks=[{"name": "a", "pairs": "dark/train", "validation": "dark/train"}]
     )
-    with pytest.raises(DataError, match="learned from and measured by"):
+    with pytest.raises(DataError, match="used both for training and for measuring"):
         make_plan(settings, world)
 
 

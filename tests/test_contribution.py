@@ -3,12 +3,19 @@
 import functools
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urushi.adapters.contribution import DeltaSettings, WeightSize, allocate, relative
+from urushi.adapters.contribution import (
+    DeltaSettings,
+    WeightSize,
+    _within,
+    allocate,
+    relative,
+)
 from urushi.adapters.layers import parameter_kinds, weight_layers
 from urushi.backbones import create_backbone
 from urushi.errors import AdapterError
@@ -228,3 +235,9 @@ def test_budgets_that_cannot_be_had(budget, delta, words):
 def test_a_profile_of_nothing_is_refused():
     with pytest.raises(AdapterError, match="no layer contributes anything"):
         spend([WeightSize("a", 8, 2)], {"a": 0.0}, 8)
+
+
+def test_of_layers_that_lose_as_much_by_rounding_the_greater_contribution_is_first():
+    sizes = [WeightSize(name, full=1000, per_rank=10) for name in ("small", "great")]
+    ranks = _within(sizes, np.array([0.2, 0.4]), np.array([1.5, 2.5]), budget=40)
+    assert ranks == [1, 3]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import generator
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -45,10 +46,6 @@ ALL = [
     Downsample(),
     Downsample(restore_size=True),
 ]
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

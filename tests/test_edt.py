@@ -2,14 +2,21 @@
 
 import pytest
 import torch
-from method_support import below, picture, read_golden, shaken
+from networks import (
+    below,
+    load_released,
+    parameters,
+    random_images,
+    read_golden,
+    shaken_network,
+)
 
 from urushi.adapters import attach, create_adapter
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.edt import EDT, WindowAttention, window_mask
 from urushi.backbones.edt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["edt"].example
@@ -33,12 +40,7 @@ def from_golden(state, head):
 
 
 def tiny(seed=0, **change):
-    torch.manual_seed(seed)
-    return shaken(create_backbone("edt", {**TINY, **change}), seed).eval()
-
-
-def parameters(module):
-    return sum(p.numel() for p in module.parameters())
+    return shaken_network("edt", {**TINY, **change}, seed)
 
 
 @pytest.mark.parametrize("head", ["sr_x2", "dn_g15"])
@@ -70,7 +72,7 @@ def test_every_head(head, upsampler):
     network = tiny(heads=HEADS, head=head, upsampler=upsampler)
     scale = int(head[-1]) if head.startswith("sr") else 1
     assert network.scale == scale
-    x = picture(2, 13, 19)
+    x = random_images(2, 13, 19)
     result = network(x)
     assert result.shape == (2, 3, 13 * scale, 19 * scale)
     own, state = network.state_dict(), tiny(1, heads=HEADS, upsampler=upsampler).state_dict()
@@ -88,7 +90,7 @@ def test_every_head(head, upsampler):
 @torch.inference_mode()
 def test_other_sizes_are_filled_up_by_mirroring(head, size):
     network = tiny(heads=[head])
-    x = picture(1, *size)
+    x = random_images(1, *size)
     padded = mirrored(x, network.size_multiple)
     expected = network(padded)[..., : network.scale * size[0], : network.scale * size[1]]
     torch.testing.assert_close(network(x), expected)
@@ -193,7 +195,7 @@ def test_a_file_of_the_authors_layout_is_loaded(tmp_path):
     torch.save({"state_dict": to_released(network, image_size=8)}, tmp_path / "net.pth")
     again = load_released(tmp_path / "net.pth", "edt", num_heads=[2]).eval()
     with torch.inference_mode():
-        assert torch.equal(again(picture(1, 13, 19)), network(picture(1, 13, 19)))
+        assert torch.equal(again(random_images(1, 13, 19)), network(random_images(1, 13, 19)))
 
 
 def test_released_files_that_are_no_edt_are_refused():

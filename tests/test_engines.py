@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from engine_support import EXAMPLE, ROOT, batch, run_watched, write_tiny
+from commands import ROOT, run_watched
+from networks import batch
+from world import EXAMPLE, write_tiny
 
 from urushi.backbones import create_backbone
 from urushi.convert.graphs import verify_graph
@@ -188,7 +190,7 @@ def test_auto_chooses_by_what_there_is(model, monkeypatch):
         with pytest.raises(MissingExtraError, match=r"urushi\[fast\]"):
             create_engine(model, engine="openvino")
         without.setitem(sys.modules, "torch", None)
-        with pytest.raises(MissingExtraError, match=r"Something that runs networks.*\[fast\]"):
+        with pytest.raises(MissingExtraError, match=r"an engine, which runs.*\[fast\]"):
             create_engine(model)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "torch", None)

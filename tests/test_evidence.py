@@ -7,18 +7,18 @@ import signal
 
 import numpy as np
 import pytest
-from all_in_one_support import EXPERTS, make_world, tiny_files, tiny_recipe, write_all_in_one
-from cli_support import picture, run
+from commands import run
 from filelock import FileLock
+from pictures import picture
 from pydantic import ValidationError
-from routing_support import CLASSES
+from world import CLASSES, EXPERTS, tiny_files, tiny_recipe, write_all_in_one
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.convert.graphs import export_graph
 from urushi.errors import EngineError, FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import EvidenceFacts, read_router, write_router
+from urushi.files.router_file import EvidenceFacts, read_router, write_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer, find_base
 from urushi.inference.engines import openvino_engine
@@ -45,9 +45,9 @@ PLAN = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(world, tmp_path_factory):
     """Files without evidence, with an exported graph; and data to learn from."""
-    root = make_world(tmp_path_factory.mktemp("evidence"))
+    root = shutil.copytree(world, tmp_path_factory.mktemp("evidence"), dirs_exist_ok=True)
     export_graph(root / "tiny.safetensors")
     assert read_model(root / "tiny.safetensors").graph is not None
     assert set(CLASSES) > set(EXPERTS)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from all_in_one_support import EXPERTS
-from cli_support import picture
+from pictures import picture
+from world import EXPERTS
 
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.routing.head import Reading
 from urushi.routing.probe import (
     Changes,

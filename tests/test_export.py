@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from adapter_support import write_random
-from cli_support import picture, run
-from engine_support import run_watched, write_tiny
+from commands import run, run_watched
 from onnx import TensorProto, helper
-from scale_support import TINY
+from pictures import picture
+from world import TINY_X2, write_random, write_tiny
 
 from urushi.adapters.adaptir import AdaptIRSettings, FrequencyBranch
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
@@ -59,7 +58,7 @@ def folder(tmp_path_factory):
     Python's, which the check of annotations takes amiss.
     """
     folder = tmp_path_factory.mktemp("models")
-    write_network(folder / "grey.safetensors", "swinir", {**TINY, "in_chans": 1})
+    write_network(folder / "grey.safetensors", "swinir", {**TINY_X2, "in_chans": 1})
     squares = write_network(folder / "squares.safetensors", "ipt", dict(BACKBONES["ipt"].example))
     write_random(folder / "branch.safetensors", squares, method="houlsby", hidden=2)
     naf = read_model(write_tiny(folder / "naf.safetensors"))
@@ -268,7 +267,7 @@ def test_a_file_that_differs_from_torch_is_not_kept(model, tmp_path):
     entry.value = architecture_hash(header)
     onnx.save(graph, tmp_path / "other.onnx")
     other = replace(model, header=header, graph=tmp_path / "other.onnx")
-    with pytest.raises(BackboneError, match=r"gives another result than torch"):
+    with pytest.raises(BackboneError, match=r"gives a different result from torch"):
         export_standalone(other, tmp_path / "one.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["other.onnx"]
 
@@ -276,7 +275,9 @@ def test_a_file_that_differs_from_torch_is_not_kept(model, tmp_path):
 def test_names_that_cannot_be(model, tmp_path):
     with pytest.raises(FileFormatError, match=r"must end in \.onnx"):
         export_standalone(model, tmp_path / "out.pb")
-    with pytest.raises(FileFormatError, match=r"belongs to grey\.safetensors: choose another name"):
+    with pytest.raises(
+        FileFormatError, match=r"belongs, of grey\.safetensors: choose another name"
+    ):
         export_standalone(model, graph_path(model.path))
     result = run("export", model.path, "-o", tmp_path / "none" / "out.onnx")
     assert result.exit_code == EXIT_FAILED
@@ -284,7 +285,7 @@ def test_names_that_cannot_be(model, tmp_path):
 
 
 def test_adapters_of_another_base_are_refused(model, tmp_path):
-    other = write_network(tmp_path / "other.safetensors", "swinir", {**TINY, "mlp_ratio": 1.0})
+    other = write_network(tmp_path / "other.safetensors", "swinir", {**TINY_X2, "mlp_ratio": 1.0})
     adapter = write_random(tmp_path / "a.safetensors", other)
     result = run("export", model.path, "-o", tmp_path / "out.onnx", "-a", adapter.path)
     assert result.exit_code == EXIT_FAILED

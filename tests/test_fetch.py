@@ -11,14 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from cli_support import run
-from method_support import below, read_golden
+from commands import run
+from networks import below, read_golden
 from test_lora_ir_files import write_checkpoints
 
 from urushi.convert import releases as module
 from urushi.convert.releases import RELEASES, Release, fetch_release, find_release
 from urushi.errors import FileFormatError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 
 RELEASE = Release("tiny", "MIT", "https://example.org/tiny", "someone/tiny", "tiny.pth")
@@ -58,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
             self.send_header("Content-Length", str(len(content)))
         else:
-            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
         self.end_headers()
         self.wfile.write(content if whole and content is not None else b"")
@@ -139,14 +139,14 @@ def test_without_a_network_one_sentence_says_so():
     with pytest.raises(FileFormatError, match="cannot be reached: connect this computer") as caught:
         fetch(endpoint)
     assert "\n" not in str(caught.value)
-    with pytest.raises(FileFormatError, match="was not fetched before"):
+    with pytest.raises(FileFormatError, match="has not been fetched yet"):
         fetch(endpoint, offline=True)
 
 
 def test_what_is_gone_is_told():
     with (
         serving(b"") as (endpoint, _),
-        pytest.raises(FileFormatError, match="no longer there: look at https"),
+        pytest.raises(FileFormatError, match="is gone: look at https"),
     ):
         fetch(endpoint, replace(RELEASE, repository="someone/else"))
 

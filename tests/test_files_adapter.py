@@ -10,6 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from urushi.adapters.fold import fold
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import (
     AdapterHeader,
@@ -20,7 +21,6 @@ from urushi.files.adapter import (
     read_adapter_header,
     write_adapter,
 )
-from urushi.files.fold import fold
 from urushi.files.model import LoadedModel, ModelHeader, read_model, weights_hash, write_model
 
 CONFIG = {"width": 4, "enc_blk_nums": [1, 1]}
@@ -275,7 +275,7 @@ def test_reading_and_folding_need_no_torch(path, base):
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from urushi.files.adapter import read_adapter\n"
-        "from urushi.files.fold import fold\n"
+        "from urushi.adapters.fold import fold\n"
         "from urushi.files.model import read_model\n"
         "model, adapter = read_model(Path(sys.argv[1])), read_adapter(Path(sys.argv[2]))\n"
         "print(fold(model, [(adapter, 0.5)]).folded[0])"

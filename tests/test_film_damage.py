@@ -3,15 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from networks import generator
 from PIL import Image
 
 from urushi.degradations import create_degradation
 from urushi.degradations.marks import MARKS
 from urushi.errors import DegradationError
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def damaged(images, seed=0, **options):

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapter_support import network_of, random_adapter, write_random
-from engine_support import write_tiny
+from world import network_of, random_adapter, write_random, write_tiny
 
 from urushi.adapters import METHODS, attach
-from urushi.adapters.low_rank import LowRankSettings, scale_of
+from urushi.adapters.fold import fold, folded_deltas, is_foldable
+from urushi.adapters.low_rank_formula import LowRankSettings, product_scale, scale_of
 from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter
-from urushi.files.fold import FOLDERS, fold, folded_deltas, is_foldable
-from urushi.files.low_rank import product_scale
 from urushi.files.model import LoadedModel, read_model, weights_hash
 
 LAYERS = ["intro", "encoders.0.0.conv1", "encoders.0.0.conv2", "downs.0", "ups.0.0"]
@@ -61,11 +59,6 @@ def assert_folds_like_torch(model, *adapters, strengths=(1.0, 1.0)):
 
 def foldable_methods():
     return [name for name, method in METHODS.items() if method.mergeable]
-
-
-def test_the_table_is_that_of_the_methods():
-    assert set(foldable_methods()) <= FOLDERS.keys()
-    assert {name for name in FOLDERS if name in METHODS} == set(foldable_methods())
 
 
 @pytest.mark.parametrize("method", foldable_methods())

@@ -7,9 +7,10 @@ import struct
 
 import numpy as np
 import pytest
-from cli_support import run, write_pictures, write_tiny_model
-from jpeg_support import jpeg, pixels
+from commands import run
+from pictures import jpeg, pixels, write_pictures
 from PIL import Image
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import TargetError, TooLargeError, UnreadableError

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_support import batch, write_tiny
+from networks import batch
 from onnx import helper, numpy_helper
+from world import write_tiny
 
 from urushi.errors import EngineError, FileFormatError
 from urushi.files.model import (
@@ -22,7 +23,7 @@ from urushi.files.model import (
     read_model,
     write_model,
 )
-from urushi.files.router import read_router_header, router_graph_path
+from urushi.files.router_file import read_router_header, router_graph_path
 from urushi.inference.engines import create_engine, graph_trust
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 

@@ -3,18 +3,19 @@
 import io
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import write_tiny_model
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from world import SEEN
 
 from urushi.errors import UnreadableError
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.guard.damage import KNOWN, Guard, Limits, judged
 from urushi.inference.guard.holding import GuardedRestorer, Holder
-from urushi.inference.guard.signs import Watcher, signs_of
+from urushi.inference.guard.signs import Signs, Watcher, signs_of
+from urushi.inference.guard.textures import Texture
 from urushi.inference.restorer import Restorer
 
 FINE = ("noise", "jpeg")
@@ -180,6 +181,105 @@ def test_tall_pictures_are_looked_at_in_parts():
     assert sum(square.nbytes for square in watcher._squares) < 1_000_000
 
 
+# --- exactly at the limits of its rules, and a hair beside them ---
+
+
+class Counted(Watcher):
+    """A watcher that says what it is told to."""
+
+    def __init__(self, signs, texture):
+        super().__init__(lambda _rows: np.zeros((0, 1, 3), np.float32), 1, 1)
+        self._told = signs, texture
+
+    def signs(self):
+        return self._told[0]
+
+    def texture(self):
+        return self._told[1]
+
+
+PHOTOGRAPH = Signs(
+    flat=0.0, smooth=0.0, rough=0.9, edge=0.05, rough_near=0.9, rough_far=0.9, bright_steps=0.001,
+    stark_steps=0.0, sharp=0.3, looked_at=1000,
+)  # fmt: skip
+DRAWN = replace(PHOTOGRAPH, smooth=0.5, rough_near=0.1, rough_far=0.1)
+BUSY = replace(PHOTOGRAPH, bright_steps=0.02)
+GRAIN = Texture(noise=6.0, ringing=3.0, repeats=0.1)
+PATTERN = replace(GRAIN, noise=2.0, repeats=0.97)
+RULES = [
+    # What is drawn, be nothing wrong with it, comes back as it is.
+    ("as it is", DRAWN, GRAIN, "smooth", 0.03, -1),
+    ("as it is", DRAWN, GRAIN, "rough_near", 0.28, 1),
+    ("as it is", DRAWN, GRAIN, "rough_far", 0.25, 1),
+    # Pages are held to the damage that is measured.
+    ("page", replace(PHOTOGRAPH, bright_steps=0.2), GRAIN, "stark_steps", 0.04, -1),
+    ("page", replace(PHOTOGRAPH, bright_steps=0.01), GRAIN, "stark_steps", 0.01, -1),
+    ("page", replace(PHOTOGRAPH, bright_steps=0.1), GRAIN, "stark_steps", 0.28 * 0.1, -1),
+    ("page", PHOTOGRAPH, GRAIN, "bright_steps", 0.3, -1),
+    ("page", replace(PHOTOGRAPH, bright_steps=0.03, rough_near=0.7), GRAIN, "flat", 0.3, -1),
+    ("page", replace(PHOTOGRAPH, flat=0.3, rough_near=0.7), GRAIN, "bright_steps", 0.03, -1),
+    ("page", replace(PHOTOGRAPH, flat=0.3, bright_steps=0.03), GRAIN, "rough_near", 0.7, 1),
+    ("page", replace(PHOTOGRAPH, edge=0.01, rough_near=0.38), GRAIN, "flat", 0.2, -1),
+    ("page", replace(PHOTOGRAPH, flat=0.2, rough_near=0.38), GRAIN, "edge", 0.01, -1),
+    ("page", replace(PHOTOGRAPH, flat=0.2, edge=0.01), GRAIN, "rough_near", 0.38, 1),
+    ("page", replace(PHOTOGRAPH, bright_steps=0.03), GRAIN, "sharp", 0.82, -1),
+    ("page", replace(PHOTOGRAPH, edge=0.3, sharp=0.82), GRAIN, "bright_steps", 0.03, -1),
+    # Noise of busy pictures is held, what repeats is no damage.
+    ("busy", PHOTOGRAPH, GRAIN, "bright_steps", 0.015, -1),
+    ("page", BUSY, PATTERN, "repeats", 0.97, -1),
+    ("page", PHOTOGRAPH, replace(PATTERN, noise=6.0), "edge", 0.3, -1),
+    ("as it is", replace(BUSY, edge=0.3), PATTERN, "noise", 2.0, 1),
+    ("as it is", BUSY, PATTERN, "edge", 0.3, -1),
+]
+
+
+def kind_of(found):
+    """What a verdict on `rain` and on `noise` comes to."""
+    rain, noise = found
+    if noise.guard is not None and noise.guard.strength == 0:
+        return "as it is"
+    if rain.withheld:
+        return "page"
+    return "busy" if noise.guard is not None else None
+
+
+@pytest.mark.parametrize(("kind", "signs", "texture", "name", "limit", "way"), RULES)
+def test_a_rule_of_the_guard_holds_at_its_limit_and_not_beyond(
+    kind, signs, texture, name, limit, way
+):
+    def judged_at(value):
+        own, texture_of = signs, texture
+        if name in ("noise", "repeats"):
+            texture_of = replace(texture, **{name: value})
+        else:
+            own = replace(signs, **{name: value})
+        return kind_of([judged((route,), Counted(own, texture_of)) for route in ("rain", "noise")])
+
+    assert judged_at(limit) == kind
+    assert judged_at(float(np.nextafter(limit, way * np.inf))) != kind
+
+
+def test_what_is_crisp_in_stronger_noise_is_no_page():
+    crisp = replace(PHOTOGRAPH, bright_steps=0.03, sharp=0.82)
+    for noise, withheld in ((float(np.nextafter(25, 0)), {"rain"}), (25.0, set())):
+        assert judged(("rain",), Counted(crisp, replace(GRAIN, noise=noise))).withheld == withheld
+
+
+def test_ringing_counts_where_the_ground_is_smooth_enough():
+    page_of = replace(PHOTOGRAPH, stark_steps=0.04)
+    for smooth, damage in ((0.04, 3.0), (float(np.nextafter(0.04, 0)), 6.0)):
+        found = judged(("noise",), Counted(replace(page_of, smooth=smooth), GRAIN))
+        assert found.guard.limits.damage == damage
+
+
+@pytest.mark.parametrize(("left_out", "told"), [(0.25, True), (0.2499, False)])
+def test_a_quarter_left_out_is_worth_telling(inner, monkeypatch, left_out, told):
+    monkeypatch.setattr(Holder, "left_out", left_out)
+    restorer = GuardedRestorer(inner, Guard(1.0, "", Limits(4.0, 6.0)))
+    restorer.restore(noisy(page(40, 50)))
+    assert any("is no damage" in note for note in restorer.notes) == told
+
+
 # --- what is held ---
 
 
@@ -250,14 +350,6 @@ def test_any_size(shape):
 
 
 # --- in a restorer ---
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("guard")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +456,28 @@ def test_colours_beyond_and_what_is_no_number():
     bright[3, 4] = np.nan
     bright[5, 6] = np.inf
     assert signs_of(bright).signs() is not None
+
+
+def test_a_reader_may_give_its_one_buffer_again_and_again(world):
+    drawn = noisy(page(90, 70)).astype(np.float32) / 255
+    guard = Guard(1.0, "", Limits(4.0, 6.0))
+
+    def restored(shared):
+        position, buffer = 0, np.empty((200, 70, 3), np.float32)
+
+        def read(count):
+            nonlocal position
+            rows = drawn[position : position + count]
+            position += len(rows)
+            if not shared:
+                return rows.copy()
+            buffer[:] = 0.5
+            buffer[: len(rows)] = rows
+            return buffer[: len(rows)]
+
+        rows = GuardedRestorer(small_tiles, guard).restore_rows(read, 70, 90)
+        return np.concatenate(list(rows))
+
+    small = {"device": "cpu", "tile": 32, "overlap": 8}
+    small_tiles = Restorer(world / "tiny.safetensors", engine="torch", **small)
+    assert np.array_equal(restored(shared=True), restored(shared=False))

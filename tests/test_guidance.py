@@ -2,15 +2,27 @@
 
 import pytest
 import torch
-from method_support import TokenNet, below, picture, random_adapter, read_golden, shaken
+from networks import (
+    TokenNet,
+    below,
+    random_images,
+    read_golden,
+    shaken,
+    shaken_adapter,
+    shaken_network,
+)
 from torch import nn
 from torch.nn import functional as F
+from world import network_of, write_tiny
 
-from urushi.adapters import attach, create_adapter
+from urushi.adapters import Host, attach, create_adapter
 from urushi.adapters.guidance import StageGate, settle
 from urushi.adapters.released_lora_ir import lora_ir_from
+from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.backbones import RestorationNetwork, Sites, Stage, create_backbone
 from urushi.errors import AdapterError
+from urushi.files.adapter import read_adapter, write_adapter
+from urushi.files.model import read_model
 
 TINY = {"width": 4, "enc_blk_nums": [0, 1], "middle_blk_num": 1, "dec_blk_nums": [1, 0]}
 SMALL = {"method": "guidance", "vector": 5, "hidden": 4, "reduction": 2}
@@ -19,8 +31,7 @@ KINDS = ["weight", "bias", "norm", "scale"]
 
 def nafnet():
     """With stages that have no block, as the shipped base has."""
-    torch.manual_seed(0)
-    return shaken(create_backbone("nafnet", TINY), 0).eval()
+    return shaken_network("nafnet", TINY)
 
 
 def vectors(count, seed=3):
@@ -59,8 +70,8 @@ def test_counts_of_the_paper(decoder, millions):
 
 @torch.no_grad()
 def test_it_stands_in_front_of_every_stage():
-    backbone, x, vector = nafnet(), picture(2, 8, 12), vectors(2)
-    guidance = random_adapter(backbone, **SMALL, decoder=True)
+    backbone, x, vector = nafnet(), random_images(2, 8, 12), vectors(2)
+    guidance = shaken_adapter(backbone, **SMALL, decoder=True)
     assert guidance.config.stages == [stage.name for stage in backbone.sites.stages]
     seen = {}
 
@@ -112,8 +123,8 @@ def test_orders_of_axes(layout, shape):
 
 @torch.no_grad()
 def test_each_picture_has_its_vector():
-    backbone, x, vector = nafnet(), picture(3, 8, 12), vectors(3)
-    adapted = attach(backbone, random_adapter(backbone, **SMALL)).eval()
+    backbone, x, vector = nafnet(), random_images(3, 8, 12), vectors(3)
+    adapted = attach(backbone, shaken_adapter(backbone, **SMALL)).eval()
     result = adapted(x, vector=vector)
     for row in range(3):
         own = slice(row, row + 1)
@@ -125,7 +136,7 @@ def test_each_picture_has_its_vector():
 
 def test_guided_pre_training_and_what_stays_of_it():
     """Backbone and gates train together; then the backbone's part goes into its weights."""
-    backbone, x, vector = nafnet(), picture(2, 8, 12), vectors(2)
+    backbone, x, vector = nafnet(), random_images(2, 8, 12), vectors(2)
     adapter = create_adapter(backbone, {**SMALL, "tune": KINDS})
     adapted = attach(backbone, adapter)
     own = sum(p.numel() for p in backbone.parameters())
@@ -190,7 +201,7 @@ def test_a_stage_without_anything_is_refused():
 
 
 def test_vectors_that_do_not_fit_are_refused():
-    backbone, x = nafnet(), picture(2, 8, 8)
+    backbone, x = nafnet(), random_images(2, 8, 8)
     adapted = attach(backbone, create_adapter(backbone, SMALL))
     assert adapted.reads == {"vector"}
     with pytest.raises(AdapterError, match="of 4 numbers, but this guidance is made for 5"):
@@ -203,3 +214,19 @@ def test_vectors_that_do_not_fit_are_refused():
     plain = attach(backbone, create_adapter(backbone, {"method": "bitfit"}))
     with pytest.raises(AdapterError, match="no guidance is attached"):
         plain(x, vector=torch.zeros(2, 5))
+
+
+def test_files_give_guidance_and_experts_back(tmp_path):
+    """Experts that change the guidance, too."""
+    base = read_model(write_tiny(tmp_path / "base.safetensors"))
+    backbone = network_of(base)
+    guidance = shaken_adapter(backbone, **SMALL)
+    host = Host(backbone, guidance)
+    experts = shaken_adapter(host, method="experts", expert={"method": "lora", "rank": 2})
+    for network, adapter in ((backbone, guidance), (host, experts)):
+        path = tmp_path / "a.safetensors"
+        write_adapter(path, tensors_of(adapter), header_of(adapter, base), "float32")
+        again = load_adapter(network, read_adapter(path))
+        assert again.describe() == adapter.describe()
+        for name, tensor in adapter.state_dict().items():
+            assert torch.equal(again.state_dict()[name], tensor)

@@ -7,6 +7,7 @@ from PIL import Image
 
 from urushi.errors import TargetError
 from urushi.image import inspect_picture, read_picture, write_picture
+from urushi.image.alpha import Transparency
 
 
 def disc(bits: int = 8, hidden: int = 0) -> np.ndarray:
@@ -125,3 +126,23 @@ def test_jpeg_refuses_transparency_but_not_an_opaque_alpha(tmp_path):
     store(source, opaque)
     write_picture(tmp_path / "out.jpg", read_picture(source), like=source)
     assert not inspect_picture(tmp_path / "out.jpg").has_alpha
+
+
+def test_colours_behind_lie_where_the_squares_lie_that_they_are_means_of():
+    """Each is that of the middle of its square of 4 pixels; between them lie straight slopes."""
+    y, x = np.mgrid[0:6, 0:5].astype(np.float32)
+    known = Transparency(False, True, np.stack([y, x, 0 * x], axis=-1), 4)
+    pixels, alpha = np.full((10, 20, 3), 9, np.float32), np.zeros((10, 20))
+    alpha[3, 7] = 1
+    filled = known.fill(pixels, alpha, top=8)
+    rows, columns = np.mgrid[8:18, 0:20]
+    expected = np.stack(
+        [
+            np.clip((rows - 1.5) / 4, 0, 5),
+            np.clip((columns - 1.5) / 4, 0, 4),
+            np.zeros((10, 20)),
+        ],
+        axis=-1,
+    )
+    expected[3, 7] = 9
+    np.testing.assert_allclose(filled, expected, atol=1e-5)

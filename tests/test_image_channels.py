@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import pyvips
+from pictures import Page, Scene, Untouched, write_tiff
 from PIL import Image
-from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import UnreadableError
 from urushi.image import PictureWriter, inspect_picture, read_picture, write_picture

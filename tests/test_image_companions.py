@@ -5,8 +5,8 @@ import struct
 
 import numpy as np
 import pytest
+from pictures import Scene, Untouched
 from PIL import Image, features
-from tiff_support import Scene, Untouched
 
 from urushi.errors import TargetError
 from urushi.image import inspect_picture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from permissions import as_nobody
+from commands import as_nobody
 
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import (

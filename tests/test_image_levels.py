@@ -5,8 +5,9 @@ import struct
 
 import numpy as np
 import pytest
-from cli_support import run
-from darken_engine import DarkenEngine
+from commands import run
+from networks import DarkenEngine
+from pictures import light_of
 from test_image_round_trip import load, profile_of, store
 
 from urushi.data.check import check_folder
@@ -32,10 +33,6 @@ def scene(bands=3, size=(40, 60)):
     return np.stack(planes[:bands], axis=-1).astype(np.float32)
 
 
-def decoded(values):
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
 def tagged(path, values, *tags):
     """A grey TIFF of 16 bits, written by hand: (number, type, packed value) are added to it."""
     height, width = values.shape
@@ -57,11 +54,11 @@ def tagged(path, values, *tags):
 
 def test_floating_point_without_a_profile_is_light_and_says_so(tmp_path):
     values = scene()
-    store(tmp_path / "in.tif", decoded(values).astype(np.float32), "rgb")
+    store(tmp_path / "in.tif", light_of(values).astype(np.float32), "rgb")
     with open_picture(tmp_path / "in.tif") as reader:
         np.testing.assert_allclose(reader.read(99), values, atol=1e-5)
         assert "linear light" in reader.notes[0]
-    assert np.allclose(read_picture(tmp_path / "in.tif", linear=False), decoded(values), atol=1e-6)
+    assert np.allclose(read_picture(tmp_path / "in.tif", linear=False), light_of(values), atol=1e-6)
     store(tmp_path / "in.tif", values, "rgb", profile_of("srgb"))
     np.testing.assert_allclose(read_picture(tmp_path / "in.tif"), values, atol=1e-5)
 
@@ -69,7 +66,7 @@ def test_floating_point_without_a_profile_is_light_and_says_so(tmp_path):
 @pytest.mark.parametrize("kind", ["grey", "rgb"])
 def test_linear_light_gets_its_curve_and_loses_it(tmp_path, kind):
     values = scene(1 if kind == "grey" else 3)
-    light = decoded(values).astype(np.float32)
+    light = light_of(values).astype(np.float32)
     # Lamps, and what a filter leaves below black.
     light[:5, :5], light[-5:, -5:] = 4.0, -0.05
     source = tmp_path / "in.tif"
@@ -85,11 +82,11 @@ def test_linear_light_gets_its_curve_and_loses_it(tmp_path, kind):
 
 def test_a_network_sees_light_as_it_learnt_to(tmp_path):
     """Halved are the encoded values, not the light."""
-    light = decoded(scene()).astype(np.float32)
+    light = light_of(scene()).astype(np.float32)
     store(tmp_path / "in.tif", light, "rgb")
     restore_picture(Restorer.from_engine(DarkenEngine()), tmp_path / "in.tif", tmp_path / "out.tif")
     written = load(tmp_path / "out.tif")
-    np.testing.assert_allclose(written, decoded(scene() / 2), atol=1e-4)
+    np.testing.assert_allclose(written, light_of(scene() / 2), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +129,7 @@ def test_a_white_that_is_told_is_that_of_the_result(tmp_path):
 
 
 def test_a_few_lamps_are_no_other_range(tmp_path):
-    light = decoded(scene(size=(100, 100))).astype(np.float32)
+    light = light_of(scene(size=(100, 100))).astype(np.float32)
     light[:5, :5] = 60.0
     store(tmp_path / "in.tif", light, "rgb")
     restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.tif")

@@ -5,9 +5,9 @@ import zlib
 
 import numpy as np
 import pytest
+from pictures import Page, Scene, Untouched, write_tiff
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.image import Samples, inspect_picture, open_picture, read_picture
 from urushi.image.formats.png_chunks import rewrite_png, short_chunks

@@ -4,9 +4,9 @@ import struct
 
 import numpy as np
 import pytest
+from pictures import Page, Scene, Untouched, write_tiff
 from PIL import Image
 from test_image_pages import pages_of, tags_of
-from tiff_support import Page, Scene, Untouched, write_tiff
 
 from urushi.errors import TargetError
 from urushi.image.tiff.stacks import fitting_description, planes_of

@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 import pytest
 import pyvips
-from darken_engine import DarkenEngine
+from networks import DarkenEngine
+from pictures import light_of
 from PIL import Image
 from test_image_profiles import P3, SPACES, SRGB_CURVE, space
 from test_image_round_trip import load, profile_of, store
@@ -61,11 +62,6 @@ def darken(source, target):
     return restore_picture(Restorer.from_engine(DarkenEngine()), source, target)
 
 
-def decoded(samples):
-    x = samples / 255
-    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-
-
 def as_srgb(path):
     """What a program makes of a picture that honours its profile."""
     image = pyvips.Image.new_from_file(str(path))
@@ -91,7 +87,7 @@ def test_chunks_stay_and_their_samples_with_them(tmp_path, stated, bands):
 def test_the_chunks_tell_what_is_read(tmp_path):
     png(tmp_path / "linear.png", values(), LINEAR)
     expected = values() / 255
-    light = decoded(255 * read_picture(tmp_path / "linear.png"))
+    light = light_of(read_picture(tmp_path / "linear.png"))
     np.testing.assert_allclose(light, expected, atol=5e-4)
     for stated, profile in (([CICP_P3], profile_of("p3")), ([GAMMA, WIDE], SPACES["adobe"])):
         png(tmp_path / "stated.png", values(), *stated)
@@ -146,14 +142,16 @@ def test_linear_light_becomes_srgb_in_other_formats(tmp_path):
     png(tmp_path / "in.png", values(), LINEAR)
     write_picture(tmp_path / "out.tif", read_picture(tmp_path / "in.png"), like=tmp_path / "in.png")
     assert not inspect_picture(tmp_path / "out.tif").has_profile
-    np.testing.assert_allclose(decoded(load(tmp_path / "out.tif")), values() / 255, atol=0.006)
+    np.testing.assert_allclose(
+        light_of(load(tmp_path / "out.tif") / 255), values() / 255, atol=0.006
+    )
 
 
 def test_a_change_is_made_under_the_right_curve(tmp_path):
     png(tmp_path / "in.png", values(), LINEAR)
     darken(tmp_path / "in.png", tmp_path / "out.png")
     encoded = read_picture(tmp_path / "in.png") / 2
-    np.testing.assert_allclose(load(tmp_path / "out.png") / 255, decoded(255 * encoded), atol=0.003)
+    np.testing.assert_allclose(load(tmp_path / "out.png") / 255, light_of(encoded), atol=0.003)
 
 
 def test_what_is_stated_can_be_inspected(tmp_path):

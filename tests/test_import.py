@@ -3,16 +3,15 @@
 import json
 import os
 import pickle
-import sys
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from cli_support import run, write_pictures
-from method_support import below, read_golden
-from routing_support import tiny_clip
+from commands import run
+from networks import below, load_released, read_golden
+from pictures import write_pictures
 from safetensors.torch import save_file
+from world import tiny_clip
 
 from urushi.adapters.host import Host
 from urushi.adapters.stored import load_adapter
@@ -20,13 +19,12 @@ from urushi.backbones import create_backbone
 from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.edt_released import to_released as edt_to_released
 from urushi.backbones.ipt_released import to_released as ipt_to_released
-from urushi.backbones.released import load_released
 from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import inspect_picture, read_picture
 from urushi.inference.restorer import Restorer
 
@@ -149,7 +147,9 @@ def test_its_router_becomes_a_router(tmp_path):
     assert made.backbone == "router"
     assert read_router(tmp_path / "r.safetensors").header.classes == ("snow", "rain", "raindrop")
     options = {"classes": ["fog", "hail"]}
-    with pytest.raises(FileFormatError, match="a router of 3 classes, whose names"):
+    with pytest.raises(
+        FileFormatError, match="a router of 3 classes and does not hold their names"
+    ):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options=options)
     with pytest.raises(BackboneError, match="takes no setting 'head'"):
         import_released(tmp_path / "r.pth", tmp_path / "s.safetensors", options={"head": "x2"})
@@ -257,7 +257,7 @@ def test_files_that_are_no_checkpoints(tmp_path, name, match):
 def test_files_of_ours_are_not_imported_again(tmp_path):
     torch.save(released("nafnet"), tmp_path / "a.pth")
     import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    with pytest.raises(FileFormatError, match="is a file of Urushi already"):
+    with pytest.raises(FileFormatError, match="is already a file of Urushi"):
         import_released(tmp_path / "b.safetensors", tmp_path / "c.safetensors")
     with pytest.raises(TargetError, match="must end in"):
         import_released(tmp_path / "a.pth", tmp_path / "c.pth")
@@ -270,32 +270,6 @@ def test_tensors_of_any_number_of_axes_raise_errors_for_people(tmp_path, name):
         torch.save({key: flat(value) for key, value in state.items()}, tmp_path / "a.pth")
         with pytest.raises((BackboneError, FileFormatError)):
             load_released(tmp_path / "a.pth", name)
-
-
-def test_spandrel_names_what_is_not_known_here(tmp_path, monkeypatch):
-    # It declares torchvision, so a module of its interface stands in for it.
-    def load(state):
-        model = torch.nn.Linear(2, 2)
-        return SimpleNamespace(architecture=SimpleNamespace(name="ESRGAN"), model=model)
-
-    module = ModuleType("spandrel")
-    vars(module)["MAIN_REGISTRY"] = SimpleNamespace(load=load)
-    monkeypatch.setitem(sys.modules, "spandrel", module)
-    torch.save({"model.0.weight": torch.zeros(3)}, tmp_path / "a.pth")
-    with pytest.raises(BackboneError, match="is a ESRGAN, says spandrel, which is none"):
-        import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-
-
-def test_spandrel_may_know_other_names_of_ours(tmp_path, monkeypatch):
-    state = released("nafnet")
-    model = SimpleNamespace(state_dict=lambda: state)
-    found = SimpleNamespace(architecture=SimpleNamespace(name="NAFNet"), model=model)
-    module = ModuleType("spandrel")
-    vars(module)["MAIN_REGISTRY"] = SimpleNamespace(load=lambda _: found)
-    monkeypatch.setitem(sys.modules, "spandrel", module)
-    torch.save({f"own_{key}": value for key, value in state.items()}, tmp_path / "a.pth")
-    made = import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
-    assert made.backbone == "nafnet"
 
 
 def test_grey_networks_restore_each_colour(tmp_path):

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from all_in_one_support import write_all_in_one
-from cli_support import picture, run, write_pictures
-from engine_support import batch, run_watched, write_tiny
+from commands import run, run_watched
+from networks import batch
+from pictures import picture, write_pictures
+from world import write_all_in_one, write_tiny
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.convert.quantize import calibration_crops, export_int8
 from urushi.errors import DataError, EngineError, FileFormatError, MissingExtraError
-from urushi.files.int8 import int8_path, new_header, read_int8, write_int8
+from urushi.files.int8_file import int8_path, new_header, read_int8, write_int8
 from urushi.files.model import LoadedModel, graph_path, name_graph, read_model, write_model
 from urushi.inference.arrays import telling_windows
 from urushi.inference.auto import AutoRestorer

@@ -2,7 +2,14 @@
 
 import pytest
 import torch
-from method_support import below, picture, read_golden, shaken
+from networks import (
+    below,
+    load_released,
+    parameters,
+    random_images,
+    read_golden,
+    shaken_network,
+)
 from test_adaptir import branch_of
 
 from urushi.adapters import attach, create_adapter
@@ -11,8 +18,7 @@ from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.ipt import IPT, DecoderLayer, EncoderLayer
 from urushi.backbones.ipt_released import configuration_of, from_released, to_released
 from urushi.backbones.network import mirrored
-from urushi.backbones.overlap import restore_overlapping
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
 TINY = BACKBONES["ipt"].example
@@ -38,12 +44,7 @@ def assert_close(result, expected):
 
 
 def tiny(seed=0, **change):
-    torch.manual_seed(seed)
-    return shaken(create_backbone("ipt", {**TINY, **change}), seed).eval()
-
-
-def parameters(module):
-    return sum(p.numel() for p in module.parameters())
+    return shaken_network("ipt", {**TINY, **change}, seed)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_every_head_of_the_pre_trained_network(head):
     """All heads are in the state, whichever is in use; only that one and its query act."""
     network = tiny(heads=list(SIX), head=head)
     assert network.scale == SIX[head]
-    result = network(picture(2, 13, 19))
+    result = network(random_images(2, 13, 19))
     assert result.shape == (2, 3, 13 * SIX[head], 19 * SIX[head])
     other = tiny(1, heads=list(SIX))
     state = other.state_dict()
@@ -117,7 +118,7 @@ def test_every_head_of_the_pre_trained_network(head):
         elif name.startswith("body."):
             state[name] = own[name]
     network.load_state_dict(state)
-    assert torch.equal(network(picture(2, 13, 19)), result)
+    assert torch.equal(network(random_images(2, 13, 19)), result)
 
 
 @torch.inference_mode()
@@ -125,7 +126,7 @@ def test_squares_are_restored_one_by_one():
     network = tiny(heads=["x2"])
     side = network.fixed_patch
     assert side == network.size_multiple == 12
-    whole = picture(2, 2 * side, 3 * side)
+    whole = random_images(2, 2 * side, 3 * side)
     result = network(whole)
     for row in range(2):
         for column in range(3):
@@ -137,7 +138,7 @@ def test_squares_are_restored_one_by_one():
 @pytest.mark.parametrize("size", [(1, 1), (5, 30), (25, 12)])
 @torch.inference_mode()
 def test_other_sizes_are_filled_up_by_mirroring(size):
-    network, x = tiny(), picture(1, *size)
+    network, x = tiny(), random_images(1, *size)
     padded = mirrored(x, 12)
     assert padded.shape[2] % 12 == padded.shape[3] % 12 == 0
     assert torch.equal(padded[..., : size[0], : size[1]], x)
@@ -184,7 +185,7 @@ def test_a_file_of_the_authors_layout_is_loaded(tmp_path):
     torch.save({"state_dict": to_released(network)}, tmp_path / "net.pth")
     again = load_released(tmp_path / "net.pth", "ipt", num_heads=3, heads=["denoise30"]).eval()
     with torch.inference_mode():
-        assert torch.equal(again(picture(1, 13, 19)), network(picture(1, 13, 19)))
+        assert torch.equal(again(random_images(1, 13, 19)), network(random_images(1, 13, 19)))
 
 
 def test_released_files_that_are_no_ipt_are_refused():
@@ -256,7 +257,7 @@ def test_counts_of_adaptirs_tables(released, config, modules, trained):
 def test_adaptir_learns_from_squares():
     network = tiny(heads=["x2", "denoise30"], head="denoise30")
     adapted = attach(network, create_adapter(network, {**ADAPTIR, "hidden": 4})).train()
-    x = picture(2, 24, 12)
+    x = random_images(2, 24, 12)
     optimizer = torch.optim.SGD(adapted.parameters(), 1e-3)
     losses = []
     for _ in range(4):
@@ -288,24 +289,3 @@ def test_impossible_configurations_are_refused(change, words):
     with pytest.raises(BackboneError, match=words) as caught:
         create_backbone("ipt", {**TINY, **change})
     assert "\n" not in str(caught.value)
-
-
-@torch.inference_mode()
-def test_overlapping_squares_equal_the_authors():
-    tensors, state = golden()
-    network = from_golden(state, "restore")
-    result = 255 * restore_overlapping(network, tensors["chop_input"] / 255, batch=5)
-    assert_close(result, tensors["chop_output"])
-
-
-@pytest.mark.parametrize("size", [(12, 12), (7, 40), (1, 1), (15, 24), (29, 13)])
-@torch.inference_mode()
-def test_overlapping_squares_cover_any_size(size):
-    network, x = tiny(heads=["x2"]), picture(2, *size)
-    result = restore_overlapping(network, x)
-    assert result.shape == (2, 3, 2 * size[0], 2 * size[1])
-    assert torch.isfinite(result).all()
-    if size == (12, 12):
-        torch.testing.assert_close(result, network(x))
-    single = restore_overlapping(network, x[1:])
-    assert (single - result[1:]).abs().max() < 1e-5 * result.abs().max()

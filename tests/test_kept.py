@@ -8,9 +8,9 @@ import threading
 import numpy as np
 import pytest
 
+from urushi.adapters.fold import fold
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import read_adapter
-from urushi.files.fold import fold
 from urushi.files.model import read_model
 from urushi.files.tensors import Tensors
 from urushi.inference.engines import compiling, kept

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from method_support import Bare, picture, random_adapter
+from networks import Bare, random_images, shaken_adapter
 from torch import nn
 
 from urushi.adapters import METHODS, attach, create_adapter
+from urushi.adapters.fold import fold
 from urushi.adapters.layers import choose, parameter_kinds, weight_layers
 from urushi.adapters.stored import header_of, tensors_of
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import AdapterError
 from urushi.files.adapter import read_adapter, write_adapter
-from urushi.files.fold import fold
 from urushi.files.model import ModelHeader, read_model, write_model
 
 
@@ -57,11 +57,11 @@ def test_they_are_adapted_merged_and_folded_alike(tmp_path, config):
     header = ModelHeader(backbone="edt", config=settings)
     write_model(tmp_path / "m.safetensors", tensors, header)
     model = read_model(tmp_path / "m.safetensors")
-    adapter = random_adapter(backbone, **config)
+    adapter = shaken_adapter(backbone, **config)
     deltas = adapter.deltas(dict(backbone.named_parameters()))
     changed = {layer.name for layer in transposed(backbone) if layer.weight in deltas}
     assert len(changed) == (2 if "lora" in config["method"] else 0)
-    x = picture(1, 24, 32)
+    x = random_images(1, 24, 32)
     attached = attach(backbone, adapter).eval()
     expected = attached(x)
     if adapter.mergeable:

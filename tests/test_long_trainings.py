@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from training_support import TINY, make_pack, recipe
+from world import TINY_TRAINING, recipe
 
 from urushi.backbones import create_backbone
 from urushi.backbones.nafnet import NAFBlock, configuration_of
@@ -26,12 +26,7 @@ from urushi.training.start import load_start
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 DATA = {"pictures": ["clean"], "patch": 16, "batch": 4}
-REGIONS = {"name": "regions", "share": 0.5, "degradation": TINY["degradation"]}
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
+REGIONS = {"name": "regions", "share": 0.5, "degradation": TINY_TRAINING["degradation"]}
 
 
 def test_the_learning_rate_falls_at_the_end_alone():
@@ -119,14 +114,14 @@ def small_recipe(tmp_path):
         pixels = np.random.default_rng(number).random((150, 140, 3), np.float32)
         (tmp_path / "data/clean").mkdir(parents=True, exist_ok=True)
         write_picture(tmp_path / f"data/clean/{number}.png", pixels)
-    plan = {**TINY, "data": {**DATA, "pages": 1}, "degradation": REGIONS}
+    plan = {**TINY_TRAINING, "data": {**DATA, "pages": 1}, "degradation": REGIONS}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(plan))
     return tmp_path / "tiny.yaml"
 
 
 def test_an_accelerator_is_given_all_it_needs(small_recipe, tmp_path):
     torch.manual_seed(0)
-    config = TINY["backbone"]["config"]
+    config = TINY_TRAINING["backbone"]["config"]
     network = create_backbone("nafnet", config)
     tensors = {k: v.numpy() for k, v in network.state_dict().items()}
     write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone="nafnet", config=config))

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from training_support import TINY
+from world import TINY_TRAINING
 
 from urushi.backbones import create_backbone
 from urushi.files.model import ModelHeader, write_model
@@ -45,7 +45,7 @@ def place(tmp_path):
     pixels = np.random.default_rng(0).random((140, 140, 3), np.float32)
     (tmp_path / "data/clean").mkdir(parents=True)
     write_picture(tmp_path / "data/clean/one.png", pixels)
-    plan = {**TINY, "data": {"pictures": ["clean"], "patch": 16, "batch": 4}}
+    plan = {**TINY_TRAINING, "data": {"pictures": ["clean"], "patch": 16, "batch": 4}}
     plan["schedule"] = {**plan.get("schedule", {}), "steps": 100_000}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(plan))
     network = create_backbone("nafnet", SHAPE)
@@ -84,7 +84,7 @@ def test_a_long_run_of_a_recipe_beside_the_caller_is_paused_and_stopped(place):
         wanted = "before its first checkpoint" if newest is None else f"with {newest.name}"
         assert said == f"stopped {wanted}\n"
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(number).wait(60)
+            psutil.Process(number).wait(600)
     finally:
         if psutil.pid_exists(number):
             psutil.Process(number).kill()

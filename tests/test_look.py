@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import picture, run, write_pictures, write_tiny_model
+from commands import run
+from pictures import Page, picture, write_pictures, write_tiff
 from PIL import Image
-from tiff_support import Page, write_tiff
+from world import SEEN
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError
@@ -23,14 +23,6 @@ from urushi.inference.look import Looked, Reading, look_at
 from urushi.inference.look_sheet import LookSheets, is_look_sheet, sheet_path
 from urushi.inference.naming import Found
 from urushi.sheet import is_sheet, write_sheet
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("look")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +237,7 @@ def test_where_a_sheet_goes(tmp_path, monkeypatch, output, path, named):
 
 
 def test_a_sheet_has_the_name_of_one():
-    with pytest.raises(TargetError, match=r"'a\.tif' names no sheet"):
+    with pytest.raises(TargetError, match=r"'a\.tif' is not a name for a sheet"):
         sheet_path("a.tif")
 
 

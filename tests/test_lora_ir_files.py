@@ -6,18 +6,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from cli_support import run
-from method_support import below, read_golden
+from commands import run
+from networks import below, read_golden
 from PIL import Image
-from routing_support import tiny_clip, tiny_file
 from torch import nn
+from world import tiny_clip, tiny_file
 
 from urushi.adapters.experts import top_weights
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
-from urushi.files.all_in_one import read_all_in_one
-from urushi.files.router import read_router
+from urushi.files.all_in_one_file import read_all_in_one
+from urushi.files.router_file import read_router
 from urushi.image import read_picture, write_picture
 from urushi.inference.auto import AutoRestorer, Choice
 from urushi.routing.released import RELEASED_CLIP
@@ -26,14 +26,9 @@ CLASSES = ("snow", "rain", "raindrop")
 FOLDER = RELEASED_CLIP.rpartition("/")[2]
 
 
-@pytest.fixture(scope="module")
-def golden():
-    return read_golden("lora_ir_stage2")[0] | read_golden("lora_ir_stage2_vector")[0]
-
-
-def write_checkpoints(folder, golden, classes=3):
+def write_checkpoints(folder, golden_lora_ir, classes=3):
     """Tiny ones in the authors' layouts: the network's is golden, the router's random."""
-    torch.save({"params": below(golden, "state.")}, folder / "setting1_ir.pth")
+    torch.save({"params": below(golden_lora_ir, "state.")}, folder / "setting1_ir.pth")
     torch.manual_seed(1)
     tower = tiny_clip(projection=768).state_dict()
     layers = {
@@ -50,8 +45,8 @@ def write_checkpoints(folder, golden, classes=3):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, golden):
-    folder = write_checkpoints(tmp_path_factory.mktemp("lora-ir"), golden)
+def world(tmp_path_factory, golden_lora_ir):
+    folder = write_checkpoints(tmp_path_factory.mktemp("lora-ir"), golden_lora_ir)
     for words in (
         ("setting1_router.pth", "-o", "router.safetensors"),
         ("setting1_ir.pth", "-o", "ir.safetensors", "--set", f"router={folder / 'router'}"),
@@ -88,14 +83,14 @@ def test_what_is_written_belongs_together(world):
 
 
 @pytest.mark.parametrize("k", [1, 2])
-def test_equals_the_authors_network(world, golden, k):
+def test_equals_the_authors_network(world, golden_lora_ir, k):
     auto = opened(world, k=k)
-    weights = top_weights(golden["probs"], k)
-    expected = golden[f"output_b1_topk{k}"]
+    weights = top_weights(golden_lora_ir["probs"], k)
+    expected = golden_lora_ir[f"output_b1_topk{k}"]
     for row in range(3):
         route = [(c, float(w)) for c, w in zip(CLASSES, weights[row], strict=True) if w]
-        choice = Choice(tuple(route), "", vector=golden["de_prior"][row].numpy())
-        result = auto.restorer(choice).engine.run(golden["input"][row : row + 1].numpy())
+        choice = Choice(tuple(route), "", vector=golden_lora_ir["de_prior"][row].numpy())
+        result = auto.restorer(choice).engine.run(golden_lora_ir["input"][row : row + 1].numpy())
         assert np.abs(result - expected[row : row + 1].numpy()).max() <= 1e-4 * expected.std()
 
 
@@ -162,7 +157,7 @@ def test_a_network_before_its_experts_is_guided_alone(own):
     assert choice.vector.shape == (384,)
 
 
-def test_what_does_not_belong_together_is_told(own, golden, tmp_path):
+def test_what_does_not_belong_together_is_told(own, golden_lora_ir, tmp_path):
     source = own / "setting1_ir.pth"
 
     def complaint(kind, router, target="b.safetensors"):
@@ -180,9 +175,9 @@ def test_what_does_not_belong_together_is_told(own, golden, tmp_path):
     assert "give it with --model" in complaint(FileFormatError, own / "ir.safetensors")
     assert "has experts already" in complaint(FileFormatError, own / "ir.all-in-one.safetensors")
     said = complaint(FileFormatError, own / "router.safetensors", "../b.safetensors")
-    assert "write the model into that folder, too" in said
+    assert "write the model into that folder too" in said
     assert "clean, noise, haze: give the router" in complaint(BackboneError, tiny_file(tmp_path))
-    write_checkpoints(tmp_path, golden, classes=2)
+    write_checkpoints(tmp_path, golden_lora_ir, classes=2)
     names = {"classes": ["fog", "hail"]}
     import_released(tmp_path / "setting1_router.pth", tmp_path / "two.safetensors", options=names)
     shutil.rmtree(tmp_path / FOLDER)

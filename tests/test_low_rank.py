@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from method_support import Bare, TokenNet, below, random_adapter, read_golden
+from networks import Bare, TokenNet, below, read_golden, shaken_adapter
 from torch import nn
 
 from urushi.adapters import attach, create_adapter
 from urushi.adapters.layers import weight_layers
-from urushi.adapters.low_rank import LowRankSettings, factor_shapes, scale_of
+from urushi.adapters.low_rank_formula import LowRankSettings, factor_shapes, scale_of
 from urushi.errors import AdapterError
 
 CASES = ["k1", "k3", "k3dw", "k2s2", "k1nobias"]
@@ -114,7 +114,7 @@ def test_shapes_of_the_factors(layer, flat, loralib):
 @torch.no_grad()
 def test_flat_deltas_have_the_rank():
     backbone = Bare(nn.Conv2d(6, 12, 3, stride=2, groups=2), nn.Conv2d(12, 12, 3, groups=12))
-    adapter = random_adapter(backbone, method="lora", rank=2)
+    adapter = shaken_adapter(backbone, method="lora", rank=2)
     for name, delta in adapter.deltas(dict(backbone.named_parameters())).items():
         assert delta.shape == backbone.get_parameter(name).shape
         assert torch.linalg.matrix_rank(delta.flatten(1)) == 2
@@ -136,7 +136,7 @@ def test_scaling(scaling, alpha, expected):
     settings = LowRankSettings(rank=4, scaling=scaling, alpha=alpha)
     assert scale_of(settings, 4) == expected
     backbone = Bare(nn.Linear(5, 7))
-    adapter = random_adapter(backbone, method="lora", rank=4, scaling=scaling, alpha=alpha)
+    adapter = shaken_adapter(backbone, method="lora", rank=4, scaling=scaling, alpha=alpha)
     product = expected * (adapter.up[WEIGHT] @ adapter.down[WEIGHT])
     torch.testing.assert_close(delta_of(adapter, backbone), product)
 
@@ -167,7 +167,7 @@ def test_ranks_dense_and_tuned():
     whole = {name.replace("/", ".") for name in adapter.value}
     small = {n for n, p in backbone.named_parameters() if p.ndim == 1}
     assert whole == {"head.weight", "blocks.0.qkv.weight"} | small
-    assert set(adapter.deltas({})) == whole | set(ranks)
+    assert set(adapter.deltas(dict(backbone.named_parameters()))) == whole | set(ranks)
     config = adapter.describe()
     assert create_adapter(backbone, config).describe() == config
 

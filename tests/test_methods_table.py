@@ -1,4 +1,4 @@
-"""The README's table of networks and methods is what the tables say now."""
+"""The page's table of networks and methods is what the tables say now."""
 
 import importlib.util
 from pathlib import Path
@@ -21,10 +21,10 @@ def methods():
     return module
 
 
-def test_the_readme_says_what_the_tables_say(methods):
-    text = methods.README.read_text("utf-8")
+def test_the_page_says_what_the_tables_say(methods):
+    text = methods.PAGE.read_text("utf-8")
     assert methods.replaced(text, methods.table()) == text, (
-        "the README's table is not that of now: python benchmarks/methods.py --write"
+        "the table of docs/measured.md is not that of now: python benchmarks/methods.py --write"
     )
     shown = [line.split("|")[1].strip(" `") for line in text.splitlines() if line.startswith("| `")]
     assert [name for name in shown if name in METHODS] == list(METHODS)
@@ -40,8 +40,8 @@ def test_it_is_put_between_the_markers_and_nowhere_else(methods):
 
 
 def test_the_command_writes_it(methods, tmp_path, monkeypatch):
-    monkeypatch.setattr(methods, "README", tmp_path / "README.md")
+    monkeypatch.setattr(methods, "PAGE", tmp_path / "measured.md")
     monkeypatch.setattr(methods, "table", lambda: "new")
-    methods.README.write_text(f"{methods.BEGIN}\n{methods.END}", "utf-8")
+    methods.PAGE.write_text(f"{methods.BEGIN}\n{methods.END}", "utf-8")
     methods.main(write=True)
-    assert methods.README.read_text("utf-8") == f"{methods.BEGIN}\nnew\n{methods.END}"
+    assert methods.PAGE.read_text("utf-8") == f"{methods.BEGIN}\nnew\n{methods.END}"

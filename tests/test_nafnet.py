@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import load_released
 from safetensors import safe_open
 from torch import nn
 
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.nafnet import NAFBlock, configuration_of
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError, FileFormatError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -4,13 +4,20 @@ import json
 
 import numpy as np
 import pytest
-from cli_support import run, write_pictures
+from commands import run
+from pictures import write_pictures
 from PIL import Image
-from training_support import recipe
+from world import recipe
 
 from urushi.app.output import EXIT_WELL
 from urushi.data.pack import PackedPictures, pack_pictures
-from urushi.data.pages import PAGE_KINDS, draw_page, draw_pages, installed_fonts, made_pages
+from urushi.data.synthetic_pages import (
+    PAGE_KINDS,
+    draw_page,
+    draw_pages,
+    installed_fonts,
+    made_pages,
+)
 from urushi.errors import DataError, RecipeError
 
 
@@ -77,7 +84,6 @@ def test_a_pack_holds_pages_after_pictures(tmp_path):
     summary = pack_pictures([tmp_path / "a.png"], tmp_path / "p.safetensors", made=pages)
     assert summary.count == 4
     pack = PackedPictures(summary.path)
-    pack.verify()
     assert pack.names == ("a.png", *(name for name, _ in pages))
     for index, page in enumerate(draw_pages(3, 32, 0)):
         np.testing.assert_array_equal(pack.picture(index + 1), page)

@@ -1,7 +1,8 @@
 """Pairs as public sets lay them out, and two folders of any name."""
 
 import pytest
-from cli_support import run, write_pictures
+from commands import run
+from pictures import write_pictures
 
 from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.data.pairs import PairedFolder

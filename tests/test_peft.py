@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, random_adapter, write_random
-from cli_support import run
-from engine_support import write_tiny
+from commands import run
 from safetensors.torch import load_file, save_file
+from world import network_of, random_adapter, write_random, write_tiny
 
 from urushi.adapters import attach
+from urushi.adapters.fold import fold
 from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, read_peft, write_peft
 from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import LoadedAdapter, read_adapter, write_adapter
-from urushi.files.fold import fold
 from urushi.files.model import LoadedModel, read_model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, random_adapter
-from cli_support import run
-from engine_support import write_tiny
+from commands import run
 from safetensors.torch import load_file, save_file
+from world import network_of, random_adapter, write_tiny
 
 from urushi.adapters import attach
 from urushi.adapters.layers import weight_layers

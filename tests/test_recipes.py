@@ -114,7 +114,7 @@ def test_variants_of_the_search_for_experts_are_valid():
 @pytest.mark.parametrize("path", ROUTERS, ids=lambda path: path.stem)
 def test_shipped_recipes_of_routers_are_whole(path):
     from urushi.degradations import create_degradation
-    from urushi.files.all_in_one import read_all_in_one
+    from urushi.files.all_in_one_file import read_all_in_one
     from urushi.inference.zoo import find_all_in_one
 
     plan = load_photographic_recipe(path.stem)

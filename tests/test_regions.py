@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import generator
 
 from urushi.degradations import Regions, create_degradation
 from urushi.errors import DegradationError
@@ -12,10 +13,6 @@ CHAIN = {
     "steps": [{"name": "gaussian_noise", "sigma_255": [40, 40]}, {"name": "gaussian_blur"}],
 }
 SHAPE = (32, 3, 64, 96)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def made(**options):

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from method_support import below, read_golden
+from networks import below, read_golden
 
-from urushi.adapters.released_lora_ir import load_lora_ir, lora_ir_from
-from urushi.errors import BackboneError, FileFormatError
+from urushi.adapters.released_lora_ir import lora_ir_from
+from urushi.backbones.checkpoints import read_checkpoint
+from urushi.errors import BackboneError
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_file(tmp_path, second, wrapped):
     path = tmp_path / "ir.pth"
     state = {f"module.{name}": tensor for name, tensor in second.items()}
     torch.save({"params": state} if wrapped else second, path)
-    found = load_lora_ir(path)
+    found = lora_ir_from(read_checkpoint(path), path.name)
     assert found.experts is not None
     expert = found.experts.members[2]
     key = "encoders/0/0/conv2/weight"
@@ -104,13 +105,6 @@ def test_a_file(tmp_path, second, wrapped):
     gate = found.guidance.stages[0]
     assert torch.equal(gate.excite.bias, second["encoders.0.conv4.conv.bias"])
     assert torch.equal(gate.beta, second["encoders.0.beta"].flatten())
-
-
-def test_a_file_that_is_none(tmp_path):
-    path = tmp_path / "ir.pth"
-    path.write_bytes(b"nothing")
-    with pytest.raises(FileFormatError, match="not a checkpoint"):
-        load_lora_ir(path)
 
 
 SURPLUS = torch.zeros(1)

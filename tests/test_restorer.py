@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from networks import DarkenEngine
 from safetensors.numpy import save_file
 
 from urushi.errors import (
@@ -12,6 +13,7 @@ from urushi.errors import (
     UnreadableError,
     UrushiError,
 )
+from urushi.inference.arrays import as_layers, problem_in_int8
 from urushi.inference.engines.base import Precision
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_model, zoo_names
@@ -338,3 +340,36 @@ def test_a_model_is_found_by_its_path(tmp_path, monkeypatch):
 def test_shipped_names_are_found():
     for name in zoo_names():
         assert find_model(name).stem == name
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_of_another_range_are_those_beyond_eight(sign):
+    bright = np.zeros((4, 5, 3), np.float32)
+    bright[0, 0] = sign * 8
+    assert as_layers(bright).shape == (4, 5, 3)
+    bright[0, 0] = np.nextafter(np.float32(sign * 8), np.float32(sign * 9))
+    with pytest.raises(PictureError, match=r"expected \[0, 1\]"):
+        as_layers(bright)
+
+
+class Shifted(DarkenEngine):
+    """Adds a fixed amount, as if rounding did; in float32 it adds nothing."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = np.float32(by)
+
+    def run(self, batch):
+        return batch + self.by
+
+    def in_float32(self):
+        return Shifted(0)
+
+
+@pytest.mark.parametrize(("by", "noticed"), [(0.0099, False), (-0.0099, False), (0.0101, True)])
+def test_int8_may_be_off_by_forty_decibels(by, noticed):
+    tile = np.full((3, 40, 60), 0.5, np.float32)
+    tile[:, ::2] = 0.4
+    assert bool(problem_in_int8(Shifted(by), tile)) == noticed
+    # What is cut off at white is not seen.
+    assert not problem_in_int8(Shifted(0.5), np.ones((3, 40, 60), np.float32))

@@ -7,17 +7,17 @@ import sys
 import numpy as np
 import pytest
 import torch
-from adapter_support import network_of, random_adapter, write_random
-from cli_support import picture, run, write_pictures, write_tiny_model
-from engine_support import run_watched
+from commands import run, run_watched
+from pictures import picture, write_pictures
+from world import network_of, random_adapter, write_random, write_tiny_model
 
 from urushi.adapters import attach
+from urushi.adapters.fold import fold
 from urushi.adapters.stored import header_of, tensors_of
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, EngineError, FileFormatError, MissingExtraError
 from urushi.files.adapter import read_adapter, write_adapter
-from urushi.files.fold import fold
-from urushi.files.int8 import int8_path
+from urushi.files.int8_file import int8_path
 from urushi.files.model import graph_path, read_model
 from urushi.image import read_picture
 from urushi.inference.adapted_weights import parse_adapter
@@ -190,7 +190,7 @@ def test_the_int8_file_of_the_base_is_refused_in_words(shipped, tmp_path):
     path = tmp_path / "base.safetensors"
     path.write_bytes(base.path.read_bytes())
     graph_path(path).write_bytes(base.graph.read_bytes())
-    from urushi.files.int8 import LayerRanges, new_header, write_int8
+    from urushi.files.int8_file import LayerRanges, new_header, write_int8
 
     copied = read_model(path)
     bounds = np.array([[-1.0] * 4, [1.0] * 4], np.float32)
@@ -307,7 +307,7 @@ def test_export_merged(shipped, model, branch, tmp_path):
     assert result.exit_code == EXIT_FAILED
     assert "weights cannot hold" in result.stderr
     same = run("export", shipped, "--merged", find_model("base"), "--overwrite")
-    assert "would replace the base itself" in same.stderr
+    assert "would overwrite the base" in same.stderr
     graph = run("export", shipped)
     assert graph.exit_code == EXIT_FAILED
     assert "--merged OUT or --peft FOLDER" in graph.stderr

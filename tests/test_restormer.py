@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from method_support import below, picture, read_golden, shaken
+from networks import below, close, load_released, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.adapters import create_adapter
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.restormer import BiasFreeNorm, configuration_of
 from urushi.errors import AdapterError, BackboneError
 
@@ -16,12 +16,7 @@ EXAMPLE = BACKBONES["restormer"].example
 
 
 def build(**options):
-    torch.manual_seed(0)
-    return shaken(create_backbone("restormer", {**EXAMPLE, **options}), 0, 0.05).eval()
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
+    return shaken_network("restormer", {**EXAMPLE, **options}, by=0.05)
 
 
 @pytest.mark.parametrize("golden", GOLDENS)
@@ -83,16 +78,16 @@ def test_released_parameter_counts(options, parameters, tensors):
 
 @torch.inference_mode()
 def test_sides_that_are_no_multiples_of_8_are_reflected():
-    network, x = build(), picture(2, 13, 22)
+    network, x = build(), random_images(2, 13, 22)
     padded = F.pad(x, (0, 2, 0, 3), mode="reflect")
     assert torch.equal(network(x), network(padded)[..., :13, :22])
-    assert network(picture(1, 2, 3)).isfinite().all()
+    assert network(random_images(1, 2, 3)).isfinite().all()
 
 
 @torch.inference_mode()
 def test_two_views_make_one_picture():
     network = build(inp_channels=6, dual_pixel_task=True)
-    views = torch.cat([picture(1, 9, 16), picture(1, 9, 16, seed=1)], 1)
+    views = torch.cat([random_images(1, 9, 16), random_images(1, 9, 16, seed=1)], 1)
     assert network(views).shape == (1, 3, 9, 16)
     assert "skip_conv" in network.sites.decoder
     for parameter in network.output.parameters():
@@ -102,7 +97,7 @@ def test_two_views_make_one_picture():
 
 @torch.inference_mode()
 def test_the_norm_without_bias_divides_and_does_not_centre():
-    x = picture(1, 4, 5) + 10
+    x = random_images(1, 4, 5) + 10
     norm = BiasFreeNorm(5)
     assert close(norm(x), x / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt())
 

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from urushi.errors import AdapterError, DataError
-from urushi.files.router import CompactFacts, RouterHeader, ViewGeometry
+from urushi.files.router_file import CompactFacts, RouterHeader, ViewGeometry
 from urushi.routing import (
     decide,
     expected_calibration_error,
@@ -14,7 +14,11 @@ from urushi.routing import (
     fit_temperature,
     probabilities,
 )
+from urushi.routing import decision as deciding
 from urushi.routing.calibration import negative_log_likelihood
+from urushi.routing.wording import unsure, what_is_seen
+from urushi.training.photographs.photographs_recipe import PhotographicRecipe
+from urushi.training.router.router_scores import judged_photographs, scores_of_classes
 
 
 def header(*classes, **changes):
@@ -56,6 +60,13 @@ def test_a_flawless_validation_does_not_make_certain():
     logits = 30 * np.eye(4)[labels]
     chances = probabilities(logits, "single", fit_temperature(logits, labels))
     assert 0.9 < chances.max() < 0.98  # 40 of 40 right: at most 41 of 44
+
+
+def test_nor_does_a_flawless_validation_of_several_classes_at_once():
+    labels = np.eye(4)[np.arange(40) % 4]
+    logits = 30 * (2 * labels - 1)
+    chances = probabilities(logits, "multi", fit_temperature(logits, labels, "multi"))
+    assert 0.9 < chances.max() < 0.98  # 40 of 40 right: at most 41 of 42
 
 
 def test_likelihoods_are_those_of_torch():
@@ -243,3 +254,108 @@ def test_a_class_that_was_added_wins_where_it_is_sure():
 def test_logits_that_are_not_finite_are_refused():
     with pytest.raises(AdapterError, match="not finite"):
         decide(np.array([np.nan, 0.0]), header("rain", "snow"))
+
+
+# --- exactly at a threshold, and a hair beside it ---
+
+
+def above(value):
+    """The next greater number."""
+    return float(np.nextafter(value, 2))
+
+
+@pytest.mark.parametrize("mode", ["single", "multi"])
+def test_what_reaches_the_threshold_exactly_acts(mode):
+    logits = np.array([0.3, 1.1, 0.2])
+    names = ("clean", "rain", "snow")
+    chance = decide(logits, header(*names, mode=mode)).probabilities["rain"]
+    assert not decide(logits, header(*names, mode=mode, threshold=chance)).abstained
+    assert decide(logits, header(*names, mode=mode, threshold=above(chance))).abstained
+    assert not decide(logits, header(*names, mode=mode), threshold=chance).abstained
+    assert decide(logits, header(*names, mode=mode), threshold=above(chance)).abstained
+
+
+def test_what_reaches_a_threshold_of_its_own_exactly_acts():
+    logits = np.array([1.0, -1.0, 0.5])
+    names = ("clean", "rain", "noise")
+    chance = decide(logits, header(*names, threshold=0.9)).probabilities["noise"]
+    for least, acts in ((chance, True), (above(chance), False)):
+        found = decide(logits, header(*names, threshold=0.9, thresholds={"noise": least}))
+        assert found.abstained == (not acts)
+        assert (found.weights["noise"] > 0) == acts
+
+
+def test_a_class_that_was_added_wins_where_it_reaches_the_threshold_exactly():
+    logits = np.array([0.0, 0.2, 0.9])
+    new = header("clean", "rain", "holes", added=("holes",))
+    chance = decide(logits, new, threshold=0).probabilities["holes"]
+    assert decide(logits, new, threshold=chance).weights["holes"] == 1
+    assert decide(logits, new, threshold=above(chance)).probabilities["holes"] == 0
+
+
+def test_an_expert_that_reaches_the_floor_exactly_is_chosen():
+    chances = np.array([0.75, 0.5, 0.25])
+    np.testing.assert_array_equal(expert_weights(chances, 3, 0.5), [0.6, 0.4, 0])
+    np.testing.assert_array_equal(expert_weights(chances, 3, above(0.5)), [1, 0, 0])
+    several = header("rain", "snow", "haze", mode="multi")
+    logits = np.array([2.0, 1.0, -3.0])
+    least = decide(logits, several).probabilities["snow"]
+    assert decide(logits, several, k=2, threshold=least).weights["snow"] > 0
+    assert decide(logits, several, k=2, threshold=above(least)).weights["snow"] == 0
+
+
+@pytest.mark.parametrize(("chance", "close"), [(0.25, True), (float(np.nextafter(0.25, 0)), False)])
+def test_a_second_class_of_exactly_a_quarter_is_close(monkeypatch, chance, close):
+    seen = what_is_seen({"rain": 0.6, "snow": chance, "haze": 0.1}, "single")
+    assert seen == ("rain (60 %) rather than snow (25 %)" if close else "rain (60 %)")
+    facts = header("clean", "noise").model_copy(update={"experts": {"noise": None}})
+    suggested = deciding._suggested({"clean": 1 - chance, "noise": chance}, facts)
+    assert suggested == ("noise" if close else None)
+
+
+@pytest.mark.parametrize(
+    ("chance", "said"),
+    [(0.1, " or snow (10 %)"), (float(np.nextafter(0.1, 0)), ", less than 50 %")],
+)
+def test_a_second_class_of_exactly_a_tenth_is_worth_naming(chance, said):
+    found = unsure({"rain": 0.4, "snow": chance}, 0.5)
+    assert found == f"unsure: rain (40 %){said}, so the base works alone"
+
+
+def test_calibration_bins_hold_their_lower_edge():
+    # Of two bins, one half lies in the upper: with 0.9 there, gaps of -0.5 and +0.9 are one.
+    chances = np.array([[0.5, 0.5], [0.1, 0.9]])
+    labels = np.array([0, 0])
+    assert expected_calibration_error(chances, labels, bins=2) == pytest.approx(0.4 / 2)
+
+
+def test_scores_count_what_reaches_the_threshold_exactly():
+    logits, truths = np.array([[2.0, -1.0], [0.5, 1.5], [-2.0, 3.0]]), np.ones((3, 2))
+    truths[0, 1] = truths[2, 0] = 0
+    facts, temperature = scores_of_classes(("rain", "snow"), "multi", 0.5, logits, truths)
+    least = float(probabilities(logits, "multi", temperature)[1, 0])
+    for threshold, right in ((least, 1.0), (above(least), 2 / 3)):
+        facts, _ = scores_of_classes(("rain", "snow"), "multi", threshold, logits, truths)
+        assert facts["validation"]["all_right"] == pytest.approx(right)
+
+
+def test_photographs_are_judged_by_what_reaches_the_threshold_exactly():
+    logits = np.array([[0.2, 1.3], [3.0, 0.1]])
+    chance = float(probabilities(logits, "single", 1.5)[0].max())
+    kinds = [("noise",), ()]
+    for threshold, result in ((chance, "right"), (above(chance), "none")):
+        recipe = PhotographicRecipe.model_construct(
+            classes={"clean": None, "noise": None}, threshold=threshold
+        )
+        found = judged_photographs(recipe, logits, kinds, 1.5)
+        assert found["noise"] == {"right": 0, "another": 0, "none": 0, result: 1}
+
+
+def test_of_what_is_clean_exactly_at_the_threshold_nothing_is_suggested():
+    several = header("clean", "noise", mode="multi")
+    several = several.model_copy(update={"experts": {"noise": None}})
+    logits = np.array([0.5, -0.4])
+    least = decide(logits, several).probabilities["clean"]
+    found = decide(logits, several, threshold=least)
+    assert (found.abstained, found.suggested) == (True, None)
+    assert decide(logits, several, threshold=above(least)).suggested == "noise"

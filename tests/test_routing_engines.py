@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from routing_support import NATIVE, tiny_clip, tiny_file, tiny_router
+from world import NATIVE, tiny_clip, tiny_file, tiny_router
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import EngineError, FileFormatError
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import open_picture, write_picture
 from urushi.inference.router_engine import open_router
 from urushi.routing import make_views

@@ -5,15 +5,14 @@ import signal
 import numpy as np
 import pytest
 import torch
-from cli_support import write_tiny_model
-from routing_support import NATIVE
 from test_routing_training import TINY, make_pack
+from world import NATIVE, write_tiny_model
 
 from urushi.backbones import create_backbone
 from urushi.convert.router_graph import export_router
 from urushi.errors import AdapterError, FileFormatError, RecipeError
 from urushi.files.model import read_model
-from urushi.files.router import FeatureFacts, RouterHeader, read_router
+from urushi.files.router_file import FeatureFacts, RouterHeader, read_router
 from urushi.inference.router_engine import open_router
 from urushi.inference.zoo import find_model
 from urushi.routing.features import FeatureEncoder

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from routing_support import CLASSES, tiny_clip, tiny_file
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from world import CLASSES, tiny_clip, tiny_file
 
 from urushi.errors import FileFormatError
 from urushi.files.container import weights_hash
 from urushi.files.model import ModelHeader, read_model, write_model
-from urushi.files.router import RouterMemory, read_router, read_router_header, write_router
+from urushi.files.router_file import RouterMemory, read_router, read_router_header, write_router
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from routing_support import tiny_clip
-from training_support import newest
+from world import newest, tiny_clip
 
 from urushi.data.pack import PackedPictures, pack_pictures
 from urushi.errors import DataError, RecipeError, UrushiError
@@ -16,7 +15,7 @@ from urushi.evaluation.confusion import (
     confusion_matrix,
     draw_confusion,
 )
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import write_picture
 from urushi.inference.router_engine import open_router
 from urushi.settings import parse_settings
@@ -340,3 +339,8 @@ def test_a_confusion_matrix_is_drawn(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"
     draw_confusion(np.array([[5, 0], [1, 0]]), ["clean", "low_light"], path, title="tiny")
     assert path.stat().st_size > 1000
+
+
+def test_rows_of_a_confusion_are_what_is_true():
+    found = confusion_matrix(np.array([0, 0, 2]), np.array([1, 1, 0]), 3)
+    assert found.tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 0]]

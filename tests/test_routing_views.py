@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from urushi.errors import PictureError
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing import Views, make_views
 from urushi.routing.router import batch_views
 from urushi.routing.views import Look, plan_views, view_rows
@@ -164,3 +164,20 @@ def test_a_geometry_states_its_defaults():
         "layout": "native", "size": 16, "grid": None, "overlap": 0.0, "most": 4,
     }  # fmt: skip
     assert ViewGeometry.model_validate(NATIVE.model_dump()) == NATIVE
+
+
+@pytest.mark.parametrize("layout", ["squashed", "native"])
+def test_what_lies_outside_counts_as_white_or_black(layout):
+    geometry = ViewGeometry(layout=layout, size=16)
+    pixels = np.random.default_rng(0).random((40, 30, 3), dtype=np.float32)
+    pixels[:9], pixels[9:14], pixels[14:20, :9] = 1.7, -0.4, np.nan
+    inside = np.clip(np.nan_to_num(pixels), 0, 1)
+    assert np.array_equal(make_views(pixels, geometry), make_views(inside, geometry))
+
+
+def test_views_of_a_whole_picture_are_rounded_to_the_nearest_code():
+    pixels = np.full((16, 16, 3), 100.6 / 255, np.float32)
+    pixels[:, 8:] = 99.4 / 255
+    view = make_views(pixels, ViewGeometry(layout="squashed", size=16))[0] * 255
+    np.testing.assert_allclose(view[:, :, :8], 101, atol=1e-4)
+    np.testing.assert_allclose(view[:, :, 8:], 99, atol=1e-4)

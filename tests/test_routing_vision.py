@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import released
 from PIL import Image
 from torch.nn import functional as F
-from vision_support import released
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import DataError, FileFormatError, RecipeError
-from urushi.files.router import VisionFacts, read_router
+from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.router_engine import open_router
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0, folded_weights
 from urushi.routing.vision import VisionEncoder, roughness

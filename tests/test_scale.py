@@ -3,38 +3,22 @@
 import numpy as np
 import pytest
 import pyvips
-from cli_support import picture, run, write_pictures
-from method_support import GOLDEN
+from commands import run
+from networks import GOLDEN, RepeatingEngine
+from pictures import picture, reader, repeated, write_pictures
 from safetensors.numpy import load_file
-from scale_support import RepeatingEngine, repeated, write_x2_model
 
 from urushi.backbones import create_backbone
 from urushi.errors import EngineError
 from urushi.files.model import ModelHeader, write_model
 from urushi.image import PictureWriter, inspect_picture, write_picture
 from urushi.image.enlarge import enlarge, enlarge_rows
+from urushi.inference.arrays import enlarged_alpha
 from urushi.inference.before_after import before_after
 from urushi.inference.engines.base import working_memory
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 from urushi.inference.tiling import plan_tiles, stream_tiles
-
-
-def reader(rows):
-    position = 0
-
-    def read(count):
-        nonlocal position
-        position += count
-        return rows[position - count : position]
-
-    return read
-
-
-@pytest.fixture(scope="module")
-def x2_model(tmp_path_factory):
-    return write_x2_model(tmp_path_factory.mktemp("x2"))
-
 
 # --- enlarging without a network ---
 
@@ -265,3 +249,16 @@ def test_the_command_enlarges(tmp_path, x2_model):
     assert (info.width, info.height) == (80, 60)
     assert (tmp_path / "out" / "compare" / "picture0_compare.jpg").is_file()
     assert run("doctor", "--model", x2_model, "--json").exit_code in (0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_enlarged_transparency_stays_between_nothing_and_all(dtype):
+    white = 1.0 if dtype == "float32" else float(np.iinfo(dtype).max)
+    alpha = np.zeros((8, 10, 1), dtype)
+    alpha[:, 5:] = white
+    # Interpolation reaches beyond both sides of a step, which integers would wrap around.
+    assert enlarge(alpha.astype(np.float32), 2).max() > white
+    found = enlarged_alpha(alpha, 2)
+    assert found.shape == (16, 20, 1)
+    assert (found.min(), found.max()) == (0, white)
+    assert (np.diff(found, axis=1) >= 0).all()

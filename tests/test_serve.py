@@ -7,10 +7,11 @@ import zipfile
 import numpy as np
 import pytest
 import pyvips
-from adapter_support import write_random
-from cli_support import picture, run
+from commands import run
+from pictures import picture
 from PIL import Image, ImageCms
 from serve_support import ended, file, serving, wait_until_ready, write
+from world import write_random
 
 from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from cli_support import picture, run, write_tiny_model
+from commands import run
+from pictures import picture
 from PIL import Image
 from serve_support import ended, file, serving, write
+from world import write_tiny_model
 
 from urushi.files.adapter import read_adapter
 from urushi.image import write_picture

@@ -5,7 +5,7 @@ import socket
 import time
 
 import pytest
-from cli_support import run
+from commands import run
 from serve_support import LOCAL, ended, file, serving, unserved, write
 
 from urushi.serve.limits import Limits

@@ -7,7 +7,7 @@ import zipfile
 from urllib.parse import urlsplit
 
 import pytest
-from cli_support import run, start
+from commands import run, start
 from serve_support import write
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

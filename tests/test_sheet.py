@@ -73,7 +73,7 @@ def test_degradation_sheet_shows_the_picture_and_every_degradation():
     pytest.importorskip("torch")
     from urushi.degradations.haze import Haze
     from urushi.degradations.rain import RainStreaks
-    from urushi.degradations.sheet import degradation_sheet
+    from urushi.degradations.side_by_side import degradation_sheet
 
     picture = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
     both = {"rain": RainStreaks(), "haze": Haze()}

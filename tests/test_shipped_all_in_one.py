@@ -7,7 +7,7 @@ import pytest
 
 from urushi.evaluation.metrics import psnr
 from urushi.files.adapter import describe_adapter
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.image import read_picture
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_adapter, find_all_in_one, zoo_experts

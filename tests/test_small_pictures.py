@@ -4,10 +4,8 @@ import threading
 
 import numpy as np
 import pytest
-from darken_engine import DarkenEngine
-from engine_support import write_tiny
+from networks import DarkenEngine
 
-from urushi.convert.graphs import export_graph
 from urushi.errors import UrushiError
 from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture
@@ -18,9 +16,8 @@ from urushi.inference.restorer import Restorer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = write_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-    return read_model(export_graph(path).with_suffix(".safetensors"))
+def model(exported):
+    return read_model(exported)
 
 
 def pictures(folder, sizes):
@@ -136,7 +133,7 @@ def test_few_wait_to_be_written_and_are_told_in_order():
     going, seen, waiting = threading.Event(), [], []
 
     def part(number):
-        going.wait(10)
+        going.wait(600)
         waiting.remove(number)
         if number == 3:
             raise UrushiError("full")

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from cli_support import picture, run, write_tiny_model
+from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import picture
 from PIL import Image
+from world import write_tiny_model
 
 from urushi.errors import EngineError
 from urushi.image import read_picture, write_picture

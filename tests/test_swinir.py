@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from method_support import below, picture, read_golden, shaken
+from networks import below, close, load_released, random_images, read_golden, shaken_network
 from torch.nn import functional as F
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.released import load_released, load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.backbones.swinir_released import configuration_of, from_released, to_released
 from urushi.errors import BackboneError
 
@@ -15,12 +15,7 @@ EXAMPLE = BACKBONES["swinir"].example
 
 
 def build(**options):
-    torch.manual_seed(0)
-    return shaken(create_backbone("swinir", {**EXAMPLE, **options}), 0, 0.1).eval()
-
-
-def close(one, other, tolerance=1e-5):
-    return bool((one - other).abs().max() <= tolerance * max(1.0, float(other.abs().max())))
+    return shaken_network("swinir", {**EXAMPLE, **options}, by=0.1)
 
 
 def from_golden(golden):
@@ -102,7 +97,7 @@ def test_released_parameter_counts(options, parameters, tensors):
 
 @torch.inference_mode()
 def test_windows_that_do_not_fit_are_filled_up_by_reflection():
-    network, x = build(), picture(2, 9, 14)
+    network, x = build(), random_images(2, 9, 14)
     padded = F.pad(x, (0, 2, 0, 3), mode="reflect")
     assert torch.equal(network(x), network(padded)[..., :9, :14])
 
@@ -123,8 +118,13 @@ def test_every_end(upsampler, scale, options):
     network = build(upsampler=upsampler, upscale=scale, **options)
     with torch.inference_mode():
         for sides in ((1, 1), (3, 10)):
-            assert network(picture(2, *sides)).shape == (2, 3, sides[0] * scale, sides[1] * scale)
-        x = picture(2, 5, 8)
+            assert network(random_images(2, *sides)).shape == (
+                2,
+                3,
+                sides[0] * scale,
+                sides[1] * scale,
+            )
+        x = random_images(2, 5, 8)
         parts = torch.cat([network(x[:1]), network(x[1:])])
         assert close(network(x), parts)
         with torch.autocast("cpu", torch.bfloat16):
@@ -157,7 +157,7 @@ def test_a_shift_does_not_mix_what_lies_apart():
 @torch.inference_mode()
 def test_jpeg_networks_calculate_in_0_to_255():
     network, plain = build(window_size=7, img_range=255.0), build(window_size=7)
-    x = picture(1, 8, 8)
+    x = random_images(1, 8, 8)
     plain.conv_first.weight *= 255
     assert close((network(x) - x) * 255, plain(x) - x, 1e-4)
     gray = build(in_chans=1)
@@ -203,9 +203,9 @@ def test_tensors_that_do_not_belong_are_refused():
 
 def test_a_network_made_in_inference_mode_does_not_spoil_a_later_training():
     config = {"embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 5, "mlp_ratio": 1.0}
-    picture = torch.rand(1, 3, 10, 10)
+    random_images = torch.rand(1, 3, 10, 10)
     with torch.inference_mode():
-        create_backbone("swinir", config)(picture)
+        create_backbone("swinir", config)(random_images)
     network = create_backbone("swinir", config)
-    network(picture).mean().backward()
+    network(random_images).mean().backward()
     assert network.conv_first.weight.grad is not None

@@ -1,14 +1,17 @@
 """Lower thresholds for experts that harm little: measured on what needs them and what does not."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
-from all_in_one_support import TINY, make_world, tiny_files, tiny_recipe
-from cli_support import run
+from commands import run
+from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe, write_all_in_one
 
 from urushi.errors import RecipeError
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
-from urushi.files.router import read_router, write_router
+from urushi.files.router_file import read_router, write_router
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one import assembling as thresholds
 from urushi.training.all_in_one.assembling import break_even, measure_thresholds
@@ -23,11 +26,6 @@ def test_break_even_is_where_gain_and_loss_are_equal():
     assert break_even(0.0, 0.0) == break_even(-1.0, 0.0) == 1
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("data"))
-
-
 def training(world, run_folder, **changes):
     own = tiny_recipe(world / "tiny.safetensors", **changes)
     files = tiny_files(own, world, world / "packs")
@@ -35,6 +33,14 @@ def training(world, run_folder, **changes):
     return AllInOneTraining(
         own, files, run_folder, root=world, device="cpu", on_stage=told.append
     ), told
+
+
+@pytest.fixture(scope="module")
+def measured(world, tmp_path_factory):
+    """A training that has measured its thresholds, its file, and what it told."""
+    folder = tmp_path_factory.mktemp("measured")
+    made, told = training(world, folder, thresholds={"pictures": 3})
+    return made, made.train().path, told
 
 
 class Pretended(Restorer):
@@ -55,11 +61,10 @@ class Pretended(Restorer):
         (0.02, 0.2, {}),
     ],
 )
-def test_what_harms_little_has_a_lower_threshold(world, tmp_path, monkeypatch, noise, dark, wanted):
-    first, told = training(world, tmp_path, thresholds={"pictures": 3})
-    first.train()
+def test_what_harms_little_has_a_lower_threshold(world, measured, monkeypatch, noise, dark, wanted):
+    first, path, told = measured
     assert any(line.startswith("thresholds:") for line in told)
-    members = read_all_in_one(tmp_path / "all.safetensors")
+    members = read_all_in_one(path)
     damaged = {"noise": 0.015 if noise == 0.005 else 0.1, "dark": 0.1}
 
     def pretended(_model, *, adapters=(), device):
@@ -94,10 +99,9 @@ def test_the_training_measures_and_the_file_says_so(world, tmp_path):
     assert read_router(result.path).alone().header.thresholds == {}
 
 
-def test_a_router_that_sees_several_kinds_has_one_threshold(world, tmp_path):
-    made, _ = training(world, tmp_path / "a")
-    stored = read_router(made.train().path)
-    several = stored.header.model_copy(update={"mode": "multi"})
+def test_a_router_that_sees_several_kinds_has_one_threshold(world, measured, tmp_path):
+    stored = read_router(measured[1])
+    several = stored.header.model_copy(update={"mode": "multi", "thresholds": {}})
     write_router(tmp_path / "multi.safetensors", stored.alone().tensors, several)
     router = {"file": str(tmp_path / "multi.safetensors")}
     made, told = training(world, tmp_path / "b", thresholds={"pictures": 3}, router=router)
@@ -124,4 +128,18 @@ def test_guided_experts_cannot_be_measured(world):
         tiny_recipe(world / "tiny.safetensors", guided=guided, thresholds={})
     with pytest.raises(RecipeError, match="pictures"):
         tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 1})
-    assert TINY.get("thresholds") is None
+    assert TINY_ALL_IN_ONE.get("thresholds") is None
+
+
+@pytest.mark.parametrize(("least", "wanted"), [(0.5, {}), (0.499, {"noise": 0.499})])
+def test_a_threshold_that_is_no_lower_than_the_common_one_is_none(
+    world, tmp_path, monkeypatch, least, wanted
+):
+    base = Path(shutil.copy(world / "tiny.safetensors", tmp_path))
+    members = read_all_in_one(
+        write_all_in_one(tmp_path, base, experts=("noise",), facts={"threshold": 0.5})
+    )
+    own = tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 3})
+    files = tiny_files(own, world, world / "packs")
+    monkeypatch.setattr(thresholds, "break_even", lambda _gain, _loss: least)
+    assert measure_thresholds(own, files, members, read_model(base)) == wanted

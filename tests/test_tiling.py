@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import reader
 
 from urushi.errors import UnreadableError
 from urushi.inference.hardware import available_memory, host_memory
 from urushi.inference.tiling import TilePlan, pad_tile, plan_tiles, stream_tiles
-
-
-def reader(picture):
-    position = 0
-
-    def read(count):
-        nonlocal position
-        rows = picture[position : position + count]
-        position += len(rows)
-        return rows
-
-    return read
 
 
 def through_tiles(picture, run, **options):
@@ -78,6 +67,54 @@ def test_one_side_is_covered_by_the_fewest_tiles(length, multiple, steps, part):
         assert weight.min() >= 0
         total[start : start + side.size] += weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("length", "options", "starts"),
+    [
+        # Evenly spread would be 440, 1320, 2200, 3080: in the middle of a block of 16.
+        (
+            4000,
+            {"tile": 512, "overlap": 32, "multiple": 16},
+            (0, 432, 880, 1312, 1760, 2192, 2640, 3072, 3520),
+        ),
+        # 845 and 1690 stay: the tile after each would begin 428 pixels further on, and share less
+        # than 32 of 464 with it.
+        (
+            3000,
+            {"tile": 512, "overlap": 32, "multiple": 16},
+            (0, 416, 845, 1264, 1690, 2112, 2536),
+        ),
+        # Nowhere is there room for it.
+        (1000, {"tile": 384, "overlap": 48, "multiple": 8}, (0, 316, 632)),
+        # Room for just this: 16 of 48 pixels are shared with the last tile.
+        (96, {"tile": 48, "overlap": 16, "multiple": 16}, (0, 16, 48)),
+        (96, {"tile": 48, "overlap": 17, "multiple": 16}, (0, 24, 48)),
+    ],
+)
+def test_tiles_begin_on_the_blocks_of_jpeg_where_the_overlap_allows_it(length, options, starts):
+    plan = plan_tiles(length, length, **options)
+    assert plan.rows.starts == plan.columns.starts == starts
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    length=st.integers(1, 3000),
+    steps=st.integers(1, 40),
+    part=st.floats(0, 0.5),
+)
+def test_inner_tiles_move_only_to_the_block_before(length, steps, part):
+    tile = 16 * steps
+    overlap = int(part * tile)
+    side = plan_tiles(length, 1, tile=tile, overlap=overlap, multiple=16).rows
+    last = len(side.starts) - 1
+    even = [index * (length - side.size) // max(last, 1) for index in range(last + 1)]
+    for index in range(1, last):
+        before = even[index] - even[index] % 16
+        near_enough = even[index + 1] - before <= side.size - overlap
+        assert side.starts[index] == (before if near_enough else even[index])
+    if last > 0:
+        assert (side.starts[0], side.starts[-1]) == (even[0], even[-1])
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1), (3, 7), (2, 2), (65, 33)])

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from all_in_one_support import SEEN, write_all_in_one
-from cli_support import run, write_pictures, write_tiny_model
+from commands import run
+from world import SEEN
 
 from urushi.app.output import EXIT_WELL
 from urushi.files.adapter import BaseFacts
-from urushi.files.router import CompactFacts, Member, RouterHeader, ViewGeometry
+from urushi.files.router_file import CompactFacts, Member, RouterHeader, ViewGeometry
 from urushi.inference.batch import BatchReport, FileResult
 from urushi.inference.choice import Choice, hinted
 from urushi.inference.guard.damage import Guard
@@ -174,23 +174,14 @@ def test_only_what_was_restored_is_suggested_for():
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("told")
-    write_tiny_model(root / "tiny.safetensors")
-    write_all_in_one(root, root / "tiny.safetensors")
-    write_pictures(root / "pictures", 2)
-    return root
-
-
 def test_a_batch_ends_with_what_else_could_be_done(world, tmp_path):
     words = ("--router", world / "all-in-one.safetensors", "--engine", "torch", "--device", "cpu")
     words = ("restore", world / "pictures", *words, "--threshold", 0.999)
     result = run(*words, "-o", tmp_path / "a")
     assert result.exit_code == EXIT_WELL, result.stderr
-    names = ", ".join(str(world / "pictures" / f"picture{n}.png") for n in range(2))
+    names = ", ".join(str(world / "pictures" / f"picture{n}.png") for n in range(3))
     assert (
-        f"2 pictures look hazy but were left alone: --task {SEEN} --overwrite, if so, for {names}"
+        f"3 pictures look hazy but were left alone: --task {SEEN} --overwrite, if so, for {names}"
     ) in result.stdout.splitlines()
     result = run(*words, "-o", tmp_path / "b", "--json")
     document = json.loads(result.stdout)

@@ -10,22 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from commands import run_script
+from networks import same
 from safetensors.torch import load_file
-from training_support import TINY, make_pack, newest, recipe, run_script, same
+from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
+from urushi.training.average import WeightAverage
 from urushi.training.batches import DegradedBatches, turn_and_mirror
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.loop import train
 from urushi.training.losses import LOSSES, frequency_loss, grid_loss, make_loss
 from urushi.training.recipe import load_recipe
 from urushi.training.schedule import learning_rate
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
-
 
 # --- batches ---
 
@@ -61,6 +59,16 @@ def test_processes_share_the_global_batch(pack):
     for index in (0, 1):
         joined = torch.cat([part[index] for part in parts])
         torch.testing.assert_close(joined, whole[index], atol=1e-6, rtol=0)
+
+
+def test_processes_share_the_scenes_as_well(pack):
+    from urushi.degradations import create_degradation
+
+    scene = create_degradation("gaussian_noise", sigma_255=[5, 90])
+    whole = batches(pack, scene=scene)(3)
+    parts = [batches(pack, scene=scene, rank=rank, processes=2)(3) for rank in range(2)]
+    assert torch.equal(torch.cat([part.clean for part in parts]), whole.clean)
+    assert not torch.equal(whole.clean, batches(pack)(3).clean)
 
 
 def test_pixels_on_the_device_give_the_same_batch(pack):
@@ -194,7 +202,7 @@ def test_training_learns_and_reports(pack, tmp_path):
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_resuming_continues_bit_for_bit(pack, tmp_path, name):
     whole = train(recipe(), pack, tmp_path / "whole", device="cpu")
-    plan = {**TINY, "validation": {"every": 3}}
+    plan = {**TINY_TRAINING, "validation": {"every": 3}}
     command = run_script(STOPPED, plan, pack, tmp_path / "stopped", name)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "3", str(getattr(signal, name).value)]
@@ -244,10 +252,10 @@ train(recipe, PackedPictures(sys.argv[2]), Path(sys.argv[3]), device="cpu", resu
 
 def test_a_killed_training_resumes_to_the_same_weights(pack, tmp_path):
     plan = {
-        **TINY,
+        **TINY_TRAINING,
         "schedule": {"steps": 40},
         "checkpoint_minutes": 1e-6,
-        "data": {**TINY["data"], "batch": 2},
+        "data": {**TINY_TRAINING["data"], "batch": 2},
     }
     run, path = tmp_path / "run", tmp_path / "run.yaml"
     done = subprocess.run(run_script(KILLED, plan, pack, run), check=False)
@@ -314,7 +322,12 @@ PRETEXT = {"until": 3, "mask": 0.4, "cell": 4, "classify": 1.0}
 
 @pytest.mark.parametrize("pretext", [None, PRETEXT], ids=["plain", "pretext"])
 def test_two_processes_equal_one_with_twice_the_batch(pack, tmp_path, pretext):
-    plan = {**TINY, "validation": {"every": 1}, "schedule": {"steps": 4}, "pretext": pretext}
+    plan = {
+        **TINY_TRAINING,
+        "validation": {"every": 1},
+        "schedule": {"steps": 4},
+        "pretext": pretext,
+    }
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(plan))
     script = tmp_path / "two.py"
@@ -336,3 +349,41 @@ def test_two_processes_equal_one_with_twice_the_batch(pack, tmp_path, pretext):
     state = load_file(sorted((run / "checkpoints").glob("step-*"))[-1])
     for name, tensor in one.weights.items():
         torch.testing.assert_close(state[f"ema.{name}"], tensor, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_calculated_in_float32(name):
+    generator = torch.Generator().manual_seed(0)
+    restored, clean = (torch.rand(2, 3, 24, 24, generator=generator).bfloat16() for _ in range(2))
+    loss = make_loss(name, frequency=0.5)
+    found = loss(restored, clean)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(restored.float(), clean.float()))
+
+
+def test_the_average_follows_fast_at_first_and_slowly_later():
+    network = torch.nn.Linear(1, 1)
+    for step, decay in ((1, 2 / 11), (20, 21 / 30), (100_000, 0.99)):
+        torch.nn.init.zeros_(network.weight)
+        average = WeightAverage(network, 0.99)
+        torch.nn.init.ones_(network.weight)
+        average.update(network, step)
+        assert average.weights["weight"].item() == pytest.approx(1 - decay, rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", [1e-3, None])
+def test_gradients_are_clipped_where_the_recipe_says_so(pack, tmp_path, monkeypatch, clip):
+    plain, norms = Accelerator.clip_grad_norm_, []
+
+    def watched(self, parameters, most):
+        parameters = list(parameters)
+        found = plain(self, parameters, most)
+        grads = [p.grad for p in parameters if p.grad is not None]
+        norms.append((most, float(torch.nn.utils.get_total_norm(grads))))
+        return found
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", watched)
+    changes = {"optimizer": {"clip": clip}, "schedule": {"steps": 2, "warmup": 0}}
+    train(recipe(**changes), pack, tmp_path, device="cpu")
+    assert len(norms) == (0 if clip is None else 2)
+    assert all(most == clip and norm <= 1.001 * clip for most, norm in norms)

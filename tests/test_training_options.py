@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from adapter_support import write_random
-from training_support import TINY, make_pack, newest, recipe, same
+from networks import same
+from world import TINY_TRAINING, newest, recipe, write_random
 
 from urushi.backbones import create_backbone
 from urushi.degradations import create_degradation
@@ -16,12 +16,7 @@ from urushi.training.pretext import Pretext, draw_cells
 from urushi.training.recipe import PretextSettings
 from urushi.training.start import load_start
 
-CONFIG = TINY["backbone"]["config"]
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return make_pack(tmp_path_factory.mktemp("data"))
+CONFIG = TINY_TRAINING["backbone"]["config"]
 
 
 def interrupted(plan, pack, run, at):

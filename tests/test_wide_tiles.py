@@ -1,8 +1,7 @@
 """Adapters of what hangs on the whole picture get large tiles; those of local damage do not."""
 
 import pytest
-from adapter_support import write_random
-from cli_support import write_tiny_model
+from world import write_random, write_tiny_model
 
 from urushi.files.adapter import write_adapter
 from urushi.files.model import read_model

@@ -6,7 +6,8 @@ import sys
 
 import numpy as np
 import pytest
-from cli_support import environment, picture, run, write_pictures
+from commands import environment, run
+from pictures import picture, write_pictures
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.errors import TakenError, TargetError
@@ -146,7 +147,7 @@ def test_evaluate_replaces_only_when_told(pairs, tmp_path, option):
 
 
 def test_export_replaces_only_when_told(tmp_path):
-    from cli_support import write_tiny_model
+    from world import write_tiny_model
 
     model = write_tiny_model(tmp_path / "tiny.safetensors")
     for place, words in (

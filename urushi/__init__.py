@@ -12,20 +12,22 @@ from urushi.version import __version__
 
 if TYPE_CHECKING:
     from urushi.adapters import attach, create_adapter
+    from urushi.api import Adapter, adapt, restore
     from urushi.backbones import create_backbone
     from urushi.degradations import create_degradation
     from urushi.evaluation.benchmark import evaluate
     from urushi.files.model import read_model, write_model
     from urushi.image import read_picture, write_picture
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.picture_files import restore_picture
     from urushi.inference.restorer import Restorer
     from urushi.training.loop import train
     from urushi.training.recipe import load_recipe
 
 _HOMES = {
+    "Adapter": "urushi.api",
     "AutoRestorer": "urushi.inference.auto",
     "Restorer": "urushi.inference.restorer",
+    "adapt": "urushi.api",
     "attach": "urushi.adapters",
     "create_adapter": "urushi.adapters",
     "create_backbone": "urushi.backbones",
@@ -34,17 +36,19 @@ _HOMES = {
     "load_recipe": "urushi.training.recipe",
     "read_model": "urushi.files.model",
     "read_picture": "urushi.image",
-    "restore_picture": "urushi.inference.picture_files",
+    "restore": "urushi.api",
     "train": "urushi.training.loop",
     "write_model": "urushi.files.model",
     "write_picture": "urushi.image",
 }
 
 __all__ = [
+    "Adapter",
     "AutoRestorer",
     "Restorer",
     "UrushiError",
     "__version__",
+    "adapt",
     "attach",
     "create_adapter",
     "create_backbone",
@@ -53,7 +57,7 @@ __all__ = [
     "load_recipe",
     "read_model",
     "read_picture",
-    "restore_picture",
+    "restore",
     "train",
     "write_model",
     "write_picture",

@@ -1,21 +1,21 @@
 """The exceptions a user of Urushi may see.
 
-UrushiError
-├── PictureError        a picture cannot be read or written
-│   ├── UnreadableError     missing, empty, truncated, not a picture, no permission
-│   ├── TooLargeError       more pixels than the limit allows
-│   └── TargetError         the target cannot be written, or has no known format
-│       └── TakenError          its name is taken, and it is not to be overwritten
-├── FileFormatError     a model file is damaged, of another kind, or newer than this version
-├── BackboneError       unknown backbone, or a configuration or size it cannot have
-├── AdapterError        unknown method, or an adapter that does not fit its backbone
-├── DegradationError    unknown degradation, or parameters outside their range
-├── EngineError         an engine is missing, failed, or gave an unusable result
-│   └── OutOfMemoryError    even the smallest tile does not fit
-├── DataError           a data set or benchmark is missing, damaged or mismatched
-├── RecipeError         a recipe does not validate
-└── MissingExtraError   an optional dependency is needed; the message names the extra
-    └── BrokenExtraError    it is installed, and cannot be imported
+    UrushiError
+    ├── PictureError        a picture cannot be read or written
+    │   ├── UnreadableError     missing, empty, truncated, not a picture, no permission
+    │   ├── TooLargeError       more pixels than the limit allows
+    │   └── TargetError         the target cannot be written, or has no known format
+    │       └── TakenError          its name is taken, and it is not to be overwritten
+    ├── FileFormatError     a model file is damaged, of another kind, or newer than this version
+    ├── BackboneError       unknown backbone, or a configuration or size it cannot have
+    ├── AdapterError        unknown method, or an adapter that does not fit its backbone
+    ├── DegradationError    unknown degradation, or parameters outside their range
+    ├── EngineError         an engine is missing, failed, or gave an unusable result
+    │   └── OutOfMemoryError    even the smallest tile does not fit
+    ├── DataError           a data set or benchmark is missing, damaged or mismatched
+    ├── RecipeError         a recipe does not validate
+    └── MissingExtraError   an optional dependency is needed; the message names the extra
+        └── BrokenExtraError    it is installed, and cannot be imported
 
 Every message names the value, what was expected and the way out, in one sentence.
 """

@@ -6,7 +6,7 @@ as `variant`, and each difference is a setting of its own.
 """
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from urushi.adapters.branches import BranchSettings, ParallelBranches
 from urushi.adapters.layouts import from_map, grid_of, to_map
+from urushi.adapters.method import Method
 from urushi.backbones.sites import FeedForwardSite
 
 __all__ = ["AdaptIR", "AdaptIRBranch", "AdaptIRSettings", "FrequencyBranch"]
@@ -105,7 +106,7 @@ class AdaptIRSettings(BranchSettings):
 class AdaptIR(ParallelBranches):
     """One heterogeneous branch beside each feed-forward branch; it cannot be merged."""
 
-    method: ClassVar[str] = "adaptir"
+    method = "adaptir"
     config: AdaptIRSettings
 
     def make_branch(self, site: FeedForwardSite) -> nn.Module:
@@ -255,3 +256,6 @@ class _Affine(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x * self.weight + self.bias
+
+
+METHOD = Method(AdaptIRSettings, "Guo et al., AdaptIR, NeurIPS 2024", adapter=AdaptIR)

@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from urushi.errors import AdapterError
 
-__all__ = ["RULES", "Attribution", "Rule", "attribute", "kernel_scores"]
+__all__ = ["RULES", "Attribution", "Rule", "attribute"]
 
 Rule = Literal["released", "paper", "midpoint"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -114,15 +114,6 @@ def _add_gradient(sums: dict[str, Tensor], point: dict[str, Tensor], loss: Tenso
     for total, gradient in zip(sums.values(), gradients, strict=True):
         if gradient is not None:
             total += gradient
-
-
-def kernel_scores(score: Float[Tensor, "..."]) -> Float[Tensor, "out in"]:
-    """FAIG's score of every kernel: absolute attributions summed over its entries.
-
-    Args:
-        score: attribution of a weight, `(out, in, kh, kw)` or `(out, in)`.
-    """
-    return score.abs().flatten(2).sum(2) if score.ndim > 2 else score.abs()
 
 
 def _check_names(network: nn.Module, parameters: Mapping[str, Tensor], side: str) -> None:

@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from urushi.adapters.context import Context
-from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["Adapter", "BlockChange", "OutputChange", "key_of", "needed", "parameter_of"]
-
-Site = TypeVar("Site")
+__all__ = ["Adapter", "BlockChange", "OutputChange", "key_of", "parameter_of"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Adapter(nn.Module):
             adapter does nothing.
     """
 
-    method: ClassVar[str]
+    method: str
     reads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Settings) -> None:
@@ -84,6 +81,21 @@ class Adapter(nn.Module):
         """
         return {}
 
+    def added_to(
+        self, base: Mapping[str, Tensor], changed: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parameters that deltas change, with the deltas at the adapter's strength, by name.
+
+        Args:
+            base: the backbone's own parameters.
+            changed: those that other adapters have changed already.
+        """
+        below = {**base, **changed}
+        deltas = self.deltas(base)
+        if self.strength == 1:  # one multiplication less for each weight
+            return {name: below[name] + delta for name, delta in deltas.items()}
+        return {name: below[name] + self.strength * delta for name, delta in deltas.items()}
+
     def output_changes(self) -> list[OutputChange]:
         """What is read from feature maps and added to them."""
         return []
@@ -95,20 +107,6 @@ class Adapter(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Method and settings, as a recipe states them."""
         return {"method": self.method, **self.config.model_dump(mode="json", exclude_defaults=True)}
-
-
-def needed(sites: tuple[Site, ...], what: str, method: str) -> tuple[Site, ...]:
-    """The sites, of which a method needs at least one.
-
-    Raises:
-        AdapterError: the backbone has none.
-    """
-    if not sites:
-        raise AdapterError(
-            f"method {method} needs {what}, which this backbone does not have: choose another "
-            "method"
-        )
-    return sites
 
 
 def key_of(parameter: str) -> str:

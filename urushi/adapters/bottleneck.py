@@ -8,16 +8,17 @@ experts that AdaptIR (NeurIPS 2024, arXiv 2312.08881) is compared with.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, OutputChange, key_of, needed
+from urushi.adapters.base import Adapter, OutputChange, key_of
 from urushi.adapters.branches import BranchSettings, ParallelBranches
 from urushi.adapters.layers import choose
 from urushi.adapters.layouts import pointwise
+from urushi.adapters.method import Method, needed
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Layout
 
@@ -89,7 +90,7 @@ class Houlsby(Adapter):
         AdapterError: the backbone has no such branches, or none is chosen.
     """
 
-    method: ClassVar[str] = "houlsby"
+    method = "houlsby"
     config: HoulsbySettings
 
     def __init__(self, backbone: RestorationNetwork, config: HoulsbySettings) -> None:
@@ -130,7 +131,7 @@ class AdaptFormerSettings(BranchSettings):
 class AdaptFormer(ParallelBranches):
     """A bottleneck with ReLU beside each feed-forward branch, behind the same norm."""
 
-    method: ClassVar[str] = "adaptformer"
+    method = "adaptformer"
     config: AdaptFormerSettings
 
     def make_branch(self, site: FeedForwardSite) -> nn.Module:
@@ -157,9 +158,20 @@ class ClassicMixture(ParallelBranches):
     same and are summed, n of width h are one of width n h, and are calculated as that.
     """
 
-    method: ClassVar[str] = "moe"
+    method = "moe"
     config: ClassicMixtureSettings
 
     def make_branch(self, site: FeedForwardSite) -> nn.Module:
         hidden = self.config.experts * self.config.hidden
         return Bottleneck(site.width, hidden, site.layout, nn.GELU())
+
+
+HOULSBY = Method(HoulsbySettings, "Houlsby et al., adapters, ICML 2019", adapter=Houlsby)
+ADAPTFORMER = Method(
+    AdaptFormerSettings, "Chen et al., AdaptFormer, NeurIPS 2022", adapter=AdaptFormer
+)
+MIXTURE = Method(
+    ClassicMixtureSettings,
+    "identical branches, summed: a baseline of AdaptIR, NeurIPS 2024",
+    adapter=ClassicMixture,
+)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, OutputChange, key_of, needed
+from urushi.adapters.base import Adapter, OutputChange, key_of
 from urushi.adapters.layers import choose
+from urushi.adapters.method import needed
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import FeedForwardSite
 from urushi.settings import Settings

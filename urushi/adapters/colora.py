@@ -2,17 +2,15 @@
 
 CoLoRA, ECCV 2024, arXiv 2408.01099; see `urushi.adapters.contribution` for the ranks and for what
 is ours in them. A profile and a budget become the settings of an ordinary low-rank adapter, which
-keeps them: the profile is not needed again.
+keeps them: the profile is not needed again. `urushi.adapters.low_rank` trains it.
 """
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from torch import nn
 
-from urushi.adapters.base import parameter_of
 from urushi.adapters.contribution import (
     Allocation,
     DeltaSettings,
@@ -21,13 +19,26 @@ from urushi.adapters.contribution import (
     allocate,
 )
 from urushi.adapters.layers import WeightLayer, choose, parameter_kinds, weight_layers
-from urushi.adapters.low_rank import LowRank, LowRankSettings, factor_shapes
-from urushi.adapters.profile import Profile, read_profile
-from urushi.backbones.network import RestorationNetwork
+from urushi.adapters.low_rank_formula import LowRankSettings, deltas, factor_shapes
+from urushi.adapters.method import Method
 from urushi.errors import AdapterError
 from urushi.files.container import weights_hash
 
-__all__ = ["DEFAULT_BUDGET", "CoLoRA", "CoLoRASettings", "allocation", "parse_budget", "resolve"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from urushi.adapters.contribution_profile import Profile
+    from urushi.backbones.network import RestorationNetwork
+
+__all__ = [
+    "COLORA",
+    "DEFAULT_BUDGET",
+    "CoLoRASettings",
+    "allocation",
+    "matches",
+    "parse_budget",
+    "resolve",
+]
 
 DEFAULT_BUDGET = 0.07  # CoLoRA's, of a NAFNet's parameters
 
@@ -51,7 +62,7 @@ def parse_budget(value: Any) -> Any:
 
 
 class CoLoRASettings(LowRankSettings):
-    """Settings of `CoLoRA`.
+    """Settings of `urushi.adapters.low_rank.CoLoRA`.
 
     With `ranks` or `dense` given, as a finished adapter states them, nothing is decided any more.
 
@@ -116,35 +127,11 @@ class CoLoRASettings(LowRankSettings):
         return getattr(self, name) != type(self).model_fields[name].default
 
 
-class CoLoRA(LowRank):
-    """A low-rank adapter with ranks by contribution.
-
-    Its `config` is resolved: it states the ranks, and no profile.
-
-    Raises:
-        AdapterError: the budget cannot be had, or the profile belongs to another base.
-        FileFormatError: the profile cannot be read.
-    """
-
-    method: ClassVar[str] = "colora"
-
-    def __init__(self, backbone: RestorationNetwork, config: CoLoRASettings) -> None:
-        config = resolve(backbone, config)
-        super().__init__(backbone, config)
-        weights = {layer.weight for layer in weight_layers(backbone)}
-        kept = {
-            key: value
-            for key, value in self.value.items()
-            if parameter_of(key) in weights or _matches(parameter_of(key), config.tuned)
-        }
-        self.value = nn.ParameterDict(kept)
-
-
-def resolve(backbone: RestorationNetwork, config: CoLoRASettings) -> CoLoRASettings:
+def resolve(backbone: "RestorationNetwork", config: CoLoRASettings) -> CoLoRASettings:
     """Decides the ranks; settings that state them are returned as they are.
 
     Raises:
-        AdapterError, FileFormatError: see `CoLoRA`.
+        AdapterError, FileFormatError: see `urushi.adapters.low_rank.CoLoRA`.
     """
     if config.resolved:
         return config
@@ -160,18 +147,19 @@ def resolve(backbone: RestorationNetwork, config: CoLoRASettings) -> CoLoRASetti
     )
 
 
-def allocation(backbone: RestorationNetwork, config: CoLoRASettings) -> Allocation:
+def allocation(backbone: "RestorationNetwork", config: CoLoRASettings) -> Allocation:
     """How a budget would be spent, with alpha and beta as they were solved.
 
     Raises:
-        AdapterError, FileFormatError: see `CoLoRA`; also where the ranks are stated already.
+        AdapterError, FileFormatError: see `urushi.adapters.low_rank.CoLoRA`; also where the ranks
+            are stated already.
     """
     if config.resolved:
         raise AdapterError("the ranks are stated already: there is no budget to spend")
     return _decide(backbone, config)[0]
 
 
-def _decide(backbone: RestorationNetwork, config: CoLoRASettings) -> tuple[Allocation, list[str]]:
+def _decide(backbone: "RestorationNetwork", config: CoLoRASettings) -> tuple[Allocation, list[str]]:
     """The allocation, and the patterns of parameters that `tune` is then for."""
     layers = {layer.name: layer for layer in weight_layers(backbone)}
     chosen = choose(layers, config.layers, "layers")
@@ -179,6 +167,8 @@ def _decide(backbone: RestorationNetwork, config: CoLoRASettings) -> tuple[Alloc
     if config.profile is None:
         contributions = dict.fromkeys(chosen, 1.0)
     else:
+        from urushi.adapters.contribution_profile import read_profile  # files of adapters name none
+
         profile = read_profile(Path(config.profile))
         _check_fits(profile, backbone, config)
         contributions = profile.of_weights(config.by)
@@ -196,7 +186,7 @@ def _decide(backbone: RestorationNetwork, config: CoLoRASettings) -> tuple[Alloc
     tuned = sum(
         parameter.numel()
         for name, parameter in backbone.named_parameters()
-        if kinds[name] in config.tune and _matches(name, patterns)
+        if kinds[name] in config.tune and matches(name, patterns)
     )
     total = sum(parameter.numel() for parameter in backbone.parameters())
     budget = None
@@ -239,7 +229,7 @@ def _size(layer: WeightLayer, config: CoLoRASettings) -> WeightSize:
     return WeightSize(layer.name, layer.rows * layer.columns, per_rank)
 
 
-def _check_fits(profile: Profile, backbone: RestorationNetwork, config: CoLoRASettings) -> None:
+def _check_fits(profile: "Profile", backbone: "RestorationNetwork", config: CoLoRASettings) -> None:
     own = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
     if own != {name: score.count for name, score in profile.parameters.items()}:
         raise AdapterError(
@@ -253,7 +243,7 @@ def _check_fits(profile: Profile, backbone: RestorationNetwork, config: CoLoRASe
         )
 
 
-def _hashes(backbone: nn.Module) -> set[str]:
+def _hashes(backbone: "nn.Module") -> set[str]:
     """Hashes that a model file of this network has, in either storage."""
     arrays = {
         name: tensor.detach().float().cpu().numpy()
@@ -265,7 +255,7 @@ def _hashes(backbone: nn.Module) -> set[str]:
     }
 
 
-def _reached(profile: Profile, reach: float) -> set[str]:
+def _reached(profile: "Profile", reach: float) -> set[str]:
     """Parameters of the last units that together hold that share of the contribution."""
     parts = [
         sum(profile.parameters[n].mean * profile.parameters[n].count for n in unit.parameters)
@@ -281,7 +271,7 @@ def _reached(profile: Profile, reach: float) -> set[str]:
     return names
 
 
-def _as_patterns(profile: Profile, reached: set[str], tuned: list[str]) -> list[str]:
+def _as_patterns(profile: "Profile", reached: set[str], tuned: list[str]) -> list[str]:
     """Patterns for those of the reached parameters that `tuned` names."""
     found: list[str] = []
     for unit in profile.units:
@@ -290,9 +280,19 @@ def _as_patterns(profile: Profile, reached: set[str], tuned: list[str]) -> list[
         if unit.stage and tuned == ["*"]:
             found.append(f"{unit.name}.*")
         else:
-            found += [name for name in unit.parameters if _matches(name, tuned)]
+            found += [name for name in unit.parameters if matches(name, tuned)]
     return found
 
 
-def _matches(name: str, patterns: list[str]) -> bool:
+def matches(name: str, patterns: list[str]) -> bool:
+    """Whether a name is that of one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+COLORA = Method(
+    settings=CoLoRASettings,
+    paper="CoLoRA, ECCV 2024, arXiv 2408.01099",
+    groups=("down", "up", "value"),
+    deltas=deltas,
+    adapter="urushi.adapters.low_rank:CoLoRA",
+)

@@ -3,27 +3,29 @@
 Ai, Huang, He: "LoRA-IR", arXiv 2410.15385: every convolution has n low-rank experts, a picture has
 one weight for each, `W + sum_i w_i dW_i`, and no more than k of them are not zero. Here an expert
 is an adapter of any method; weights, branches and prompts are mixed alike. See
-`urushi.adapters.attach` for what that costs.
+`urushi.adapters.attached` for what that costs.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, BlockChange, OutputChange
-from urushi.adapters.layers import choose, weight_layers
+from urushi.adapters import create_adapter
+from urushi.adapters.base import Adapter, BlockChange, OutputChange, key_of
+from urushi.adapters.layers import choose, parameter_kinds, weight_layers
+from urushi.adapters.low_rank import LowRank
+from urushi.adapters.method import Method
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "top_weights"]
-
-Build = Callable[[RestorationNetwork, Mapping[str, Any]], Adapter]
+__all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "split", "top_weights"]
 
 # Those of LoRA-IR's first setting: "alpha" treats all ranks alike, and its alpha over r is 2.
 _LOW_RANK = {"rank": 8, "layout": "loralib", "scaling": "alpha", "alpha": 2.0}
@@ -74,28 +76,27 @@ class Experts(Adapter):
     Args:
         backbone: what is adapted: a backbone, or a `Host` of one with its guidance.
         config: see `ExpertsSettings`.
-        build: makes the adapter of one expert.
 
     Raises:
         AdapterError: an expert cannot be made, or is itself a mixture.
     """
 
-    method: ClassVar[str] = "experts"
+    method = "experts"
     reads = frozenset({"weights"})
     config: ExpertsSettings
 
-    def __init__(self, backbone: RestorationNetwork, config: ExpertsSettings, build: Build) -> None:
+    def __init__(self, backbone: RestorationNetwork, config: ExpertsSettings) -> None:
         configs = config.each or [_expert_of(backbone, config)] * config.count
         if any(one.get("method") == self.method for one in configs):
             raise AdapterError("an expert of method experts: state the experts themselves in each")
-        experts = [build(backbone, one) for one in configs]
+        experts = [create_adapter(backbone, one) for one in configs]
         stated = {"each": [e.describe() for e in experts], "freeze": config.freeze}
         super().__init__(ExpertsSettings.model_validate(stated))
         self.experts = nn.ModuleList(experts)
         self.shared: Adapter | None = None
         pattern = _SHARED.get(config.freeze, "")
         if any(fnmatchcase(name, pattern) for name, _ in backbone.named_parameters()):
-            self.shared = build(backbone, {"method": "full", "parameters": [pattern]})
+            self.shared = create_adapter(backbone, {"method": "full", "parameters": [pattern]})
 
     @property
     def members(self) -> list[Adapter]:
@@ -187,6 +188,49 @@ def top_weights(logits: Float[Tensor, "b n"], k: int) -> Float[Tensor, "b n"]:
     return torch.zeros_like(logits).scatter(1, chosen, values.softmax(1))
 
 
+def split(experts: Experts, network: RestorationNetwork) -> list[Adapter]:
+    """Single adapters that do alone what their expert does at weight 1.
+
+    What the experts share goes into each of them.
+
+    Args:
+        experts: stay as they are.
+        network: for which they were made.
+
+    Raises:
+        AdapterError: what is shared has no place in an expert: it changes whole weights, as
+            `freeze: released` does, or the expert is no low-rank one.
+    """
+    if experts.shared is None:
+        return [copy.deepcopy(expert) for expert in experts.members]
+    shared = dict(experts.shared.deltas({}))
+    return [
+        _with_shared(expert, shared, experts.config.freeze, network) for expert in experts.members
+    ]
+
+
+def _with_shared(
+    expert: Adapter, shared: dict[str, Tensor], freeze: str, network: RestorationNetwork
+) -> Adapter:
+    if isinstance(expert, LowRank) and freeze == "paper":
+        kinds = parameter_kinds(network)
+        tune = dict.fromkeys([*expert.config.tune, *(kinds[name] for name in shared)])
+        single = create_adapter(network, {**expert.describe(), "tune": list(tune)})
+        state = {**single.state_dict(), **expert.state_dict()}
+        if all(f"value.{key_of(name)}" in state for name in shared):
+            with torch.no_grad():
+                for name, delta in shared.items():
+                    key = f"value.{key_of(name)}"
+                    state[key] = state[key] + delta / expert.strength
+            single.load_state_dict(state)
+            single.strength = expert.strength
+            return single
+    raise AdapterError(
+        f"experts with freeze: {freeze} share changes that an expert of method {expert.method} "
+        "cannot hold: keep them together, or train them with freeze: base"
+    )
+
+
 def depthwise_layers(network: nn.Module) -> list[str]:
     """Names of the convolutions in which every channel is on its own."""
     return [
@@ -221,3 +265,6 @@ def _dense_for(backbone: RestorationNetwork, stated: Mapping[str, Any]) -> Seque
     chosen = set(choose(layers, stated.get("layers", ["*"]), "layers"))
     settled = {*stated.get("ranks", {}), *stated.get("dense", [])}
     return [n for n in depthwise_layers(backbone) if n in chosen and n not in settled]
+
+
+METHOD = Method(ExpertsSettings, "Ai et al., LoRA-IR, arXiv 2410.15385", adapter=Experts)

@@ -8,24 +8,34 @@ paper's transformers have one width throughout).
 """
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, key_of, needed, parameter_of
 from urushi.adapters.layers import WeightLayer, choose, weight_layers
-from urushi.backbones.network import RestorationNetwork
+from urushi.adapters.method import (
+    Array,
+    Arrays,
+    Fresh,
+    Groups,
+    Method,
+    Start,
+    UnfitError,
+    linear,
+    needed,
+    zeros,
+)
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["FactorTuning", "FactorTuningSettings"]
+if TYPE_CHECKING:
+    from urushi.backbones.network import RestorationNetwork
+
+__all__ = ["METHOD", "FactorTuningSettings"]
 
 
 class FactorTuningSettings(Settings):
-    """Settings of `FactorTuning`.
+    """Settings of the method.
 
     Attributes:
         rank: columns of U and V; ours, as neither this nor the scale could be found for AdaptIR's
@@ -40,66 +50,67 @@ class FactorTuningSettings(Settings):
     layers: list[str] = ["*"]
 
 
-class FactorTuning(Adapter):
-    """Deltas of attention projections and feed-forward weights, linear or 1x1.
+def start(backbone: "RestorationNetwork", settings: FactorTuningSettings) -> Start:
+    """Factors of attention projections and feed-forward weights, linear or 1x1.
 
-    Its parameters: `rows.SIZE`, V of `(SIZE, r)`, zero at first, shared by all weights cut into
-    blocks of SIZE rows; `columns.SIZE`, U of `(SIZE, r)`, likewise; `core.WEIGHT`, the S of each
-    block, `(blocks down, blocks across, r, r)`.
+    Returns:
+        `rows.SIZE`, V of `(SIZE, r)`, zero at first, shared by all weights cut into blocks of SIZE
+        rows; `columns.SIZE`, U of `(SIZE, r)`, likewise; `core.WEIGHT`, the S of each block,
+        `(blocks down, blocks across, r, r)`.
 
     Raises:
         AdapterError: the backbone has no such layers, or none is chosen.
     """
-
-    method: ClassVar[str] = "fact"
-    config: FactorTuningSettings
-
-    def __init__(self, backbone: RestorationNetwork, config: FactorTuningSettings) -> None:
-        super().__init__(config)
-        self.rows, self.columns, self.core = (nn.ParameterDict() for _ in range(3))
-        self._blocks: dict[str, tuple[int, int]] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        layers = {layer.name: layer for layer in weight_layers(backbone)}
-        widths = {n: w for n, w in _widths(backbone, self.method).items() if _dense(layers.get(n))}
-        if not widths:
-            raise AdapterError(
-                f"method {self.method} needs linear or 1x1 layers in attention or feed-forward "
-                "sites, which this backbone does not have: choose another method"
-            )
-        for name in choose(widths, config.layers, "layers"):
-            self._add(layers[name], widths[name])
-
-    def _add(self, layer: WeightLayer, width: int) -> None:
-        rank, key = self.config.rank, key_of(layer.weight)
+    layers = {layer.name: layer for layer in weight_layers(backbone)}
+    widths = {n: w for n, w in _widths(backbone).items() if _dense(layers.get(n))}
+    if not widths:
+        raise AdapterError(
+            "method fact needs linear or 1x1 layers in attention or feed-forward sites, which this "
+            "backbone does not have: choose another method"
+        )
+    rank = settings.rank
+    found: Start = {}
+    for name in choose(widths, settings.layers, "layers"):
+        layer, width = layers[name], widths[name]
         height = layer.rows if layer.rows % width else width
         breadth = layer.columns if layer.columns % width else width
-        if str(height) not in self.rows:
-            self.rows[str(height)] = nn.Parameter(torch.zeros(height, rank))
-        if str(breadth) not in self.columns:
-            first = torch.empty(breadth, rank)
-            nn.init.kaiming_uniform_(first.T, a=math.sqrt(5))
-            self.columns[str(breadth)] = nn.Parameter(first)
-        blocks = torch.empty(layer.rows // height, layer.columns // breadth, rank, rank)
+        found["rows", str(height)] = zeros(height, rank)
+        found["columns", str(breadth)] = linear(breadth, rank, inputs=breadth)
         # Each S as a linear layer from r to r would begin.
-        nn.init.uniform_(blocks, -1 / math.sqrt(rank), 1 / math.sqrt(rank))
-        self.core[key] = nn.Parameter(blocks)
-        self._blocks[key], self._shapes[key] = (height, breadth), layer.shape
-
-    def deltas(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        deltas = {}
-        for key, core in self.core.items():
-            height, breadth = self._blocks[key]
-            left, right = self.rows[str(height)].float(), self.columns[str(breadth)].float()
-            # (down, across, height, breadth) -> (down, height, across, breadth)
-            blocks = (left @ core.float() @ right.T).transpose(1, 2)
-            deltas[parameter_of(key)] = self.config.scale * blocks.reshape(self._shapes[key])
-        return deltas
+        blocks = (layer.rows // height, layer.columns // breadth, rank, rank)
+        found["core", layer.weight] = Fresh(blocks, 1 / math.sqrt(rank))
+    return found
 
 
-def _widths(backbone: RestorationNetwork, method: str) -> dict[str, int]:
+def deltas(tensors: Groups, settings: FactorTuningSettings, base: Arrays) -> dict[str, Array]:
+    """`scale * rows @ core @ columns^T` for each block."""
+    found = {}
+    for name, blocks in tensors["core"].items():
+        if name not in base or blocks.ndim != 4:
+            raise UnfitError(f"a core of shape {tuple(blocks.shape)} for {name!r}")
+        shape, (down, across, rank, _) = tuple(base[name].shape), blocks.shape
+        height, breadth = shape[0] // max(down, 1), math.prod(shape[1:]) // max(across, 1)
+        left, right = tensors["rows"].get(str(height)), tensors["columns"].get(str(breadth))
+        if left is None or right is None or blocks.shape[3] != rank:
+            raise UnfitError(
+                f"a core of shape {tuple(blocks.shape)}, without factors, for {name!r}"
+            )
+        if left.shape != (height, rank) or right.shape != (breadth, rank):
+            raise UnfitError(
+                f"factors of shape {tuple(left.shape)} and {tuple(right.shape)} for {name!r}"
+            )
+        if (down * height, across * breadth) != (shape[0], math.prod(shape[1:])):
+            raise UnfitError(f"a core of shape {tuple(blocks.shape)} for {name!r} of shape {shape}")
+        # (down, across, height, breadth) -> (down, height, across, breadth)
+        delta = (left @ blocks @ right.T).swapaxes(1, 2)
+        found[name] = settings.scale * delta.reshape(shape)
+    return found
+
+
+def _widths(backbone: "RestorationNetwork") -> dict[str, int]:
     """The width of the site to which a layer belongs, by the layer's name."""
     sites = backbone.sites
-    needed((*sites.attention, *sites.feed_forward), "attention or feed-forward sites", method)
+    needed((*sites.attention, *sites.feed_forward), "attention or feed-forward sites", "fact")
     widths: dict[str, int] = {}
     for site in sites.attention:
         for name, _, _ in (site.query, site.key, site.value):
@@ -113,3 +124,12 @@ def _widths(backbone: RestorationNetwork, method: str) -> dict[str, int]:
 def _dense(layer: WeightLayer | None) -> bool:
     """Whether a layer's weight is one matrix of inputs to outputs."""
     return layer is not None and layer.kernel == (1, 1) and layer.groups == 1
+
+
+METHOD = Method(
+    settings=FactorTuningSettings,
+    paper="Jie and Deng, FacT, AAAI 2023",
+    groups=("rows", "columns", "core"),
+    start=start,
+    deltas=deltas,
+)

@@ -8,7 +8,7 @@ becomes `x + beta * (LN(x) * g)`. A gate is the same at all places of a picture.
 
 import copy
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,8 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from urushi.adapters.base import Adapter, BlockChange, key_of, needed, parameter_of
+from urushi.adapters.base import Adapter, BlockChange, key_of, parameter_of
 from urushi.adapters.layers import choose, parameter_kinds
+from urushi.adapters.method import Method, needed
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import Layout, Stage
 from urushi.errors import AdapterError
@@ -106,7 +107,7 @@ class Guidance(Adapter):
             reduction, or one is no module that is called and has no block either.
     """
 
-    method: ClassVar[str] = "guidance"
+    method = "guidance"
     reads = frozenset({"vector"})
     config: GuidanceSettings
 
@@ -215,3 +216,6 @@ def _place(backbone: RestorationNetwork, stage: Stage) -> str:
     if not stage.blocks:
         raise AdapterError(f"stage {stage.name} has no block to guide: leave it out of stages")
     return stage.blocks[0]
+
+
+METHOD = Method(GuidanceSettings, "Ai et al., LoRA-IR, arXiv 2410.15385", adapter=Guidance)

@@ -1,13 +1,17 @@
-"""Finding what can be adapted in a backbone, by walking its modules."""
+"""Finding what can be adapted in a backbone, by walking its modules.
+
+Importing this needs no torch; walking does.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
 
 from urushi.errors import AdapterError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["KINDS", "ParameterKind", "WeightLayer", "choose", "parameter_kinds", "weight_layers"]
 
@@ -53,8 +57,10 @@ class WeightLayer:
         return count
 
 
-def weight_layers(network: nn.Module) -> list[WeightLayer]:
+def weight_layers(network: "nn.Module") -> list[WeightLayer]:
     """All convolutions and linear layers, in the order in which the network holds them."""
+    from torch import nn
+
     layers = []
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -66,12 +72,14 @@ def weight_layers(network: nn.Module) -> list[WeightLayer]:
     return layers
 
 
-def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
+def parameter_kinds(network: "nn.Module") -> dict[str, ParameterKind]:
     """The kind of every parameter, by name, in order.
 
     `weight` and `bias` are those of convolutions and linear layers, `norm` gains and offsets of
     normalisation layers, `scale` all else: residual scales, temperatures, embeddings.
     """
+    from torch import nn
+
     kinds: dict[str, ParameterKind] = {}
     for prefix, module in network.named_modules():
         start = f"{prefix}." if prefix else ""
@@ -83,7 +91,7 @@ def parameter_kinds(network: nn.Module) -> dict[str, ParameterKind]:
     return kinds
 
 
-def _normalises(module: nn.Module) -> bool:
+def _normalises(module: "nn.Module") -> bool:
     """Whether a module is a normalisation layer: of torch, or by the name of its class."""
     return type(module).__name__.endswith(("Norm", "Norm2d"))
 
@@ -106,8 +114,3 @@ def choose(names: Iterable[str], patterns: Sequence[str], what: str) -> list[str
                 f"{what} {pattern!r} matches nothing in this backbone: names look like {known[0]!r}"
             )
     return [name for name in known if any(fnmatchcase(name, p) for p in patterns)]
-
-
-def numel(tensors: Iterable[Tensor]) -> int:
-    """Numbers in all tensors together."""
-    return sum(tensor.numel() for tensor in tensors)

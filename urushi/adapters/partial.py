@@ -5,23 +5,22 @@
 deconv".
 """
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from urushi.adapters.base import Adapter, key_of, parameter_of
-from urushi.adapters.layers import ParameterKind, choose, parameter_kinds
-from urushi.backbones.network import RestorationNetwork
+from urushi.adapters.layers import KINDS, ParameterKind, choose, parameter_kinds
+from urushi.adapters.method import Array, Arrays, Groups, Method, Start, zeros
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
-__all__ = ["BitFit", "DecoderOnly", "Frozen", "Full", "NormOnly", "Partial", "PartialSettings"]
+if TYPE_CHECKING:
+    from urushi.backbones.network import RestorationNetwork
+
+__all__ = ["BITFIT", "DECODER", "FROZEN", "FULL", "NORM", "PartialSettings"]
 
 
 class PartialSettings(Settings):
-    """Settings of `Partial` adapters.
+    """Settings of these methods.
 
     Attributes:
         parameters: patterns of parameter names; of those that the method stands for, only those
@@ -31,68 +30,53 @@ class PartialSettings(Settings):
     parameters: list[str] = ["*"]
 
 
-class Partial(Adapter):
-    """Deltas of whole parameters, zero at first.
+def _whole(
+    method: str, kinds: tuple[ParameterKind, ...] = KINDS, decoder: bool = False
+) -> Callable[["RestorationNetwork", PartialSettings], Start]:
+    """What starts with deltas of whole parameters: of some kinds, in the decoder alone or not."""
 
-    Raises:
-        AdapterError: the backbone has none of the parameters.
-    """
-
-    kinds: ClassVar[tuple[ParameterKind, ...]] = ("weight", "bias", "norm", "scale")
-    part: ClassVar[Literal["all", "decoder", "none"]] = "all"
-    config: PartialSettings
-
-    def __init__(self, backbone: RestorationNetwork, config: PartialSettings) -> None:
-        super().__init__(config)
-        kinds = parameter_kinds(backbone)
-        chosen = choose(kinds, config.parameters, "parameters")
-        if self.part == "decoder":
+    def start(backbone: "RestorationNetwork", settings: PartialSettings) -> Start:
+        known = parameter_kinds(backbone)
+        chosen = choose(known, settings.parameters, "parameters")
+        if decoder:
             starts = tuple(f"{name}." for name in backbone.sites.decoder)
             chosen = [name for name in chosen if name.startswith(starts)]
-        chosen = [] if self.part == "none" else [n for n in chosen if kinds[n] in self.kinds]
-        if not chosen and self.part != "none":
+        chosen = [name for name in chosen if known[name] in kinds]
+        if not chosen:
             raise AdapterError(
-                f"method {self.method} finds no {' or '.join(self.kinds)} parameters to train in "
-                "this backbone"
+                f"method {method} finds no {' or '.join(kinds)} parameters to train in this "
+                "backbone"
             )
         own = dict(backbone.named_parameters())
-        self.value = nn.ParameterDict(
-            {key_of(name): nn.Parameter(torch.zeros_like(own[name])) for name in chosen}
-        )
+        return {("value", name): zeros(*own[name].shape) for name in chosen}
 
-    def deltas(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {parameter_of(key): delta for key, delta in self.value.items()}
+    return start
 
 
-class Full(Partial):
-    """Full fine-tuning."""
-
-    method: ClassVar[str] = "full"
-
-
-class Frozen(Partial):
-    """Nothing is trained: the frozen backbone, as a row to compare with."""
-
-    method: ClassVar[str] = "frozen"
-    part = "none"
+def _nothing(backbone: "RestorationNetwork", settings: PartialSettings) -> Start:
+    """No tensors; the patterns have to fit all the same."""
+    choose(parameter_kinds(backbone), settings.parameters, "parameters")
+    return {}
 
 
-class BitFit(Partial):
-    """Biases of convolutions and linear layers."""
-
-    method: ClassVar[str] = "bitfit"
-    kinds = ("bias",)
+def deltas(tensors: Groups, settings: PartialSettings, base: Arrays) -> dict[str, Array]:
+    """The whole deltas `value`."""
+    return dict(tensors["value"])
 
 
-class NormOnly(Partial):
-    """Gains and offsets of normalisation layers."""
+def _method(paper: str, start: Callable[..., Start]) -> Method:
+    return Method(
+        settings=PartialSettings,
+        paper=paper,
+        groups=("value",),
+        start=start,
+        deltas=deltas,
+        whole=True,
+    )
 
-    method: ClassVar[str] = "norm"
-    kinds = ("norm",)
 
-
-class DecoderOnly(Partial):
-    """All parameters of the decoder."""
-
-    method: ClassVar[str] = "decoder"
-    part = "decoder"
+BITFIT = _method("Ben Zaken et al., BitFit, ACL 2022", _whole("bitfit", kinds=("bias",)))
+NORM = _method("normalisation layers alone", _whole("norm", kinds=("norm",)))
+DECODER = _method("the decoder alone", _whole("decoder", decoder=True))
+FULL = _method("full fine-tuning", _whole("full"))
+FROZEN = _method("nothing is trained", _nothing)

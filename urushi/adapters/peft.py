@@ -21,7 +21,8 @@ from safetensors.numpy import save
 from torch import nn
 
 from urushi.adapters.layers import WeightLayer, weight_layers
-from urushi.adapters.low_rank import LowRank, LowRankSettings, scale_of
+from urushi.adapters.low_rank import LowRank
+from urushi.adapters.low_rank_formula import LowRankSettings, scale_of
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
 from urushi.backbones.claims import create_claimed
@@ -75,7 +76,7 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
     if adapter.value:
         first = next(iter(adapter.value)).replace("/", ".")
         raise AdapterError(
-            f"{stored.path}: holds deltas of {len(adapter.value)} whole parameters, such as "
+            f"{stored.path} holds deltas of {len(adapter.value)} whole parameters, such as "
             f"{first}, for which PEFT's format has no place: train one with  tune: []  and  "
             "dense: []"
         )
@@ -100,7 +101,7 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileFormatError(
-            f"{folder}: cannot be made ({error.strerror or error}): choose another folder"
+            f"{folder} cannot be created ({error.strerror or error}): choose another folder"
         ) from error
     write_whole(folder / TENSORS_NAME, save(tensors, metadata={"format": "pt"}))
     write_whole(
@@ -259,7 +260,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text("utf-8"), parse_constant=refuse_json_constant)
     except OSError as error:
         raise FileFormatError(
-            f"{path}: cannot be read ({error.strerror or error}), expected a folder of PEFT"
+            f"{path} cannot be read ({error.strerror or error}), expected a folder of PEFT"
         ) from error
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not valid JSON ({error}): get it again") from error

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from urushi.adapters.attribution import Attribution, Rule, attribute
-from urushi.adapters.layers import parameter_kinds
-from urushi.adapters.profile import (
+from urushi.adapters.contribution_profile import (
     Normalise,
     ParameterScore,
     Profile,
@@ -18,6 +17,7 @@ from urushi.adapters.profile import (
     TaskFacts,
     Unit,
 )
+from urushi.adapters.layers import parameter_kinds
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
 from urushi.files.adapter import BaseFacts

@@ -6,14 +6,15 @@ sequence of any length, which convolutions and windows are not.
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from urushi.adapters.base import Adapter, BlockChange, key_of, needed
+from urushi.adapters.base import Adapter, BlockChange, key_of
 from urushi.adapters.layers import choose
+from urushi.adapters.method import Method, needed
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import TokenSite
 from urushi.settings import Settings
@@ -45,7 +46,7 @@ class Prompts(Adapter):
         AdapterError: the backbone has no blocks of tokens, or none is chosen.
     """
 
-    method: ClassVar[str] = "vpt"
+    method = "vpt"
     config: PromptSettings
 
     def __init__(self, backbone: RestorationNetwork, config: PromptSettings) -> None:
@@ -87,3 +88,6 @@ def _with_zeros(x: Tensor, axis: int, count: int) -> Tensor:
     shape = list(x.shape)
     shape[axis] = count
     return torch.cat([x.new_zeros(shape), x], axis)
+
+
+METHOD = Method(PromptSettings, "Jia et al., VPT, ECCV 2022", adapter=Prompts, identity=False)

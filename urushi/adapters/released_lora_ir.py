@@ -8,7 +8,6 @@ they become a backbone, its guidance and its experts.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -18,12 +17,11 @@ from urushi.adapters.experts import Experts
 from urushi.adapters.guidance import Guidance
 from urushi.adapters.host import Host
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.checkpoints import read_checkpoint
 from urushi.backbones.network import RestorationNetwork
-from urushi.backbones.released import load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import BackboneError
 
-__all__ = ["LoRAIR", "load_lora_ir", "lora_ir_from"]
+__all__ = ["LoRAIR", "lora_ir_from"]
 
 _STAGE = r"(encoders\.\d+|middle_blks|decoders\.\d+)"
 _OF_GATE = re.compile(rf"{_STAGE}\.(conv[1-4]\.(?:weight|bias)|norm\.(?:weight|bias)|beta)")
@@ -46,21 +44,8 @@ class LoRAIR:
     experts: Experts | None
 
 
-def load_lora_ir(path: Path | str) -> LoRAIR:
-    """Loads a released checkpoint, sizes read off its tensors.
-
-    Args:
-        path: a file written by `torch.save`; nothing in it is executed.
-
-    Raises:
-        FileFormatError: the file is not a checkpoint of plain, finite tensors.
-        BackboneError: tensors are missing, left over or of the wrong shape.
-    """
-    return lora_ir_from(read_checkpoint(path), Path(path).name)
-
-
 def lora_ir_from(state: Mapping[str, Tensor], source: str) -> LoRAIR:
-    """As `load_lora_ir`, from tensors by their released names.
+    """Builds backbone and adapters from a checkpoint's tensors, sizes read off them.
 
     Args:
         state: the tensors.

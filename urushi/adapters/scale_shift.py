@@ -6,23 +6,21 @@ are trained as that, and cost no pass over the feature map. Layers without a bia
 default, since weights could not hold it.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
-
-from urushi.adapters.base import Adapter, OutputChange, key_of, parameter_of
 from urushi.adapters.layers import choose, parameter_kinds, weight_layers
-from urushi.backbones.network import RestorationNetwork
+from urushi.adapters.method import Array, Arrays, Groups, Method, Start, UnfitError, zeros
 from urushi.settings import Settings
 
-__all__ = ["ScaleShift", "ScaleShiftSettings"]
+if TYPE_CHECKING:
+    from urushi.backbones.network import RestorationNetwork
+
+__all__ = ["METHOD", "ScaleShiftSettings"]
 
 
 class ScaleShiftSettings(Settings):
-    """Settings of `ScaleShift`.
+    """Settings of the method.
 
     Attributes:
         layers: patterns of the names of modules: convolutions, linear and normalisation layers;
@@ -36,50 +34,71 @@ class ScaleShiftSettings(Settings):
     offsets: Literal["bias", "all"] = "bias"
 
 
-class ScaleShift(Adapter):
-    """Parameters: `gain`, the gains less one, and `shift`, both zero at first; `(C,)` each."""
+def start(backbone: "RestorationNetwork", settings: ScaleShiftSettings) -> Start:
+    """`gain`, the gains less one, and `shift`, both zero at first; `(C,)` each, by module."""
+    kinds, layers = parameter_kinds(backbone), weight_layers(backbone)
+    # Channels of their output are not the first axis of their weights: left alone.
+    transposed = {layer.name for layer in layers if layer.transposed}
+    modules = {
+        name.rpartition(".")[0]: None
+        for name, kind in kinds.items()
+        if kind in ("weight", "norm") and name.rpartition(".")[0] not in transposed
+    }
+    own, mixing = dict(backbone.named_parameters()), {layer.name for layer in layers}
+    found: Start = {}
+    for name in choose(modules, settings.layers, "layers"):
+        channels = len(own[f"{name}.weight"])
+        found["gain", name] = zeros(channels)
+        if f"{name}.bias" in own or (settings.offsets == "all" and name in mixing):
+            found["shift", name] = zeros(channels)
+    return found
 
-    method: ClassVar[str] = "ssf"
-    config: ScaleShiftSettings
 
-    def __init__(self, backbone: RestorationNetwork, config: ScaleShiftSettings) -> None:
-        super().__init__(config)
-        kinds = parameter_kinds(backbone)
-        layers = weight_layers(backbone)
-        # Channels of their output are not the first axis of their weights: left alone.
-        transposed = {layer.name for layer in layers if layer.transposed}
-        modules = {
-            name.rpartition(".")[0]: None
-            for name, kind in kinds.items()
-            if kind in ("weight", "norm") and name.rpartition(".")[0] not in transposed
-        }
-        self.gain, self.shift = nn.ParameterDict(), nn.ParameterDict()
-        self._added: dict[str, Callable[[Tensor], Tensor]] = {}
-        own = dict(backbone.named_parameters())
-        mixing = {layer.name for layer in layers}
-        for name in choose(modules, config.layers, "layers"):
-            weight = own[f"{name}.weight"]
-            self.gain[key_of(name)] = nn.Parameter(torch.zeros(len(weight)))
-            biased = f"{name}.bias" in own
-            if biased or (config.offsets == "all" and name in mixing):
-                self.shift[key_of(name)] = nn.Parameter(torch.zeros(len(weight)))
-            if not biased and name in mixing and config.offsets == "all":
-                # Of a convolution the channels are the third axis from the end, else the last.
-                axes = (-1, *[1] * (weight.ndim - 2))
-                self._added[name] = partial(self._offset, key_of(name), axes)
+def deltas(tensors: Groups, settings: ScaleShiftSettings, base: Arrays) -> dict[str, Array]:
+    """A gain of weight and bias, and an offset of the bias."""
+    gain, shift = tensors["gain"], tensors["shift"]
+    if alone := sorted(shift.keys() - gain.keys()):
+        raise UnfitError(f"an offset of {alone[0]!r} without a gain")
+    found = {}
+    for module, factors in gain.items():
+        weight, bias = base.get(f"{module}.weight"), base.get(f"{module}.bias")
+        if weight is None or factors.shape != weight.shape[:1]:
+            raise UnfitError(f"a gain of shape {tuple(factors.shape)} for {module!r}")
+        found[f"{module}.weight"] = weight * factors.reshape(-1, *[1] * (weight.ndim - 1))
+        if bias is None:
+            if module in shift and settings.offsets != "all":
+                raise UnfitError(f"an offset of {module!r}, which has no bias")
+            continue
+        if module not in shift:
+            raise UnfitError(f"the offset of {module!r} is missing")
+        if shift[module].shape != bias.shape:
+            raise UnfitError(f"an offset of shape {tuple(shift[module].shape)} for {module!r}")
+        found[f"{module}.bias"] = bias * factors + shift[module]
+    return found
 
-    def deltas(self, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        deltas = {}
-        for key, gain in self.gain.items():
-            name = parameter_of(key)
-            weight = base[f"{name}.weight"]
-            deltas[f"{name}.weight"] = weight * gain.view(-1, *[1] * (weight.ndim - 1))
-            if key in self.shift and name not in self._added:
-                deltas[f"{name}.bias"] = base[f"{name}.bias"] * gain + self.shift[key]
-        return deltas
 
-    def output_changes(self) -> list[OutputChange]:
-        return [OutputChange(name, change) for name, change in self._added.items()]
+def offsets(
+    tensors: Groups, settings: ScaleShiftSettings, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    """Offsets of layers without a bias."""
+    # Of a convolution the channels are the third axis from the end, else the last.
+    return {
+        module: shift.reshape(-1, *[1] * (len(shapes[f"{module}.weight"]) - 2))
+        for module, shift in tensors["shift"].items()
+        if f"{module}.bias" not in shapes
+    }
 
-    def _offset(self, key: str, axes: tuple[int, ...], output: Tensor) -> Tensor:
-        return self.shift[key].view(axes).expand_as(output)
+
+def _foldable(config: Mapping[str, Any]) -> bool:
+    return config.get("offsets") != "all"
+
+
+METHOD = Method(
+    settings=ScaleShiftSettings,
+    paper="Lian et al., SSF, NeurIPS 2022",
+    groups=("gain", "shift"),
+    start=start,
+    deltas=deltas,
+    offsets=offsets,
+    foldable=_foldable,
+)

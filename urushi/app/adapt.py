@@ -272,7 +272,7 @@ def _model(model: str | None, backbone: str | None) -> str:
 
 def _base_of(into: Path, name: str, model: str | None) -> str:
     """The base of an all-in-one file that a class can be added to."""
-    from urushi.files.all_in_one import read_all_in_one
+    from urushi.files.all_in_one_file import read_all_in_one
     from urushi.inference.auto import find_base
     from urushi.training.all_in_one.new_expert import check_new_class
 
@@ -314,35 +314,12 @@ def _extend(
 
 
 def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
-    from urushi.adapters import METHODS
-    from urushi.adapters.profile import BESIDE, profile_path
-    from urushi.errors import nearest
-    from urushi.inference.zoo import find_model
     from urushi.settings import set_values
+    from urushi.training.method_choice import choose_method
 
-    if method not in METHODS:
-        raise AdapterError(
-            f"method {method!r} is unknown{nearest(method, METHODS)}: known are "
-            f"{', '.join(METHODS)}"
-        )
-    if method == "frozen":
-        raise AdapterError("method frozen trains nothing: choose another one")
-    if method in ("guidance", "experts"):
-        raise AdapterError(
-            f"method {method} does nothing without a router, which adapting has not: choose "
-            "another one, or train all of it with  urushi train all-in-one-cpu"
-        )
-    if budget is not None and "budget" not in METHODS[method].settings.model_fields:
-        raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")
-    content: dict[str, Any] = {"method": method}
-    if budget is not None:
-        content["budget"] = budget
-    set_values(content, settings, AdapterError)
-    if "profile" in METHODS[method].settings.model_fields:
-        decided = {"profile", "ranks", "dense"} & set(content)
-        if not decided and profile_path(find_model(model)).is_file():
-            content["profile"] = BESIDE
-    return content
+    values: dict[str, Any] = {}
+    set_values(values, settings, AdapterError)
+    return choose_method(method, model, values, budget)
 
 
 def _examples(

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from urushi.app.output import EXIT_FAILED, complain, examples, refusal
 from urushi.app.termination import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
+from urushi.plugins import tell_plugins_with
 from urushi.version import __version__
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def urushi(
 def main() -> None:
     """Runs the command line of this process."""
     stop_on_sigterm()
+    tell_plugins_with(lambda sentence: complain(f"note: {sentence}"))
     # OpenVINO imports its converter of models, which nothing here uses, where it is there to be
     # imported. In a process that is this command's alone it need not be.
     sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]

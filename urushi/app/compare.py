@@ -128,8 +128,8 @@ def _check_folder(output: Path) -> None:
         Summary.model_validate_json((output / "comparison.json").read_bytes())
     except (OSError, ValueError):
         raise TakenError(
-            f"'{output}' holds a {there[0]} that is of no comparison and is left as it is: choose "
-            "another folder"
+            f"'{output}' holds {there[0]}, which belongs to no comparison, and was not touched: "
+            "choose another folder"
         ) from None
 
 

@@ -158,7 +158,7 @@ def _of_recipe(name: str) -> dict[str, Any]:
         return content
     degradation = load_recipe(path).degradation
     if degradation is None:
-        raise RecipeError(f"{path} has no degradation, it trains on pairs: choose another recipe")
+        raise RecipeError(f"{path} trains on pairs and has no degradation: choose another recipe")
     return degradation
 
 
@@ -172,7 +172,7 @@ def _write_sheet(
     samples: "Samples",
 ) -> None:
     from urushi.degradations import DEGRADATIONS
-    from urushi.degradations.sheet import degradation_sheet
+    from urushi.degradations.side_by_side import degradation_sheet
     from urushi.image import write_picture
     from urushi.image.preview import read_preview
 

@@ -46,6 +46,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
         ("engines", ", ".join(report["engines"]) or "none"),
         ("models", ", ".join(report["models"]) or "none"),
         ("adapters", ", ".join(report["experts"]) or "none"),
+        ("plugins", _plugins(report["plugins"])),
         ("chooses", _all_in_one(report["all_in_one"])),
         ("test", _test(report["test"])),
     ]
@@ -56,6 +57,15 @@ def _all_in_one(found: dict[str, Any] | None) -> str:
     if found is None:
         return "no all-in-one file ships: the base restores all pictures alike"
     return f"by itself, among {', '.join(found['classes'])}" if found["classes"] else "failed"
+
+
+def _plugins(found: dict[str, dict[str, str]]) -> str:
+    said = [
+        f"{what} {name} ({package})"
+        for what, added in found.items()
+        for name, package in added.items()
+    ]
+    return ", ".join(said) or "none"
 
 
 def _packages(found: dict[str, str | None]) -> str:

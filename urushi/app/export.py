@@ -174,7 +174,7 @@ def _export_graph(out: Output, model: str, overwrite: bool) -> None:
     path = find_model(model)
     if is_adapter(path):
         raise FileFormatError(
-            f"{path}: an adapter has no graph of its own, it runs in that of its base: choose "
+            f"{path}: an adapter has no graph of its own; it runs in its base's: choose "
             "--merged OUT or --peft FOLDER to export it"
         )
     refuse_taken([graph_path(path)], overwrite)
@@ -186,7 +186,7 @@ def _export_graph(out: Output, model: str, overwrite: bool) -> None:
 
 def _export_int8(out: Output, model: str, clean: Path, crops: int | None, overwrite: bool) -> None:
     from urushi.convert.quantize import export_int8
-    from urushi.files.int8 import int8_path
+    from urushi.files.int8_file import int8_path
     from urushi.inference.zoo import find_model
 
     path = find_model(model)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from urushi.adapters.attribution import Rule
-    from urushi.adapters.profile import Normalise, Profile
+    from urushi.adapters.contribution_profile import Normalise, Profile
     from urushi.adapters.profiling import ProfileTask
     from urushi.backbones import RestorationNetwork
     from urushi.files.model import LoadedModel
@@ -145,7 +145,7 @@ def profile(
 
         check_plot_target(plot)
     if read is not None:
-        from urushi.adapters.profile import read_profile
+        from urushi.adapters.contribution_profile import read_profile
 
         _tell(out, read_profile(read), read, plot, log)
         return
@@ -163,7 +163,7 @@ def profile(
         steps,
         *chosen,
     )
-    from urushi.adapters.profile import write_profile
+    from urushi.adapters.contribution_profile import write_profile
 
     write_profile(output, found)
     _tell(out, found, output, plot, log)

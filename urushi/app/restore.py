@@ -308,7 +308,9 @@ def _write_sheets(
             continue
         try:
             if os.path.realpath(result.source) == os.path.realpath(result.target):
-                raise UrushiError(f"{result.source} replaced itself: no sheet can be made")
+                raise UrushiError(
+                    f"{result.source} was overwritten by its own result: no sheet can be made"
+                )
             first = pages.first if pages is not None and pages.first else None
             write_before_after(
                 result.source,

@@ -151,15 +151,15 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
         path = model_path(recipe, run)
         if os.path.lexists(path):
             raise TakenError(
-                f"'{path}' exists already, {run} holds no training to go on with, and it is left "
-                "as it is: choose another folder"
+                f"'{path}' exists already, {run} holds no training to resume; nothing was "
+                "changed: choose another folder"
             )
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
     """Packs the recipe's pictures into the run's folder, once."""
     from urushi.data.pack import pack_pictures
-    from urushi.data.pages import PAGE_SIDE, installed_fonts, made_pages
+    from urushi.data.synthetic_pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
     target = run / PACK_NAME

@@ -40,7 +40,7 @@ def train_all_in_one(
     from urushi.training.validation import check_benchmarks
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("an all-in-one model is trained by one process: start a single one")
+        raise RecipeError("an all-in-one model is trained in one process: start a single one")
     settings = load_all_in_one_recipe(recipe, values)
     run = output or Path("runs") / settings.name
     for plan in settings.classes.values():
@@ -123,7 +123,7 @@ def _tell(out: Output, result: "AllInOneResult", run: Path, graph: bool) -> dict
         ]
         out.say(f"{name}: {member.file} ({size}){': ' if told else ''}{', '.join(told)}")
         if any(row["psnr"] < row["psnr_base"] for row in rows.values()):
-            out.say(f"{name}: is worse than the base somewhere; train it longer, or leave it out")
+            out.say(f"{name} is worse than the base somewhere; train it longer, or leave it out")
     assert header.base is not None
     graphs = _export(out, result.path, run / f"{header.base.name}.safetensors", graph)
     out.say(f"all in one: {result.path} ({size_text(result.path.stat().st_size)})")
@@ -136,7 +136,7 @@ def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
         return []
     from urushi.convert.graphs import export_graph
     from urushi.convert.router_graph import export_router
-    from urushi.files.router import read_router_header
+    from urushi.files.router_file import read_router_header
 
     made = []
     try:

@@ -1,7 +1,6 @@
 """Restoration networks. They know nothing of adapters, routers or data.
 
-`BACKBONES` is the table of those that are built in; the command line, the documentation and the
-contract tests read it.
+`BACKBONES` is the table; the command line, the documentation and the contract tests read it.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from urushi.backbones import (
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage, TokenSite
 from urushi.errors import BackboneError
+from urushi.plugins import Table
 
 __all__ = [
     "BACKBONES",
@@ -60,7 +60,7 @@ class Backbone:
     from_released: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 
-BACKBONES: Mapping[str, Backbone] = {
+_BUILT_IN: Mapping[str, Backbone] = {
     "nafnet": Backbone(
         build=nafnet.NAFNet,
         configuration_of=nafnet.configuration_of,
@@ -129,6 +129,14 @@ BACKBONES: Mapping[str, Backbone] = {
     ),
 }
 
+BACKBONES: Table[Backbone] = Table(
+    "backbone",
+    "urushi.backbones",
+    _BUILT_IN,
+    fits=lambda entry, name: isinstance(entry, Backbone),
+    expected="a urushi.backbones.Backbone",
+)
+
 
 def create_backbone(name: str, config: Mapping[str, object]) -> RestorationNetwork:
     """Builds the network `name` with freshly initialised weights.
@@ -136,13 +144,12 @@ def create_backbone(name: str, config: Mapping[str, object]) -> RestorationNetwo
     Raises:
         BackboneError: the name is not in `BACKBONES`, or the configuration does not fit it.
     """
-    if name not in BACKBONES:
-        raise BackboneError(f"backbone {name!r} is unknown: known are {', '.join(BACKBONES)}")
+    entry = BACKBONES.find(name, BackboneError)
     try:
-        return BACKBONES[name].build(**config)
+        return entry.build(**config)
     except TypeError as error:
         # A wrong or missing keyword: the constructor's own words name it.
-        reason = str(error).replace(f"{BACKBONES[name].build.__name__}.__init__() ", "")
+        reason = str(error).replace(f"{entry.build.__name__}.__init__() ", "")
         raise BackboneError(
             f"backbone {name!r} cannot be built from {str(dict(config))[:300]}: {reason[:200]}"
         ) from error

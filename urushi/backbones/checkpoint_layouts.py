@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from urushi.backbones.likeness import likenesses
+from urushi.backbones.released_networks import likenesses
 from urushi.errors import FileFormatError
 
 __all__ = ["Chosen", "choose_network"]

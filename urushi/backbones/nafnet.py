@@ -12,148 +12,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from urushi.backbones.nafnet_block import NAFBlock, enlarged
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import FeedForwardSite, Sites, Stage
 from urushi.errors import BackboneError
 
-NORM_EPSILON = 1e-6  # the released code's value, not torch's default
 LOCAL_POOLING_FACTOR = 1.5  # TLC: the window is 1.5 times the training patch
-
-
-class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel, on `(B, C, H, W)`."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        # On channels-last tensors the permutation is free and the fused kernel reads in order.
-        y = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, NORM_EPSILON
-        )
-        return y.permute(0, 3, 1, 2)
-
-
-class Pooling(nn.Module):
-    """The average that feeds channel attention: global, or over a sliding window (TLC).
-
-    Args:
-        window: `(height, width)` in pixels of this feature map, or None for the global average.
-    """
-
-    def __init__(self, window: tuple[int, int] | None = None) -> None:
-        super().__init__()
-        self.window = window
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        height, width = x.shape[-2:]
-        if self.window is None or (self.window[0] >= height and self.window[1] >= width):
-            return x.mean((2, 3), keepdim=True)
-        rows, columns = min(height, self.window[0]), min(width, self.window[1])
-        # A box mean is separable and a cumulative sum makes its cost independent of the window.
-        mean = _sliding_mean(_sliding_mean(x.float(), rows, -2), columns, -1).to(x.dtype)
-        missing_rows, missing_columns = height - mean.shape[-2], width - mean.shape[-1]
-        margins = (
-            missing_columns // 2,
-            (missing_columns + 1) // 2,
-            missing_rows // 2,
-            (missing_rows + 1) // 2,
-        )
-        return F.pad(mean, margins, mode="replicate")
-
-
-def _sliding_mean(x: Tensor, window: int, axis: int) -> Tensor:
-    """Mean over `window` neighbours along `axis`, valid positions only; float32 expected."""
-    size = x.shape[axis]
-    # Sums of deviations stay small, so that float32 keeps its digits on long rows.
-    offset = x.mean(axis, keepdim=True)
-    sums = F.pad((x - offset).cumsum(axis), (1, 0) if axis == -1 else (0, 0, 1, 0))
-    upper = sums.narrow(axis, window, size - window + 1)
-    return (upper - sums.narrow(axis, 0, size - window + 1)) / window + offset
-
-
-class NAFBlock(nn.Module):
-    """One block: a spatial branch with channel attention, then a feed-forward branch.
-
-    Both are scaled by `beta` and `gamma`, zero at first, so that a fresh block is the identity.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        c = channels
-        self.norm1 = ChannelNorm(c)
-        self.conv1 = nn.Conv2d(c, 2 * c, 1)
-        self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, padding=1, groups=2 * c)
-        self.sca = nn.Sequential(Pooling(), nn.Conv2d(c, c, 1))
-        self.conv3 = nn.Conv2d(c, c, 1)
-        self.norm2 = ChannelNorm(c)
-        self.conv4 = nn.Conv2d(c, 2 * c, 1)
-        self.conv5 = nn.Conv2d(c, c, 1)
-        self.beta = nn.Parameter(torch.zeros(1, c, 1, 1))
-        self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1))
-
-    @property
-    def pooling(self) -> Pooling:
-        """The average before channel attention."""
-        pooling = self.sca[0]
-        assert isinstance(pooling, Pooling)
-        return pooling
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        if torch.is_grad_enabled() and self._undisturbed():
-            return self._trained(x)
-        first, second = self.conv2(self.conv1(self.norm1(x))).chunk(2, dim=1)
-        mixed = first * second
-        x = x + self.beta * self.conv3(mixed * self.sca(mixed))
-        first, second = self.conv4(self.norm2(x)).chunk(2, dim=1)
-        return x + self.gamma * self.conv5(first * second)
-
-    def _trained(self, x: Tensor) -> Tensor:
-        """The same up to rounding, and faster with its way back.
-
-        What scales channels is put into the weights beside it, so that its gradient is a sum over
-        weights and not over feature maps.
-        """
-        first, second = self.conv2(_after_norm(self.norm1, self.conv1, x)).chunk(2, dim=1)
-        mixed = first * second
-        x = x + _scaled(self.conv3, mixed * self.sca(mixed), self.beta)
-        first, second = _after_norm(self.norm2, self.conv4, x).chunk(2, dim=1)
-        return x + _scaled(self.conv5, first * second, self.gamma)
-
-    def _undisturbed(self) -> bool:
-        """Whether nobody listens to, replaces or wraps the layers that are put together."""
-        layers = (self.norm1, self.conv1, self.conv3, self.norm2, self.conv4, self.conv5)
-        # A layer of a class of its own has weights, too, and does more with them: PEFT's have.
-        if any(type(layer) not in (nn.Conv2d, ChannelNorm) for layer in layers):
-            return False
-        return not any(
-            layer._forward_hooks
-            or layer._forward_pre_hooks
-            or layer._backward_hooks
-            or layer._backward_pre_hooks
-            or "forward" in layer.__dict__
-            for layer in layers
-        )
-
-
-def _after_norm(norm: ChannelNorm, layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """`layer(norm(x))` for a kernel of one pixel."""
-    weight = layer.weight.flatten(1)
-    bias = weight @ norm.bias
-    if layer.bias is not None:
-        bias = bias + layer.bias
-    y = F.layer_norm(x.permute(0, 2, 3, 1), norm.weight.shape, eps=NORM_EPSILON)
-    return F.linear(y, weight * norm.weight, bias).permute(0, 3, 1, 2)
-
-
-def _scaled(layer: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
-    """`scale * layer(x)` for a kernel of one pixel and a scale of each channel."""
-    scale = scale.flatten()
-    bias = None if layer.bias is None else layer.bias * scale
-    y = F.linear(x.permute(0, 2, 3, 1), layer.weight.flatten(1) * scale[:, None], bias)
-    return y.permute(0, 3, 1, 2)
 
 
 class IdentityBlock(nn.Module):
@@ -255,7 +119,7 @@ class NAFNet(RestorationNetwork):
             features = down(features)
         features = self.middle_blks(features)
         for blocks, up in zip(self.decoders, self.ups, strict=True):
-            features = blocks(up(features) + skips.pop())
+            features = blocks(enlarged(up, features, skips.pop()))
         return (self.ending(features) + padded)[..., :height, :width]
 
     def set_pooling_window(self, window: int | Sequence[int] | None) -> None:

@@ -85,7 +85,7 @@ def export_graph(model_path: Path) -> Path:
         part.replace(target)
         name_graph(model.path)
     except OSError as error:
-        raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
     return target
@@ -114,7 +114,7 @@ def verify_graph(model: LoadedModel, reference: "TorchEngine") -> None:
     engine, agreement = OpenVINOEngine(model), Agreement(reference)
     facts = ("size_multiple", "scale", "fixed_patch")
     if any(getattr(engine, name) != getattr(reference, name) for name in facts):
-        raise BackboneError(f"{model.graph}: says other sizes of itself than its network has")
+        raise BackboneError(f"{model.graph} states other sizes than its network has")
     unit = reference.size_multiple
     rng = np.random.default_rng(0)
     # Narrow ones are quick, and the long side is beyond the windows of local pooling.

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.errors import BackboneError, BrokenExtraError, FileFormatError, TargetError
+from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.adapter import base_facts, read_adapter
-from urushi.files.all_in_one import member_of, read_all_in_one
+from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
-from urushi.files.router import CLEAN, LoadedRouter, read_router, write_router
+from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
-from urushi.inference.hardware import is_installed
 from urushi.writing import refuse_taken
 
 __all__ = [
@@ -105,7 +104,7 @@ def import_released(
     refuse_taken([target], overwrite)
     ours = stated_format(source)
     if ours is not None:
-        raise FileFormatError(f"{source} is a file of Urushi already ({ours}): use it as it is")
+        raise FileFormatError(f"{source} is already a file of Urushi ({ours}): use it as it is")
     state, notes = read_network(source)
     facts = {"description": description, "licence": licence}
     if any(name.startswith(_ROUTER) for name in state):
@@ -126,8 +125,7 @@ def _import_backbone(
     facts: dict[str, str],
 ) -> Imported:
     from urushi.backbones import BACKBONES
-    from urushi.backbones.likeness import likenesses
-    from urushi.backbones.recognition import recognise
+    from urushi.backbones.released_networks import likenesses, recognise
 
     notes = []
     pools = {"pooling_window", "pooling_patch"} & set(options)
@@ -138,22 +136,7 @@ def _import_backbone(
             f"by the name of {source.name} the network pools locally, over 1.5 times "
             f"{_TLC_PATCH} pixels; --set pooling_patch=null makes it pool globally"
         )
-    try:
-        backbone, config, network = recognise(state, source.name, options)
-    except BackboneError as error:
-        try:
-            known = _by_spandrel(state, source.name)
-        except BrokenExtraError as broken:
-            raise BackboneError(f"{error}; and {broken}") from error
-        if known is None:
-            raise
-        try:
-            backbone, config, network = recognise(known[1], source.name, options)
-        except BackboneError:
-            raise BackboneError(
-                f"{source.name} is a {known[0]}, says spandrel, which is none of the networks of "
-                f"Urushi, {', '.join(BACKBONES)}: nothing can be made of it here"
-            ) from error
+    backbone, config, network = recognise(state, source.name, options)
     heads = config.get("heads")
     # A Restormer's heads are numbers of heads of attention.
     if isinstance(heads, list) and len(heads) > 1 and isinstance(heads[0], str):
@@ -232,8 +215,8 @@ def _read_lora_ir(state: "dict[str, Tensor]", source: Path) -> "LoRAIR":
         return lora_ir_from(state, source.name)
     except (IndexError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise BackboneError(
-            f"{source.name}: a tensor that tells the sizes of a LoRA-IR has not the number of axes "
-            "that it has in one: the file is damaged, get it again"
+            f"{source.name}: a tensor that gives the sizes of a LoRA-IR has the wrong number of "
+            "axes: the file is damaged, get it again"
         ) from error
 
 
@@ -262,7 +245,7 @@ def _import_router(
         )
     if not isinstance(classes, list | tuple) or len(classes) != count:
         raise FileFormatError(
-            f"{source.name} is a router of {count} classes, whose names it does not hold: give "
+            f"{source.name} is a router of {count} classes and does not hold their names: give "
             "them with --set classes=[...]"
         )
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
@@ -284,27 +267,6 @@ def _import_router(
     )
     config = header.model_dump(mode="json", include={"classes", "views", "encoder"})
     return Imported("router", config, _count(router), (target, *tower), tuple(notes))
-
-
-def _by_spandrel(state: "dict[str, Tensor]", source: str) -> "tuple[str, dict[str, Tensor]] | None":
-    """What spandrel takes the tensors for, and the tensors as it names them; None without it.
-
-    Raises:
-        BrokenExtraError: it is installed and cannot be imported.
-    """
-    try:
-        import spandrel  # pyright: ignore[reportMissingImports]
-    except Exception as error:
-        if not is_installed("spandrel"):
-            return None
-        what = "spandrel, which knows more networks,"
-        raise BrokenExtraError(what, "spandrel", error) from error
-    try:
-        found = spandrel.MAIN_REGISTRY.load(dict(state))
-    except Exception:
-        # It gives up on tensors it does not know in many ways; ours has been told already.
-        return None
-    return str(found.architecture.name), dict(found.model.state_dict())
 
 
 def _nafnet_config(network: "nn.Module") -> dict[str, Any]:
@@ -387,7 +349,7 @@ def router_for(named: object, target: Path) -> LoadedRouter:
     near = clip_beside(path, router.header.encoder)
     if near is not None and path.resolve().parent != target.resolve().parent:
         raise FileFormatError(
-            f"{path}: its CLIP lies beside it, in {near}: write the model into that folder, too"
+            f"{path}: its CLIP lies beside it, in {near}: write the model into that folder too"
         )
     return router
 
@@ -406,7 +368,7 @@ def by_class(
     if len(experts) != len(classes) or CLEAN in classes or GUIDANCE in classes:
         raise BackboneError(
             f"{source} has {len(experts)} experts, but {router.path.name} has the classes "
-            f"{', '.join(classes)}: give the router that they were trained with"
+            f"{', '.join(classes)}: give the router they were trained with"
         )
     return dict(zip(classes, experts, strict=True))
 

@@ -1,7 +1,7 @@
 """Makes the int8 file of a model: post-training quantisation with NNCF.
 
 NNCF measures, on crops of pictures, the range of what every convolution reads, and corrects the
-biases for what rounding shifts. Only these numbers are kept; see `urushi.files.int8`.
+biases for what rounding shifts. Only these numbers are kept; see `urushi.files.int8_file`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import find_pictures
 from urushi.errors import DataError, EngineError, MissingExtraError, PictureError
-from urushi.files.int8 import LayerRanges, int8_path, new_header, write_int8
+from urushi.files.int8_file import LayerRanges, int8_path, new_header, write_int8
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.engines.base import Engine
 from urushi.inference.engines.int8 import (

@@ -17,6 +17,7 @@ from urushi.errors import BackboneError, FileFormatError, MissingExtraError, nea
 from urushi.files.model import read_header
 from urushi.inference.cache_folder import CACHE_VARIABLE, cache_folder
 from urushi.inference.hardware import is_installed
+from urushi.inference.hub import hub_file
 from urushi.inference.zoo import find_model, zoo_names
 
 __all__ = [
@@ -28,9 +29,7 @@ __all__ = [
     "model_of_backbone",
 ]
 
-ENDPOINT_VARIABLE = "HF_ENDPOINT"
 _HASHES = "fetched.json"
-_PATIENCE = 10.0  # seconds until the hub has to answer
 
 
 @dataclass(frozen=True)
@@ -152,17 +151,17 @@ def fetch_release(
     release = find_release(name, releases)
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
-    path = _from_hub(release, True, endpoint)
+    path = _release_file(release, True, endpoint)
     downloaded = path is None
     if path is None:
         if offline:
             raise FileFormatError(
-                f"{name} was not fetched before, and fetching it needs a network: leave --offline "
-                "out once"
+                f"{name} has not been fetched yet, and fetching needs a network: leave out "
+                "--offline once"
             )
         if on_download is not None:
             on_download(release)
-        path = _from_hub(release, False, endpoint)
+        path = _release_file(release, False, endpoint)
         assert path is not None
     digest = _sha256(path)
     known = release.sha256 or _recorded().get(_key(release))
@@ -171,60 +170,15 @@ def fetch_release(
     elif known != digest:
         raise FileFormatError(
             f"{path} has the SHA-256 {digest[:16]}..., expected {known[:16]}...: it is damaged or "
-            f"was replaced at {release.page}; delete it and look there what has changed"
+            f"was replaced at {release.page}; delete it, and check there what changed"
         )
     return Fetched(path, digest, downloaded, known is not None)
 
 
-def _from_hub(release: Release, offline: bool, endpoint: str | None) -> Path | None:
-    """The file; None where it is not in the cache and the network is not to be asked."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
+def _release_file(release: Release, offline: bool, endpoint: str | None) -> Path | None:
     assert release.repository is not None
-    endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
-    names = {"repo_id": release.repository, "filename": release.file}
-    options: dict[str, Any] = {**names, "revision": release.revision, "endpoint": endpoint}
-    where = f"{release.file} of {release.repository}"
-    try:
-        if not offline:
-            # The download itself would try for half a minute before it says that nobody answers.
-            get_hf_file_metadata(hf_hub_url(**options), timeout=_PATIENCE)
-        return Path(hf_hub_download(**options, local_files_only=offline))
-    except LocalEntryNotFoundError as error:
-        if offline:
-            return None
-        raise _unreachable(where, endpoint) from error
-    except GatedRepoError as error:
-        raise FileFormatError(
-            f"{where} is given to those who ask for it: do so at {release.page}, then  hf auth "
-            "login"
-        ) from error
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise FileFormatError(f"{where} is no longer there: look at {release.page}") from error
-    except (HfHubHTTPError, OSError) as error:
-        line = str(error).strip().splitlines()
-        raise FileFormatError(
-            f"{where} cannot be fetched ({line[0][:200] if line else type(error).__name__}): try "
-            "again later"
-        ) from error
-    except Exception as error:
-        # Those of the library that asks the network, which is another one in every year.
-        raise _unreachable(where, endpoint) from error
-
-
-def _unreachable(where: str, endpoint: str | None) -> FileFormatError:
-    return FileFormatError(
-        f"{where} cannot be fetched, because {endpoint or 'the hub'} cannot be reached: connect "
-        "this computer to the network, or bring the file and  urushi import  it"
-    )
+    names = (release.repository, release.file, release.revision)
+    return hub_file(*names, page=release.page, offline=offline, endpoint=endpoint)
 
 
 def _key(release: Release) -> str:
@@ -240,7 +194,7 @@ def _recorded() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise FileFormatError(
-            f"{path}, where hashes of fetched files are kept, cannot be read: delete it"
+            f"{path}, which keeps the hashes of fetched files, cannot be read: delete it"
         ) from error
     return content if isinstance(content, dict) else {}
 
@@ -254,8 +208,8 @@ def _record(release: Release, digest: str) -> None:
         part.replace(path)
     except OSError as error:
         raise FileFormatError(
-            f"{path} cannot be written ({error.strerror or error}), where the hash of what was "
-            f"fetched is kept: set {CACHE_VARIABLE} to a folder that may be written"
+            f"{path} cannot be written ({error.strerror or error}), and the hash of the fetched "
+            f"file belongs there: set {CACHE_VARIABLE} to a writable folder"
         ) from error
 
 
@@ -277,11 +231,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
     """
     from urushi.backbones import BACKBONES
 
-    if backbone not in BACKBONES:
-        raise BackboneError(
-            f"backbone {backbone!r} is unknown{nearest(backbone, BACKBONES)}: known are "
-            f"{', '.join(BACKBONES)}"
-        )
+    BACKBONES.find(backbone, BackboneError)
     here = Path(f"{backbone}.safetensors")
     if model is not None:
         return _checked(str(model), backbone, f"give --model a {backbone}, or leave --backbone out")
@@ -291,7 +241,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
         if read_header(find_model(name)).backbone == backbone:
             return name
     raise BackboneError(
-        f"no weights of a {backbone} are here, and without weights there is nothing to adapt: "
+        f"no weights of a {backbone} were found, and adapting needs weights: "
         f"{_way_out(backbone)}, or give a model file with --model"
     )
 

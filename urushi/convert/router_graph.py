@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urushi.convert.graph_checks import quiet, require_exporting, trim
 from urushi.errors import AdapterError, EngineError, FileFormatError
 from urushi.files.model import LoadedModel, architecture_hash, hash_of_graph
-from urushi.files.router import name_router_graph, read_router, router_graph_path
+from urushi.files.router_file import name_router_graph, read_router, router_graph_path
 from urushi.inference.router_engine import TorchEncoder, as_model, compare_with_torch
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def export_router(path: Path) -> Path:
     require_exporting()
     stored = read_router(path)
     if not stored.header.encoder.own:
-        raise EngineError(f"{path}: the encoder is a CLIP, which runs on torch alone: use it there")
+        raise EngineError(f"{path}: the encoder is a CLIP, which only torch runs: use engine torch")
     graph = _trace(TorchEncoder(stored).encoder, stored.header.views.size, as_model(stored))
     target = router_graph_path(stored.path)
     part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
@@ -46,7 +46,7 @@ def export_router(path: Path) -> Path:
         part.replace(target)
         name_router_graph(stored.path)
     except OSError as error:
-        raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
     return target

@@ -103,7 +103,7 @@ def export_standalone(
         ran, notes = _verified(part, reference, target)
         part.replace(target)
     except OSError as error:
-        raise FileFormatError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
     return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, ran, notes)
@@ -116,7 +116,7 @@ def _check_target(target: Path) -> None:
     # Adapters and routers have no such graph: their names are free.
     if beside.exists() and stated_format(beside) not in ("urushi-adapter", "urushi-router"):
         raise FileFormatError(
-            f"{target}: is the place of the graph without weights that belongs to {beside.name}: "
+            f"{target} is where the graph without weights belongs, of {beside.name}: "
             "choose another name"
         )
 
@@ -206,7 +206,7 @@ def _describe(
 def _serialized(graph: "onnx.ModelProto", target: Path) -> bytes:
     if graph.ByteSize() > _LARGEST:
         raise BackboneError(
-            f"{target}: would have {graph.ByteSize() / 1e9:.1f} GB, and one ONNX file has at most "
+            f"{target} would have {graph.ByteSize() / 1e9:.1f} GB, and one ONNX file has at most "
             "2: use engine torch"
         )
     return graph.SerializeToString(deterministic=True)
@@ -286,7 +286,8 @@ def _check(opened: Callable[[], Run], reference: "TorchEngine", target: Path) ->
             ) from error
         if not well:
             raise BackboneError(
-                f"{target}: at {height} x {width} pixels the file gives another result than torch: "
+                f"{target}: at {height} x {width} pixels the file gives a different result from "
+                "torch: "
                 "this network cannot be exported, use engine torch"
             )
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from urushi.adapters.adaptir import FrequencyBranch
 from urushi.backbones import nafnet
+from urushi.backbones.nafnet_block import NORM_EPSILON, ChannelNorm
+from urushi.convert.fused_ends import naf_net
 
 __all__ = [
     "ADAPTER_FORMS",
@@ -92,10 +94,10 @@ def _scaled_to_unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     mean = x.mean(1, keepdim=True)
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     variance = (length * length / x.shape[1] - mean * mean).clamp_min(0)
-    return x / (variance + nafnet.NORM_EPSILON).sqrt()
+    return x / (variance + NORM_EPSILON).sqrt()
 
 
-def _folded(norm: nafnet.ChannelNorm, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+def _folded(norm: ChannelNorm, conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
     """Weight and bias of a 1x1 convolution that takes over the norm's centring, gain and offset."""
     assert conv.bias is not None
     weight = conv.weight[:, :, 0, 0]
@@ -134,7 +136,7 @@ def _scaled(conv: nn.Conv2d, x: Tensor, scale: Tensor) -> Tensor:
     return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), conv.bias * scale.view(-1))
 
 
-EXPORT_FORMS: Forms = {nafnet.NAFBlock: _naf_block}
+EXPORT_FORMS: Forms = {nafnet.NAFBlock: _naf_block, nafnet.NAFNet: naf_net}
 # Of what stands beside a network; the forms above pass by the places where adapters stand.
 ADAPTER_FORMS: Forms = {FrequencyBranch: frequency_branch}
 

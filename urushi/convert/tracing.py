@@ -126,7 +126,7 @@ def _exported(
         )
     # Whatever torch's exporter raises; which errors these are it does not say.
     except Exception as error:
-        raise BackboneError(f"{subject} cannot be a graph: {_reason(error)}") from error
+        raise BackboneError(f"{subject} cannot be exported as a graph: {_reason(error)}") from error
     assert exported is not None
     return exported.model_proto
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from urushi.data.likeness import Fingerprint, equal_groups, fingerprint, near_pairs
+from urushi.data.duplicates import Fingerprint, equal_groups, fingerprint, near_pairs
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import (
     INPUT_FOLDERS,
@@ -155,7 +155,7 @@ def check_folder(
     if not files:
         if left_out:
             raise DataError(f"{folder}: no picture can be read. {_left_out_sentence(left_out)}")
-        raise DataError(f"{folder} holds no pictures: name a folder that does")
+        raise DataError(f"{folder} holds no pictures: name a folder of pictures")
     looks = _look_at(folder, files, on_progress)
     good = {name: look for name, look in looks.items() if look.reason is None}
     prints = _comparable(good, paired, folder)
@@ -258,7 +258,7 @@ def _mismatched(
 def _leaked(prints: Mapping[str, Fingerprint], other: Path) -> tuple[tuple[str, str], ...]:
     files = find_pictures(other)
     if not files:
-        raise DataError(f"{other} holds no pictures: name a folder to compare with that does")
+        raise DataError(f"{other} holds no pictures: name a folder of pictures to compare with")
     looks = {n: look for n, look in _look_at(other, files).items() if look.reason is None}
     others = _comparable(looks, _as_pairs(other), other)
     by_hash = {own.exact: name for name, own in others.items()}

@@ -83,7 +83,7 @@ def pack_pictures(
         overwrite: replace ``target`` if it exists.
         on_progress: called after every picture with (done, total, name).
         made: pictures without a file, packed after the others, such as
-            `urushi.data.pages.made_pages`.
+            `urushi.data.synthetic_pages.made_pages`.
 
     Raises:
         DataError: a source does not exist, or nothing can be packed.
@@ -163,7 +163,7 @@ def _pack(
             if not names:
                 reason = skipped[0][1]
                 raise DataError(
-                    f"none of {len(groups)} pictures can be packed, the first because {reason}"
+                    f"none of the {len(groups)} pictures can be packed; the first because {reason}"
                 )
             digest = writer.finish(kind, rows, names)
         part.commit(overwrite)

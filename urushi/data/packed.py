@@ -79,7 +79,7 @@ class PackedPictures:
         per_name = 2 if self.kind == PAIRS else 1
         if len(self.names) * per_name != len(self.index) or not self._index_fits():
             raise FileFormatError(
-                f"{path} is damaged: its index does not fit its pixels; pack it again"
+                f"{path} is damaged: its index does not match its pixels; pack it again"
             )
 
     @classmethod
@@ -178,18 +178,6 @@ class PackedPictures:
             )
         return flat
 
-    def verify(self) -> None:
-        """Reads the whole file and compares its hash.
-
-        Raises:
-            FileFormatError: the content is not what was packed.
-        """
-        digest = hashlib.sha256(self.pixels.data)
-        digest.update(self.index.astype("<i8").tobytes())
-        digest.update("\n".join(self.names).encode())
-        if digest.hexdigest() != self.sha256:
-            raise FileFormatError(f"{self.path} is damaged: its hash does not match; pack it again")
-
 
 class PackedPairs(PackedPictures):
     """A pack of pairs; pair ``i`` is pictures ``2 i`` (input) and ``2 i + 1`` (target)."""
@@ -220,22 +208,6 @@ class PackedPairs(PackedPictures):
         """Input and target of pair ``i`` as read-only uint8 views."""
         i = range(len(self))[i]
         return self.picture(2 * i), self.picture(2 * i + 1)
-
-    def pair_crops(
-        self,
-        indices: Int[np.ndarray, " b"],
-        tops: Int[np.ndarray, " b"],
-        lefts: Int[np.ndarray, " b"],
-        size: int,
-    ) -> tuple[UInt8[np.ndarray, "b size size 3"], UInt8[np.ndarray, "b larger larger 3"]]:
-        """The same parts of the inputs and of the targets; ``indices`` count pairs.
-
-        Positions and size are in pixels of the inputs.
-        """
-        inputs = self.crops(2 * indices, tops, lefts, size)
-        scale = self.scale
-        targets = self.crops(2 * indices + 1, scale * tops, scale * lefts, scale * size)
-        return inputs, targets
 
 
 def _map(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

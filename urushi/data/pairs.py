@@ -195,7 +195,7 @@ def _sides(root: Path) -> tuple[Path, Path]:
     if len(inputs) != 1 or len(targets) != 1:
         seen = ", ".join(path.name for path in folders[:8]) or "none"
         raise DataError(
-            f"{root} holds no pairs that can be told apart (its folders: {seen}): expected one "
+            f"{root} holds no recognisable pairs (its folders: {seen}): expected one "
             "folder of inputs and one of targets, such as input and target; on the command line "
             "--inputs FOLDER and --targets FOLDER name both"
         )

@@ -1,6 +1,6 @@
 """Degradations: a picture and some numbers in, a worse picture out.
 
-`DEGRADATIONS` is the table of those that are built in. Each separates drawing its numbers
+`DEGRADATIONS` is the table. Each separates drawing its numbers
 (`sample`) from using them (`apply`), so that every pair can be made again from a row of numbers.
 """
 
@@ -30,6 +30,7 @@ from urushi.degradations.snow import Snow
 from urushi.degradations.web import Web
 from urushi.degradations.window import WindowDrops
 from urushi.errors import DegradationError, nearest
+from urushi.plugins import Table
 
 __all__ = [
     "DEGRADATIONS",
@@ -42,7 +43,8 @@ __all__ = [
     "create_rehaze",
 ]
 
-DEGRADATIONS: Mapping[str, type[Degradation]] = {
+
+_BUILT_IN: Mapping[str, type[Degradation]] = {
     "gaussian_noise": GaussianNoise,
     "poisson_noise": PoissonNoise,
     "speckle_noise": SpeckleNoise,
@@ -69,6 +71,20 @@ DEGRADATIONS: Mapping[str, type[Degradation]] = {
 }
 
 
+def _is_degradation(entry: object, name: str) -> bool:
+    return isinstance(entry, type) and issubclass(entry, Degradation) and entry.name == name
+
+
+DEGRADATIONS: Table[type[Degradation]] = Table(
+    "degradation",
+    "urushi.degradations",
+    _BUILT_IN,
+    fits=_is_degradation,
+    expected="a class of that name below urushi.degradations.Degradation",
+    reserved=(Chain.name, Regions.name),
+)
+
+
 def create_degradation(name: str, **options: Any) -> Degradation:
     """Builds a degradation, or a chain of them, from plain values such as a recipe's.
 
@@ -85,11 +101,7 @@ def create_degradation(name: str, **options: Any) -> Degradation:
         return _create_chain(options)
     if name == Regions.name:
         return _create_regions(options)
-    if name not in DEGRADATIONS:
-        known = [*DEGRADATIONS, Chain.name, Regions.name]
-        hint = nearest(name, known) or f": known are {', '.join(known)}"
-        raise DegradationError(f"there is no degradation {name!r}{hint}")
-    build = DEGRADATIONS[name]
+    build = DEGRADATIONS.find(name, DegradationError)
     _refuse_unknown(name, options, build)
     return _built(name, build, {key: _as_tuple(value) for key, value in options.items()})
 

@@ -135,7 +135,7 @@ class Chain(Degradation):
                 changed = step.apply(result[rows], chosen)
                 if changed.shape[-2:] != images.shape[-2:]:
                     raise DegradationError(
-                        f"step {step.name} changes the picture's size: a chain keeps it"
+                        f"step {step.name} changes the picture's size, and a chain must keep it"
                     )
                 result[rows] = changed
         return result

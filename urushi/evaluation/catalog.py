@@ -191,7 +191,7 @@ class Benchmark(Settings):
         if self.pictures not in (None, len(samples)):
             raise DataError(
                 f"the benchmark {self.name} has {len(samples)} pictures here, expected "
-                f"{self.pictures}: complete its folder, its mean would not be comparable"
+                f"{self.pictures}: complete its folder, or its mean is not comparable"
             )
         if not samples:
             raise DataError(f"the benchmark {self.name} has no pictures: its folder is empty")

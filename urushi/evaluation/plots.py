@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urushi.adapters.profile import Profile, Role
+from urushi.adapters.contribution_profile import Profile, Role
 from urushi.errors import FileFormatError, MissingExtraError, TargetError
 from urushi.files.container import write_whole
 from urushi.inference.hardware import is_installed

@@ -17,7 +17,7 @@ from urushi.errors import DataError, nearest
 from urushi.evaluation.benchmark import Benchmark, PictureScore, Triplet
 from urushi.evaluation.confusion import confusion_matrix
 from urushi.evaluation.metrics import mean_psnr, named_protocol, score
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.inference.auto import AutoRestorer, Route
 
 __all__ = ["RoutePicture", "Routes", "RoutesResult", "class_of", "routes_confusion", "routes_table"]
@@ -128,8 +128,8 @@ def class_of(benchmark: Benchmark, classes: Sequence[str], stated: str | None = 
             if kind in classes and any(word in text for word in words):
                 return kind
     raise DataError(
-        f"what is wrong with the pictures of {benchmark.name} cannot be told from its name: say "
-        f"which of {', '.join(classes)} it is"
+        f"the degradation of {benchmark.name} does not follow from its name: state one of "
+        f"{', '.join(classes)}"
     )
 
 

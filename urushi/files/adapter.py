@@ -38,6 +38,7 @@ __all__ = [
     "describe_adapter",
     "read_adapter",
     "read_adapter_header",
+    "storage_of",
     "write_adapter",
 ]
 
@@ -184,6 +185,15 @@ def write_adapter(
     return header
 
 
+def storage_of(adapter: LoadedAdapter) -> Storage:
+    """How an adapter is stored without a change: as `write_adapter` is told."""
+    half = {
+        name: _to_storage(adapter.path, name, tensor, "float16")
+        for name, tensor in adapter.tensors.items()
+    }
+    return "float16" if weights_hash(half) == adapter.header.tensors_hash else "float32"
+
+
 def read_adapter_header(path: Path) -> AdapterHeader:
     """Read and check what an adapter file says about itself, without reading its tensors.
 
@@ -220,7 +230,7 @@ def _read_tensors(path: Path, expected_hash: str) -> dict[str, np.ndarray]:
         stored = read_tensors(path, expected_hash)
     except (SafetensorError, OSError) as error:
         raise FileFormatError(
-            f"{path}: cannot be read any more ({error}): get it again, or put it back"
+            f"{path} cannot be read any more ({error}): get it again, or put it back"
         ) from error
     return {
         name: tensor if tensor.dtype == np.int64 else tensor.astype(np.float32, copy=False)

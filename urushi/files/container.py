@@ -147,7 +147,7 @@ def write_whole(path: Path, content: bytes) -> None:
             part.write_bytes(content)
     except OSError as error:
         raise FileFormatError(
-            f"{path}: cannot be written ({error.strerror or error}); "
+            f"{path} cannot be written ({error.strerror or error}); "
             "choose a folder that exists and may be written"
         ) from error
 
@@ -251,7 +251,7 @@ def _check_not_another(path: Path, kind: Kind[H]) -> None:
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: there is no such file, expected {kind.noun}") from error
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise FileFormatError(f"{path} cannot be read ({error.strerror or error})") from error
     if not start:
         what, way_out = "an empty file", "its download failed, get it again"
     elif start.startswith(b"version https://git-lfs"):

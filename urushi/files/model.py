@@ -127,7 +127,7 @@ def read_graph_file(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(_LARGEST_GRAPH + 1)
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise FileFormatError(f"{path} cannot be read ({error.strerror or error})") from error
     if len(content) > _LARGEST_GRAPH:
         raise FileFormatError(
             f"{path}: more than {_LARGEST_GRAPH:,} bytes, which no graph without weights has: "

@@ -14,7 +14,7 @@ from urushi.image.colour.conversion import (
     scaled,
 )
 from urushi.image.colour.levels import levels_of
-from urushi.image.colour.profiles import converted
+from urushi.image.colour.profiles import MatrixColours, converted
 from urushi.image.enlarge import enlarge_rows
 from urushi.image.info import Header, PictureInfo, read_again
 from urushi.image.source import NativeRows
@@ -116,7 +116,11 @@ class Blend:
         """The source's samples plus the change, full intensity 1."""
         if isinstance(self._own, ScaledColours) and not isinstance(self._colours, ScaledColours):
             native = self._own.unscaled(native)
-        before = self._colours.from_working(self._colours.to_working(native))
+        colours = self._colours
+        if isinstance(colours, MatrixColours):
+            before = colours.returned(native)
+        else:
+            before = colours.from_working(colours.to_working(native))
         after = self._colours.from_working(restored)
         values = scaled(native) + (after - before)
         if self._info.kind != "cmyk":

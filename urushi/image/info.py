@@ -260,14 +260,14 @@ def opened_broken(
             return image
     except (vips().Error, OSError) as another:
         raise UnreadableError(unread(path, format, error)) from another
-    raise UnreadableError(f"'{path}' breaks off: {found.note}: get a whole copy.") from error
+    raise UnreadableError(f"'{path}' is cut off: {found.note}: get a complete copy.") from error
 
 
 def _recognise(path: Path) -> str:
     """Finds the format from the first bytes, and refuses what is no picture at all."""
     try:
         if not path.exists() and path.is_symlink():
-            raise UnreadableError(f"'{path}' is a link that leads to no file: mend or remove it.")
+            raise UnreadableError(f"'{path}' is a link to a missing file: repair or remove it.")
         if not path.exists():
             raise UnreadableError(f"'{path}' does not exist: check the name.")
         if path.is_dir():
@@ -281,7 +281,7 @@ def _recognise(path: Path) -> str:
             f"'{path}' cannot be opened ({reason(error)}): check who may read it."
         ) from error
     if not head:
-        raise UnreadableError(f"'{path}' is empty: get a whole copy.")
+        raise UnreadableError(f"'{path}' is empty: get a complete copy.")
     format = sniff(head[:64], path.suffix)
     if format is None:
         raise UnreadableError(unknown_format(path, head))

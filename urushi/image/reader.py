@@ -131,7 +131,9 @@ def read_picture(
     """Reads a whole picture; one of which a part is missing or garbled is refused.
 
     Args:
-        path, max_pixels, page: as `PictureReader`.
+        path: the file.
+        max_pixels: refuse pictures with more; None for no limit.
+        page: of a file with several, from 0; None for the first.
         white: the sample value that means white in pictures of 16 bits and floating point, such as
             4095 or 255; None leaves it to the file.
         linear: whether samples of such pictures are linear light where there is no profile; None

@@ -110,7 +110,7 @@ class PictureWriter:
         if like is not None and (scale * like.width, scale * like.height) != (width, height):
             raise TargetError(
                 f"'{self._target.path}' cannot be {width} x {height} like '{like.path}', which is"
-                f" {like.width} x {like.height}: leave out the likeness or write the same size."
+                f" {like.width} x {like.height}: leave out the source, or write the same size."
             )
         try:
             self.width, self.height, self._scale, self._row = width, height, scale, 0
@@ -346,7 +346,10 @@ def write_picture(
         path: the file; its suffix decides the format.
         pixels: `(H, W, 3)` in the working space.
         like: the source whose nature and metadata to keep, or None for plain sRGB.
-        bits, overwrite, strip_metadata, quality: as `PictureWriter`.
+        bits: 8, 16 or 32 (floating point) instead of the source's.
+        overwrite: replace a file that is there.
+        strip_metadata: leave out EXIF and XMP.
+        quality: of lossy formats, 1 to 100; None for high.
 
     Returns:
         Sentences about what the target lacks, or holds in another form than `like`.

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from urushi.adapters.fold import fold, is_foldable, told
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, check_base, read_adapter
 from urushi.files.container import write_whole
-from urushi.files.fold import fold, is_foldable, told
 from urushi.files.model import LoadedModel, graph_path, write_model
 from urushi.inference.zoo import find_adapter
 
@@ -108,7 +108,7 @@ def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Pa
         FileFormatError: the disk refuses.
     """
     if target.resolve() == model.path.resolve():
-        raise AdapterError(f"{target}: would replace the base itself: choose another name")
+        raise AdapterError(f"{target} would overwrite the base: choose another name")
     _, applied, _ = apply_adapters(model, adapters)
     merged = fold(model, [(item.adapter, item.strength) for item in applied])
     write_model(target, merged.tensors, merged.header)

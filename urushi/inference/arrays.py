@@ -81,7 +81,7 @@ def as_layers(image: np.ndarray) -> np.ndarray:
         if max(-low, high) > PLAUSIBLE:
             raise PictureError(
                 f"the picture's values go from {low:g} to {high:g}, expected [0, 1]: "
-                "divide them by their white, such as 255"
+                "divide them by the value of white, such as 255"
             )
     return layers
 

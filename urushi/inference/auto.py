@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from urushi.errors import AdapterError, nearest
-from urushi.files.all_in_one import AllInOne, beside, read_all_in_one
+from urushi.files.all_in_one_file import AllInOne, beside, read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter
@@ -66,7 +66,7 @@ def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = Non
             model = ZOO / name
         else:
             raise AdapterError(
-                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither beside it "
+                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither next to it "
                 "nor in the zoo: give it with --model"
             )
     loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
@@ -161,8 +161,8 @@ class AutoRestorer(MadeAnew):
         self.task = task
         if hashes not in (None, self._hashes()):
             raise AdapterError(
-                f"{self.members.path}: it or its base or a member changed since this restorer was "
-                "sent or copied: make a new one"
+                f"{self.members.path}: it or its base or a member changed after this restorer was "
+                "sent or copied: create a new one"
             )
         self._router = None
         if task == AUTO or self.members.guidance is not None:

@@ -438,8 +438,8 @@ def _make_folder(job: Job) -> None:
             job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
-            f"{job.target.parent}: cannot be made ({error.strerror or error}): "
-            "choose a folder that may be written"
+            f"{job.target.parent} cannot be created ({error.strerror or error}): "
+            "choose a writable folder"
         ) from error
 
 

@@ -94,7 +94,7 @@ def write_before_after(
         sheet.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TargetError(
-            f"{sheet.parent}: cannot be made ({error.strerror or error}): choose another folder"
+            f"{sheet.parent} cannot be created ({error.strerror or error}): choose another folder"
         ) from error
     write_sheet(sheet, pixels, overwrite=overwrite)
 
@@ -168,7 +168,7 @@ def _look(
         if (scale * width, scale * height) != other:
             raise PictureError(
                 f"'{after}' has {other[0]} x {other[1]} pixels and '{before}' {width} x {height}: "
-                "pictures of one size, or one a whole multiple of the other, were expected"
+                "expected pictures of one size, or one a whole multiple of the other"
             )
         width, height = other
         # Twice a cell, so that the sheet reduces the rest smoothly.

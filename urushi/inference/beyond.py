@@ -6,6 +6,7 @@ wide enough for their colours, and where that does not suffice, through a window
 as it must be. What is still outside of the window is added again as it was.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -41,20 +42,31 @@ class Values:
 
     def __init__(self, read_rows: ReadRows) -> None:
         self._read_rows = read_rows
-        self._low, self._high = 0.0, 1.0
+        self._count = 0
+        # From which row on, and the range of all rows before the next of these.
+        self._ranges: deque[tuple[int, float, float]] = deque([(0, 0.0, 1.0)])
 
     def read(self, count: int) -> np.ndarray:
         """The next rows."""
         rows = self._read_rows(count)
         if rows.size:
             # What is no number changes nothing here, and is told when its tile is restored.
-            self._low = min(self._low, float(rows.min()))
-            self._high = max(self._high, float(rows.max()))
+            _, low, high = self._ranges[-1]
+            least, most = min(low, float(rows.min())), max(high, float(rows.max()))
+            if (least, most) != (low, high):
+                self._ranges.append((self._count, least, most))
+            self._count += len(rows)
         return rows
 
-    def clip(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of the result, in place, within the range."""
-        return np.clip(rows, self._low, self._high, out=rows)
+    def clip(self, rows: np.ndarray, seen: int) -> np.ndarray:
+        """Rows of the result, in place, within the range of the picture's first `seen` rows.
+
+        `seen` never becomes less, and those rows were read.
+        """
+        while len(self._ranges) > 1 and self._ranges[1][0] < seen:
+            self._ranges.popleft()
+        _, low, high = self._ranges[0]
+        return np.clip(rows, low, high, out=rows)
 
 
 def reaches_beyond(tile: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from urushi.errors import AdapterError, FileFormatError, TargetError
-from urushi.files.router import ClipFacts, EncoderFacts
+from urushi.files.router_file import ClipFacts, EncoderFacts
 
 if TYPE_CHECKING:
     from urushi.routing.encoders import ClipEncoder, Encoder
@@ -72,7 +72,7 @@ def write_clip(encoder: "Encoder", folder: Path) -> list[Path]:
         tower.save_pretrained(part)
         part.replace(folder)
     except OSError as error:
-        raise FileFormatError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        raise FileFormatError(f"{folder} cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return sorted(folder.iterdir())
@@ -87,6 +87,5 @@ def _check_same(encoder: "ClipEncoder", folder: Path) -> None:
         same = None
     if same is None or same.projection_hash != encoder.facts.projection_hash:
         raise TargetError(
-            f"{folder} is there and is another CLIP than the router's: move it, or import into "
-            "another folder"
+            f"{folder} holds another CLIP than the router's: move it, or import into another folder"
         )

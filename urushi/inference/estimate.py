@@ -6,6 +6,7 @@ the rows of one line of tiles, which are held as wide as the picture (`BYTES_PER
 Height does not matter beyond that. `benchmarks/memory.py` compares it with what processes took.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,13 @@ import numpy as np
 
 from urushi.errors import EngineError, UrushiError
 from urushi.files.adapter import read_adapter_header
-from urushi.files.all_in_one import beside
+from urushi.files.all_in_one_file import beside
 from urushi.files.model import ModelHeader, graph_path, read_header
-from urushi.files.router import read_router_header
+from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
-from urushi.inference.engines.base import Engine, Precision, working_memory
+from urushi.inference.engines.base import Engine, Precision, lanes_on, working_memory
 from urushi.inference.hardware import choose_device, is_installed
-from urushi.inference.tile_sizes import LOCAL, choose_tiles
+from urushi.inference.tile_sizes import LOCAL, WORTH_COMPILING, choose_tiles
 from urushi.inference.tiling import plan_tiles
 from urushi.inference.zoo import ZOO
 
@@ -47,6 +48,9 @@ pictures in float32."""
 SHARE_OF_WORKING = 0.7
 """Of `working_memory`, by which tiles are chosen such that even the largest fits: what processes
 took."""
+
+SHARE_OF_FURTHER = 0.75
+"""Of what one tile takes, for each that is restored at the same time."""
 
 # Both sides of a tile are multiples of what a network asks for, which is in its graph; 8 or 16.
 _MULTIPLE = 16
@@ -142,13 +146,18 @@ def estimate_memory(restoring: Restoring, width: int, height: int) -> Memory:
 def _peak(restoring: Restoring, width: int, height: int, wide: bool) -> int:
     engine = _Told(restoring)
     own = (restoring.tile, restoring.overlap, None)
-    tile, overlap, _, whole = choose_tiles(engine, *own, wide=wide)
+    tile, overlap, _, whole, at_once = choose_tiles(engine, *own, wide=wide)
     sides = [-(-side // _MULTIPLE) * _MULTIPLE for side in (height, width)]
     if sides[0] * sides[1] <= whole:
         tile = max(*sides, tile)
     overlap = min(overlap, tile // 2)
     plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=_MULTIPLE)
-    of_tile = plan.rows.size * plan.columns.size * engine.bytes_per_pixel * SHARE_OF_WORKING
+    tile_pixels = plan.rows.size * plan.columns.size
+    tiles = 1.0
+    if restoring.engine == "openvino" and plan.count > 1 and width * height >= WORTH_COMPILING:
+        lanes = min(lanes_on(os.cpu_count() or 1), at_once // tile_pixels, plan.count)
+        tiles += SHARE_OF_FURTHER * max(lanes - 1, 0)
+    of_tile = tiles * tile_pixels * engine.bytes_per_pixel * SHARE_OF_WORKING
     of_rows = plan.rows.size * width * BYTES_PER_PIXEL_OF_ROWS
     return int(RUNTIME[restoring.engine] + of_tile + of_rows)
 
@@ -164,7 +173,7 @@ class _Told:
         self.bytes_per_pixel = working_memory(restoring.header, self.name, self.precision)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        raise EngineError(f"{self.name} is only told of, and runs nothing")
+        raise EngineError(f"{self.name} only describes an engine and runs nothing")
 
     def in_float32(self) -> Engine:
         return self

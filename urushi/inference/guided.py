@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from urushi.adapters.fold import folded_weights, is_foldable, with_weights
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.adapter import check_base
-from urushi.files.fold import folded_weights, is_foldable, with_weights
 from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, Precision

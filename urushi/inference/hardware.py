@@ -223,7 +223,7 @@ def in_use(package: str) -> None:
     """
     if _first_users.setdefault(package, os.getpid()) != os.getpid():
         raise EngineError(
-            f"{package} was in use before this process was forked, and does not work in it: start "
+            f"{package} was used before this process was forked and does not work in it: start "
             'processes by multiprocessing.get_context("spawn"), or fork before the first use'
         )
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from urushi.adapters import METHODS
+from urushi.adapters.fold import is_foldable
 from urushi.errors import UrushiError, brief
-from urushi.files.all_in_one import read_all_in_one
-from urushi.files.fold import is_foldable
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import FORMATS
 from urushi.image.enlarge import enlarge
@@ -22,6 +23,7 @@ from urushi.inference.engines import ENGINES
 from urushi.inference.hardware import available_devices, host_memory, is_installed
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_all_in_one, find_model, zoo_experts, zoo_names
+from urushi.plugins import Table
 from urushi.version import __version__
 
 __all__ = ["DEPENDENCIES", "EXTRAS", "examine"]
@@ -44,7 +46,6 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 # Packages that others bring, and what is wanted of them, which some import only then.
 _BESIDE_TORCH = {
     "torchvision": "",
-    "spandrel": "",
     "transformers": "CLIPVisionModelWithProjection",
 }
 # Largest difference between two engines, of values in [0, 1].
@@ -62,8 +63,9 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
 
     Returns:
         Plain JSON values; `problems` has one sentence for everything that is broken, and `ok` is
-        true where there is none. `notes` has one for each optional package that is installed and
-        cannot be imported: what needs it goes on without, or says so.
+        true where there is none. `notes` has one for each plugin that cannot be used, and for
+        each optional package that is installed and cannot be imported: what needs it goes on
+        without, or says so.
     """
     problems: list[str] = []
     versions = {name: _version(name) for name in DEPENDENCIES}
@@ -73,6 +75,7 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
         if found is None
     ]
     extras = {name: {p: _version(p) for p in packages} for name, packages in EXTRAS.items()}
+    tables = _tables()
     report = {
         "urushi": __version__,
         "python": platform.python_version(),
@@ -86,10 +89,23 @@ def examine(model: str = "base", adapters: Sequence[AdapterLike] = ()) -> dict[s
         "engines": [name for name, entry in ENGINES.items() if is_installed(entry.package)],
         "models": zoo_names(),
         "experts": zoo_experts(),
+        "plugins": {table.what: table.plugins() for table in tables},
         "all_in_one": _all_in_one(problems),
         "test": _self_test(model, adapters, problems),
     }
-    return {"ok": not problems, "problems": problems, "notes": _notes(), **report}
+    notes = [sentence for table in tables for sentence in table.problems()] + _notes()
+    return {"ok": not problems, "problems": problems, "notes": notes, **report}
+
+
+def _tables() -> list[Table[Any]]:
+    """What packages can add to, as far as it can be looked at without torch."""
+    tables: list[Table[Any]] = [METHODS]
+    if is_installed("torch"):
+        from urushi.backbones import BACKBONES
+        from urushi.degradations import DEGRADATIONS
+
+        tables += [BACKBONES, DEGRADATIONS]
+    return tables
 
 
 def _notes() -> list[str]:

@@ -5,15 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from urushi.adapters.fold import can_hold
 from urushi.data.pack import PackedPairs, PackedPictures
 from urushi.errors import FileFormatError, MissingExtraError, UrushiError
 from urushi.files.adapter import describe_adapter
-from urushi.files.all_in_one import read_all_in_one
+from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.container import stated_format
-from urushi.files.folders import can_hold
-from urushi.files.int8 import int8_path, read_int8
+from urushi.files.int8_file import int8_path, read_int8
 from urushi.files.model import describe_model, read_model
-from urushi.files.router import read_router
+from urushi.files.router_file import read_router
 from urushi.image import inspect_picture
 
 __all__ = ["inspect_file", "is_adapter"]
@@ -120,7 +120,7 @@ def _describe_int8(path: Path) -> dict[str, Any] | None:
 
 def _describe_profile(path: Path) -> dict[str, Any]:
     try:
-        from urushi.adapters.profile import read_profile
+        from urushi.adapters.contribution_profile import read_profile
     except ModuleNotFoundError as error:
         raise MissingExtraError("torch, which reading a profile needs,", "torch") from error
     profile = read_profile(path)

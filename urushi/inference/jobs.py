@@ -87,7 +87,7 @@ def plan_batch(
         targets = [_checked_file_name(folder, items, suffix)]
     else:
         if os.path.lexists(folder) and not folder.is_dir():
-            raise TargetError(f"{folder}: a file, expected a folder for {len(items)} pictures")
+            raise TargetError(f"{folder} is a file, expected a folder for {len(items)} pictures")
         return _into_folder(folder, items, suffix, overwrite)
     jobs = [
         Job(item.source, target, overwrite, item.problem)
@@ -161,7 +161,7 @@ def _replaces_itself(job: Job) -> bool:
 
 
 def _itself(job: Job) -> str:
-    return f"{job.source}: would replace itself, choose another output (or --overwrite)"
+    return f"{job.source} would replace itself, choose another output (or --overwrite)"
 
 
 def _may_be_original(job: Job) -> str:
@@ -256,7 +256,7 @@ def _is_file_name(output: str | Path | None, items: list[Found]) -> bool:
     suffix = Path(text).suffix
     if suffix.lower() in SUPPORTED_SUFFIXES:
         if len(items) > 1 or not items[0].named:
-            raise TargetError(f"{text}: a file name, expected a folder for the pictures")
+            raise TargetError(f"{text} is a file name, expected a folder for the pictures")
         return True
     if suffix and len(items) == 1 and items[0].named:
         raise TargetError(
@@ -271,7 +271,9 @@ def _checked_file_name(target: Path, items: list[Found], suffix: str | None) -> 
         suffix is not None
         and SUPPORTED_SUFFIXES[target.suffix.lower()] != SUPPORTED_SUFFIXES[suffix]
     ):
-        raise TargetError(f"{target}: its name contradicts the format {suffix[1:]}: give one only")
+        raise TargetError(
+            f"{target}: its suffix contradicts the format {suffix[1:]}: give one only"
+        )
     return target
 
 
@@ -292,8 +294,8 @@ def _check_targets(jobs: list[Job]) -> None:
             raise TargetError(_itself(job))
         if read_by is not None and read_by is not job:
             raise TargetError(
-                f"{job.source} would replace {job.target}, which is to be restored itself: "
-                "choose another output"
+                f"{job.source} would replace {job.target}, which is an input as well: choose "
+                "another output"
             )
 
 

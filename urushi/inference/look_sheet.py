@@ -62,7 +62,8 @@ def sheet_path(output: str | None) -> tuple[Path, bool]:
         return path / LOOK_NAME, False
     if path.suffix.lower() not in _SUFFIXES:
         raise TargetError(
-            f"'{output}' names no sheet: expected NAME.jpg, NAME.png or a folder, since --look "
+            f"'{output}' is not a name for a sheet: expected NAME.jpg, NAME.png or a folder, "
+            "since --look "
             "restores nothing"
         )
     return path, True
@@ -111,7 +112,8 @@ class LookSheets:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TargetError(
-                f"{path.parent}: cannot be made ({error.strerror or error}): choose another folder"
+                f"{path.parent} cannot be created ({error.strerror or error}): choose another "
+                "folder"
             ) from error
 
     def add(self, looked: "Looked") -> None:

@@ -88,16 +88,16 @@ class Pipes:
                 head = copy.read(64)
             format = sniff(head)
             if not head:
-                raise UnreadableError(f"'{source}' holds nothing: pipe a picture into it.")
+                raise UnreadableError(f"'{source}' is empty: pipe a picture into it.")
             if format is None:
                 known = ", ".join(entry.title for entry in FORMATS.values())
-                raise UnreadableError(f"'{source}' holds no picture of a known format ({known}).")
+                raise UnreadableError(f"'{source}' holds no picture in a known format ({known}).")
             name = "stdin" if source in _STDIN else Path(source).name
             whole = folder / f"{name}{FORMATS[format].suffixes[0]}"
             part.replace(whole)
         except OSError as error:
             raise UnreadableError(
-                f"'{source}' cannot be kept in {folder} ({error.strerror or error}): make room "
+                f"'{source}' cannot be kept in {folder} ({error.strerror or error}): free space "
                 "there, or set TMPDIR."
             ) from error
         self._given[whole] = Path(source)

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from urushi.adapters.fold import fold, folded_weights, is_foldable
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.adapter import check_base
-from urushi.files.all_in_one import AllInOne, Expert
-from urushi.files.fold import fold, folded_weights, is_foldable
+from urushi.files.all_in_one_file import AllInOne, Expert
 from urushi.files.model import LoadedModel
-from urushi.files.router import EvidenceFacts
+from urushi.files.router_file import EvidenceFacts
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine
 from urushi.inference.hardware import choose_device, in_use, is_installed
@@ -101,16 +101,16 @@ def open_evidence(
     elif is_installed("torch"):
         engine = TorchTrials(model, experts, device=device, threads=threads, precision=precision)
     else:
-        raise MissingExtraError("torch, which trying these experts needs,", "torch")
+        raise MissingExtraError("torch, which probing these experts needs,", "torch")
     if facts.size % engine.size_multiple:
         raise EngineError(
-            f"experts are tried on views of {facts.size} pixels, but this network takes multiples "
-            f"of {engine.size_multiple}: fit the evidence with views of such a size"
+            f"experts are probed on views of {facts.size} pixels, but this network takes multiples "
+            f"of {engine.size_multiple}: fit the probe with views of such a size"
         )
     if engine.scale != 1:
         raise EngineError(
-            f"{model.path} enlarges {engine.scale} times: what experts change is told of networks "
-            "that keep the size, so leave evidence out of the recipe"
+            f"{model.path} enlarges {engine.scale} times: probing experts needs a network that "
+            "keeps the size: leave evidence out of the recipe"
         )
     return Evidence(facts, engine, tensors)
 
@@ -178,7 +178,7 @@ class GraphTrials:
                     found.append(request.get_output_tensor(0).data[0].copy())
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
-            raise EngineError(f"openvino failed on trying experts: {message}") from error
+            raise EngineError(f"OpenVINO failed to probe the experts: {message}") from error
         return np.stack(found)
 
 

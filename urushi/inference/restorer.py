@@ -1,15 +1,16 @@
 """Restoring pictures: the object that users run, and that is evaluated."""
 
+import contextlib
 import logging
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from urushi.errors import EngineError, OutOfMemoryError, PictureError
+from urushi.errors import EngineError, OutOfMemoryError
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
 from urushi.inference.arrays import (
@@ -17,18 +18,26 @@ from urushi.inference.arrays import (
     as_array,
     as_layers,
     enlarged_alpha,
-    problem_in_int8,
-    problem_of,
 )
-from urushi.inference.beyond import Values, mend_beyond, reaches_beyond
+from urushi.inference.beyond import Values
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
+from urushi.inference.in_flight import TilesInFlight, lanes_of
+from urushi.inference.overview import joined, reduction
+from urushi.inference.tile_runs import (
+    LatestPicture,
+    Picture,
+    run_beside_others,
+    run_checked,
+    run_once,
+)
 from urushi.inference.tile_sizes import (
+    WORTH_COMPILING,
     check_options,
     choose_tiles,
     sees_widely,
 )
-from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, stream_tiles
+from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
 from urushi.inference.zoo import find_model
 
 __all__ = ["Restorer"]
@@ -37,24 +46,8 @@ OnProgress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 
-# A network made for one size is faster by about a tenth, and making it takes as long as restoring
-# half a megapixel: it pays for pictures of so many pixels.
-WORTH_COMPILING = 5 << 20
 # Of what has been calculated and waits for the tiles below, where a network enlarges.
 MOST_WAITING = 1 << 28
-
-
-class _Picture(threading.local):
-    """What is true of the picture that a thread restores, or has restored last.
-
-    Args:
-        engine: what restores it.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.notes: list[str] = []
-        self.large = False
 
 
 class Restorer(MadeAnew):
@@ -118,6 +111,32 @@ class Restorer(MadeAnew):
         )  # fmt: skip
 
     @classmethod
+    def from_hub(
+        cls,
+        repository: str,
+        *,
+        file: str = "model.safetensors",
+        revision: str | None = None,
+        **options: Any,
+    ) -> "Restorer":
+        """Restore with a model of the Hugging Face hub, fetched once and then taken from its cache.
+
+        Args:
+            repository: `owner/name`; it holds a model file, and beside it the graph that
+                OpenVINO runs, if there is one.
+            file: the model file.
+            revision: branch, tag or commit; None for the main branch.
+            options: as the class takes them.
+
+        Raises:
+            FileFormatError: the file cannot be had, or is no sound model file.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from urushi.inference.hub import model_from_hub
+
+        return cls(model_from_hub(repository, file=file, revision=revision), **options)
+
+    @classmethod
     def from_engine(
         cls,
         engine: Engine,
@@ -159,7 +178,7 @@ class Restorer(MadeAnew):
         if hashes not in (None, self._hashes):
             files = ", ".join(str(p) for p in (loaded.path, *(i.adapter.path for i in applied)))
             raise EngineError(
-                f"{files}: changed since this restorer was sent or copied: make a new one"
+                f"{files}: changed after this restorer was sent or copied: create a new one"
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))
@@ -174,10 +193,11 @@ class Restorer(MadeAnew):
         wide: bool = False,
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
-        self.engine = engine
+        self.engine, self._wide = engine, wide
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
-        self._picture = _Picture(engine)
+        self._latest = LatestPicture()
+        self._at_once = chosen.at_once
         self.standing: tuple[str, ...] = ()
         """Notes that every picture gets."""
         self._float32: Engine | None = None
@@ -187,16 +207,9 @@ class Restorer(MadeAnew):
     @property
     def notes(self) -> list[str]:
         """Sentences about the latest picture of this thread; they go with the next one."""
-        return self._picture.notes
-
-    @property
-    def _active(self) -> Engine:
-        """What restores the picture of this thread."""
-        return self._picture.engine
-
-    @_active.setter
-    def _active(self, engine: Engine) -> None:
-        self._picture.engine = engine
+        if self._latest.picture is None:
+            self._latest.picture = Picture(self.engine)
+        return self._latest.picture.notes
 
     @property
     def scale(self) -> int:
@@ -286,9 +299,9 @@ class Restorer(MadeAnew):
             UrushiError: as `restore`, and whatever `read` raises.
         """
         plan = self.plan(height, width)
-        self._active = self.engine
-        self._picture.large = width * height * plan.ratio >= WORTH_COMPILING
-        self.notes[:] = self.standing
+        large = width * height * plan.ratio >= WORTH_COMPILING
+        picture = self._latest.picture = Picture(self.engine, large=large)
+        picture.notes[:] = self.standing
         total = height * width
 
         def on_tile(finished: int) -> None:
@@ -296,25 +309,74 @@ class Restorer(MadeAnew):
                 on_progress(total * finished // plan.count, total)
 
         values = Values(read)
+        stream = self._stream
+        if self._wide and plan.count > 1 and self.scale == 1 and reduction(width, height) > 1:
+            stream = self._stream_in_light
         try:
-            for rows in stream_tiles(values.read, plan, self._restore_tile, on_tile, self.scale):
-                yield values.clip(rows)
+            for rows, seen in stream(picture, values.read, plan, on_tile):
+                yield values.clip(rows, seen)
         except MemoryError as error:
             raise OutOfMemoryError(
                 f"a row of {plan.rows.size} x {width} pixels does not fit into memory: "
                 "give a smaller tile"
             ) from error
 
+    def _stream(
+        self, picture: Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """Restored rows, and from how many rows of the picture they were made."""
+        restore = partial(self._restore_tile, picture)
+        lanes = self._lanes(picture, plan)
+        rows, done, band = plan.rows, 0, 0
+        with contextlib.ExitStack() as held:
+            options: dict[str, Any] = {}
+            if lanes > 1:
+                tried = TilesInFlight(lanes, self._attempt, restore, lambda: picture.engine)
+                held.enter_context(tried)
+                options = {"begin": tried.begin, "ahead": tried.ahead}
+            for piece in stream_tiles(read, plan, restore, on_tile, self.scale, **options):
+                while band + 1 < len(rows.starts) and rows.starts[band + 1] * self.scale <= done:
+                    band += 1
+                done += len(piece)
+                yield piece, min(rows.starts[band] + rows.size, rows.length)
+
+    def _stream_in_light(
+        self, picture: Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """The same where tiles alone would differ in brightness; see `overview`."""
+        height, width = plan.rows.length, plan.columns.length
+
+        def restore_small(rows: np.ndarray) -> np.ndarray:
+            whole = Picture(picture.engine)
+            source, small = reader_of(rows), self._uncut(*rows.shape[:2])
+            parts = [part for part, _ in self._stream(whole, source, small, lambda _: None)]
+            return np.concatenate(parts)
+
+        def restore(read: ReadRows) -> Iterator[np.ndarray]:
+            for rows, _ in self._stream(picture, read, plan, on_tile):
+                yield rows
+
+        for rows in joined(read, width, height, restore_small, restore):
+            yield rows, height
+
+    def _lanes(self, picture: Picture, plan: TilePlan) -> int:
+        """How many tiles are restored at once: as many as the engine can and memory allows."""
+        affordable = self._at_once // (plan.rows.size * plan.columns.size)
+        return min(lanes_of(picture.engine), plan.count, affordable) if picture.large else 1
+
     def plan(self, height: int, width: int) -> TilePlan:
         """How a picture of this size is cut at present."""
         multiple = self.engine.size_multiple
         sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        tile = self.tile
         if sides[0] * sides[1] <= self._whole:
-            tile = max(*sides, tile)
-        if self._shrunk is not None:
-            tile = min(tile, self._shrunk)
-        return self._plan(height, width, tile)
+            return self._uncut(height, width)
+        return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
+
+    def _uncut(self, height: int, width: int) -> TilePlan:
+        """A picture as one tile, unless memory ran out before."""
+        multiple = self.engine.size_multiple
+        tile = max(self.tile, *(math.ceil(s / multiple) * multiple for s in (height, width)))
+        return self._plan(height, width, min(tile, self._shrunk or tile))
 
     def _plan(self, height: int, width: int, tile: int) -> TilePlan:
         multiple = self.engine.size_multiple
@@ -327,26 +389,26 @@ class Restorer(MadeAnew):
             height, width, tile=tile, overlap=overlap, multiple=multiple, tallest=tallest
         )
 
-    def _restore_tile(self, tile: np.ndarray) -> np.ndarray:
+    def _attempt(self, tile: np.ndarray, engine: Engine) -> np.ndarray | None:
+        """What `_restore_tile` gives if nothing is amiss with this engine, and else None."""
+        if self._shrunk is not None and max(tile.shape[1:]) > self._shrunk:
+            return None
+        return run_beside_others(tile, engine)
+
+    def _restore_tile(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
         longest = max(tile.shape[1:])
         if self._shrunk is None or longest <= self._shrunk:
             try:
-                return self._run_checked(tile)
+                return run_checked(tile, partial(self._run_usable, picture))
             except (OutOfMemoryError, MemoryError) as error:
                 self._shrink(longest, error)
         # Cut this tile alone: the rows of tiles above it are finished and stay as they are.
         assert self._shrunk is not None
-        rows = tile.transpose(1, 2, 0)
-        position = 0
-
-        def read(count: int) -> np.ndarray:
-            nonlocal position
-            position += count
-            return rows[position - count : position]
-
+        read = reader_of(tile.transpose(1, 2, 0))
         plan = self._plan(tile.shape[1], tile.shape[2], self._shrunk)
-        pieces = list(stream_tiles(read, plan, self._restore_tile, scale=self.scale))
+        restore = partial(self._restore_tile, picture)
+        pieces = list(stream_tiles(read, plan, restore, scale=self.scale))
         return np.concatenate(pieces).transpose(2, 0, 1)
 
     def _shrink(self, longest: int, error: Exception) -> None:
@@ -364,45 +426,24 @@ class Restorer(MadeAnew):
             self._shrunk,
         )
 
-    def _run_checked(self, tile: np.ndarray) -> np.ndarray:
-        """Run the engine on a tile that it can make something of, within [0, 1] or beyond."""
-        if not np.isfinite(tile).all():
-            raise PictureError(
-                "the picture holds NaN or infinite values, expected numbers in [0, 1]: "
-                "replace them first"
-            )
-        if reaches_beyond(tile):
-            return mend_beyond(tile, self._run_usable)
-        return self._run_usable(tile)
-
-    def _run_usable(self, tile: np.ndarray) -> np.ndarray:
+    def _run_usable(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """The result of the engine, or of float32 where that is not usable."""
-        restored, problem = self._run(tile)
-        if problem and self._active is self.engine:
+        engine = picture.engine
+        restored, problem = run_once(tile, engine, large=picture.large)
+        if problem and engine.precision != "float32":
+            picture.notes.append(
+                f"{engine.precision} gave {problem}: from there on this picture was restored in "
+                "float32"
+            )
+        if problem and engine is self.engine:
             if self._float32 is None:
                 self._float32 = self.engine.in_float32()
-            self._active = self._float32
+            engine = picture.engine = self._float32
             logger.warning("%s gave %s, trying float32", self.engine.name, problem)
-            restored, problem = self._run(tile)
+            restored, problem = run_once(tile, engine, large=picture.large)
         if problem:
             raise EngineError(
                 f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "
                 "try another engine or device, or another model"
             )
         return restored
-
-    def _run(self, tile: np.ndarray) -> tuple[np.ndarray, str]:
-        """The result and what is wrong with it, if anything."""
-        engine = self._active
-        # By the picture's own size alone: the same bits come of it whatever was restored before.
-        few = None if self._picture.large else getattr(engine, "run_few", None)
-        restored = (few or engine.run)(tile[None])[0]
-        problem = problem_of(tile, restored)
-        if not problem and engine.precision == "int8":
-            problem = problem_in_int8(engine, tile)
-        if problem and engine.precision != "float32":
-            self.notes.append(
-                f"{engine.precision} gave {problem}: from there on this picture was restored in "
-                "float32"
-            )
-        return restored, problem

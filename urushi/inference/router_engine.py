@@ -13,12 +13,12 @@ from jaxtyping import Float
 
 from urushi.errors import EngineError, MissingExtraError
 from urushi.files.model import LoadedModel, ModelHeader
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     read_router,
 )
 from urushi.files.tensors import Tensors, identity_of
-from urushi.inference.engines import ENGINES
+from urushi.inference.engines import ENGINES, check_some_engine
 from urushi.inference.hardware import choose_device, in_use, is_installed
 from urushi.routing.probe import Evidence
 from urushi.routing.running import EmbeddingEngine, PictureRouter
@@ -67,8 +67,9 @@ def open_router(
         raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
     own = stored.header.encoder.own
     if engine == "openvino" and not own:
-        raise EngineError(f"openvino cannot run the CLIP of {stored.name}: use engine torch")
+        raise EngineError(f"OpenVINO cannot run the CLIP of {stored.name}: use engine torch")
     if engine == "auto":
+        check_some_engine()
         able = own and stored.graph is not None and is_installed("openvino")
         engine = "openvino" if able and device in ("auto", "cpu") else "torch"
     if not is_installed(ENGINES[engine].package):
@@ -76,7 +77,7 @@ def open_router(
     made: EmbeddingEngine
     if engine == "openvino":
         if device not in ("auto", "cpu"):
-            raise EngineError(f"openvino runs on the cpu alone, not on {device!r}: use torch")
+            raise EngineError(f"OpenVINO runs on the CPU only, not on {device!r}: use torch")
         made = OpenVINOEncoder(stored, threads=threads)
     else:
         chosen = choose_device(device)
@@ -122,7 +123,7 @@ class OpenVINOEncoder:
                 return np.concatenate([self._run(part) for part in _parts(views)])
         except RuntimeError as error:
             message = " ".join(str(error).split())[:300]
-            raise EngineError(f"openvino failed on the router: {message}") from error
+            raise EngineError(f"OpenVINO failed to run the router: {message}") from error
 
     def _run(self, views: np.ndarray) -> np.ndarray:
         from urushi.inference.engines.openvino_engine import IMAGE_INPUT
@@ -170,7 +171,9 @@ class TorchEncoder:
                 return torch.cat([self.encoder.embed(part) for part in parts]).cpu().numpy()
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
-            raise EngineError(f"torch failed on the router on {self.device}: {reason}") from error
+            raise EngineError(
+                f"torch failed to run the router on {self.device}: {reason}"
+            ) from error
 
 
 def compare_with_torch(stored: LoadedRouter) -> None:

@@ -14,6 +14,7 @@ __all__ = [
     "ON_CPU",
     "WIDE_OVERLAP",
     "WIDE_TILE",
+    "WORTH_COMPILING",
     "Limits",
     "TileSizes",
     "check_options",
@@ -36,8 +37,11 @@ class Limits(NamedTuple):
     memory: int
 
 
+# A network made for one size is faster by about a tenth, and making it takes as long as restoring
+# half a megapixel: it pays for pictures of so many pixels.
+WORTH_COMPILING = 5 << 20
 # Larger tiles repeat fewer pixels, but leave the caches of a CPU; docs/log.md has the numbers.
-ON_CPU = Limits(tile=384, whole=1 << 20, memory=1 << 30)
+ON_CPU = Limits(tile=288, whole=1 << 20, memory=1 << 30)
 ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 
 # What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
@@ -70,12 +74,14 @@ class TileSizes(NamedTuple):
         overlap: what neighbours share.
         smallest: no tile is made smaller where memory runs out.
         whole: pictures of at most so many pixels are not cut at all.
+        at_once: tiles that are restored at the same time have at most so many together.
     """
 
     tile: int
     overlap: int
     smallest: int
     whole: int
+    at_once: int
 
 
 def choose_tiles(
@@ -100,24 +106,24 @@ def choose_tiles(
     if engine.fixed_patch is not None:
         tile = _fixed_tile(engine.fixed_patch, tile, overlap)
     smallest = smallest_side(engine)
+    limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
+    if memory_limit is None:
+        memory_limit = min(available_memory(engine.device) // 2, limits.memory)
+    affordable = int(memory_limit / engine.bytes_per_pixel)
     if tile is None:
-        limits = ON_CPU if engine.device.lower() == "cpu" else ON_ACCELERATOR
         if wide:
             limits = limits._replace(tile=max(limits.tile, WIDE_TILE))
-        if memory_limit is None:
-            memory_limit = min(available_memory(engine.device) // 2, limits.memory)
-        affordable = int(memory_limit / engine.bytes_per_pixel)
         whole = min(affordable, limits.whole)
         tile = min(math.isqrt(affordable), limits.tile)
-        # Steps of 64, so that the result does not depend on every byte that is free.
-        tile = max(tile // 64 * 64, smallest)
+        # Steps of 32, so that the result does not depend on every byte that is free.
+        tile = max(tile // 32 * 32, smallest)
         if 2 * overlap > tile:
             tile = _tile_for(overlap, affordable, engine.device, multiple)
         if wide:
             overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
     if tile < multiple:
         raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
-    return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole)
+    return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole, affordable)
 
 
 def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
@@ -135,8 +141,8 @@ def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
     """The tile of a network that restores squares of one side alone."""
     if tile not in (None, patch):
         raise EngineError(
-            f"tile is {tile} pixels, but this network restores squares of {patch} pixels, each by "
-            "itself: leave tile out"
+            f"tile is {tile} pixels, but this network restores separate squares of {patch} "
+            "pixels: leave tile out"
         )
     if overlap > patch // 2:
         raise EngineError(

@@ -5,18 +5,20 @@ through, so no more than one row of tiles is ever held, however tall the picture
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from urushi.errors import UnreadableError
 
-__all__ = ["Side", "TilePlan", "plan_tiles", "stream_tiles"]
+__all__ = ["Side", "TilePlan", "plan_tiles", "reader_of", "stream_tiles"]
 
 ReadRows = Callable[[int], np.ndarray]
 RunTile = Callable[[np.ndarray], np.ndarray]
+BeginTile = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 # Pixels read and handed on at once: few against a row of tiles, many against a call's cost.
 PIXELS_AT_A_TIME = 1 << 18
@@ -123,12 +125,27 @@ def plan_tiles(
     )
 
 
+def reader_of(rows: np.ndarray) -> ReadRows:
+    """Reads `(n, W, 3)` that are in memory."""
+    position = 0
+
+    def read(count: int) -> np.ndarray:
+        nonlocal position
+        position += count
+        return rows[position - count : position]
+
+    return read
+
+
 def stream_tiles(
     read: ReadRows,
     plan: TilePlan,
     run: RunTile,
     on_tile: Callable[[int], None] | None = None,
     scale: int = 1,
+    *,
+    begin: BeginTile | None = None,
+    ahead: int = 1,
 ) -> Iterator[np.ndarray]:
     """Put a picture through `run` tile by tile, rows in and rows out.
 
@@ -140,6 +157,8 @@ def stream_tiles(
             long.
         on_tile: called with the number of finished tiles after each one.
         scale: how much `run` enlarges.
+        begin: takes the place of `run`: begins with a tile, and gives what waits for its result.
+        ahead: how many tiles are begun before the result of the first of them is asked for.
 
     Yields:
         Finished rows in order, `(n, scale W, 3)` float32; `scale H` of them in all.
@@ -148,19 +167,16 @@ def stream_tiles(
         UnreadableError: `read` ended before the picture did.
     """
     source = _Window(read, plan.rows, plan.columns.length)
+    results = _in_order(_cut(source, plan), begin or (lambda tile: partial(run, tile)), ahead)
     # From here on in pixels of the result.
     rows, columns = plan.rows.enlarged(scale), plan.columns.enlarged(scale)
     covered = max(columns.length, columns.size)
     blended = np.zeros((3, rows.size, covered), np.float32)
     finished = 0
     for index, top in enumerate(rows.starts):
-        band = source.move_to(plan.rows.starts[index])
-        for at, left, weight in zip(
-            plan.columns.starts, columns.starts, columns.weights, strict=True
-        ):
-            tile = pad_tile(band[:, at : at + plan.columns.size], plan.rows.size, plan.columns.size)
-            restored = run(tile)
-            assert restored.shape == (3, rows.size, columns.size), (restored.shape, tile.shape)
+        for left, weight in zip(columns.starts, columns.weights, strict=True):
+            restored = next(results)
+            assert restored.shape == (3, rows.size, columns.size), restored.shape
             spot = blended[:, :, left : left + columns.size]
             spot += restored * (rows.weights[index][:, None] * weight)
             finished += 1
@@ -176,6 +192,26 @@ def stream_tiles(
         kept = rows.size - ready
         blended[:, :kept] = blended[:, ready:]
         blended[:, kept:] = 0.0
+
+
+def _cut(source: "_Window", plan: TilePlan) -> Iterator[np.ndarray]:
+    """The tiles of a picture in their order; rows are read when the first tile needs them."""
+    size = plan.rows.size, plan.columns.size
+    for top in plan.rows.starts:
+        band = source.move_to(top)
+        for left in plan.columns.starts:
+            yield pad_tile(band[:, left : left + size[1]], *size)
+
+
+def _in_order(tiles: Iterator[np.ndarray], begin: BeginTile, ahead: int) -> Iterator[np.ndarray]:
+    """The results of tiles in their order, some of which are begun before they are asked for."""
+    begun: deque[Callable[[], np.ndarray]] = deque()
+    for tile in tiles:
+        begun.append(begin(tile))
+        if len(begun) >= ahead:
+            yield begun.popleft()()
+    while begun:
+        yield begun.popleft()()
 
 
 def pad_tile(rows: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def find_all_in_one(name: str | Path | None = None) -> Path | None:
     if text and Path(text).exists():
         return Path(text)
     raise FileFormatError(
-        f"{text!r}: neither a file nor a name of the zoo: give an all-in-one file, such as "
+        f"{text!r} is neither a file nor a name in the zoo: give an all-in-one file, such as "
         f"{ALL_IN_ONE}.safetensors"
     )
 
@@ -95,5 +95,5 @@ def find_model(model: str | Path) -> Path:
         return path
     names = ", ".join(zoo_names()) or "none in this installation"
     raise FileFormatError(
-        f"model {text!r}: neither a file nor a name of the zoo; the names are: {names}"
+        f"model {text!r}: is neither a file nor a name in the zoo; the names are: {names}"
     )

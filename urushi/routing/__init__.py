@@ -5,7 +5,7 @@ After LoRA-IR (arXiv 2410.15385). What looks at a picture and decides (`views`, 
 is torch, and is imported from its own module.
 """
 
-from urushi.files.router import CLEAN, RouterHeader, ViewGeometry
+from urushi.files.router_file import CLEAN, RouterHeader, ViewGeometry
 from urushi.routing.calibration import expected_calibration_error, fit_temperature, probabilities
 from urushi.routing.decision import Decision, decide, expert_weights
 from urushi.routing.head import Reading, read_embeddings

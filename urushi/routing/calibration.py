@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import DataError
-from urushi.files.router import Mode
+from urushi.files.router_file import Mode
 
 __all__ = ["expected_calibration_error", "fit_temperature", "negative_log_likelihood",
            "probabilities"]  # fmt: skip

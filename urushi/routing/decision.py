@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import AdapterError
-from urushi.files.router import CLEAN, Mode, RouterHeader
+from urushi.files.router_file import CLEAN, Mode, RouterHeader
 from urushi.routing.calibration import probabilities
 from urushi.routing.wording import CLOSE, percent, two_likeliest, unsure, what_is_seen
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from urushi.errors import AdapterError
-from urushi.files.router import EncoderFacts
+from urushi.files.router_file import EncoderFacts
 
 __all__ = ["GAIN", "Encoder", "blockiness", "statistics"]
 

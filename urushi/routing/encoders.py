@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from urushi.errors import AdapterError, BrokenExtraError, MissingExtraError
-from urushi.files.router import ClipFacts, CompactFacts, EncoderFacts, FeatureFacts, VisionFacts
+from urushi.files.router_file import (
+    ClipFacts,
+    CompactFacts,
+    EncoderFacts,
+    FeatureFacts,
+    VisionFacts,
+)
 from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.vision import VisionEncoder
@@ -153,8 +159,7 @@ def create_encoder(
     if not isinstance(facts, ClipFacts):
         if clip is not None:
             raise AdapterError(
-                f"clip is {clip!r}, but this router has a {facts.kind} encoder of its own: leave "
-                "it out"
+                f"clip is {clip!r}, but this router has its own {facts.kind} encoder: leave it out"
             )
         if isinstance(facts, FeatureFacts):
             return FeatureEncoder(facts)
@@ -164,8 +169,7 @@ def create_encoder(
     encoder = ClipEncoder(clip or facts.name, download=download)
     if encoder.facts.projection_hash != facts.projection_hash or encoder.width != facts.width:
         raise AdapterError(
-            f"{clip or facts.name} is not the CLIP this router was trained with ({facts.name}): "
-            "give that one"
+            f"{clip or facts.name} is not this router's CLIP ({facts.name}): give that one"
         )
     return encoder
 
@@ -203,7 +207,7 @@ def _load_tower(name: str, download: bool) -> nn.Module:
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise AdapterError(
-            f"{name!r} is no CLIP vision tower with its projection: {len(missing)} tensors are "
+            f"{name!r} is not a CLIP vision tower with its projection: {len(missing)} tensors are "
             f"missing, the first is {missing[0]}"
         )
     return tower

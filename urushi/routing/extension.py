@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from urushi.errors import DataError
-from urushi.files.router import RouterHeader
+from urushi.files.router_file import RouterHeader
 
 __all__ = ["extended_tensors", "fit_class"]
 
@@ -54,7 +54,9 @@ def fit_class(
             "some of others are needed"
         )
     if not (np.isfinite(vectors).all() and np.isfinite(logits).all()):
-        raise DataError("what the router reads from the pictures is not finite: train another one")
+        raise DataError(
+            "the router's features of these pictures are not finite: train another router"
+        )
     values, temperature = vectors.astype(np.float64), header.temperature
     offset = np.zeros(len(values))
     if header.mode == "single":

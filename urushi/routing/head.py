@@ -34,7 +34,7 @@ def read_embeddings(
     """Runs the head on the embeddings of one picture's views, the global one first.
 
     Args:
-        tensors: of the head, by name; see `urushi.files.router.head_shapes`.
+        tensors: of the head, by name; see `urushi.files.router_file.head_shapes`.
         embeddings: at least two.
     """
     assert len(embeddings) >= 2, embeddings.shape

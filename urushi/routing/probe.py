@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from urushi.files.router import EvidenceFacts, ViewGeometry
+from urushi.files.router_file import EvidenceFacts, ViewGeometry
 from urushi.routing.head import Reading
 from urushi.routing.views import Look
 

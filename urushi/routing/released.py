@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from urushi.backbones.checkpoints import read_checkpoint
-from urushi.backbones.released import load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.errors import AdapterError, BackboneError
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.encoders import ClipEncoder, unusable_transformers
 from urushi.routing.router import Router, RouterHead
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from urushi.errors import AdapterError, FileFormatError
 from urushi.files.container import Storage
-from urushi.files.router import (
+from urushi.files.router_file import (
     LoadedRouter,
     RouterHeader,
     RouterMemory,
@@ -32,7 +32,6 @@ __all__ = [
     "RouterHead",
     "RouterOutput",
     "batch_views",
-    "extended_head",
     "load_router",
     "router_tensors",
     "save_router",
@@ -214,23 +213,6 @@ def load_router(stored: LoadedRouter, *, clip: str | None = None, download: bool
     return Router(encoder, head, header.views).eval().requires_grad_(False)
 
 
-def extended_head(head: RouterHead, classes: int = 1) -> RouterHead:
-    """A head with further classes; the logits of those it had stay what they were.
-
-    New classes begin with the mean of the old rows, and a bias that keeps them from winning before
-    they are trained.
-    """
-    before = head.classifier
-    after = RouterHead(head.width, before.out_features + classes)
-    after.extractor.load_state_dict(head.extractor.state_dict())
-    with torch.no_grad():
-        mean = before.weight.mean(0, keepdim=True).expand(classes, -1)
-        after.classifier.weight.copy_(torch.cat([before.weight, mean]))
-        low = (before.bias.min() - 10).expand(classes)
-        after.classifier.bias.copy_(torch.cat([before.bias, low]))
-    return after
-
-
 def _fill(module: nn.Module, tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Loads every tensor a module has, counters of batch normalisation excepted."""
     wanted = module.state_dict()
@@ -244,6 +226,6 @@ def _fill(module: nn.Module, tensors: Mapping[str, np.ndarray], path: Path) -> N
             continue
         what = "missing" if name not in state else "unknown" if name not in wanted else "misshapen"
         raise AdapterError(
-            f"{path}: not a sound router, its tensor {name!r} is {what}: get it again"
+            f"{path} is not a valid router: its tensor {name!r} is {what}: get it again"
         )
     module.load_state_dict(state)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError
-from urushi.files.router import LoadedRouter, RouterHeader
+from urushi.files.router_file import LoadedRouter, RouterHeader
 from urushi.routing.decision import Decision, decide
 from urushi.routing.head import Reading, read_embeddings
 from urushi.routing.probe import (

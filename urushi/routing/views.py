@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import PictureError
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 
 __all__ = [
     "Look",
@@ -123,8 +123,7 @@ class Views:
     ) -> None:
         if height < 1 or width < 1:
             raise PictureError(
-                f"a picture of {width}x{height} pixels has nothing to look at: give one of at "
-                "least one pixel"
+                f"a picture of {width}x{height} pixels is empty: give one of at least one pixel"
             )
         self.plan = plan_views(geometry, height, width)
         self._sides = (height, width)
@@ -194,7 +193,7 @@ def views_of(picture: np.ndarray, looks: Sequence[Look]) -> list[Float[np.ndarra
         or not np.issubdtype(picture.dtype, np.floating)
     ):
         raise PictureError(
-            f"an array of {picture.dtype} {picture.shape} is no picture to look at: expected "
+            f"an array of {picture.dtype} {picture.shape} is not a picture: expected "
             "floats (H, W, 3) in [0, 1]"
         )
     coloured = np.broadcast_to(picture, (*picture.shape[:2], 3)).astype(np.float32, copy=False)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from urushi.files.router import VisionFacts
+from urushi.files.router_file import VisionFacts
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0
 from urushi.routing.encoder import blockiness
 from urushi.routing.frozen import FrozenEncoder, Reading

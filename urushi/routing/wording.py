@@ -6,7 +6,7 @@ where it is close. What might still be done is told as the option that does it.
 
 from collections.abc import Mapping, Sequence
 
-from urushi.files.router import CLEAN, Mode
+from urushi.files.router_file import CLEAN, Mode
 
 __all__ = ["CLOSE", "advice", "look_like", "percent", "two_likeliest", "unsure", "what_is_seen"]
 

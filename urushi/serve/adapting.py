@@ -35,11 +35,10 @@ def adapt(
     for package in _NEEDED:
         if not is_installed(package):
             raise MissingExtraError(f"{package}, which adapting needs,", "train")
-    from urushi.adapters.profile import BESIDE, profile_path
-    from urushi.inference.zoo import find_model
     from urushi.sheet import contact_sheet, write_sheet
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
     from urushi.training.examples import pair_examples
+    from urushi.training.method_choice import choose_method
     from urushi.training.progress import Progress
 
     root = Path(folder)
@@ -47,9 +46,7 @@ def adapt(
     run.mkdir()
     tell({"phase": "looking through the pairs"})
     found = pair_examples(root, run)
-    method: dict[str, Any] = {"method": "colora"}
-    if profile_path(find_model(model)).is_file():
-        method["profile"] = BESIDE
+    method = choose_method("colora", model, {})
     bf16 = prefers_bf16("auto")
     recipe = adaptation_recipe(name, model, method, found, minutes=minutes, steps=steps, bf16=bf16)
     adaptation = Adaptation(recipe, found, target, run)

@@ -209,7 +209,7 @@ class Adaptation:
                 for scale in (restorer.scale, self.examples.scale)
             )
             raise DataError(
-                f"{self.recipe.start} {does}, and the targets are for a network that {wanted}: "
+                f"{self.recipe.start} {does}, and the targets need a network that {wanted}: "
                 "choose another model, or pictures made for this one"
             )
         self.before = evaluate(restorer, self.examples.validation)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from urushi.adapters import Adapted, attach, create_adapter
-from urushi.adapters.profile import locate_profile
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
@@ -58,8 +58,8 @@ def material_of(recipe: Recipe, pack: PackedPictures) -> Material:
     """
     if recipe.classes:
         raise RecipeError(
-            f"{recipe.name} has classes, whose pictures no single pack holds: train it as part of "
-            "an all-in-one recipe"
+            f"{recipe.name} has classes, which no single pack holds: train it as part of an "
+            "all-in-one recipe"
         )
     return Material(
         pack.sha256,
@@ -187,6 +187,7 @@ def stage_sizes(recipe: Recipe, processes: int = 1) -> Iterator[tuple[int, int, 
     for start, patch, batch in sizes:
         if batch % processes:
             raise RecipeError(
-                f"a batch of {batch} is shared by {processes} processes: choose a multiple"
+                f"a batch of {batch} cannot be divided among {processes} processes: choose a "
+                "multiple"
             )
         yield start, patch, batch

@@ -83,8 +83,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise TargetError(
-            f"'{path}' cannot be written ({why}): make room, and go on from the checkpoint before "
-            "it with --resume."
+            f"'{path}' cannot be written ({why}): free space, and resume from the previous "
+            "checkpoint with --resume."
         ) from error
     return path
 

@@ -19,6 +19,7 @@ from urushi.training.batches import Batch, DegradedBatches, step_generator
 from urushi.training.build import Material, check_scale, material_of
 from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
 from urushi.training.losses import make_loss
+from urushi.training.optimizer import make_optimizer
 from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
@@ -113,12 +114,8 @@ class _Session:
         self.pretext = self._make_pretext()
         average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         self.average, self.state = average, State(self.network, self.pretext, average)
-        optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in self.state.trained()],
-            lr=recipe.optimizer.learning_rate,
-            betas=recipe.optimizer.betas,
-            weight_decay=recipe.optimizer.weight_decay,
-        )
+        trained = [parameter for _, parameter in self.state.trained()]
+        optimizer = make_optimizer(trained, recipe.optimizer)
         self.step, self.seconds, self.log, self.pixels = 0, 0.0, [], 0
         if checkpoint is not None:
             self.state.restore(checkpoint, optimizer)

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from urushi.adapters.fold import fold
 from urushi.backbones import RestorationNetwork
 from urushi.backbones.claims import create_claimed
-from urushi.backbones.released import load_strictly
+from urushi.backbones.released_networks import load_strictly
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import PairedFolder
@@ -23,7 +24,6 @@ from urushi.degradations import create_degradation
 from urushi.errors import FileFormatError, UrushiError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
 from urushi.files.adapter import read_adapter
-from urushi.files.fold import fold
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.zoo import find_model
 from urushi.training.batches import Batches, DegradedBatches, PairBatches

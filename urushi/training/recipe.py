@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urushi.data.pages import PAGE_SIDE
+from urushi.data.synthetic_pages import PAGE_SIDE
 from urushi.errors import RecipeError
-from urushi.files.router import ClassName
+from urushi.files.router_file import ClassName
 from urushi.settings import Settings, names_file, read_settings, shown
 
 __all__ = [
@@ -299,7 +299,7 @@ class Recipe(Settings):
             missing = "adapter" if self.adapter is not None else "no backbone"
             raise ValueError(f"start is missing: with {missing} it names the model to begin with")
         if self.classes and (self.degradation is not None or self.data.pairs):
-            raise ValueError("classes state degradations and pairs: leave those out elsewhere")
+            raise ValueError("classes state degradations and pairs: leave them out elsewhere")
         if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
         for name in ("save_memory", "begin"):

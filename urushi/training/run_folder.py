@@ -58,9 +58,8 @@ class RunFolder:
             self.checkpoint = newest_checkpoint(self.path / "checkpoints")
         if self.checkpoint is not None and not (resume or overwrite):
             raise TakenError(
-                f"'{self.path}' holds an adaptation that was interrupted at step "
-                f"{self.checkpoint.step}: go on with it by --resume, begin anew by --overwrite, or "
-                "choose another name."
+                f"'{self.path}' holds an adaptation interrupted at step {self.checkpoint.step}: "
+                "continue it with --resume, start over with --overwrite, or choose another name."
             )
         self._make()
         if not resume:
@@ -90,7 +89,7 @@ class RunFolder:
         if real and self._of_former_version():
             return
         raise TakenError(
-            f"'{self.path}' is there, is not of an adaptation and is left as it is: move it, or "
+            f"'{self.path}' does not belong to an adaptation and was not touched: move it, or "
             f"choose another name than {self.target.name}, whose checkpoints would go there."
         )
 
@@ -115,7 +114,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise TargetError(
-                f"'{self.path}' cannot be made ({error.strerror or error}): choose a folder that "
+                f"'{self.path}' cannot be created ({error.strerror or error}): choose a folder "
+                "that "
                 "exists and may be written."
             ) from error
 

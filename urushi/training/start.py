@@ -66,7 +66,7 @@ def load_begin(
     if known.describe() != adapter.describe():
         found = "other settings" if known.method == adapter.method else f"method {known.method}"
         raise RecipeError(
-            f"begin is {name}, an adapter of {found}, which cannot go on as one of method "
+            f"begin is {name}, an adapter of {found}, which cannot continue as one of method "
             f"{adapter.method} with the settings that adapter states: state its own"
         )
     adapter.load_state_dict(known.state_dict())

@@ -84,8 +84,13 @@ class State:
         step = torch.tensor(float(checkpoint.step))
         state = optimizer.state_dict()
         state["state"] = {
-            index: {"step": step.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for index, (name, _) in enumerate(self.trained())
+            index: {
+                "step": step.clone(),
+                # The fused optimizer walks through memory: moments must lie as their weights do.
+                "exp_avg": torch.empty_like(parameter.detach()).copy_(first[name]),
+                "exp_avg_sq": torch.empty_like(parameter.detach()).copy_(second[name]),
+            }
+            for index, (name, parameter) in enumerate(self.trained())
             if name in first
         }
         optimizer.load_state_dict(state)

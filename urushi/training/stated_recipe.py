@@ -29,7 +29,7 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
     path = run / RECIPE_NAME
     if not ours and path.exists() and not _same_kind(path, content):
         raise TakenError(
-            f"'{path}' is there, is of another training and is left as it is: choose another folder"
+            f"'{path}' belongs to another training and was not touched: choose another folder"
         )
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -37,8 +37,8 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
             part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     except OSError as error:
         raise TargetError(
-            f"'{path}' cannot be written ({error.strerror or error}): choose a folder that may be"
-            " written, with space left"
+            f"'{path}' cannot be written ({error.strerror or error}): choose a writable folder, "
+            "with space left"
         ) from error
 
 

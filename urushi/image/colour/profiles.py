@@ -86,6 +86,10 @@ class MatrixColours:
         self._backward = np.ascontiguousarray(np.linalg.inv(matrix).T, np.float32)
         self._encode = _tabulated([curve.encoded for curve in curves])
         self._known_levels: dict[int, list[np.ndarray]] = {}
+        self._known_pixels: dict[int, list[np.ndarray]] = {}
+        self._known_returned: dict[int, list[np.ndarray]] = {}
+        # Without a matrix between them, two curves are one, and of integers a table.
+        self._own_encode = _tabulated([_after_srgb(curve) for curve in curves]) if own else None
         self._exact = self._returns()
 
     def exact_at(self, bits: int) -> bool:
@@ -94,6 +98,8 @@ class MatrixColours:
 
     def to_working(self, samples: np.ndarray) -> np.ndarray:
         """`(n, W, 3)` uint8, uint16, or float32 with full intensity 1 -> `(n, W, 3)`."""
+        if self._own_encode is not None and samples.dtype != np.float32:
+            return _looked_up(self._pixels_of_levels(samples.dtype), samples)
         flat = samples.reshape(-1, 3)
         pixels = np.empty((len(flat), 3), np.float32)
         for start in range(0, len(flat), _BLOCK):
@@ -103,6 +109,8 @@ class MatrixColours:
 
     def from_working(self, pixels: np.ndarray) -> np.ndarray:
         """`(n, W, 3)` -> `(n, W, 3)` float32, full intensity 1."""
+        if self._own_encode is not None:
+            return _apply(self._own_encode, pixels.reshape(-1, 3)).reshape(pixels.shape)
         flat = pixels.reshape(-1, 3)
         values = np.empty((len(flat), 3), np.float32)
         for start in range(0, len(flat), _BLOCK):
@@ -110,17 +118,34 @@ class MatrixColours:
             values[start : start + _BLOCK] = _apply(self._encode, linear)
         return values.reshape(pixels.shape)
 
+    def returned(self, samples: np.ndarray) -> np.ndarray:
+        """`from_working(to_working(samples))`."""
+        if self._own_encode is None or samples.dtype == np.float32:
+            return self.from_working(self.to_working(samples))
+        full = int(np.iinfo(samples.dtype).max)
+        if full not in self._known_returned:
+            pixels = self._pixels_of_levels(samples.dtype)
+            functions = self._own_encode
+            if len(pixels) < len(functions):
+                pixels = pixels * len(functions)
+            if len(functions) < len(pixels):
+                functions = functions * len(pixels)
+            found = [function(p) for function, p in zip(functions, pixels, strict=True)]
+            self._known_returned[full] = found
+        return _looked_up(self._known_returned[full], samples)
+
+    def _pixels_of_levels(self, dtype: np.dtype) -> list[np.ndarray]:
+        """What becomes of each value of an integer sample in own primaries, by channel."""
+        full = int(np.iinfo(dtype).max)
+        if full not in self._known_pixels:
+            self._known_pixels[full] = [srgb_encode()(level) for level in self._levels(full)]
+        return self._known_pixels[full]
+
     def _linear(self, samples: np.ndarray) -> np.ndarray:
         """`(n, 3)` samples -> linear light in the profile's primaries."""
         if samples.dtype == np.float32:
             return _apply(self._decode, samples)
-        levels = self._levels(int(np.iinfo(samples.dtype).max))
-        linear = np.empty(samples.shape, np.float32)
-        if len(levels) == 1:
-            return levels[0].take(samples, out=linear, mode="clip")
-        for channel, level in enumerate(levels):
-            linear[:, channel] = level.take(samples[:, channel])
-        return linear
+        return _looked_up(self._levels(int(np.iinfo(samples.dtype).max)), samples)
 
     @functools.cached_property
     def _decode(self) -> list[Tabulated]:
@@ -142,6 +167,21 @@ class MatrixColours:
         probe = np.concatenate([grid.reshape(-1, 3), greys])[None]
         error = self.from_working(self.to_working(probe)) * 255.0 - probe
         return bool(np.abs(error).max() < 0.4)
+
+
+def _looked_up(tables: list[np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """`(..., 3)` integers -> what the tables, one or one for each channel, have for them."""
+    found = np.empty(samples.shape, np.float32)
+    if len(tables) == 1:
+        return tables[0].take(samples, out=found, mode="clip")
+    for channel, table in enumerate(tables):
+        found[..., channel] = table.take(samples[..., channel])
+    return found
+
+
+def _after_srgb(curve: ToneCurve) -> Callable[[np.ndarray], np.ndarray]:
+    """sRGB's encoding -> that of a profile."""
+    return lambda values: curve.encoded(SRGB.linear(values))
 
 
 def _alike(arrays: list[np.ndarray]) -> bool:

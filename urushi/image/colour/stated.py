@@ -175,8 +175,8 @@ def _refuse_hdr(path: Path, by: str, codes: tuple[int, int] | None) -> None:
     name = {_PQ: "PQ", _HLG: "HLG"}.get(codes[1] if codes is not None else 0)
     if name is not None:
         raise UnreadableError(
-            f"'{path}' is an HDR picture ({name}, as {by} says), whose tones would not come"
-            " through: export it as SDR, or as floating-point TIFF, first."
+            f"'{path}' is an HDR picture ({name}, as {by} says), whose tones would be lost: "
+            "export it as SDR, or as floating-point TIFF, first."
         )
 
 

@@ -73,7 +73,7 @@ def _damage(path: Path, identity: tuple[int, ...]) -> Damage:
         )
     if missing:
         return Damage(
-            f"The JPEG breaks off: the last {missing} of its {height} rows are missing and stay"
+            f"The JPEG is cut off: the last {missing} of its {height} rows are missing and stay"
             " flat. Get a whole copy if there is one."
         )
     return Damage(

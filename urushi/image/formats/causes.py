@@ -123,11 +123,11 @@ def unread(path: Path, format: str, error: Exception) -> str:
     if any(words in why.lower() for words in _UNSUPPORTED):
         return (
             f"'{path}' cannot be read as {title} ({why}): it is of an unsupported variant or"
-            " damaged, so convert it with another program or get a whole copy."
+            " damaged, so convert it with another program or get a complete copy."
         )
     return (
         f"'{path}' cannot be read as {title} ({why}): it is damaged, cut short or of an"
-        " unsupported variant, so get a whole copy."
+        " unsupported variant, so get a complete copy."
     )
 
 

@@ -10,7 +10,7 @@ from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine, Precision
 from urushi.inference.hardware import choose_device, is_installed
 
-__all__ = ["ENGINES", "Engine", "EngineEntry", "create_engine"]
+__all__ = ["ENGINES", "Engine", "EngineEntry", "check_some_engine", "create_engine"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "int8")
 
@@ -37,6 +37,16 @@ ENGINES: Mapping[str, EngineEntry] = {
     "openvino": EngineEntry("openvino", "fast", needs_graph=True, cpu_only=True),
     "torch": EngineEntry("torch", "torch", needs_graph=False, cpu_only=False),
 }
+
+
+def check_some_engine() -> None:
+    """Check that an engine is installed, whichever it is.
+
+    Raises:
+        MissingExtraError: none is; it names the smallest extra that brings one.
+    """
+    if not any(is_installed(entry.package) for entry in ENGINES.values()):
+        raise MissingExtraError("an engine, which runs the networks,", "fast")
 
 
 def create_engine(
@@ -87,7 +97,7 @@ def create_engine(
     chosen_device = "cpu" if engine == "openvino" and device == "auto" else choose_device(device)
     name = _choose(model, chosen_device, compile) if engine == "auto" else engine
     if name == "openvino" and chosen_device != "cpu":
-        raise EngineError(f"openvino runs on the cpu alone, not on {device!r}: use engine torch")
+        raise EngineError(f"OpenVINO runs on the CPU only, not on {device!r}: use engine torch")
     if threads is not None and chosen_device != "cpu":
         raise EngineError(f"threads has no effect on {chosen_device}: leave it out, or use cpu")
     options: dict[str, Any] = {"precision": precision, "threads": threads}
@@ -116,9 +126,8 @@ def _torch_for(adapter: AppliedAdapter, engine: str, precision: str) -> str:
 
 def _choose(model: LoadedModel, device: str, compile: bool) -> str:
     """Return the first engine of the table that can do what is asked."""
+    check_some_engine()
     installed = [name for name, entry in ENGINES.items() if is_installed(entry.package)]
-    if not installed:
-        raise MissingExtraError("Something that runs networks", "fast")
     if device == "cpu" and not compile and model.graph is not None and "openvino" in installed:
         return "openvino"
     if "torch" in installed:
@@ -127,5 +136,5 @@ def _choose(model: LoadedModel, device: str, compile: bool) -> str:
         raise MissingExtraError("torch, which compile needs,", "torch")
     raise EngineError(
         f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside it, "
-        "which openvino needs: put it there, or  pip install 'urushi[torch]', which needs none"
+        "which OpenVINO needs: put it there, or  pip install 'urushi[torch]', which needs none"
     )

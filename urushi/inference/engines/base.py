@@ -13,6 +13,7 @@ __all__ = [
     "SMALLEST_TILE",
     "Engine",
     "Precision",
+    "lanes_on",
     "picture_channels",
     "runs_when_small",
     "smallest_side",
@@ -113,6 +114,14 @@ def working_memory(header: ModelHeader, engine: str, precision: Precision) -> fl
     if isinstance(width, int) and 0 < width <= _LARGEST_WIDTH:
         channels = width
     return channels * cost * _BYTES_PER_WIDTH[engine, precision]
+
+
+def lanes_on(threads: int) -> int:
+    """Return how many batches at once keep so many threads of a CPU busy.
+
+    A few, because each needs memory of its own, and all with as many threads.
+    """
+    return next((count for count in (2, 3) if threads % count == 0), 1)
 
 
 def smallest_side(engine: Engine) -> int:

@@ -69,7 +69,7 @@ def trusted_graph(model: LoadedModel, compare: Callable[[LoadedModel], None]) ->
     if named:
         if found != named:
             raise FileFormatError(
-                f"{model.graph}: has the hash {found[:12]}, but {model.path.name} names a graph "
+                f"{model.graph} has the hash {found[:12]}, but {model.path.name} names a graph "
                 f"with {named[:12]}: it was changed, or belongs to another file: {again}"
             )
         return content
@@ -78,7 +78,7 @@ def trusted_graph(model: LoadedModel, compare: Callable[[LoadedModel], None]) ->
         return content
     if not is_installed("torch"):
         raise FileFormatError(
-            f"{model.path} does not name its graph, and without torch nothing tells whether "
+            f"{model.path} does not name its graph, and only torch can tell whether "
             f"{model.graph.name} is the right one: {again}"
         )
     _compared.add(key)
@@ -87,7 +87,7 @@ def trusted_graph(model: LoadedModel, compare: Callable[[LoadedModel], None]) ->
     except (BackboneError, EngineError) as error:
         _compared.discard(key)
         raise FileFormatError(
-            f"{model.graph}: does not calculate what the network of {model.path.name} does in "
+            f"{model.graph} does not compute what the network of {model.path.name} does in "
             f"torch: {again}"
         ) from error
     except BaseException:
@@ -108,8 +108,8 @@ def graph_facts(metadata: Mapping[str, str], model: LoadedModel) -> GraphFacts:
     """
     if metadata.get(ARCHITECTURE_KEY) != architecture_hash(model.header):
         raise FileFormatError(
-            f"{model.graph}: the graph of another network than {model.path.name}: put the graph "
-            "there that belongs to it, or export it again"
+            f"{model.graph}: the graph of another network than {model.path.name}: put its own "
+            "graph there, or export it again"
         )
     patch = _number(metadata, FIXED_PATCH_KEY, model) if FIXED_PATCH_KEY in metadata else None
     scale = _number(metadata, SCALE_KEY, model) if SCALE_KEY in metadata else 1

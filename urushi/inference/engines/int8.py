@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.files.int8 import LayerRanges
+from urushi.files.int8_file import LayerRanges
 
 if TYPE_CHECKING:
     import openvino
@@ -25,6 +25,9 @@ __all__ = [
 
 ACTIVATION_LEVELS = 256
 WEIGHT_LEVELS = 255  # symmetric about zero
+
+# What ends the way from a picture, or to it.
+_CALCULATES = frozenset(("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul"))
 
 Node = Any  # openvino.Node has no attributes a type checker would know
 
@@ -58,8 +61,41 @@ def convolutions(graph: "openvino.Model") -> dict[str, Node]:
         pooled = all(side.is_static for side in list(node.get_output_partial_shape(0))[2:])
         if not of_pictures.isdisjoint((count_out, count_in)) or pooled:
             continue
+        # Where ends of a network are put together, pictures have more channels.
+        if _reads_picture(node) or _writes_picture(node):
+            continue
         found[_result_name(node)] = node
     return found
+
+
+def _reads_picture(convolution: Node) -> bool:
+    """Whether nothing is calculated between the picture and what a convolution reads."""
+    waiting, seen = [convolution.input_value(0).get_node()], set()
+    while waiting:
+        node = waiting.pop()
+        kind, name = node.get_type_name(), node.get_friendly_name()
+        if kind == "Parameter":
+            return True
+        if name not in seen and kind not in _CALCULATES:
+            seen.add(name)
+            waiting += [value.get_node() for value in node.input_values()]
+    return False
+
+
+def _writes_picture(convolution: Node) -> bool:
+    """Whether nothing is calculated between the result of a convolution and the picture."""
+    waiting, seen = [convolution], set()
+    while waiting:
+        node = waiting.pop()
+        for reader in node.output(0).get_target_inputs():
+            after = reader.get_node()
+            kind, name = after.get_type_name(), after.get_friendly_name()
+            if kind == "Result":
+                return True
+            if name not in seen and kind not in _CALCULATES:
+                seen.add(name)
+                waiting.append(after)
+    return False
 
 
 def bias_of(convolution: Node) -> Node | None:

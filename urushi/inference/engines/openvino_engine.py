@@ -1,5 +1,7 @@
 """The OpenVINO engine: runs the exported graph with the weights of a model file, without torch."""
 
+import os
+import queue
 import sys
 import threading
 from collections import OrderedDict
@@ -11,9 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.errors import EngineError, FileFormatError, OutOfMemoryError
-from urushi.files.int8 import int8_command, int8_path, read_int8
+from urushi.files.int8_file import int8_command, int8_path, read_int8
 from urushi.files.model import LoadedModel
-from urushi.inference.engines.base import Engine, Precision, runs_when_small, working_memory
+from urushi.inference.engines.base import (
+    Engine,
+    Precision,
+    lanes_on,
+    runs_when_small,
+    working_memory,
+)
 from urushi.inference.engines.compiling import Network
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
 from urushi.inference.engines.openvino_graph import IMAGE_INPUT, read_graph, read_open
@@ -75,6 +83,7 @@ class OpenVINOEngine(MadeAnew):
         if precision == "bf16" and not able:
             raise EngineError("this CPU has no bfloat16 arithmetic: use precision float32")
         self._hint = "bf16" if able else "f32"
+        self.lanes = lanes_on(threads or os.cpu_count() or 1)
         change: Callable[[openvino.Model], None] | None = None
         if precision == "int8":
             change = partial(_to_int8, model=model)
@@ -84,10 +93,38 @@ class OpenVINOEngine(MadeAnew):
         # A request serves one batch at a time.
         self._turn = threading.Lock()
         self._any_size = False
+        self._lanes_kept: _Lanes | None = None
 
     def run(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch; see `Engine.run`."""
         return self._run(batch, any_size=False)
+
+    def run_beside(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
+        """Restore a batch on a share of the threads, while up to `lanes` others are restored.
+
+        The result is that of `run` to the bit, and so is what it raises.
+        """
+        assert batch.dtype == np.float32
+        in_use("openvino")
+        if self.lanes == 1:
+            return self.run(batch)
+        with self._turn:
+            try:
+                lane = self._lane(batch.shape)
+            except (RuntimeError, MemoryError):
+                lane = None
+        if lane is not None:
+            request = lane.get()
+            try:
+                restored = _result(request, batch)
+                if restored.size:
+                    return self._checked(batch, restored)
+            except (RuntimeError, MemoryError):
+                pass
+            finally:
+                lane.put(request)
+        # With all threads to itself it finds memory, or says what is wrong.
+        return self.run(batch)
 
     def run_few(self, batch: Float[np.ndarray, "b c h w"]) -> Float[np.ndarray, "b c h2 w2"]:
         """Restore a batch of a shape that few others have: nothing is compiled for it alone.
@@ -117,15 +154,14 @@ class OpenVINOEngine(MadeAnew):
                     f"a batch of {batch.shape[0]} x {batch.shape[2]} x {batch.shape[3]} pixels "
                     f"does not fit into memory: use a smaller tile ({message})"
                 )
-            raise EngineError(f"openvino failed: {message}")
+            raise EngineError(f"OpenVINO failed: {message}")
 
     def _checked(self, batch: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """What the graph gave, of the shape that it should have."""
         expected = (*batch.shape[:2], *(self.scale * side for side in batch.shape[2:]))
         if restored.shape != expected:
             raise EngineError(
-                f"{self._model.graph}: gives {restored.shape} where {expected} was expected: "
-                "export it again"
+                f"{self._model.graph} gave {restored.shape}, expected {expected}: export it again"
             )
         return restored
 
@@ -134,11 +170,11 @@ class OpenVINOEngine(MadeAnew):
         # is then let go of, and the batch tried once more.
         for _ in range(2):
             request = self._request(batch.shape)
-            request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
-            restored = request.get_output_tensor(0).data.copy()
+            restored = _result(request, batch)
             if restored.size:
                 return restored
             self._requests.clear()
+            self._lanes_kept = None
         raise MemoryError("the result is empty")
 
     def in_float32(self) -> Engine:
@@ -154,6 +190,22 @@ class OpenVINOEngine(MadeAnew):
         with self._turn:
             for request in self._requests.values():
                 request.get_compiled_model().release_memory()
+            if self._lanes_kept is not None:
+                self._lanes_kept.compiled.release_memory()
+
+    def _lane(self, shape: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
+        """Requests for batches of this shape that run at the same time; the latest are kept."""
+        kept = self._lanes_kept
+        if kept is None or kept.shape != shape:
+            self._lanes_kept = None
+            options = self._options() | {
+                "NUM_STREAMS": self.lanes,
+                # Where others use a core, too, its lane goes on at another.
+                "ENABLE_CPU_PINNING": False,
+            }
+            kept = _Lanes(shape, self._network.compiled(shape, options), self.lanes)
+            self._lanes_kept = kept
+        return kept.requests
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         """Return the compiled network for batches of this shape; the latest few are kept."""
@@ -164,16 +216,41 @@ class OpenVINOEngine(MadeAnew):
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
                 self._requests.popitem(last=False)
-            options: dict[str, Any] = {
-                "INFERENCE_PRECISION_HINT": self._hint,
-                "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
-            }
-            if self._threads is not None:
-                options["INFERENCE_NUM_THREADS"] = self._threads
+            # One batch at a time, on all threads.
+            options = self._options() | {"PERFORMANCE_HINT": "LATENCY"}
             compiled = self._network.compiled(shape if fixed else None, options)
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
+
+    def _options(self) -> dict[str, Any]:
+        """Of OpenVINO's CPU plugin, whatever is compiled."""
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._hint}
+        if self._threads is not None:
+            options["INFERENCE_NUM_THREADS"] = self._threads
+        return options
+
+
+class _Lanes:
+    """A network compiled for batches of one shape, several at the same time.
+
+    Args:
+        shape: of the batches.
+        compiled: with as many streams.
+        count: how many.
+    """
+
+    def __init__(self, shape: tuple[int, ...], compiled: Any, count: int) -> None:
+        self.shape, self.compiled = shape, compiled
+        self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(count):
+            self.requests.put(compiled.create_infer_request())
+
+
+def _result(request: Any, batch: np.ndarray) -> np.ndarray:
+    """What a request makes of a batch; an array of its own."""
+    request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
+    return request.get_output_tensor(0).data.copy()
 
 
 def openvino_core() -> Any:
@@ -278,7 +355,7 @@ def compile_open(
         request = core.compile_model(graph, "CPU", options).create_infer_request()
     except RuntimeError as error:
         message = " ".join(str(error).split())[:300]
-        raise EngineError(f"openvino cannot compile {model.graph}: {message}") from error
+        raise EngineError(f"OpenVINO cannot compile {model.graph}: {message}") from error
     return request, facts.size_multiple, facts.scale
 
 

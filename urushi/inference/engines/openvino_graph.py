@@ -41,7 +41,7 @@ def graph_of(model: LoadedModel, compare: Callable[[LoadedModel], None] | None =
     if model.graph is None:
         raise EngineError(
             f"{model.path} has no exported graph {model.path.with_suffix('.onnx').name} beside "
-            "it, which openvino needs: put it there, or use engine torch"
+            "it, which OpenVINO needs: put it there, or use engine torch"
         )
     return trusted_graph(model, compare or _compare_with_torch)
 
@@ -117,7 +117,7 @@ def read_open(
             )
     if unused := set(model.tensors) - set(inputs):
         raise FileFormatError(
-            f"{model.path}: its graph does not know the tensor {min(unused)!r}: get both again"
+            f"{model.path}: its graph has no tensor {min(unused)!r}: get both again"
         )
     return graph, facts
 

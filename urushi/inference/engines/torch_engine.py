@@ -189,7 +189,7 @@ def build_network(model: LoadedModel) -> RestorationNetwork:
         network.load_state_dict(weights, strict=True)
     except (BackboneError, RuntimeError) as error:
         raise FileFormatError(
-            f"{model.path}: its weights and configuration do not make a "
+            f"{model.path}: its weights and configuration do not form a "
             f"{model.header.backbone}: {_first_line(error)}"
         ) from error
     return network.eval().requires_grad_(False)

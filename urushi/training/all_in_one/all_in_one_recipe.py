@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, ViewGeometry
 from urushi.files.router_facts import Scale
+from urushi.files.router_file import CLEAN, ClassName, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
     ClassSource,
@@ -134,7 +134,7 @@ class RouterPlan(Settings):
     def _nothing_beside_a_file(self) -> "RouterPlan":
         if self.file is not None and self.model_fields_set != {"file"}:
             beside = min(self.model_fields_set - {"file"})
-            raise ValueError(f"{beside} has no effect beside file: leave one out")
+            raise ValueError(f"{beside} has no effect together with file: leave one out")
         return self
 
 
@@ -202,7 +202,7 @@ class ExpertsPlan(StagePlan):
             if self.mode == "separate" and name in self.model_fields_set:
                 raise ValueError(f"{name} has no effect with mode separate: leave it out")
         if self.mode == "joint" and self.leave_out_worse:
-            raise ValueError("leave_out_worse is for mode separate, which measures: leave it out")
+            raise ValueError("leave_out_worse needs mode separate, which measures: leave it out")
         return self
 
 
@@ -296,27 +296,29 @@ class AllInOneRecipe(Settings):
             if name != CLEAN and plan.degradation is None and not plan.pairs:
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
-                raise ValueError(f"class {name} has an adapter that is no single expert")
+                raise ValueError(f"class {name} has an adapter that is not a single expert")
             if plan.begin is not None and self.guided.mode != "none":
                 raise ValueError(
-                    f"class {name} has begin, which guided experts do not: leave it out"
+                    f"class {name} has begin, which guided experts do not take: leave it out"
                 )
             for own in ("begin", "steps", "loss", "patch", "batch", "patches"):
                 if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
-                        f"class {name} has {own}, which joint experts do not: leave it out"
+                        f"class {name} has {own}, which joint experts do not take: leave it out"
                     )
         taken = {self.name, f"{self.name}-base", "guidance"} & set(self.classes)
         if taken:
             raise ValueError(f"a class is named {min(taken)}, as another file of this training")
         if not self.expert_classes:
-            raise ValueError(f"no class but {CLEAN}: there is nothing to train")
+            raise ValueError(f"{CLEAN} is the only class: there is nothing to train")
         if self.experts.adapter.get("method") in ("experts", "guidance"):
-            raise ValueError("experts.adapter is no single method: choose mode joint for a mixture")
+            raise ValueError(
+                "experts.adapter is not a single method: choose mode joint for a mixture"
+            )
         if self.evidence is not None and self.guided.mode != "none":
-            raise ValueError("evidence is for experts of a base without guidance: leave one out")
+            raise ValueError("evidence needs a base without guidance: leave one out")
         if self.thresholds is not None and self.guided.mode != "none":
-            raise ValueError("thresholds are for experts of a base without guidance: leave one out")
+            raise ValueError("thresholds need a base without guidance: leave one out")
         return self
 
     @property

@@ -14,9 +14,9 @@ from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.errors import DataError
 from urushi.evaluation.metrics import psnr
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter
-from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
+from urushi.files.all_in_one_file import AllInOne, Expert, member_of, read_all_in_one
 from urushi.files.model import LoadedModel
-from urushi.files.router import LoadedRouter, RouterHeader, router_graph_path, write_router
+from urushi.files.router_file import LoadedRouter, RouterHeader, router_graph_path, write_router
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
 from urushi.training.all_in_one.datasets import AllInOneFiles, degradation_of

@@ -14,7 +14,7 @@ from urushi.data.pairs import Pair, PairedFolder
 from urushi.degradations import Degradation, create_degradation, create_rehaze
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one.class_batches import ClassBatches, ClassDraws
 from urushi.training.batches import Batches, CleanBatches, DegradedBatches, PairBatches
@@ -141,7 +141,7 @@ def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
     ]
     missing = set(plan.without) - {pair.name for _, pair in rows}
     if missing:
-        raise DataError(f"{', '.join(plan.pairs)}: no pair is named {min(missing)!r}")
+        raise DataError(f"{', '.join(plan.pairs)}: there is no pair named {min(missing)!r}")
     kept = [row for row in rows if row[1].name not in plan.without]
     if plan.pairs and not kept:
         raise DataError(f"{', '.join(plan.pairs)}: no pairs are left")
@@ -221,8 +221,8 @@ def class_stages(
                 degradation = degradation_of(source.degradation)
                 if degradation.scale != 1:
                     raise DataError(
-                        f"the class {name} makes pictures smaller, which experts of one base "
-                        "cannot undo: leave it out"
+                        f"the class {name} makes pictures smaller, which no expert of this base "
+                        "can undo: leave it out"
                     )
                 synthetic = DegradedBatches(
                     files.clean,

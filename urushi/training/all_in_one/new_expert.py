@@ -17,9 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from urushi.errors import AdapterError
 from urushi.files.adapter import LoadedAdapter, read_adapter
-from urushi.files.all_in_one import AllInOne, Expert, member_of, read_all_in_one
+from urushi.files.all_in_one_file import AllInOne, Expert, member_of, read_all_in_one
 from urushi.files.model import LoadedModel
-from urushi.files.router import (
+from urushi.files.router_file import (
     CLEAN,
     ClassName,
     LoadedRouter,
@@ -87,7 +87,7 @@ def check_new_class(into: AllInOne, name: str, model: LoadedModel) -> None:
     header = into.router.header
     if name in header.classes or name == CLEAN:
         raise AdapterError(
-            f"{into.path} has a class {name!r} already: choose another name than "
+            f"{into.path} already has a class {name!r}: choose another name than "
             f"{', '.join(header.classes)}"
         )
     try:

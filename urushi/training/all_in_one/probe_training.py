@@ -24,9 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from urushi.evaluation.confusion import accuracy
-from urushi.files.all_in_one import AllInOne
+from urushi.files.all_in_one_file import AllInOne
 from urushi.files.model import LoadedModel
-from urushi.files.router import EvidenceFacts, LoadedRouter, RouterHeader, RouterMemory
+from urushi.files.router_file import EvidenceFacts, LoadedRouter, RouterHeader, RouterMemory
 from urushi.inference.probing import open_evidence
 from urushi.inference.router_engine import open_router
 from urushi.routing.calibration import fit_temperature, negative_log_likelihood

@@ -18,15 +18,14 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter
-from urushi.adapters.experts import Experts
-from urushi.adapters.joining import split
+from urushi.adapters.experts import Experts, split
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
 from urushi.evaluation.benchmark import evaluate
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
-from urushi.files.all_in_one import AllInOne, Expert
+from urushi.files.all_in_one_file import AllInOne, Expert
 from urushi.files.model import LoadedModel, graph_path, read_model
-from urushi.files.router import RouterHeader, read_router
+from urushi.files.router_file import RouterHeader, read_router
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_model
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
@@ -216,7 +215,7 @@ class AllInOneTraining:
                 with self._lock(name, wait=False):
                     self._train_expert(name)
             except Timeout:
-                self.on_stage(f"{name}: is being trained by another process")
+                self.on_stage(f"{name} is being trained by another process")
                 elsewhere.append(name)
         for name in elsewhere:
             with self._lock(name):

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter, attach, create_adapter
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.adapters.guidance import Guidance, settle
-from urushi.adapters.profile import locate_profile
 from urushi.adapters.stored import load_adapter
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError, RecipeError
 from urushi.files.adapter import LoadedAdapter, read_adapter_header
 from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
-from urushi.files.router import LoadedRouter
+from urushi.files.router_file import LoadedRouter
 from urushi.inference.engines.torch_engine import build_network
 from urushi.routing.router import load_router
 from urushi.settings import parse_settings
@@ -272,8 +272,6 @@ def settled_base(
     )
     tensors = {name: t.detach().cpu().numpy() for name, t in backbone.state_dict().items()}
     if not tensors.keys() == base.tensors.keys():
-        raise AdapterError(
-            f"{base.path}: its network has tensors of its own: use guided.mode adapter"
-        )
+        raise AdapterError(f"{base.path}: its network has its own tensors: use guided.mode adapter")
     write_model(target, tensors, header, recipe.experts.storage)
     return read_model(target), settled

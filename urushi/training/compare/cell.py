@@ -229,8 +229,8 @@ class _Run:
             summary = pack_pictures(pictures, path, min_side=patch, overwrite=True)
         if summary.skipped:
             raise DataError(
-                f"a picture of the task cannot be used: {summary.skipped[0][1]}: all cells need "
-                "the number of pictures they state"
+                f"a picture of the task cannot be used: {summary.skipped[0][1]}: every cell needs "
+                "the number of pictures it states"
             )
         return PackedPairs(path) if self.recipe.degradation is None else PackedPictures(path)
 

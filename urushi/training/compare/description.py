@@ -215,7 +215,7 @@ def variants(comparison: Comparison, source: str = "the comparison") -> list[Var
             found.append(_variant(entry, budget, len(comparison.budgets) > 1, source))
     if comparison.budgets and not budgeted:
         raise RecipeError(
-            f"{source}: budgets has no effect, no method here takes one or all state theirs: leave "
+            f"{source}: budgets has no effect, no method takes one, or all state theirs: leave "
             "it out, or add colora"
         )
     labels = [variant.label for variant in found]
@@ -227,12 +227,8 @@ def variants(comparison: Comparison, source: str = "the comparison") -> list[Var
 
 
 def _takes_budget(entry: MethodSettings, source: str) -> bool:
-    if entry.method not in METHODS:
-        raise RecipeError(
-            f"{source}: method {entry.method!r} is unknown{nearest(entry.method, METHODS)}: known "
-            f"are {', '.join(METHODS)}"
-        )
-    return "budget" in METHODS[entry.method].settings.model_fields
+    method = METHODS.find(entry.method, RecipeError, f"{source}: ")
+    return "budget" in method.settings.model_fields
 
 
 def _variant(

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
-from urushi.adapters.profile import locate_profile
+from urushi.adapters.contribution_profile import locate_profile
 from urushi.data.pairs import PairedFolder, find_pictures
 from urushi.errors import AdapterError, DataError, RecipeError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
@@ -134,7 +134,8 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     for name, *paths in examples.values():
         if any(path and digest(path) in held_digests for path in paths):
             raise DataError(
-                f"task {task.name}: {name} is learned from and measured by: take it out of "
+                f"task {task.name}: {name} is used both for training and for measuring: take it "
+                "out of "
                 f"{held_folder}"
             )
     facts = {

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from urushi.backbones.checkpoints import read_checkpoint
 from urushi.errors import RecipeError
-from urushi.files.router import VisionFacts, read_router
+from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.zoo import find_all_in_one
 from urushi.routing.efficientnet import folded_weights
 from urushi.routing.frozen import FrozenEncoder

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName, ViewGeometry
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import find_recipe
 from urushi.yaml_text import YAMLTextError, read_yaml
@@ -75,7 +75,8 @@ class MadeSettings(Settings):
         clean: folders of clean pictures, relative to the place of the data.
         validation: others, that nothing learns from.
         learned, held: how many pictures, of all classes in turn, `clean` twice.
-        pages: share of them made from drawn pages (`urushi.data.pages`) in place of photographs.
+        pages: share of them made from drawn pages (`urushi.data.synthetic_pages`) in place of
+            photographs.
         real: share of the pictures of a class that are parts of its own `pictures`, if it has any.
         sides: least and greatest height and width in pixels.
         reduced: share of clean pictures that are reduced before they are spoilt: what a camera left
@@ -201,12 +202,16 @@ class PhotographicRecipe(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "PhotographicRecipe":
         if CLEAN not in self.classes:
-            raise ValueError(f"no class is named {CLEAN}: the router could leave nothing alone")
+            raise ValueError(
+                f"no class is named {CLEAN}, so the router could leave nothing unchanged: add it"
+            )
         if self.classes[CLEAN].degradation is not None:
             raise ValueError(f"{CLEAN} has a degradation: pictures that need no expert have none")
         for name, own in self.classes.items():
             if name != CLEAN and own.degradation is None and not (own.photographs or own.pictures):
-                raise ValueError(f"class {name} has no pictures and nothing that makes them")
+                raise ValueError(
+                    f"class {name} has neither pictures nor a degradation that makes them"
+                )
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():
             if strange := [one for one in further if one not in known]:

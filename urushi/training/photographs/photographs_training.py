@@ -13,8 +13,8 @@ from jaxtyping import Float
 
 from urushi.errors import RecipeError
 from urushi.evaluation.catalog import data_root
-from urushi.files.all_in_one import AllInOne, read_all_in_one
-from urushi.files.router import CLEAN, LoadedRouter, RouterHeader, RouterMemory, read_router
+from urushi.files.all_in_one_file import AllInOne, read_all_in_one
+from urushi.files.router_file import CLEAN, LoadedRouter, RouterHeader, RouterMemory, read_router
 from urushi.inference.zoo import ZOO, find_all_in_one
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.router import Router, RouterHead, save_router

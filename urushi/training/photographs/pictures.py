@@ -15,12 +15,12 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from urushi.data.pack import read_8bit
-from urushi.data.pages import PAGE_KINDS, draw_page, installed_fonts
 from urushi.data.pairs import find_pictures
+from urushi.data.synthetic_pages import PAGE_KINDS, draw_page, installed_fonts
 from urushi.degradations import Degradation, create_degradation
 from urushi.degradations.files import degrade_pixels
 from urushi.errors import DataError
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.training.photographs.photographs_recipe import UNKNOWN, PhotographicRecipe
 
 __all__ = ["MadePictures", "Photograph", "Photographs", "find_photographs", "fold_of_sources"]
@@ -66,7 +66,7 @@ def find_photographs(recipe: PhotographicRecipe, data: Path) -> list[Photograph]
     strange = set(recipe.photographs.also) - {one.path.stem for one in found}
     if strange:
         raise DataError(
-            f"photographs.also names {min(strange)!r}, and there is no such photograph: correct "
+            f"photographs.also names {min(strange)!r}, but there is no such photograph: correct "
             "the name, or leave it out"
         )
     return found

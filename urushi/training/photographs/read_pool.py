@@ -19,7 +19,7 @@ from jaxtyping import Float
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.views import make_views
 

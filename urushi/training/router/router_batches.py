@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from urushi.data.pack import PackedPictures
 from urushi.degradations import Degradation, create_degradation
 from urushi.errors import DataError, RecipeError
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.training.batches import Batch, Batches, Rows, step_generator
 from urushi.training.router.router_recipe import RouterRecipe
 

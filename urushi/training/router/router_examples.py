@@ -12,7 +12,7 @@ from urushi.data.pairs import find_pictures
 from urushi.degradations import create_degradation
 from urushi.degradations.files import degrade_pixels, picture_seed
 from urushi.errors import DataError, PictureError
-from urushi.files.router import CLEAN
+from urushi.files.router_file import CLEAN
 from urushi.image import read_picture
 from urushi.training.examples import Examples
 from urushi.training.router.router_recipe import RouterRecipe

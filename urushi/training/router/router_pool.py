@@ -18,7 +18,7 @@ from jaxtyping import Float, Float16
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from urushi.files.router import ViewGeometry
+from urushi.files.router_file import ViewGeometry
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.router import batch_views
 from urushi.training.batches import Batch, step_generator

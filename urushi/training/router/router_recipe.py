@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from urushi.data.pack import PackedPictures
-from urushi.files.router import RouterHeader
+from urushi.files.router_file import RouterHeader
 
 __all__ = ["RouterData", "RouterProgress", "RouterTrainingResult"]
 

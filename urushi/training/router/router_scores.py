@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.evaluation.confusion import accuracy, class_accuracies, confusion_matrix
-from urushi.files.router import CLEAN, Mode
+from urushi.files.router_file import CLEAN, Mode
 from urushi.routing.calibration import (
     expected_calibration_error,
     fit_temperature,

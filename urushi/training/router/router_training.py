@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from urushi.errors import RecipeError, UrushiError
 from urushi.evaluation.confusion import accuracy
 from urushi.files.model import read_model
-from urushi.files.router import CompactFacts, RouterMemory, ViewGeometry
+from urushi.files.router_file import CompactFacts, RouterMemory, ViewGeometry
 from urushi.inference.hardware import choose_device
 from urushi.inference.zoo import find_model
 from urushi.routing.encoders import ClipEncoder, CompactEncoder, Encoder

@@ -1,0 +1,116 @@
+"""Large pictures and experts that need the whole: brightness comes from a small version."""
+
+import numpy as np
+import pytest
+
+from urushi.errors import UnreadableError
+from urushi.inference import overview
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.overview import Spool, joined, reduction, worked_out
+from urushi.inference.tiling import reader_of
+
+
+def pictures(height=90, width=130):
+    return np.random.default_rng(3).random((height, width, 3)).astype(np.float32)
+
+
+def reduced_plainly(picture, factor):
+    rows = range(0, len(picture), factor)
+    columns = range(0, picture.shape[1], factor)
+    return np.array(
+        [[picture[r : r + factor, c : c + factor].mean(axis=(0, 1)) for c in columns] for r in rows]
+    )
+
+
+@pytest.mark.parametrize("step", [1, 7, 13, 90])
+def test_a_spool_gives_the_rows_back_and_their_means(step):
+    picture = pictures()
+    with Spool(130, 7) as spool:
+        for top in range(0, 90, step):
+            spool.add(picture[top : top + step])
+        np.testing.assert_allclose(spool.reduced(), reduced_plainly(picture, 7), atol=1e-6)
+        for _ in range(2):
+            read = spool.rows()
+            back = [read(11) for _ in range(9)]
+            np.testing.assert_array_equal(np.concatenate(back), picture)
+
+
+@pytest.mark.parametrize(("sides", "factor"), [((600, 400), 1), ((4000, 3000), 7), ((9, 1), 1)])
+def test_small_versions_have_a_quarter_of_a_megapixel_at_most(sides, factor):
+    assert reduction(*sides) == factor
+    assert np.prod([-(-side // factor) for side in sides]) <= 1.02 * overview.PIXELS
+
+
+def test_a_linear_difference_is_found_where_there_is_detail():
+    tiles = pictures(60, 80)
+    gain, offset = worked_out(tiles, 0.5 * tiles + 0.2)
+    # A little flatness is assumed everywhere: variance here is 1/12.
+    np.testing.assert_allclose(gain, 0.5, atol=0.02)
+    np.testing.assert_allclose(gain * tiles + offset, 0.5 * tiles + 0.2, atol=0.01)
+
+
+def test_flat_parts_keep_what_detail_they_have():
+    flat = np.full((40, 40, 3), 0.3, np.float32)
+    gain, offset = worked_out(flat, flat + 0.4)
+    np.testing.assert_allclose(gain, 1, atol=1e-5)
+    np.testing.assert_allclose(offset, 0.4, atol=1e-5)
+
+
+def test_detail_is_not_turned_over():
+    tiles = pictures(40, 40)
+    gain, _ = worked_out(tiles, 1 - tiles)
+    assert gain.min() >= 0
+
+
+def test_tiles_of_other_brightness_come_to_that_of_the_whole(monkeypatch):
+    """Each tile is made brighter or darker by its place; the small version knows better."""
+    monkeypatch.setattr(overview, "PIXELS", 1 << 12)
+    x, y = np.meshgrid(np.linspace(0, 1, 400), np.linspace(0, 1, 300))
+    truth = np.stack([0.2 + 0.5 * x, 0.3 + 0.4 * y, 0.5 + 0.3 * x * y], axis=-1)
+    detail = 0.05 * np.sign(np.sin(np.arange(400) * 1.5))[None, :, None]
+    truth = (truth + detail).astype(np.float32)
+    wrong = truth.copy()
+    wrong[:, 200:] *= 0.6
+    wrong[:, :200] *= np.linspace(1.0, 1.3, 200, dtype=np.float32)[None, :, None]
+
+    def restore(read):
+        done = 0
+        while len(rows := read(37)):
+            yield wrong[done : done + len(rows)]
+            done += len(rows)
+
+    found = np.concatenate(list(joined(reader_of(truth), 400, 300, lambda small: small, restore)))
+    assert found.shape == truth.shape
+
+    def off(picture):
+        return float(np.sqrt(np.square(picture - truth).mean()))
+
+    assert off(found) < 0.25 * off(wrong)
+    # Detail, which the small version does not have, is there.
+    fine = np.diff(found[:, 20:180], axis=1) - np.diff(truth[:, 20:180], axis=1)
+    assert np.abs(fine).mean() < 0.3 * np.abs(np.diff(truth[:, 20:180], axis=1)).mean()
+
+
+def test_a_dark_picture_gets_one_light_whatever_the_tiles():
+    """By the expert that ships: tiles as if the picture had not been cut, in brightness."""
+    x, y = np.meshgrid(np.linspace(0, 1, 720), np.linspace(0, 1, 560))
+    dark = np.stack([0.02 + 0.08 * x, 0.03 + 0.05 * y, 0.02 + 0.05 * x * y], axis=-1)
+    dark[200:320, 300:420] = 0.6  # a window
+    dark = dark.astype(np.float32)
+    small = dark[::2, ::2]
+    aim = AutoRestorer(task="low-light", threads=1).restore(small)
+    found = AutoRestorer(task="low-light", threads=1, tile=96).restore(dark)[::2, ::2]
+    off = np.abs(found - aim).mean()
+    assert off < 0.25 * np.abs(aim - small).mean()
+    # Without the small version: tiles of 96 pixels, each with a light of its own.
+    pieces = AutoRestorer(task="low-light", threads=1).restore(dark[:96, :96])
+    assert np.abs(pieces[::2, ::2] - aim[:48, :48]).mean() > 2 * off
+
+
+def test_without_room_the_sentence_names_the_way_out(monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("urushi.inference.overview.tempfile.TemporaryFile", full)
+    with pytest.raises(UnreadableError, match=r"No space left on device\): make room"):
+        Spool(10, 2)

@@ -1,0 +1,311 @@
+"""The three uses of Urushi as functions: mend a picture, teach a base your pictures, keep that."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+from urushi.errors import AdapterError, DataError, TakenError, UnreadableError, UrushiError
+from urushi.files.adapter import LoadedAdapter, read_adapter, storage_of, write_adapter
+from urushi.image import read_picture, write_picture
+from urushi.inference.adapted_weights import AdapterLike
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.batch import FileResult, plan_batch, run_batch
+from urushi.inference.restorer import Restorer
+from urushi.inference.zoo import find_adapter
+
+if TYPE_CHECKING:
+    from urushi.data.pairs import PairedFolder
+    from urushi.training.progress import Progress
+
+__all__ = ["Adapter", "adapt", "restore"]
+
+PathLike = str | os.PathLike[str]
+Side = PathLike | np.ndarray
+Pairs = PathLike | tuple[PathLike, PathLike] | Iterable[tuple[Side, Side]]
+
+AUTO = "auto"
+MINUTES = 10.0
+
+
+@dataclass(frozen=True)
+class Adapter(LoadedAdapter):
+    """What was taught to a base: an adapter in memory, checked.
+
+    `Restorer(adapters=[adapter])` and `restore(picture, adapters=[adapter])` use it.
+
+    Attributes:
+        header: what it says about itself: `method`, `base`, `recipe`, `scores`, `licence`, ...
+        tensors: float32 arrays by name.
+        path: the file that it was read from, or would be written to.
+    """
+
+    @classmethod
+    def load(cls, path: PathLike) -> "Adapter":
+        """Reads an adapter file, and checks all of it.
+
+        Args:
+            path: the file, or the name of one that ships, such as `haze`.
+
+        Raises:
+            FileFormatError: it is no sound adapter file of a version known here.
+        """
+        found = read_adapter(find_adapter(path if isinstance(path, str) else Path(path)))
+        return cls(found.header, found.tensors, found.path)
+
+    def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
+        """Writes the adapter into a file, whole or not at all; returns where it lies.
+
+        Args:
+            path: `NAME.safetensors`.
+            overwrite: replace a file that is there.
+
+        Raises:
+            TakenError: a file is there, and is not to be replaced.
+            FileFormatError: the name is another, or the disk refuses.
+        """
+        target = Path(path)
+        if not overwrite and os.path.lexists(target):
+            raise TakenError(_taken(target))
+        write_adapter(target, self.tensors, self.header, storage_of(self))
+        return target
+
+
+@overload
+def restore(
+    picture: np.ndarray,
+    target: None = None,
+    *,
+    task: str = AUTO,
+    model: str | Path | None = None,
+    adapters: Iterable[AdapterLike] = (),
+    **options: Any,
+) -> np.ndarray: ...
+
+
+@overload
+def restore(
+    picture: PathLike,
+    target: None = None,
+    *,
+    task: str = AUTO,
+    model: str | Path | None = None,
+    adapters: Iterable[AdapterLike] = (),
+    **options: Any,
+) -> np.ndarray: ...
+
+
+@overload
+def restore(
+    picture: PathLike,
+    target: PathLike,
+    *,
+    task: str = AUTO,
+    model: str | Path | None = None,
+    adapters: Iterable[AdapterLike] = (),
+    overwrite: bool = False,
+    **options: Any,
+) -> FileResult: ...
+
+
+def restore(
+    picture: np.ndarray | PathLike,
+    target: PathLike | None = None,
+    *,
+    task: str = AUTO,
+    model: str | Path | None = None,
+    adapters: Iterable[AdapterLike] = (),
+    overwrite: bool = False,
+    **options: Any,
+) -> np.ndarray | FileResult:
+    """Mends one picture, as `urushi restore` does.
+
+    What restores is made ready at the first call and kept for the next ones, unless `model` or
+    `adapters` are given: for many pictures make a `Restorer` or an `AutoRestorer` once.
+
+    Args:
+        picture: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of uint8, uint16 or floats in
+            [0, 1], sRGB; or a file.
+        target: where the restored file goes: profile, metadata, alpha and depth are kept.
+        task: `auto` reads from the picture what it needs; `none` takes the base alone; the name of
+            a class, such as `haze`, takes its expert.
+        model: a model file, or the name of one that ships, which then works without a router.
+        adapters: adapters of that model: files, names, `Adapter`s, or pairs of one and a strength.
+        overwrite: replace a target that is there.
+        options: as `Restorer` takes them: engine, device, precision, tile, threads, ...
+
+    Returns:
+        An array like `picture`; `(H, W, 3)` float32 for a file without a target; for a file with
+        one the result, whose `choice` tells what was seen and whose `notes` tell what did not come
+        through unharmed.
+
+    Raises:
+        UrushiError: the picture cannot be restored; `TakenError` where the target is there.
+    """
+    used = list(adapters)
+    if task != AUTO and (model is not None or used):
+        raise AdapterError(
+            f"task is {task!r}, and a model or adapters are given, which need none: leave one out"
+        )
+    restorer = _restorer(task, model, used, options)
+    if not isinstance(picture, str | os.PathLike):
+        if target is not None:
+            raise UnreadableError(
+                f"the picture is an array, and {os.fspath(target)!r} a file, which takes its "
+                "format and metadata from another: use  urushi.write_picture"
+            )
+        return restorer.restore(picture)
+    source = Path(picture)
+    if target is None:
+        return restorer.restore(read_picture(source))
+    jobs = plan_batch([source], os.fspath(target), overwrite=overwrite)
+    (result,) = run_batch(restorer, jobs).results
+    if result.status == "skipped":
+        raise TakenError(_taken(result.target))
+    if result.status == "failed":
+        raise UrushiError(result.message)
+    return result
+
+
+def _taken(path: Path) -> str:
+    return f"{path}: exists already: choose another name, or replace it with overwrite=True"
+
+
+def _restorer(
+    task: str, model: str | Path | None, adapters: list[AdapterLike], options: Mapping[str, Any]
+) -> Restorer | AutoRestorer:
+    if model is not None or adapters:
+        return Restorer("base" if model is None else model, adapters=adapters, **options)
+    return _kept(task, tuple(sorted(options.items())))
+
+
+@lru_cache(maxsize=2)
+def _kept(task: str, options: tuple[tuple[str, Any], ...]) -> AutoRestorer:
+    return AutoRestorer(task=task, **dict(options))
+
+
+def adapt(
+    pairs: Pairs,
+    *,
+    model: str | Path = "base",
+    method: str = "colora",
+    budget: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    minutes: float | int | None = None,
+    steps: int | None = None,
+    align: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: "Callable[[Progress], None] | None" = None,
+) -> Adapter:
+    """Teaches a base your own kind of bad pictures, as `urushi adapt` does.
+
+    Some pairs are set aside to measure by: the adapter is the best of the way, and its
+    `header.scores["validation"]` tells PSNR with the base alone and with the adapter.
+
+    Args:
+        pairs: a folder that holds a folder of inputs and one of targets; two such folders; or
+            pairs of a bad picture and a good one, files or arrays as `restore` takes them.
+        model: what is adapted: a model file, or the name of one that ships.
+        method: how; `urushi.adapters.METHODS` has them.
+        budget: trained parameters relative to those of the model, such as `7%`; for colora.
+        settings: of the method.
+        minutes: to train at most; 10 where neither is given.
+        steps: to train at most, in place of `minutes`.
+        align: cut pairs that are shifted against each other to what both show.
+        seed: of everything random.
+        device: `auto`, the best there is, or `cpu`.
+        on_progress: told of the training after every step.
+
+    Raises:
+        DataError: there are too few pairs, or their sizes differ.
+        AdapterError: the method cannot be had, or no adapter was better than the base.
+        MissingExtraError: torch or accelerate is not installed.
+        KeyboardInterrupt: it was interrupted.
+    """
+    _require_training()
+    from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+    from urushi.training.examples import pair_examples
+    from urushi.training.method_choice import choose_method
+
+    if minutes is not None and steps is not None:
+        raise AdapterError("minutes and steps are given, expected one of them: leave one out")
+    adapter = choose_method(method, model, settings or {}, budget)
+    with tempfile.TemporaryDirectory(prefix="urushi-adapt-") as folder:
+        run = Path(folder)
+        examples = pair_examples(found_pairs(pairs, run / "given"), run, align=align)
+        limit = MINUTES if minutes is None and steps is None else minutes
+        recipe = adaptation_recipe(
+            "adapter", str(model), adapter, examples,
+            minutes=limit, steps=steps, seed=seed, bf16=prefers_bf16(device),
+        )  # fmt: skip
+        adaptation = Adaptation(recipe, examples, run / "adapter.safetensors", run)
+        adaptation.measure_base("cpu" if device == "cpu" else "auto")
+        result = adaptation.train(device=device, on_progress=on_progress)
+        if not result.training.finished:
+            raise KeyboardInterrupt
+        if result.after is None:
+            raise AdapterError(
+                "no adapter was better than the base on the pairs that were set aside: more "
+                "pairs, more minutes or another method may help"
+            )
+        return Adapter.load(adaptation.target)
+
+
+def _require_training() -> None:
+    from urushi.errors import MissingExtraError
+    from urushi.inference.hardware import is_installed
+
+    for package in ("torch", "accelerate", "tensorboard"):
+        if not is_installed(package):
+            raise MissingExtraError(f"{package}, which adapting needs,", "train")
+
+
+def found_pairs(pairs: Any, folder: Path) -> "Path | PairedFolder":
+    """The folders of the pairs; those that lie in none are put into `folder`.
+
+    Raises:
+        DataError: something is no pair.
+    """
+    from urushi.data.pairs import PairedFolder
+
+    if isinstance(pairs, str | os.PathLike):
+        return Path(pairs)
+    given = list(pairs)
+    if isinstance(pairs, tuple) and len(given) == 2:
+        first, second = given
+        if isinstance(first, str | os.PathLike) and isinstance(second, str | os.PathLike):
+            return PairedFolder.from_folders(Path(first), Path(second))
+    for side in ("input", "target"):
+        (folder / side).mkdir(parents=True)
+    for number, pair in enumerate(given):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise DataError(
+                f"pair {number} is {pair!r:.80}, expected a bad picture and a good one: two files "
+                "or two arrays"
+            )
+        for side, picture in zip(("input", "target"), pair, strict=True):
+            _put(picture, folder / side, f"{number:05}")
+    return folder
+
+
+def _put(picture: Any, folder: Path, name: str) -> None:
+    """Puts one side of a pair into a folder."""
+    if not isinstance(picture, np.ndarray):
+        path = Path(picture)
+        if not path.is_file():
+            raise DataError(f"{path}: no such picture: pairs are of files that are there")
+        shutil.copyfile(path, folder / f"{name}{path.suffix}")
+        return
+    from urushi.inference.arrays import WHITE, as_array, as_layers
+
+    image = as_array(picture)
+    colours = as_layers(image)[..., :3].astype(np.float32) / WHITE[image.dtype.name]
+    pixels = np.broadcast_to(colours, (*colours.shape[:2], 3))
+    write_picture(folder / f"{name}.png", np.ascontiguousarray(pixels))

@@ -1,0 +1,135 @@
+"""Files of the Hugging Face hub, by way of its cache; and model files among them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from urushi.errors import FileFormatError, MissingExtraError
+from urushi.inference.hardware import is_installed
+
+__all__ = ["ENDPOINT_VARIABLE", "hub_file", "model_from_hub"]
+
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+_PATIENCE = 10.0  # seconds until the hub has to answer
+# The graph that OpenVINO runs, and the ranges of its 8-bit form; a model may have neither.
+_BESIDE = (".onnx", ".int8")
+
+
+def model_from_hub(
+    repository: str,
+    *,
+    file: str = "model.safetensors",
+    revision: str | None = None,
+    endpoint: str | None = None,
+) -> Path:
+    """Where a model file of a repository lies now: in the hub's cache, fetched if it was not there.
+
+    What was fetched before is taken without asking the network; another `revision` is fetched anew.
+
+    Args:
+        repository: `owner/name`.
+        file: the model file; `NAME.onnx` and `NAME.int8` come with it, where they are there.
+        revision: branch, tag or commit; None for the main branch.
+        endpoint: address of a mirror of the hub; None for the hub, or `$HF_ENDPOINT`.
+
+    Raises:
+        FileFormatError: the name is none, or the file cannot be had.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    if len([part for part in repository.split("/") if part]) != 2 or repository.count("/") != 1:
+        raise FileFormatError(f"repository {repository!r}: expected owner/name")
+    if Path(file).suffix != ".safetensors":
+        raise FileFormatError(f"{file!r} in {repository}: expected the name of a .safetensors file")
+    if not is_installed("huggingface_hub"):
+        raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
+    options: dict[str, Any] = {
+        "page": f"https://huggingface.co/{repository}",
+        "endpoint": endpoint,
+    }
+    known = hub_file(repository, file, revision, offline=True, **options)
+    if known is not None:
+        return known
+    # The weights come last: whoever finds them in the cache finds all that belongs to them.
+    for suffix in _BESIDE:
+        beside = str(Path(file).with_suffix(suffix))
+        hub_file(repository, beside, revision, optional=True, **options)
+    path = hub_file(repository, file, revision, **options)
+    assert path is not None
+    return path
+
+
+def hub_file(
+    repository: str,
+    file: str,
+    revision: str | None = None,
+    *,
+    page: str,
+    offline: bool = False,
+    endpoint: str | None = None,
+    optional: bool = False,
+) -> Path | None:
+    """Where a file of a repository lies.
+
+    Args:
+        repository: `owner/name`.
+        file: its name there.
+        revision: branch, tag or commit; None for the main branch.
+        page: where people look at it, for messages.
+        offline: look into the cache alone.
+        endpoint: address of a mirror of the hub; None for the hub, or `$HF_ENDPOINT`.
+        optional: it need not be there.
+
+    Returns:
+        None where it is not in the cache and the network is not to be asked, or where it is
+        optional and its repository does not have it.
+
+    Raises:
+        FileFormatError: it cannot be had.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
+    names = {"repo_id": repository, "filename": file}
+    options: dict[str, Any] = {**names, "revision": revision, "endpoint": endpoint}
+    where = f"{file} of {repository}"
+    try:
+        if not offline:
+            # The download itself would try for half a minute before it says that nobody answers.
+            get_hf_file_metadata(hf_hub_url(**options), timeout=_PATIENCE)
+        return Path(hf_hub_download(**options, local_files_only=offline))
+    except LocalEntryNotFoundError as error:
+        if offline:
+            return None
+        raise _unreachable(where, endpoint) from error
+    except GatedRepoError as error:
+        raise FileFormatError(
+            f"{where} is given on request: ask for it at {page}, then  hf auth login"
+        ) from error
+    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        if optional and isinstance(error, EntryNotFoundError):
+            return None
+        raise FileFormatError(f"{where} is gone: look at {page}") from error
+    except (HfHubHTTPError, OSError) as error:
+        line = str(error).strip().splitlines()
+        raise FileFormatError(
+            f"{where} cannot be fetched ({line[0][:200] if line else type(error).__name__}): try "
+            "again later"
+        ) from error
+    except Exception as error:
+        # Those of the library that asks the network, which is another one in every year.
+        raise _unreachable(where, endpoint) from error
+
+
+def _unreachable(where: str, endpoint: str | None) -> FileFormatError:
+    return FileFormatError(
+        f"{where} cannot be fetched, because {endpoint or 'the hub'} cannot be reached: connect "
+        "this computer to the network, or bring the file and  urushi import  it"
+    )

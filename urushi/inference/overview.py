@@ -1,0 +1,219 @@
+"""Large pictures with haze or in low light: a small version of the whole says how bright parts are.
+
+What such degradations need of a picture is larger than a tile. Tiles restored one by one differ in
+brightness, by place and from what the same network makes of the whole picture, made small. So both
+are restored: the tiles, for detail, and the whole picture reduced to a quarter of a megapixel, near
+the size that such networks are trained and measured at. A linear function of the tiles' result, in
+every neighbourhood the one that leads to the small version with the least squared error, joins them
+(the guided filter of He, Sun and Tang, TPAMI 2013, on reduced pictures as in its fast form, arXiv
+1505.00996). Colours follow the small version, detail the tiles.
+"""
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from urushi.errors import UnreadableError
+from urushi.inference.tiling import ReadRows
+
+__all__ = ["Spool", "joined", "reduction", "worked_out"]
+
+Rows = Float[np.ndarray, "n W 3"]
+
+PIXELS = 1 << 18
+"""Of the small version, at most."""
+# Half the side of a neighbourhood, in pixels of the small version.
+_REACH = 8
+# What counts as flat: variance, for values in [0, 1].
+_FLAT = 1e-3
+# Detail is never turned over, nor made many times as strong.
+_STEEPEST = 4.0
+# Rows that are read back at once hold about so many values.
+_AT_ONCE = 1 << 20
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableError(
+            "a picture of this size needs a temporary file for this expert, in "
+            f"'{tempfile.gettempdir()}' ({error.strerror or error}): make room there, or set TMPDIR"
+        ) from error
+
+
+def reduction(width: int, height: int) -> int:
+    """By which whole factor both sides are reduced."""
+    return max(1, math.ceil(math.sqrt(width * height / PIXELS)))
+
+
+class Spool:
+    """Rows of a picture in a temporary file, and the picture reduced by a whole factor.
+
+    Memory is that of the reduced picture. Where the sides are no multiples of the factor, the last
+    pixels of the reduced picture are means of fewer.
+
+    Args:
+        width, factor: of the picture, and of the reduction.
+
+    Raises:
+        UnreadableError: no temporary file can be made, or it does not fit.
+    """
+
+    def __init__(self, width: int, factor: int) -> None:
+        self._width, self._factor = width, factor
+        self._starts = np.arange(0, width, factor)
+        self._reduced: list[np.ndarray] = []
+        self._waiting: list[np.ndarray] = []
+        self._waits = 0
+        with _told():
+            # Closed by `__exit__`, or by the system when the process ends.
+            self._file = tempfile.TemporaryFile(prefix="urushi-")  # noqa: SIM115
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, rows: Rows) -> None:
+        """The next rows."""
+        with _told():
+            self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self._waiting.append(np.add.reduceat(rows, self._starts, axis=1, dtype=np.float32))
+        self._waits += len(rows)
+        if self._waits >= self._factor:
+            whole = self._waits // self._factor * self._factor
+            self._reduce(whole)
+
+    def reduced(self) -> Float[np.ndarray, "h w 3"]:
+        """The picture so far, reduced."""
+        if self._waits:
+            self._reduce(self._waits)
+        return np.concatenate(self._reduced)
+
+    def rows(self) -> ReadRows:
+        """Reads them again from the first on, at most as many as asked for."""
+        with _told():
+            self._file.seek(0)
+        size = 12 * self._width
+
+        def read(count: int) -> np.ndarray:
+            with _told():
+                content = self._file.read(count * size)
+            return np.frombuffer(content, np.float32).reshape(-1, self._width, 3)
+
+        return read
+
+    def _reduce(self, count: int) -> None:
+        sums = np.concatenate(self._waiting)
+        taken, rest = sums[:count], sums[count:]
+        starts = np.arange(0, count, self._factor)
+        tall = np.diff(starts, append=count)[:, None, None]
+        wide = np.diff(self._starts, append=self._width)[None, :, None]
+        means = np.add.reduceat(taken, starts, axis=0) / (tall * wide)
+        self._reduced.append(means.astype(np.float32))
+        self._waiting, self._waits = ([rest] if len(rest) else []), len(rest)
+
+
+def joined(
+    read: ReadRows,
+    width: int,
+    height: int,
+    restore_small: Callable[[Rows], Rows],
+    restore: Callable[[ReadRows], Iterator[Rows]],
+) -> Iterator[Rows]:
+    """A picture restored by tiles, in the light of its restored small version.
+
+    Args:
+        read: gives the next rows of the picture, as for `Restorer.restore_rows`.
+        width, height: of the picture, in pixels.
+        restore_small: restores the reduced picture, which is one tile.
+        restore: restores the picture by tiles.
+
+    Yields:
+        Restored rows in order. They may leave the picture's range a little.
+
+    Raises:
+        UnreadableError: see `Spool`; and whatever the others raise.
+    """
+    factor = reduction(width, height)
+    with Spool(width, factor) as source, Spool(width, factor) as tiles:
+        done = 0
+        while done < height:
+            rows = read(min(max(_AT_ONCE // (3 * width), 1), height - done))
+            if not len(rows):
+                break  # the tiles tell of it
+            source.add(rows)
+            done += len(rows)
+        wanted = restore_small(source.reduced()) if done == height else None
+        for rows in restore(source.rows()):
+            tiles.add(rows)
+        assert wanted is not None
+        gain, offset = worked_out(tiles.reduced(), wanted)
+        lines, columns = (
+            _places(length, factor, count)
+            for length, count in zip((height, width), gain.shape, strict=False)
+        )
+        again, top = tiles.rows(), 0
+        while top < height:
+            rows = again(max(_AT_ONCE // (3 * width), 1))
+            here = _Places(*(each[top : top + len(rows)] for each in lines))
+            yield _at(gain, here, columns) * rows + _at(offset, here, columns)
+            top += len(rows)
+
+
+def worked_out(
+    tiles: Float[np.ndarray, "h w 3"], wanted: Float[np.ndarray, "h w 3"]
+) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]:
+    """Gain and offset by place and channel that lead from `tiles` to `wanted`, both in [0, 1]."""
+    tiles, wanted = tiles.astype(np.float64), wanted.astype(np.float64)
+    mean, aim = _means(tiles), _means(wanted)
+    variance = _means(tiles * tiles) - mean * mean
+    together = _means(tiles * wanted) - mean * aim
+    # Flat parts get a gain of 1 and an offset, so that what little detail there is stays.
+    gain = np.clip((together + _FLAT) / (np.maximum(variance, 0) + _FLAT), 0, _STEEPEST)
+    offset = aim - gain * mean
+    return _means(gain).astype(np.float32), _means(offset).astype(np.float32)
+
+
+def _means(values: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
+    """Means over neighbourhoods, which end where the picture does."""
+    for axis in (0, 1):
+        length = values.shape[axis]
+        before = np.zeros_like(np.take(values, [0], axis=axis))
+        sums = np.concatenate([before, np.cumsum(values, axis=axis)], axis=axis)
+        low = np.maximum(np.arange(length) - _REACH, 0)
+        high = np.minimum(np.arange(length) + _REACH + 1, length)
+        shape = [-1 if axis == each else 1 for each in range(values.ndim)]
+        counts = (high - low).reshape(shape)
+        values = (np.take(sums, high, axis=axis) - np.take(sums, low, axis=axis)) / counts
+    return values
+
+
+class _Places(NamedTuple):
+    """Between which two reduced pixels each pixel lies, and how far from the first, 0 to 1."""
+
+    first: np.ndarray
+    second: np.ndarray
+    share: np.ndarray
+
+
+def _places(length: int, factor: int, count: int) -> _Places:
+    at = np.clip((np.arange(length) + 0.5) / factor - 0.5, 0, count - 1)
+    first = np.minimum(at.astype(np.int64), max(count - 2, 0))
+    return _Places(first, np.minimum(first + 1, count - 1), (at - first).astype(np.float32))
+
+
+def _at(values: Float[np.ndarray, "h w 3"], lines: _Places, columns: _Places) -> Rows:
+    """Reduced values at pixels, by linear interpolation."""
+    share = lines.share[:, None, None]
+    values = values[lines.first] * (1 - share) + values[lines.second] * share
+    share = columns.share[None, :, None]
+    return values[:, columns.first] * (1 - share) + values[:, columns.second] * share
