@@ -160,6 +160,8 @@ def _run(settings: "Settings", host: str, port: int) -> None:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        # From here on whoever comes waits, and is not turned away.
+        listening.listen(128)
     except OSError as error:
         listening.close()
         raise UrushiError(
