@@ -141,6 +141,19 @@ def test_a_client_has_so_much_here_and_no_more(tmp_path):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_what_a_killed_service_left_is_removed(tmp_path):
+    killed, living = Store(tmp_path, Limits()), Store(tmp_path, Limits())
+    killed._held.close()  # as the end of a process does
+    other = tmp_path / "urushi-serve-of-somebody"
+    other.mkdir()
+    store = Store(tmp_path, Limits())
+    assert not killed.root.exists()
+    assert living.root.exists()
+    assert other.exists()
+    living.close()
+    store.close()
+
+
 def test_what_nobody_asks_for_goes(tmp_path):
     store = Store(tmp_path, Limits(keep=10))
     id, folder = store.place("job")

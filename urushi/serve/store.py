@@ -12,11 +12,16 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError
 from urushi.serve.runs import Task
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed anyway
+    fcntl = None
 
 __all__ = ["Item", "Job", "Picture", "SentAdapter", "State", "Store", "client_of"]
 
@@ -24,6 +29,7 @@ State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 # Sizes of folders are measured anew after so many seconds.
 _STALE = 5.0
+_PREFIX, _LOCK = "urushi-serve-", "lock"
 _GONE = "nothing of that name is here: it never was, or its time is over"
 
 
@@ -198,7 +204,10 @@ class Store:
     def __init__(self, work: Path | None, limits: Limits) -> None:
         if work is not None:
             work.mkdir(parents=True, exist_ok=True)
-        self.root = Path(tempfile.mkdtemp(prefix="urushi-serve-", dir=work))
+            _remove_left(work)
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=work))
+        self._held = (self.root / _LOCK).open("wb")
+        _lock(self._held)
         self.spool = self.root / "spool"
         self.spool.mkdir()
         self._limits = limits
@@ -207,6 +216,7 @@ class Store:
 
     def close(self) -> None:
         """Removes everything."""
+        self._held.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def admit(self, client: str, coming: int = 0) -> None:
@@ -309,3 +319,22 @@ class Store:
         for item in over:
             self.remove(item)
         return len(over)
+
+
+def _remove_left(work: Path) -> None:
+    """Removes the folders of services that were killed; those of living ones are locked."""
+    for folder in work.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open("r+b") as file:
+            if _lock(file):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Takes a lock; False where another process has it, or none can be had."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
