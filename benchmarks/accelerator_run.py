@@ -161,7 +161,7 @@ class Training:
     def run(self) -> None:
         import torch
 
-        from urushi.training.average import WeightAverage
+        from urushi.training.checkpoint import WeightAverage
         from urushi.training.losses import make_loss
 
         loss_of = make_loss(**self.recipe["loss"])

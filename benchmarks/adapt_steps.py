@@ -120,7 +120,7 @@ def serve(batch: int) -> None:
     """Takes a step of every variant that is named on standard input, and says how long it took."""
     import torch
 
-    from urushi.training.average import WeightAverage
+    from urushi.training.checkpoint import WeightAverage
     from urushi.training.losses import make_loss
 
     torch.set_num_threads(1)
@@ -153,7 +153,7 @@ def made() -> dict[str, Any]:
     from urushi.files.model import read_model
     from urushi.inference.hardware import keep_freed_memory
     from urushi.inference.zoo import find_model
-    from urushi.training.start import load_start
+    from urushi.training.build import load_start
 
     keep_freed_memory()
     model = read_model(find_model("base"))
@@ -173,7 +173,7 @@ def optimizer_of(parameters: list[Any]) -> Any:
     import torch
 
     try:
-        from urushi.training.optimizer import make_optimizer
+        from urushi.training.fitting import make_optimizer
     except ImportError:
         return torch.optim.AdamW(parameters, 1e-6)
     from urushi.training.recipe import OptimizerSettings

@@ -115,7 +115,7 @@ def test_what_is_not_there_is_told_with_the_way_to_it(here, monkeypatch):
 
     assert "did you mean 'restormer'" in complaint("restomer")
     said = complaint("restormer")
-    assert "no weights of a restormer are here" in said
+    assert "no weights of a restormer were found" in said
     assert "not commercial) and  urushi import FILE.pth -o restormer.safetensors, or give" in said
     write_network(here / "restormer.safetensors", "nafnet")
     assert "restormer.safetensors is a nafnet, not a restormer" in complaint("restormer")

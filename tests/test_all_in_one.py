@@ -17,9 +17,9 @@ from urushi.files.adapter import read_adapter, read_adapter_header, write_adapte
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
-from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
+from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
 from urushi.training.all_in_one.run import AllInOneTraining
-from urushi.training.recipe import RECIPES
+from urushi.training.recipe import RECIPES, recipe_kind
 
 GATES = {"reduction": 2, "hidden": 4}
 GUIDED = {"steps": 3, "warmup": 0, "settings": GATES}
@@ -134,7 +134,7 @@ def test_an_expert_that_another_process_trains_is_left_to_it(world, files, tmp_p
 
     result = train(world, files, run, on_stage=tell).train()
     assert told[1:] == [
-        "noise: is being trained by another process",
+        "noise is being trained by another process",
         "dark: 4 steps",
         "noise: 4 steps",
     ]
@@ -286,7 +286,9 @@ def test_the_command_trains_all_and_says_so(world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in sorted(RECIPES.glob("*.yaml")) if is_all_in_one(p)], ids=lambda p: p.stem
+    "path",
+    [p for p in sorted(RECIPES.glob("*.yaml")) if recipe_kind(p) == "all-in-one"],
+    ids=lambda p: p.stem,
 )
 def test_shipped_recipes_are_whole(path):
     from urushi.adapters import METHODS

@@ -176,7 +176,7 @@ def test_a_link_that_leads_nowhere_costs_one_picture(tmp_path, target):
     (tmp_path / "in/loop.png").symlink_to(target)
     report = run_batch(darkening(), plan_batch([tmp_path / "in"], tmp_path / "out"))
     assert (report.count("restored"), report.count("failed")) == (1, 1)
-    assert "leads to no file" in report.results[1].message
+    assert "is a link to a missing file" in report.results[1].message
 
 
 # --- names of any bytes ---

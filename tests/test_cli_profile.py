@@ -161,7 +161,10 @@ def test_what_is_wrong_is_told_before_anything_is_measured(folder, tmp_path, mon
         (measure(folder, tmp_path / "no" / "p.json", *pairs), "does not exist"),
         (measure(folder, tmp_path / "p.json", *pairs, "--plot", tmp_path / "p.gif"), "end in .png"),
         (measure(folder, tmp_path / "p.json", *pairs[:3], smaller), "smaller.safetensors does not"),
-        (measure(folder, tmp_path / "p.json", "--pairs", tmp_path, *pairs[2:]), "holds no pairs"),
+        (
+            measure(folder, tmp_path / "p.json", "--pairs", tmp_path, *pairs[2:]),
+            "holds no recognisable pairs",
+        ),
         (
             measure(folder, tmp_path / "p.json", *pairs[:3], folder / "base.safetensors"),
             "very weights of the base",

@@ -18,12 +18,10 @@ from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
-from urushi.training.compare.child import run_in_child
 from urushi.training.compare.description import COMPARISONS, load_comparison, variants
-from urushi.training.compare.grid import run_grid
+from urushi.training.compare.grid import run_grid, run_in_child
 from urushi.training.compare.plan import make_plan, nested_subset
-from urushi.training.compare.summary import MEAN, Spread
-from urushi.training.compare.tables import markdown
+from urushi.training.compare.summary import MEAN, Spread, markdown
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 
@@ -214,6 +212,61 @@ def test_a_cell_of_its_own_process_knows_its_memory(world, tmp_path):
     assert not outcome.fresh
     assert shares[-1] == 1
     assert 0 < outcome.result.memory_before <= outcome.result.peak_memory
+
+
+def stated(cell, folder):
+    path = folder / "cell.json"
+    path.write_text(cell.model_dump_json())
+    return path
+
+
+def one_cell(path, output):
+    return run("compare", path, "--cell", "-o", output, "--device", "cpu", "--json")
+
+
+def test_the_command_runs_one_cell_and_says_how_far_it_is(world, tmp_path):
+    cell = make_plan(load(world, tmp_path), world).only(["dark/lora"])[1]
+    told = one_cell(stated(cell, tmp_path), tmp_path / "out")
+    assert told.exit_code == EXIT_WELL
+    lines = [json.loads(line) for line in told.stdout.splitlines()]
+    shares = [line["share"] for line in lines[:-1]]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    (outcome,) = run_grid([cell], tmp_path / "out")
+    assert outcome.result is not None
+    assert not outcome.fresh
+    assert (lines[-1]["hash"], lines[-1]["psnr"]) == (cell.hash, outcome.result.psnr)
+    # Nothing of the whole comparison is written by a process that runs a part of it.
+    assert not (tmp_path / "out" / "comparison.json").exists()
+
+
+def test_a_cell_that_cannot_be_run_says_why(world, tmp_path):
+    wild = [{"method": "lora", "rank": 1, "learning_rate": 1e30}]
+    plan = load(world, tmp_path, methods=wild, clip=None)
+    cell = make_plan(plan, world).only(["dark/lora"])[1]
+    told = one_cell(stated(cell, tmp_path), tmp_path / "out")
+    assert told.exit_code == EXIT_FAILED
+    (why,) = (json.loads(line)["error"] for line in told.stdout.splitlines()[-1:])
+    assert why.startswith("the loss is")
+    assert why in told.stderr
+    for path in (tmp_path / "plan.yaml", tmp_path / "none.json"):
+        refused = one_cell(path, tmp_path / "out")
+        assert refused.exit_code == EXIT_FAILED
+        assert f"'{path}' states no cell" in refused.stderr
+
+
+def test_a_cell_of_its_own_process_is_stopped_with_a_checkpoint(world, tmp_path):
+    plan = load(world, tmp_path, pairs=[2], seeds=[0], steps=1_000_000, methods=[])
+    cell = make_plan(plan, world).only(["*/full"])[1]
+    words = ("--cell", "-o", tmp_path / "out", "--device", "cpu", "--json")
+    process = start("compare", stated(cell, tmp_path), *words)
+    assert process.stdout is not None
+    assert "share" in json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143, errors
+    running = (tmp_path / "out").resolve() / "running" / cell.hash
+    assert newest_checkpoint(running / "checkpoints") is not None
 
 
 def test_an_interrupted_comparison_says_how_to_go_on(world, tmp_path):

@@ -141,7 +141,8 @@ def test_the_page_of_the_command_line_has_every_option():
         section = text.partition(f"\n## {name.removeprefix('urushi ')}\n")[2].partition("\n## ")[0]
         assert section, name
         for parameter in command.params:
-            for option in parameter.opts if parameter.param_type_name == "option" else ():
+            shown = parameter.param_type_name == "option" and not parameter.hidden
+            for option in parameter.opts if shown else ():
                 assert f"`{option}`" in section, f"{name} {option}"
                 count += 1
         assert "\nurushi " in section

@@ -235,7 +235,7 @@ def test_openvino_needs_the_right_graph(model, tmp_path):
     disguised = replace(other, graph=model.graph, header=model.header)
     with pytest.raises(FileFormatError, match="has shape"):
         create_engine(disguised, engine="openvino")
-    with pytest.raises(FileFormatError, match="do not make a nafnet"):
+    with pytest.raises(FileFormatError, match="do not form a nafnet"):
         create_engine(disguised, engine="torch")
     missing = {k: v for k, v in model.tensors.items() if k != "intro.bias"}
     with pytest.raises(FileFormatError, match=r"'intro\.bias' is missing"):

@@ -108,8 +108,8 @@ def test_branches_are_tried_as_they_are(world, tmp_path):
 @pytest.mark.parametrize(
     ("multiple", "scale", "words"),
     [
-        (48, 1, "takes multiples of 48: fit the evidence with views"),
-        (4, 2, "enlarges 2 times: what experts change"),
+        (48, 1, "takes multiples of 48: fit the probe with views"),
+        (4, 2, "enlarges 2 times: probing experts"),
     ],
 )
 def test_networks_that_do_not_fit_are_told(world, monkeypatch, multiple, scale, words):
@@ -211,7 +211,7 @@ def test_another_process_takes_its_part(world, trained, tmp_path, monkeypatch):
         first.write_bytes(content)  # what the other makes
         lock.release()
 
-    monkeypatch.setattr("urushi.training.all_in_one.probe_training.time.sleep", done)
+    monkeypatch.setattr("urushi.training.kept_parts.time.sleep", done)
     assert training(world, folder, resume=True).train().finished
     assert first.read_bytes() == content
 

@@ -201,7 +201,7 @@ def test_list_of_pages_that_leads_back(tmp_path):
     source = write_tiff(tmp_path / "in.tif", Page(GREY), Page(GREY[:9]), end=8 + GREY.size)
     outcome = restore_picture(Untouched(), source, tmp_path / "out.tif")
     assert outcome.pages == 2
-    assert "is cut off" in outcome.notes[0]
+    assert "breaks off" in outcome.notes[0]
 
 
 def test_pages_beyond_4_gb_have_wide_offsets_from_the_start(tmp_path, monkeypatch):

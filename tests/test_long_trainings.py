@@ -20,9 +20,9 @@ from urushi.errors import RecipeError
 from urushi.files.model import ModelHeader, read_model, write_model
 from urushi.image import write_picture
 from urushi.settings import set_values
+from urushi.training.build import load_start
+from urushi.training.fitting import learning_rate
 from urushi.training.loop import train
-from urushi.training.schedule import learning_rate
-from urushi.training.start import load_start
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 DATA = {"pictures": ["clean"], "patch": 16, "batch": 4}
@@ -32,7 +32,9 @@ REGIONS = {"name": "regions", "share": 0.5, "degradation": TINY_TRAINING["degrad
 def test_the_learning_rate_falls_at_the_end_alone():
     schedule = {"steps": 110, "warmup": 10, "decay": 0.25, "final_learning_rate": 0}
     plan = recipe(schedule=schedule, optimizer={"learning_rate": 1.0})
-    rates = [learning_rate(plan, step) for step in range(110)]
+    rates = [
+        learning_rate(plan.schedule, plan.optimizer.learning_rate, step) for step in range(110)
+    ]
     assert rates[10:84] == [1.0] * 74
     assert rates[84:] == sorted(rates[84:], reverse=True)
     assert 0.4 < rates[97] < 0.6

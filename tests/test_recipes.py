@@ -7,16 +7,12 @@ import pytest
 import torch
 
 from urushi.errors import RecipeError
-from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one, load_all_in_one_recipe
-from urushi.training.photographs.photographs_recipe import is_photographic, load_photographic_recipe
-from urushi.training.recipe import RECIPES, load_recipe
+from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
+from urushi.training.photographs.photographs_recipe import load_photographic_recipe
+from urushi.training.recipe import RECIPES, load_recipe, recipe_kind
 
-ROUTERS = [path for path in sorted(RECIPES.glob("*.yaml")) if is_photographic(path)]
-PLAIN = [
-    path
-    for path in sorted(RECIPES.glob("*.yaml"))
-    if not is_all_in_one(path) and path not in ROUTERS
-]
+ROUTERS = [path for path in sorted(RECIPES.glob("*.yaml")) if recipe_kind(path) == "router"]
+PLAIN = [path for path in sorted(RECIPES.glob("*.yaml")) if recipe_kind(path) is None]
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)

@@ -18,7 +18,8 @@ from urushi.routing import decision as deciding
 from urushi.routing.calibration import negative_log_likelihood
 from urushi.routing.wording import unsure, what_is_seen
 from urushi.training.photographs.photographs_recipe import PhotographicRecipe
-from urushi.training.router.router_scores import judged_photographs, scores_of_classes
+from urushi.training.router.router_recipe import RouterRecipe
+from urushi.training.router.router_scores import judged_photographs, scores_of
 
 
 def header(*classes, **changes):
@@ -329,13 +330,18 @@ def test_calibration_bins_hold_their_lower_edge():
     assert expected_calibration_error(chances, labels, bins=2) == pytest.approx(0.4 / 2)
 
 
+def _several(threshold):
+    known = {"classes": {"rain": None, "snow": None}, "mode": "multi", "threshold": threshold}
+    return RouterRecipe.model_construct(**known)
+
+
 def test_scores_count_what_reaches_the_threshold_exactly():
     logits, truths = np.array([[2.0, -1.0], [0.5, 1.5], [-2.0, 3.0]]), np.ones((3, 2))
     truths[0, 1] = truths[2, 0] = 0
-    facts, temperature = scores_of_classes(("rain", "snow"), "multi", 0.5, logits, truths)
+    facts, temperature = scores_of(_several(0.5), logits, truths)
     least = float(probabilities(logits, "multi", temperature)[1, 0])
     for threshold, right in ((least, 1.0), (above(least), 2 / 3)):
-        facts, _ = scores_of_classes(("rain", "snow"), "multi", threshold, logits, truths)
+        facts, _ = scores_of(_several(threshold), logits, truths)
         assert facts["validation"]["all_right"] == pytest.approx(right)
 
 

@@ -207,11 +207,11 @@ def test_a_router_learns_and_its_file_says_how_well(data, tmp_path):
     result = train_router(own, data, tmp_path, device="cpu", on_progress=told.append)
     assert result.finished
     assert told[-1].step == 60
-    assert told[-1].accuracy == accuracy(result.confusion) > 0.75
+    assert told[-1].scores["accuracy"] == accuracy(result.confusion) > 0.75
     stored = read_router(result.path)
     scores = stored.header.scores["validation"]
     assert scores["pictures"] == result.confusion.sum() == 60
-    assert scores["accuracy"] == told[-1].accuracy
+    assert scores["accuracy"] == told[-1].scores["accuracy"]
     assert scores["ece"] < 0.3
     assert stored.header.recipe == own.model_dump(mode="json")
     opened = open_router(result.path, device="cpu")
@@ -244,10 +244,20 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(data, tmp_path, mode
     assert (part.finished, part.stopped_by, part.path) == (False, signal.SIGINT, None)
     assert newest(run).step == part.step == 3
     again = train_router(own, data, run, device="cpu", resume=True)
-    assert [(r["step"], r["accuracy"]) for r in again.log] == [
-        (r["step"], r["accuracy"]) for r in whole.log
+    assert [(r["step"], r["loss"], r.get("accuracy")) for r in again.log] == [
+        (r["step"], r["loss"], r.get("accuracy")) for r in whole.log
     ]
+    assert [r["step"] for r in whole.log if "accuracy" in r] == [3, 6]
     assert again.header.tensors_hash == whole.header.tensors_hash
+
+
+def test_a_router_that_was_trained_but_not_written_is_written_by_resuming(data, tmp_path):
+    whole = train_router(recipe(), data, tmp_path, device="cpu")
+    whole.path.unlink()
+    again = train_router(recipe(), data, tmp_path, device="cpu", resume=True)
+    assert again.header.tensors_hash == whole.header.tensors_hash
+    assert again.header.scores == whole.header.scores
+    assert again.confusion.tolist() == whole.confusion.tolist()
 
 
 def test_a_training_is_deterministic(data, tmp_path):

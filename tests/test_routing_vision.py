@@ -334,13 +334,13 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
 
 
 def test_recipes_that_cannot_be_are_refused(weights, data, tmp_path):
-    with pytest.raises(RecipeError, match="could leave nothing alone"):
+    with pytest.raises(RecipeError, match="could leave nothing unchanged"):
         recipe(weights, classes={"a": {"photographs": ["x"]}, "b": {"photographs": ["x"]}})
-    with pytest.raises(RecipeError, match="'sepia' is no class"):
+    with pytest.raises(RecipeError, match="'sepia' is not a class"):
         recipe(weights, photographs={"also": {"x": ["sepia"]}})
-    with pytest.raises(RecipeError, match="no pictures and nothing that makes them"):
+    with pytest.raises(RecipeError, match="neither pictures nor a degradation"):
         recipe(weights, classes={"clean": {}, "haze": {}})
-    with pytest.raises(FileFormatError, match="'nowhere': neither a file"):
+    with pytest.raises(FileFormatError, match="'nowhere' is neither a file"):
         train_photographic(recipe(weights, members="nowhere"), tmp_path, data)
-    with pytest.raises(FileFormatError, match="'nowhere': neither a file"):
+    with pytest.raises(FileFormatError, match="'nowhere' is neither a file"):
         build_encoder(recipe("nowhere").encoder)

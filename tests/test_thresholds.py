@@ -124,7 +124,7 @@ def test_pictures_are_made_and_from_pairs_and_clean(world):
 
 def test_guided_experts_cannot_be_measured(world):
     guided = {"mode": "adapter", "settings": {"reduction": 2, "hidden": 4}}
-    with pytest.raises(RecipeError, match="thresholds are for"):
+    with pytest.raises(RecipeError, match="thresholds need"):
         tiny_recipe(world / "tiny.safetensors", guided=guided, thresholds={})
     with pytest.raises(RecipeError, match="pictures"):
         tiny_recipe(world / "tiny.safetensors", thresholds={"pictures": 1})

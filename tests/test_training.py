@@ -17,13 +17,12 @@ from safetensors.torch import load_file
 from world import TINY_TRAINING, newest, recipe
 
 from urushi.errors import DataError, FileFormatError, RecipeError, UrushiError
-from urushi.training.average import WeightAverage
 from urushi.training.batches import DegradedBatches, turn_and_mirror
-from urushi.training.checkpoint import newest_checkpoint
+from urushi.training.checkpoint import WeightAverage, newest_checkpoint
+from urushi.training.fitting import learning_rate
 from urushi.training.loop import train
 from urushi.training.losses import LOSSES, frequency_loss, grid_loss, make_loss
 from urushi.training.recipe import load_recipe
-from urushi.training.schedule import learning_rate
 
 # --- batches ---
 
@@ -164,7 +163,9 @@ def test_grid_loss_sees_what_repeats_and_nothing_else():
 
 def test_learning_rate_warms_up_and_falls_to_the_final_one():
     plan = recipe(schedule={"steps": 100, "warmup": 10, "final_learning_rate": 1e-6})
-    rates = [learning_rate(plan, step) for step in range(100)]
+    rates = [
+        learning_rate(plan.schedule, plan.optimizer.learning_rate, step) for step in range(100)
+    ]
     assert rates[:2] == pytest.approx([1e-4, 2e-4])
     assert max(rates) == rates[9] == pytest.approx(1e-3)
     assert rates[99] == pytest.approx(1e-6)

@@ -11,10 +11,10 @@ from urushi.degradations import create_degradation
 from urushi.errors import AdapterError, FileFormatError, RecipeError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import ModelHeader, read_model, write_model
+from urushi.training.build import load_start
 from urushi.training.loop import train
 from urushi.training.pretext import Pretext, draw_cells
 from urushi.training.recipe import PretextSettings
-from urushi.training.start import load_start
 
 CONFIG = TINY_TRAINING["backbone"]["config"]
 

@@ -174,7 +174,7 @@ def test_a_comparison_leaves_what_is_of_no_comparison(tmp_path):
 def test_a_training_leaves_the_recipe_of_another(tmp_path):
     from pydantic import create_model
 
-    from urushi.training.stated_recipe import write_recipe
+    from urushi.training.checkpoint import write_recipe
 
     own = create_model("Recipe", name=(str, ...), seed=(int, 0), steps=(int, 5))(name="own")
     write_recipe(tmp_path, own)
@@ -206,7 +206,7 @@ def test_a_run_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "file.run").write_text("x")
     for name in ("mine", "link", "file"):
         for asked in ({"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}):
-            with pytest.raises(TakenError, match="not of an adaptation"):
+            with pytest.raises(TakenError, match="does not belong to an adaptation"):
                 RunFolder(tmp_path / f"{name}.run", tmp_path / f"{name}.safetensors").take(**asked)
     assert (place / "holiday").is_dir()
 

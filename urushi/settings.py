@@ -36,6 +36,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def values_of(self, model: "type[Settings]") -> dict[str, Any]:
+        """The values of the fields of `model`, all of which these settings have, too."""
+        return {name: getattr(self, name) for name in model.model_fields}
+
 
 def names_file(path: Path) -> bool:
     """Whether a path is that of a file; a text that no file can be called is not."""

@@ -13,14 +13,15 @@ from urushi.app.options import (
     MaybeModel,
     Seed,
     Targets,
+    TrainingDevice,
     degradation_options,
     require,
     two_folders,
 )
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
 from urushi.errors import AdapterError, TargetError, UrushiError
+from urushi.termination import exit_code
 from urushi.writing import refuse_taken
 
 __all__ = [
@@ -43,7 +44,6 @@ def check_usage(
     minutes: float | None,
     steps: int | None,
     align: bool,
-    device: str,
 ) -> None:
     """Refuses options of `urushi adapt` that do not go together; those it learns from."""
     if pairs is not None and paired is not pairs:
@@ -58,8 +58,6 @@ def check_usage(
         raise typer.BadParameter("--align is for --pairs.")
     if minutes is not None and (steps is not None or minutes <= 0):
         raise typer.BadParameter("give --minutes above 0, or --steps instead.")
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
 
 
 def check_target(
@@ -114,30 +112,36 @@ def adapt(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            "--name", metavar="NAME", help="With --into: what its router calls such pictures."
-        ),
+        typer.Option("--name", metavar="NAME", help="With --into: the new class's name."),
     ] = None,
     data: DataRoot = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
-            "--pairs", metavar="FOLDER", help="Holds a folder of inputs and one of targets."
+            "--pairs",
+            metavar="FOLDER",
+            help="A folder that holds one of inputs and one of targets.",
         ),
     ] = None,
     inputs: Inputs = None,
     targets: Targets = None,
     clean: Annotated[
         Path | None,
-        typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
+        typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
     ] = None,
     degrade: Annotated[
         str | None,
-        typer.Option("--degrade", metavar="KIND", help="What spoils them; `urushi degrade` lists."),
+        typer.Option(
+            "--degrade",
+            metavar="KIND",
+            help="The degradation to apply; `urushi degrade` lists them.",
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Option of the degradation; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="An option of the degradation; repeatable."
+        ),
     ] = None,
     model: MaybeModel = None,
     backbone: Annotated[
@@ -168,17 +172,17 @@ def adapt(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", help=f"Train that long at most; {_MINUTES:g}."),
+        typer.Option("--minutes", metavar="M", help=f"Train at most this long; default: {_MINUTES:g}."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, metavar="N", help="Train that many steps at most instead."),
+        typer.Option("--steps", min=1, metavar="N", help="Instead: train at most this many steps."),
     ] = None,
     align: Annotated[
-        bool, typer.Option("--align", help="Cut shifted pairs to what both pictures show.")
+        bool, typer.Option("--align", help="Align shifted pairs and crop them to what both show.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an adaptation that was interrupted.")
+        bool, typer.Option("--resume", help="Continue an interrupted adaptation.")
     ] = False,
     overwrite: Annotated[
         bool,
@@ -188,14 +192,12 @@ def adapt(
         ),
     ] = False,
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
-    ] = "auto",
+    device: TrainingDevice = "auto",
     json: Json = False,
 ) -> None:
-    """Teach a model your own kind of bad pictures, from pairs, in minutes."""
+    """Adapt a model to your own degradation, from pairs, in minutes."""
     paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
-    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align, device)
+    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align)
     check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     facts: dict[str, Any] = {}

@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from urushi.app.output import EXIT_FAILED, complain, examples, refusal
-from urushi.app.termination import exit_code, stop_on_sigterm
 from urushi.errors import UrushiError
 from urushi.plugins import tell_plugins_with
+from urushi.termination import exit_code, stop_on_sigterm
 from urushi.version import __version__
 
 if TYPE_CHECKING:

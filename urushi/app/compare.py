@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,15 +10,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from urushi.app.options import DataRoot, Json, require
+from urushi.app.options import DataRoot, Json, RecipeValues, TrainingDevice, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
-from urushi.app.termination import exit_code
-from urushi.errors import MissingExtraError, TakenError, TargetError
+from urushi.app.teller import Teller
+from urushi.errors import MissingExtraError, RecipeError, TakenError, TargetError, UrushiError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from urushi.training.compare.grid import Outcome
     from urushi.training.compare.plan import Cell, Plan
     from urushi.training.compare.summary import Summary
+    from urushi.training.progress import Progress
 
 __all__ = ["EPILOG", "compare"]
 
@@ -29,53 +32,55 @@ EPILOG = examples(
 )
 
 
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="For results; finished cells stay. Several processes may share it.",
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="TASK/METHOD",
+        help="Run these cells alone; a pattern such as 'lowlight/*'; repeatable.",
+    ),
+]
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        "--isolate/--no-isolate",
+        help="Each cell in a process of its own; without, peak memory is not known.",
+    ),
+]
+# What such a process is started with; RECIPE is then the file that states the cell.
+OneCell = Annotated[bool, typer.Option("--cell", hidden=True)]
+
+
 def compare(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A YAML file, or a comparison that ships.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FOLDER",
-            help="For results; finished cells stay. Several processes may share it.",
-        ),
-    ],
+    output: Folder,
     data: DataRoot = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="TASK/METHOD",
-            help="Run these cells alone; a pattern such as 'lowlight/*'; repeatable.",
-        ),
-    ] = None,
+    only: Only = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="List the cells and what is finished, and run none.")
     ] = False,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."
-        ),
-    ] = None,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
-    ] = "auto",
-    isolate: Annotated[
-        bool,
-        typer.Option(
-            "--isolate/--no-isolate",
-            help="Each cell in a process of its own; without, peak memory is not known.",
-        ),
-    ] = True,
+    values: RecipeValues = None,
+    device: TrainingDevice = "auto",
+    isolate: Isolate = True,
+    cell: OneCell = False,
     json: Json = False,
 ) -> None:
     """Compare methods on equal terms; stop at any moment, and the same command goes on."""
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
     require(("torch", "accelerate", "tensorboard"), "comparing", "train")
+    if cell:
+        _run_cell(Path(recipe), output, device, json)
+        return
     from urushi.evaluation.catalog import data_root
     from urushi.training.compare.description import load_comparison
     from urushi.training.compare.grid import stored
@@ -94,6 +99,48 @@ def compare(
         _show_plan(out, before)
         return
     _check_folder(output)
+    _run_plan(out, planned, chosen, output, device, isolate)
+
+
+def _run_cell(stated: Path, output: Path, device: str, json: bool) -> None:
+    """Runs the cell that a file states, in this process, which has done nothing else.
+
+    With `--json` a line says each time which share of the training is done, and the last one holds
+    the result, or the error.
+    """
+    from urushi.training.compare.cell import run_cell
+    from urushi.training.compare.plan import Cell
+
+    try:
+        cell = Cell.model_validate_json(stated.read_bytes())
+    except (OSError, ValueError):
+        raise RecipeError(
+            f"'{stated}' states no cell: expected the cell.json of one that is not finished"
+        ) from None
+    out = Output(json=json, quiet=json)
+
+    def tell(progress: "Progress") -> None:
+        out.text(dumps({"share": progress.share}))
+
+    try:
+        with Teller(out) as teller:
+            result = run_cell(cell, output, device=device, on_progress=tell if json else teller)
+    except UrushiError as error:
+        if json:
+            out.text(dumps({"error": str(error)}))
+        raise
+    except KeyboardInterrupt as stopped:
+        raise typer.Exit(exit_code(getattr(stopped, "number", None))) from stopped
+    if json:
+        out.text(result.model_dump_json())
+    else:
+        out.say(f"{cell.title}: {result.psnr:.2f} dB")
+
+
+def _run_plan(
+    out: Output, plan: "Plan", cells: "Sequence[Cell]", output: Path, device: str, isolate: bool
+) -> None:
+    """Runs cells of a plan, and leaves table, document and plots also where it is stopped."""
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,13 +148,13 @@ def compare(
     errors: dict[str, str] = {}
     stopped: KeyboardInterrupt | None = None
     try:
-        _run(out, chosen, output, device, isolate, errors)
+        _run(out, cells, output, device, isolate, errors)
     except KeyboardInterrupt as interruption:
         stopped = interruption
-    summary = _leave(out, planned, output, errors)
+    summary = _leave(out, plan, output, errors)
     if stopped is not None:
         out.say("stopped; the same command goes on where it was")
-    if json:
+    if out.json:
         out.document(summary.model_dump(mode="json"))
     if stopped is not None:
         raise typer.Exit(exit_code(getattr(stopped, "number", None))) from stopped
@@ -200,8 +247,7 @@ def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "
     from urushi.files.container import write_whole
     from urushi.training.compare.charts import PLOTS, draw_comparison
     from urushi.training.compare.grid import stored
-    from urushi.training.compare.summary import summarise
-    from urushi.training.compare.tables import COLUMNS, markdown, table_rows
+    from urushi.training.compare.summary import COLUMNS, markdown, summarise, table_rows
 
     summary = summarise(plan.comparison, stored(output, plan.cells, errors), plan.notes)
     plots: list[str] = []

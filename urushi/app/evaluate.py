@@ -125,7 +125,7 @@ def evaluate(
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every benchmark whose pictures are there.")
+        bool, typer.Option("--all", help="Every benchmark whose pictures are present.")
     ] = False,
     pairs: Annotated[
         Path | None,
@@ -139,7 +139,9 @@ def evaluate(
     ] = None,
     degrade: Annotated[
         str | None,
-        typer.Option("--degrade", metavar="NAME", help="What is done to the clean pictures."),
+        typer.Option(
+            "--degrade", metavar="NAME", help="The degradation to apply to the clean pictures."
+        ),
     ] = None,
     values: Annotated[
         list[str] | None,
@@ -151,7 +153,10 @@ def evaluate(
         bool, typer.Option("--as-is", help="Score the inputs, and restore nothing.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Pictures of each benchmark.")
+        int | None,
+        typer.Option(
+            "--limit", min=1, metavar="N", help="At most this many pictures of each benchmark."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -162,8 +167,8 @@ def evaluate(
         typer.Option(
             "--sheet",
             metavar="FILE",
-            help="Write a contact sheet: input, restored, reference. Of several benchmarks, one "
-            "each, with its name.",
+            help="Write a contact sheet: input, restored, reference. With several benchmarks, one "
+            "sheet each, named after it.",
         ),
     ] = None,
     json: Annotated[
@@ -177,9 +182,7 @@ def evaluate(
     per_picture: Annotated[
         bool, typer.Option("--per-picture", help="Show the score of every picture.")
     ] = False,
-    list_all: Annotated[
-        bool, typer.Option("--list", help="Show the benchmarks that are known.")
-    ] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
     model: MaybeModel = None,
     adapter: Adapters = None,
     task: Task = None,
@@ -192,13 +195,13 @@ def evaluate(
         typer.Option(
             "--kind",
             metavar="CLASS",
-            help="With a router: what is wrong with the pictures, where their name does not tell.",
+            help="With a router: the pictures' degradation, where their name does not say.",
         ),
     ] = None,
     confusion: Annotated[
         Path | None,
         typer.Option(
-            "--confusion", metavar="FILE", help="With a router: draw what was taken for what."
+            "--confusion", metavar="FILE", help="With a router: draw the confusion matrix."
         ),
     ] = None,
     engine: EngineName = "auto",

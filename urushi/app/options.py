@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +30,7 @@ __all__ = [
     "Overlap",
     "Precision",
     "Quick",
+    "RecipeValues",
     "Router",
     "Seed",
     "StrengthOf",
@@ -39,12 +42,15 @@ __all__ = [
     "Threshold",
     "Tile",
     "TopK",
+    "TrainingDevice",
+    "TrainingOptions",
     "White",
     "choose_by",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
     "make_restorer",
+    "one_of",
     "require",
     "two_folders",
     "weaken",
@@ -57,7 +63,9 @@ PRECISIONS = ("float32", "bf16", "int8")
 DEFAULT_OVERLAP = 16
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A callback that refuses values other than these."""
+
     def check(value: str) -> str:
         if value not in names:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}.")
@@ -78,7 +86,7 @@ MaybeModel = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Name of a shipped model, or a model file; base if not given.",
+        help="A shipped model's name, or a model file; default: base.",
     ),
 ]
 Router = Annotated[
@@ -86,8 +94,8 @@ Router = Annotated[
     typer.Option(
         "--router",
         metavar="FILE",
-        help="An all-in-one file, which sees by itself what a picture needs; the one that ships "
-        "if not given.",
+        help="An all-in-one file, whose router chooses what a picture needs; default: the one "
+        "that ships.",
     ),
 ]
 Task = Annotated[
@@ -95,8 +103,8 @@ Task = Annotated[
     typer.Option(
         "--task",
         metavar="NAME",
-        help="auto: see what each picture needs; none: the base alone; or a task of the "
-        "all-in-one file, such as haze, for all pictures.",
+        help="auto: choose for each picture; none: the base alone; or a task of the all-in-one "
+        "file, such as haze, for all pictures.",
     ),
 ]
 Adapters = Annotated[
@@ -116,8 +124,8 @@ TopK = Annotated[
         "--k",
         min=1,
         metavar="N",
-        help="Mix up to N experts for a picture, the router's likeliest, in proportion to "
-        "their probabilities; 1 if not given.",
+        help="Mix up to N experts for a picture, the router's likeliest, in proportion to their "
+        "probabilities; default: 1.",
     ),
 ]
 Threshold = Annotated[
@@ -127,8 +135,8 @@ Threshold = Annotated[
         min=0.0,
         max=1.0,
         metavar="P",
-        help="Leave a picture to the base where the router is less sure than P, from 0 to 1; "
-        "what its file says if not given.",
+        help="Use the base alone where the router is less sure than P, from 0 to 1; default: what "
+        "its file says.",
     ),
 ]
 White = Annotated[
@@ -137,7 +145,7 @@ White = Annotated[
         "--white",
         metavar="VALUE",
         help="The value that means white in pictures of 16 bits or floating point, such as 4095 "
-        "or 255; what each file says if not given. Floating point with it is taken as sRGB.",
+        "or 255; default: what each file says. Floating point is then taken as sRGB.",
     ),
 ]
 Linear = Annotated[
@@ -145,7 +153,7 @@ Linear = Annotated[
     typer.Option(
         "--linear/--no-linear",
         help="Take pictures of 16 bits or floating point without a profile as linear light, or "
-        "as sRGB; floating point is linear if not given.",
+        "as sRGB; default: floating point is linear.",
     ),
 ]
 StrengthOf = Annotated[
@@ -182,8 +190,8 @@ Quick = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="Of routers that try experts (the one that ships does not): choose by a look alone, "
-        "sooner and less often right.",
+        help="For routers that probe experts (the one that ships does not): choose without "
+        "probing, which is faster and less often right.",
     ),
 ]
 EngineName = Annotated[
@@ -191,7 +199,7 @@ EngineName = Annotated[
     typer.Option(
         "--engine",
         metavar="ENGINE",
-        callback=_one_of(ENGINES),
+        callback=one_of(ENGINES),
         help="What runs the network: auto, openvino or torch.",
     ),
 ]
@@ -204,7 +212,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="PRECISION",
-        callback=_one_of(PRECISIONS),
+        callback=one_of(PRECISIONS),
         help="float32; bf16: faster, a little less exact; int8: where `urushi export` made it, for "
         "the base alone: pictures that get an expert, or that int8 changes, are done in float32.",
     ),
@@ -212,7 +220,10 @@ Precision = Annotated[
 Tile = Annotated[
     int | None,
     typer.Option(
-        "--tile", min=1, metavar="PIXELS", help="Side of a tile; chosen by the memory if not given."
+        "--tile",
+        min=1,
+        metavar="PIXELS",
+        help="Side of a tile; default: chosen by the memory there is.",
     ),
 ]
 Overlap = Annotated[
@@ -221,7 +232,7 @@ Overlap = Annotated[
         "--overlap",
         min=0,
         metavar="PIXELS",
-        help="What neighbouring tiles share; 16, or half of a small tile, if not given.",
+        help="What neighbouring tiles share; default: 16, or half of a small tile.",
     ),
 ]
 Threads = Annotated[
@@ -233,24 +244,71 @@ Json = Annotated[
 Inputs = Annotated[
     Path | None,
     typer.Option(
-        "--inputs", metavar="FOLDER", help="Instead of --pairs: the bad pictures of the pairs."
+        "--inputs", metavar="FOLDER", help="Instead of --pairs: the folder of degraded pictures."
     ),
 ]
 Targets = Annotated[
     Path | None,
     typer.Option(
-        "--targets", metavar="FOLDER", help="With --inputs: the good ones, of the same names."
+        "--targets",
+        metavar="FOLDER",
+        help="With --inputs: the folder of targets, of the same names.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of everything random.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of all random numbers.")
+]
 DataRoot = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="FOLDER",
-        help="Folder of the data sets; the environment variable URUSHI_DATA if not given.",
+        help="Folder of the data sets; default: the environment variable URUSHI_DATA.",
     ),
 ]
+TrainingDevice = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        callback=one_of(("auto", "cpu")),
+        help="auto (the best available) or cpu.",
+    ),
+]
+RecipeValues = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."),
+]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What `urushi train` was asked for, of a recipe of any kind; see there."""
+
+    recipe: str
+    data: str | None
+    pack: Path | None
+    output: Path | None
+    resume: bool
+    device: str
+    values: Sequence[str]
+    graph: bool
+    json: bool
+
+    def run(self, name: str) -> Path:
+        """The folder of a training of that name."""
+        return self.output or Path("runs") / name
+
+    def command(self, name: str) -> str:
+        """The command that goes on with it."""
+        words = ["urushi", "train", self.recipe, "-o", str(self.run(name))]
+        words += ["--data", self.data] if self.data is not None else []
+        words += ["--pack", str(self.pack)] if self.pack is not None else []
+        words += ["--device", self.device] if self.device != "auto" else []
+        words += [] if self.graph else ["--no-graph"]
+        for value in self.values:
+            words += ["--set", value]
+        return shlex.join([*words, "--resume"])
 
 
 def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | None":
@@ -401,7 +459,6 @@ def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
 def make_degradation(options: dict[str, Any]) -> "Degradation":
     """The degradation that plain values describe."""
     require(("torch",), "degrading", "torch")
-    from urushi.degradations import create_degradation
+    from urushi.degradations import degradation_of
 
-    rest = {key: value for key, value in options.items() if key != "name"}
-    return create_degradation(str(options.get("name", "")), **rest)
+    return degradation_of(options)

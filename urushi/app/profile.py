@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from urushi.app.options import Json, Seed, degradation_options, require
+from urushi.app.options import Device, Json, Seed, degradation_options, one_of, require
 from urushi.app.output import Output, complain, examples, printable, time_text
 from urushi.errors import TargetError
 from urushi.writing import refuse_taken
@@ -42,94 +42,110 @@ NORMALISE = ("sum", "mean", "task")
 _TOLERATED = 0.05
 
 
+Base = Annotated[
+    str,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="Name of a shipped model, or a model file: what is profiled.",
+    ),
+]
+Tuned = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="FILE",
+        help="The base tuned fully for a task: a model, or an adapter of method full. One for "
+        "each task, in their order.",
+    ),
+]
+Pairs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--pairs",
+        metavar="FOLDER",
+        help="A task: holds a folder of inputs and one of targets. Repeatable, tasks count alike.",
+    ),
+]
+Clean = Annotated[
+    Path | None,
+    typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
+]
+Degrade = Annotated[
+    list[str] | None,
+    typer.Option("--degrade", metavar="KIND", help="A task: what spoils them; repeatable."),
+]
+TuneSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--tune-steps",
+        min=1,
+        metavar="N",
+        help="Instead of --target: tune a copy for each task by that many steps of 8 patches.",
+    ),
+]
+Patch = Annotated[
+    int,
+    typer.Option("--patch", min=8, metavar="PIXELS", help="Side of what is taken of a picture."),
+]
+RuleName = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        metavar="RULE",
+        callback=one_of(RULES),
+        help="Where the points lie: " + ", ".join(RULES),
+    ),
+]
+NormaliseName = Annotated[
+    str,
+    typer.Option(
+        "--normalise",
+        metavar="HOW",
+        callback=one_of(NORMALISE),
+        help="What scores are a part of: " + ", ".join(NORMALISE),
+    ),
+]
+Read = Annotated[
+    Path | None,
+    typer.Option("--read", metavar="FILE", help="Show or draw this profile, measure none."),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option("--plot", metavar="FILE", help="Draw the profile: .png, .svg or .pdf."),
+]
+
+
 def profile(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The profile to write, a JSON file."),
     ] = None,
-    base: Annotated[
-        str,
-        typer.Option(
-            "--base",
-            metavar="MODEL",
-            help="Name of a shipped model, or a model file: what is profiled.",
-        ),
-    ] = "base",
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            metavar="FILE",
-            help="The base tuned fully for a task: a model, or an adapter of method full. One for "
-            "each task, in their order.",
-        ),
-    ] = None,
-    pairs: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--pairs",
-            metavar="FOLDER",
-            help="A task: holds a folder of inputs and one of targets. Repeatable, tasks count "
-            "alike.",
-        ),
-    ] = None,
-    clean: Annotated[
-        Path | None,
-        typer.Option("--clean", metavar="FOLDER", help="Good pictures, to go with --degrade."),
-    ] = None,
-    degrade: Annotated[
-        list[str] | None,
-        typer.Option("--degrade", metavar="KIND", help="A task: what spoils them; repeatable."),
-    ] = None,
+    base: Base = "base",
+    target: Tuned = None,
+    pairs: Pairs = None,
+    clean: Clean = None,
+    degrade: Degrade = None,
     values: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Option of a single --degrade."),
     ] = None,
-    tune_steps: Annotated[
-        int | None,
-        typer.Option(
-            "--tune-steps",
-            min=1,
-            metavar="N",
-            help="Instead of --target: tune a copy for each task by that many steps of 8 patches.",
-        ),
-    ] = None,
+    tune_steps: TuneSteps = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, metavar="M", help="Points of the path integral.")
     ] = 16,
     limit: Annotated[
         int, typer.Option("--limit", min=1, metavar="N", help="Pictures of each task.")
     ] = 16,
-    patch: Annotated[
-        int,
-        typer.Option(
-            "--patch", min=8, metavar="PIXELS", help="Side of what is taken of a picture."
-        ),
-    ] = 128,
-    rule: Annotated[
-        str,
-        typer.Option("--rule", metavar="RULE", help="Where the points lie: " + ", ".join(RULES)),
-    ] = "midpoint",
-    normalise: Annotated[
-        str,
-        typer.Option(
-            "--normalise", metavar="HOW", help="What scores are a part of: " + ", ".join(NORMALISE)
-        ),
-    ] = "task",
-    read: Annotated[
-        Path | None,
-        typer.Option("--read", metavar="FILE", help="Show or draw this profile, measure none."),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw the profile: .png, .svg or .pdf."),
-    ] = None,
+    patch: Patch = 128,
+    rule: RuleName = "midpoint",
+    normalise: NormaliseName = "task",
+    read: Read = None,
+    plot: Plot = None,
     log: Annotated[bool, typer.Option("--log", help="Draw logarithmic heights.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     seed: Seed = 0,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, xpu or mps.")
-    ] = "auto",
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Measure how much each layer of a base contributes; CoLoRA gives ranks by it."""
@@ -139,43 +155,36 @@ def profile(
     if read is not None and (output or target or pairs or clean or degrade or tune_steps):
         raise typer.BadParameter("--read FILE measures nothing: it goes with --plot alone.")
     require(("torch",), "profiling", "torch")
-    _check_targets([output, plot], overwrite)
-    if plot is not None:
-        from urushi.evaluation.plots import check_plot_target
+    _check_targets(output, plot, overwrite)
+    from urushi.adapters.contribution_profile import read_profile, write_profile
 
-        check_plot_target(plot)
     if read is not None:
-        from urushi.adapters.contribution_profile import read_profile
-
         _tell(out, read_profile(read), read, plot, log)
         return
     _check_usage(target or [], pairs or [], clean, degrade or [], values or [], tune_steps)
-    for name, value, known in (("rule", rule, RULES), ("normalise", normalise, NORMALISE)):
-        if value not in known:
-            raise typer.BadParameter(f"--{name} {value!r} is not one of {', '.join(known)}.")
     if output is None:
         raise typer.BadParameter("--output FILE is missing: where the profile goes.")
-    chosen = (cast("Rule", rule), cast("Normalise", normalise))
     found = _Run(out, base, device, patch, limit, seed).measure(
         _pictures(pairs or [], clean, degrade or [], values or [], seed),
         target or [],
         tune_steps,
         steps,
-        *chosen,
+        cast("Rule", rule),
+        cast("Normalise", normalise),
     )
-    from urushi.adapters.contribution_profile import write_profile
-
     write_profile(output, found)
     _tell(out, found, output, plot, log)
 
 
-def _check_targets(paths: Sequence[Path | None], overwrite: bool) -> None:
-    for path in paths:
-        if path is None:
-            continue
+def _check_targets(output: Path | None, plot: Path | None, overwrite: bool) -> None:
+    for path in filter(None, (output, plot)):
         refuse_taken([path], overwrite)
         if not path.parent.is_dir():
             raise TargetError(f"{path} cannot be written: the folder {path.parent} does not exist")
+    if plot is not None:
+        from urushi.evaluation.plots import check_plot_target
+
+        check_plot_target(plot)
 
 
 def _check_usage(

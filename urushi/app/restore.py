@@ -43,8 +43,8 @@ from urushi.app.output import (
     time_text,
 )
 from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
-from urushi.app.termination import exit_code
 from urushi.errors import UrushiError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from urushi.image import Samples
@@ -73,7 +73,9 @@ EPILOG = examples(
 def restore(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCES", help="Pictures, folders, quoted patterns; - is stdin."),
+        typer.Argument(
+            metavar="SOURCES", help="Pictures, folders or quoted patterns; - reads stdin."
+        ),
     ],
     output: Annotated[
         str | None,
@@ -105,7 +107,9 @@ def restore(
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="FORMAT", help="png, jpg, tif, webp, avif; each its own otherwise."
+            "--format",
+            metavar="FORMAT",
+            help="png, jpg, tif, webp, avif; default: each picture's own.",
         ),
     ] = None,
     quality: Annotated[
@@ -119,11 +123,12 @@ def restore(
         typer.Option(
             "--pages",
             metavar="first|all|N|N-M",
-            help="Of files with several: all of a TIFF into a TIFF otherwise, else the first.",
+            help="For files with several pages; default: all pages of a TIFF into a TIFF, else "
+            "the first.",
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Restore again what is there already.")
+        bool, typer.Option("--overwrite", help="Restore again what exists already.")
     ] = False,
     compare: Annotated[
         bool,
@@ -135,7 +140,7 @@ def restore(
             "--max-pixels",
             min=0,
             metavar="N",
-            help="Refuse pictures with more; 0 for no limit. About a thousand million otherwise.",
+            help="Refuse larger pictures; 0 for no limit. Default: about a thousand million.",
         ),
     ] = None,
     white: White = None,
@@ -143,21 +148,22 @@ def restore(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Say what would be done, and with how much memory, and do nothing."
+            "--dry-run",
+            help="Show what would be done and how much memory it takes, and do nothing.",
         ),
     ] = False,
     look: Annotated[
         bool,
         typer.Option(
             "--look",
-            help="Restore nothing: write a sheet that shows each picture, what is seen on it, how "
-            "sure that is and what would be done; urushi_look.jpg if -o gives no name.",
+            help="Restore nothing: write a sheet of what the router sees in each picture, how "
+            "sure it is, and what would be done; default name: urushi_look.jpg.",
         ),
     ] = False,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
 ) -> None:
-    """Restore pictures. What is done already is skipped; what fails does not stop the others."""
+    """Restore pictures. Finished ones are skipped, and a failure does not stop the others."""
     from urushi.image import Samples
     from urushi.image.page_choice import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from urushi.app.output import EXIT_FAILED, Output, complain, printable, time_text
-from urushi.app.termination import exit_code
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from urushi.image import Samples

@@ -1,20 +1,24 @@
 """`urushi train`: from a recipe and pictures to a model, an adapter, a router or an all-in-one."""
 
 import os
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import DataRoot, Json, require
+from urushi.app.options import (
+    DataRoot,
+    Json,
+    RecipeValues,
+    TrainingDevice,
+    TrainingOptions,
+    require,
+)
 from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
-from urushi.app.train_all_in_one import train_all_in_one
-from urushi.app.train_router import train_router
+from urushi.app.train_all_in_one import train_all_in_one, train_router
 from urushi.errors import BackboneError, MissingExtraError, TakenError
+from urushi.termination import exit_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,20 +40,22 @@ EPILOG = examples(
 
 PACK_NAME = "pictures.safetensors"
 
+Pack = Annotated[
+    Path | None,
+    typer.Option(
+        "--pack",
+        metavar="FILE",
+        help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
+    ),
+]
+
 
 def train(
     recipe: Annotated[
         str, typer.Argument(metavar="RECIPE", help="A YAML file, or a recipe that ships.")
     ],
     data: DataRoot = None,
-    pack: Annotated[
-        Path | None,
-        typer.Option(
-            "--pack",
-            metavar="FILE",
-            help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
-        ),
-    ] = None,
+    pack: Pack = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -59,84 +65,77 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in RUN.")
     ] = False,
-    device: Annotated[
-        str, typer.Option("--device", metavar="DEVICE", help="auto, the best there is, or cpu.")
-    ] = "auto",
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="A.B=VALUE", help="Change a value of the recipe; repeatable."
-        ),
-    ] = None,
+    device: TrainingDevice = "auto",
+    values: RecipeValues = None,
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="Export the model's graph in the end.")
     ] = True,
     json: Json = False,
 ) -> None:
     """Train what a recipe says; stop at any moment, and --resume goes on where it was."""
-    if device not in ("auto", "cpu"):
-        raise typer.BadParameter(f"--device is {device!r}: expected auto or cpu.")
     require(("torch", "accelerate", "tensorboard"), "training", "train")
-    from urushi.training.all_in_one.all_in_one_recipe import is_all_in_one
+    from urushi.training.recipe import recipe_kind
 
-    if is_all_in_one(recipe):
-        if pack is not None:
-            raise typer.BadParameter("--pack holds one kind of pictures, an all-in-one needs more.")
-        train_all_in_one(recipe, data, output, resume, device, values or [], graph, json)
-        return
-    from urushi.training.photographs.photographs_recipe import is_photographic
+    asked = TrainingOptions(
+        recipe, data, pack, output, resume, device, values or [], graph, json
+    )  # fmt: skip
+    other = {"all-in-one": train_all_in_one, "router": train_router}.get(str(recipe_kind(recipe)))
+    if other is None:
+        _train_network(asked)
+    elif pack is None:
+        other(asked)
+    else:
+        raise typer.BadParameter(
+            "--pack holds one kind of pictures, which this recipe needs more than: leave it out."
+        )
 
-    if is_photographic(recipe):
-        if pack is not None:
-            raise typer.BadParameter("--pack holds one kind of pictures, a router needs more.")
-        train_router(recipe, data, output, resume, values or [], graph, json)
-        return
+
+def _train_network(asked: TrainingOptions) -> None:
+    """A network or an adapter, by one process or several."""
     from accelerate import PartialState
 
     from urushi.training.loop import train as run_training
+    from urushi.training.outcome import check_benchmarks, score_network
     from urushi.training.recipe import load_recipe
-    from urushi.training.validation import check_benchmarks, score_network
 
-    settings = load_recipe(recipe, values or [])
-    run = output or Path("runs") / settings.name
-    checked = settings.validation
-    check_benchmarks(checked.benchmarks, data)
-    processes = PartialState(cpu=device == "cpu")
+    settings = load_recipe(asked.recipe, asked.values)
+    run, checked = asked.run(settings.name), settings.validation
+    check_benchmarks(checked.benchmarks, asked.data)
+    processes = PartialState(cpu=asked.device == "cpu")
     main = processes.is_main_process
-    out = Output(json=json, quiet=not main)
+    out = Output(json=asked.json, quiet=not main)
     if main:
-        _check_taken(settings, run, resume)
-    if main and pack is None:
-        _pack(out, settings, data, run)
-    elif settings.data.pages and pack is not None:
-        out.say(f"pages: {pack} is used as it is, without made pages")
+        _check_taken(settings, run, asked.resume)
+    if main and asked.pack is None:
+        _pack(out, settings, asked.data, run)
+    elif settings.data.pages and asked.pack is not None:
+        out.say(f"pages: {asked.pack} is used as it is, without made pages")
     processes.wait_for_everyone()
-    pictures = _open_pack(pack or run / PACK_NAME)
-    kind = processes.device.type if processes.device else device
+    pictures = _open_pack(asked.pack or run / PACK_NAME)
+    kind = processes.device.type if processes.device else asked.device
     where = f"{processes.num_processes} x {kind}"
     out.say(_introduction(settings, pictures, run, where))
 
     def validate(network: "nn.Module") -> dict[str, float]:
-        return score_network(network, settings, checked.benchmarks, data, checked.limit)
+        return score_network(network, settings, checked.benchmarks, asked.data, checked.limit)
 
     with Teller(out) as teller:
         result = run_training(
             settings,
             pictures,
             run,
-            resume=resume,
-            device=device,
+            resume=asked.resume,
+            device=asked.device,
             validate=validate if checked.benchmarks else None,
             on_progress=teller,
         )
-    if not result.finished:
-        again = _command(recipe, data, pack, run, device, values or [], graph)
-        out.say(f"stopped after step {result.step} of {settings.schedule.steps}; go on with")
-        out.say(f"  {again}")
     document = _facts(settings, result, run)
-    if result.finished and main:
-        document |= _leave(out, settings, result, run, graph)
-    if json and main:
+    if not result.finished:
+        out.say(f"stopped after step {result.step} of {settings.schedule.steps}; go on with")
+        out.say(f"  {asked.command(settings.name)}")
+    elif main:
+        document |= _leave(out, settings, result, run, asked.graph)
+    if asked.json and main:
         out.document(document)
     if not result.finished:
         raise typer.Exit(exit_code(result.stopped_by))
@@ -201,26 +200,6 @@ def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: st
         f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
         f"{recipe.precision} on {where}, in {run}"
     )
-
-
-def _command(
-    recipe: str,
-    data: str | None,
-    pack: Path | None,
-    run: Path,
-    device: str,
-    values: Sequence[str],
-    graph: bool,
-) -> str:
-    """The command that goes on with this training."""
-    words = ["urushi", "train", recipe, "-o", str(run)]
-    words += ["--data", data] if data is not None else []
-    words += ["--pack", str(pack)] if pack is not None else []
-    words += ["--device", device] if device != "auto" else []
-    words += [] if graph else ["--no-graph"]
-    for value in values:
-        words += ["--set", value]
-    return shlex.join([*words, "--resume"])
 
 
 def _facts(recipe: "Recipe", result: "TrainingResult", run: Path) -> dict[str, Any]:

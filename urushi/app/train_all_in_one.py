@@ -1,60 +1,53 @@
-"""`urushi train` with the recipe of an all-in-one model: three stages, one after another."""
+"""`urushi train` with the recipe of an all-in-one model, or of its router on photographs."""
 
 import os
-import shlex
-from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from urushi.app.options import TrainingOptions
 from urushi.app.output import Output, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.app.termination import exit_code
 from urushi.errors import BackboneError, EngineError, MissingExtraError, RecipeError
+from urushi.termination import exit_code
+from urushi.writing import whole_file
 
 if TYPE_CHECKING:
     from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
     from urushi.training.all_in_one.datasets import AllInOneFiles
     from urushi.training.all_in_one.run import AllInOneResult
-    from urushi.training.router.router_training import RouterProgress
+    from urushi.training.progress import Progress
 
-__all__ = ["train_all_in_one"]
+__all__ = ["train_all_in_one", "train_router"]
 
 _DATA = "data"
+_JUDGED = "photographs.json"
 
 
-def train_all_in_one(
-    recipe: str,
-    data: str | None,
-    output: Path | None,
-    resume: bool,
-    device: str,
-    values: Sequence[str],
-    graph: bool,
-    json: bool,
-) -> None:
-    """Trains what is not trained yet; the arguments are those of the command."""
+def train_all_in_one(asked: TrainingOptions) -> None:
+    """Trains what is not trained yet: three stages, one after another."""
     from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
     from urushi.training.all_in_one.run import AllInOneTraining
-    from urushi.training.validation import check_benchmarks
+    from urushi.training.outcome import check_benchmarks
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RecipeError("an all-in-one model is trained in one process: start a single one")
-    settings = load_all_in_one_recipe(recipe, values)
-    run = output or Path("runs") / settings.name
+    settings = load_all_in_one_recipe(asked.recipe, asked.values)
+    run = asked.run(settings.name)
     for plan in settings.classes.values():
-        check_benchmarks(plan.benchmarks, data)
-    out = Output(json=json)
-    files = _packed(out, settings, data, run)
+        check_benchmarks(plan.benchmarks, asked.data)
+    out = Output(json=asked.json)
+    files = _packed(out, settings, asked.data, run)
     with Teller(out) as teller:
         training = AllInOneTraining(
             settings,
             files,
             run,
-            root=data,
-            resume=resume,
-            device=device,
+            root=asked.data,
+            resume=asked.resume,
+            device=asked.device,
             on_stage=lambda text: out.say(f"{settings.name}: {text}"),
             on_progress=teller,
             on_router_progress=lambda progress: _tell_router(out, progress),
@@ -71,11 +64,11 @@ def train_all_in_one(
         "file": None if result.path is None else str(result.path),
     }
     if result.finished:
-        document |= _tell(out, result, run, graph)
+        document |= _tell(out, result, run, asked.graph)
     else:
         out.say(f"stopped in the stage {result.stage}; go on with")
-        out.say(f"  {_command(recipe, data, run, device, values, graph)}")
-    if json:
+        out.say(f"  {asked.command(settings.name)}")
+    if asked.json:
         out.document(document)
     if not result.finished:
         raise typer.Exit(exit_code(result.stopped_by))
@@ -98,10 +91,10 @@ def _packed(out: Output, recipe: "AllInOneRecipe", data: str | None, run: Path) 
     return files
 
 
-def _tell_router(out: Output, progress: "RouterProgress") -> None:
+def _tell_router(out: Output, progress: "Progress") -> None:
     said = f"router, step {progress.step} of {progress.steps}: loss {progress.loss:.4g}"
-    if progress.accuracy is not None:
-        said += f", {100 * progress.accuracy:.1f} % right"
+    for share in progress.scores.values():
+        said += f", {100 * share:.1f} % right"
     out.say(f"{said}, {time_text(progress.seconds_left)} left")
 
 
@@ -130,7 +123,7 @@ def _tell(out: Output, result: "AllInOneResult", run: Path, graph: bool) -> dict
     return {"scores": header.scores, "graphs": graphs}
 
 
-def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
+def _export(out: Output, path: Path, base: Path | None, wanted: bool) -> list[str]:
     """Graphs of the router's encoder, and of a base that was made here."""
     if not wanted:
         return []
@@ -142,21 +135,50 @@ def _export(out: Output, path: Path, base: Path, wanted: bool) -> list[str]:
     try:
         if read_router_header(path).encoder.own:
             made.append(str(export_router(path)))
-        if base.is_file() and not base.with_suffix(".onnx").exists():
+        if base is not None and base.is_file() and not base.with_suffix(".onnx").exists():
             made.append(str(export_graph(base)))
     except (MissingExtraError, BackboneError, EngineError) as reason:
         out.say(f"no graph beside it, the engine torch needs none: {reason}")
     return made
 
 
-def _command(
-    recipe: str, data: str | None, run: Path, device: str, values: Sequence[str], graph: bool
-) -> str:
-    """The command that goes on with this training."""
-    words = ["urushi", "train", recipe, "-o", str(run)]
-    words += ["--data", data] if data is not None else []
-    words += ["--device", device] if device != "auto" else []
-    words += [] if graph else ["--no-graph"]
-    for value in values:
-        words += ["--set", value]
-    return shlex.join([*words, "--resume"])
+def train_router(asked: TrainingOptions) -> None:
+    """Trains a router on photographs; what was read from pictures before is kept."""
+    from urushi.training.photographs.photographs_recipe import load_photographic_recipe
+    from urushi.training.photographs.photographs_training import train_photographic
+
+    settings = load_photographic_recipe(asked.recipe, asked.values)
+    run = asked.run(settings.name)
+    if (run / f"{settings.name}.safetensors").exists() and not asked.resume:
+        raise RecipeError(
+            f"{run} holds a router already: fit it anew (--resume), or choose another folder"
+        )
+    out = Output(json=asked.json)
+    result = train_photographic(
+        settings, run, asked.data, on_stage=lambda told: out.say(f"{settings.name}: {told}")
+    )
+    document: dict[str, Any] = {
+        "finished": result.path is not None,
+        "run": str(run),
+        "file": None if result.path is None else str(result.path),
+    }
+    if result.path is None:
+        out.say("stopped; the same command with --resume goes on")
+    else:
+        assert result.header is not None
+        judged: Any = result.header.scores.get("photographs", {})
+        for kind, counts in judged.items():
+            told = ", ".join(f"{count} {name}" for name, count in counts.items())
+            out.say(f"photographs, {kind}: {told}")
+        with whole_file(run / _JUDGED, overwrite=True) as part:
+            part.write_text(dumps(result.photographs, indent=1) + "\n", encoding="utf-8")
+        document |= {
+            "scores": result.header.scores,
+            "photographs": str(run / _JUDGED),
+            "graph": next(iter(_export(out, result.path, None, asked.graph)), None),
+        }
+        out.say(f"router: {result.path} ({size_text(result.path.stat().st_size)})")
+    if asked.json:
+        out.document(document)
+    if result.path is None:
+        raise typer.Exit(exit_code(result.stopped_by))

@@ -41,6 +41,7 @@ __all__ = [
     "Rehaze",
     "create_degradation",
     "create_rehaze",
+    "degradation_of",
 ]
 
 
@@ -104,6 +105,16 @@ def create_degradation(name: str, **options: Any) -> Degradation:
     build = DEGRADATIONS.find(name, DegradationError)
     _refuse_unknown(name, options, build)
     return _built(name, build, {key: _as_tuple(value) for key, value in options.items()})
+
+
+def degradation_of(options: Mapping[str, Any]) -> Degradation:
+    """Builds what is stated as `{name: ..., ...}`; see `create_degradation`.
+
+    Raises:
+        DegradationError: the name or an option is unknown, or a value is out of range.
+    """
+    rest = {key: value for key, value in options.items() if key != "name"}
+    return create_degradation(str(options.get("name", "")), **rest)
 
 
 def create_rehaze(**options: Any) -> Rehaze:

@@ -215,10 +215,9 @@ class Benchmark(Settings):
     def _degraded(self, folder: Path) -> list[Sample]:
         degradation = None
         if self.degradation is not None:
-            from urushi.degradations import create_degradation
+            from urushi.degradations import degradation_of
 
-            options = dict(self.degradation)
-            degradation = create_degradation(str(options.pop("name", "")), **options)
+            degradation = degradation_of(self.degradation)
         return [
             Sample(
                 plain_name(path.relative_to(folder).with_suffix("")),
@@ -302,10 +301,9 @@ def clean_benchmark(
     kind = str(degradation.get("name")) if degradation else "clean"
     scale = 1
     if degradation:
-        from urushi.degradations import create_degradation
+        from urushi.degradations import degradation_of
 
-        options = dict(degradation)
-        scale = create_degradation(str(options.pop("name", "")), **options).scale
+        scale = degradation_of(degradation).scale
     return Benchmark(
         name=plain_name(f"{clean.name}-{kind}"),
         title=plain_name(f"{clean.name}, {kind}"),

@@ -57,6 +57,8 @@ def adapt(
 
     def on_progress(progress: Progress) -> None:
         facts: dict[str, Any] = {"step": progress.step, "share": progress.share}
+        # The first step takes longer than all others: it says nothing about the rest.
+        facts["seconds_left"] = None if progress.step == 1 else round(progress.seconds_left, 1)
         if progress.scores:
             facts["psnr"] = max(progress.scores.values())
         tell(facts)

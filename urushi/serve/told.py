@@ -159,13 +159,15 @@ class JobTold(BaseModel):
         if job.problem is not None:
             status, sentence = job.problem
             problem = Problem(title="It failed", status=status, detail=sentence)
-        facts = {key: value for key, value in job.facts.items() if key != "notes"}
+        facts = {
+            key: value for key, value in job.facts.items() if key not in ("notes", "seconds_left")
+        }
         return cls(
             id=job.id,
             kind="adapt" if job.kind == "adapt" else "restore",
             state=job.state,
             progress=min(1.0, max(0.0, job.progress)),
-            seconds_left=job.seconds_left,
+            seconds_left=job.facts.get("seconds_left", job.seconds_left),
             name=job.name,
             picture=None if job.picture is None else job.picture.id,
             notes=job.facts.get("notes", []),

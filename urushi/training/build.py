@@ -6,18 +6,19 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from urushi.adapters import Adapted, attach, create_adapter
+from urushi.adapters import Adapted, Adapter, attach, create_adapter
 from urushi.adapters.contribution_profile import locate_profile
+from urushi.adapters.stored import load_adapter
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.degradations import create_degradation
+from urushi.degradations import degradation_of
 from urushi.errors import RecipeError
+from urushi.files.adapter import check_base, read_adapter
 from urushi.files.model import LoadedModel, read_header, read_model
-from urushi.inference.zoo import find_model
+from urushi.inference.zoo import find_adapter, find_model
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, Recipe
-from urushi.training.start import load_begin, load_start
 
 __all__ = [
     "Material",
@@ -26,6 +27,8 @@ __all__ = [
     "build_network",
     "build_stages",
     "check_scale",
+    "load_begin",
+    "load_start",
     "material_of",
     "stage_sizes",
 ]
@@ -43,11 +46,14 @@ class Material:
         network: builds what is trained; given whether its own weights will be loaded into it (see
             `build_network`). Random weights come from torch's global generator.
         stages: makes the batches, for a device, the rank of a process and the number of processes.
+        loss: of an optimizer step, given the network; None takes the recipe's, of what the network
+            makes of the batches.
     """
 
     sha256: str
     network: Callable[[bool], nn.Module]
     stages: Callable[[torch.device, int, int], Stages]
+    loss: Callable[[nn.Module, int], torch.Tensor] | None = None
 
 
 def material_of(recipe: Recipe, pack: PackedPictures) -> Material:
@@ -101,6 +107,64 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     if recipe.begin is not None and not begun:
         load_begin(adapter, recipe.begin, backbone, model)
     return attach(backbone, adapter, save_memory=recipe.save_memory)
+
+
+def load_start(network: nn.Module, name: str) -> list[str]:
+    """Puts the weights of a model file into a network of the same or of more layers.
+
+    Args:
+        network: changed in place.
+        name: path of a model file, or a name in the zoo.
+
+    Returns:
+        Names of the network's parameters that the file does not have; they stay as they are.
+
+    Raises:
+        FileFormatError: there is no such model, or its file is damaged.
+        RecipeError: the file has a tensor that the network lacks or has in another shape.
+    """
+    model = read_model(find_model(name))
+    own: dict[str, torch.Tensor] = dict(network.named_parameters())
+    own |= dict(network.named_buffers())
+    for tensor_name, values in model.tensors.items():
+        target = own.pop(tensor_name, None)
+        if target is None or tuple(target.shape) != values.shape:
+            found = "lacks it" if target is None else f"has it with shape {tuple(target.shape)}"
+            raise RecipeError(
+                f"start is {name}, whose tensor {tensor_name} has shape {values.shape}; the "
+                f"network {found}: start from a model of the same widths and no more layers"
+            )
+        with torch.no_grad():
+            target.copy_(torch.from_numpy(values.astype("float32")))
+    return sorted(own.keys() & dict(network.named_parameters()).keys())
+
+
+def load_begin(
+    adapter: Adapter, name: str, backbone: RestorationNetwork, model: LoadedModel
+) -> None:
+    """Puts the weights of an adapter file into an adapter that is to be trained on.
+
+    Args:
+        adapter: changed in place.
+        name: path of an adapter file, or name of one in the zoo.
+        backbone: what the adapter was made for; not changed.
+        model: the file of that backbone.
+
+    Raises:
+        FileFormatError: there is no such file, or it is damaged.
+        AdapterError: it was made for another model.
+        RecipeError: it is of another method, or has other settings.
+    """
+    stored = read_adapter(find_adapter(name))
+    check_base(stored, model)
+    known = load_adapter(backbone, stored)
+    if known.describe() != adapter.describe():
+        found = "other settings" if known.method == adapter.method else f"method {known.method}"
+        raise RecipeError(
+            f"begin is {name}, an adapter of {found}, which cannot continue as one of method "
+            f"{adapter.method} with the settings that adapter states: state its own"
+        )
+    adapter.load_state_dict(known.state_dict())
 
 
 def backbone_of(recipe: Recipe) -> BackboneSettings:
@@ -163,8 +227,7 @@ def build_stages(
         raise RecipeError(f"{pack.path} holds {held}, the recipe wants {wanted}: pack them again")
     # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
     resident = None if device.type == "cpu" else pack.to_tensor(device)
-    options = dict(recipe.degradation or {})
-    degradation = None if paired else create_degradation(options.pop("name", ""), **options)
+    degradation = None if paired else degradation_of(recipe.degradation or {})
     stages: Stages = []
     for start, patch, batch in stage_sizes(recipe, processes):
         shared = (pack, patch, batch, recipe.data.augment, recipe.seed, device)

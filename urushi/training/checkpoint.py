@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training carries from step to step, in one safetensors file.
+"""The folder of a training: its recipe, and checkpoints of all that it carries from step to step.
 
 Weights, their moving average and the optimizer's moments are tensors; the step, the seconds spent
 and the recipe are JSON. Random states are not stored, because none is carried: see `batches`. A
@@ -6,28 +6,44 @@ checkpoint is written beside its name and renamed, so that a lost machine leaves
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
+from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from urushi.errors import FileFormatError, RecipeError, TargetError
+from urushi.errors import FileFormatError, RecipeError, TakenError, TargetError
+from urushi.settings import parse_settings
+from urushi.training.pretext import Pretext
+from urushi.training.recipe import TrainingSettings
 from urushi.writing import remove_leftovers, whole_file
 
 __all__ = [
+    "RECIPE_NAME",
     "Checkpoint",
+    "State",
+    "WeightAverage",
+    "checked_checkpoint",
     "checkpoint_to_resume",
     "newest_checkpoint",
     "read_checkpoint",
     "write_checkpoint",
+    "write_recipe",
 ]
+
+RECIPE_NAME = "recipe.yaml"
 
 KIND = "urushi-checkpoint"
 VERSION = 1
 KEPT = 2  # the newest, and one before it in case the newest is damaged
+_PRETEXT = "pretext."
 
 
 @dataclass(frozen=True)
@@ -143,3 +159,174 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _checkpoints(folder: Path) -> list[Path]:
     """Newest first."""
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def checked_checkpoint(
+    recipe: TrainingSettings, data: str, run: Path, *, resume: bool
+) -> Checkpoint | None:
+    """The checkpoint that a training goes on from; None where it begins.
+
+    Args:
+        recipe: of now.
+        data: content hash of the pack of now.
+        run: folder of the training.
+        resume: whether it may go on.
+
+    Raises:
+        RecipeError: there is one, and the training is not to be resumed; or its data, or a key of
+            its recipe that must not change, is another.
+    """
+    checkpoint = checkpoint_to_resume(run, resume=resume)
+    if checkpoint is None:
+        return None
+    if checkpoint.data != data:
+        raise RecipeError(
+            f"{run} was trained on other pictures: give the same, or choose another folder"
+        )
+    # Read anew, so that keys which came later have their defaults.
+    before = parse_settings(checkpoint.recipe, type(recipe), RecipeError, f"the recipe in {run}")
+    then = before.model_dump(mode="json")
+    for key, value in recipe.model_dump(mode="json").items():
+        if key not in recipe.changeable and value != then[key]:
+            raise RecipeError(
+                f"{run} was started with {key} {then[key]!r:.200}, the recipe now says "
+                f"{value!r:.200}: a resumed training may only change "
+                f"{', '.join(sorted(recipe.changeable))}"
+            )
+    return checkpoint
+
+
+def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
+    """Makes the folder of a training and writes its recipe there.
+
+    Args:
+        run: the folder.
+        recipe: what is trained; it has a `name`.
+        ours: whether the folder is known to be of this training.
+
+    Raises:
+        TakenError: another recipe is there already.
+        TargetError: the disk refuses.
+    """
+    content = recipe.model_dump(mode="json")
+    path = run / RECIPE_NAME
+    if not ours and path.exists() and not _same_kind(path, content):
+        raise TakenError(
+            f"'{path}' belongs to another training and was not touched: choose another folder"
+        )
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, overwrite=True) as part:
+            part.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise TargetError(
+            f"'{path}' cannot be written ({error.strerror or error}): choose a writable folder, "
+            "with space left"
+        ) from error
+
+
+def _same_kind(path: Path, content: dict[str, object]) -> bool:
+    """Whether a recipe is there of that name and of keys that this one has."""
+    try:
+        there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return False
+    if not isinstance(there, dict) or there.get("name") != content.get("name"):
+        return False
+    # What `urushi train` reads leaves defaults out; what it leaves has every key.
+    return "seed" in there and set(there) <= set(content)
+
+
+class WeightAverage:
+    """Follows `network` with decay `decay`; holds float32 copies of its parameters by name.
+
+    The decay starts small, `(1 + n) / (10 + n)` at update `n` (as TensorFlow's moving average with
+    `num_updates`), so that the random initial weights do not linger.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {k: p.detach().clone() for k, p in network.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Moves towards the weights after optimizer step `step` (counted from 1)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        current = [p.detach() for _, p in network.named_parameters()]
+        get_ema_multi_avg_fn(decay)(list(self.weights.values()), current, step)
+
+    def load(self, weights: dict[str, Tensor]) -> None:
+        """Takes over stored weights."""
+        for name, tensor in self.weights.items():
+            tensor.copy_(weights[name])
+
+
+class State:
+    """Weights, their moving average and the optimizer's moments.
+
+    Args:
+        network: what is trained.
+        pretext: trained beside it, if there is one.
+        average: of the network's parameters, if there is one.
+    """
+
+    def __init__(
+        self, network: nn.Module, pretext: Pretext | None, average: WeightAverage | None
+    ) -> None:
+        self._network, self._pretext, self._average = network, pretext, average
+
+    def trained(self) -> list[tuple[str, nn.Parameter]]:
+        """All that the optimizer changes, by the names that checkpoints use."""
+        own = list(self._network.named_parameters())
+        if self._pretext is not None:
+            own += [(_PRETEXT + name, p) for name, p in self._pretext.named_parameters()]
+        return own
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The network's tensors as they are shipped: on the CPU, float32, counters as they are."""
+        tensors = dict(self._network.state_dict())
+        tensors |= {} if self._average is None else self._average.weights
+        return {
+            name: (tensor.detach().float() if tensor.is_floating_point() else tensor).cpu().clone()
+            for name, tensor in tensors.items()
+        }
+
+    def tensors(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """All of it, as a checkpoint holds it."""
+        weights = dict(self._network.state_dict())
+        weights |= {n: p for n, p in self.trained() if n.startswith(_PRETEXT)}
+        tensors = {f"weights.{name}": tensor for name, tensor in weights.items()}
+        if self._average is not None:
+            tensors |= {f"ema.{name}": tensor for name, tensor in self._average.weights.items()}
+        names = [name for name, _ in self.trained()]
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors[f"moment1.{names[index]}"] = state["exp_avg"]
+            tensors[f"moment2.{names[index]}"] = state["exp_avg_sq"]
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+    def restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
+        """Takes over what `tensors` gave."""
+        weights = checkpoint.group("weights")
+        if self._pretext is not None:
+            self._pretext.load_state_dict(checkpoint.group("weights.pretext"))
+        self._network.load_state_dict(_without(weights, _PRETEXT))
+        if self._average is not None:
+            self._average.load(checkpoint.group("ema"))
+        first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
+        step = torch.tensor(float(checkpoint.step))
+        state = optimizer.state_dict()
+        state["state"] = {
+            index: {
+                "step": step.clone(),
+                # The fused optimizer walks through memory: moments must lie as their weights do.
+                "exp_avg": torch.empty_like(parameter.detach()).copy_(first[name]),
+                "exp_avg_sq": torch.empty_like(parameter.detach()).copy_(second[name]),
+            }
+            for index, (name, parameter) in enumerate(self.trained())
+            if name in first
+        }
+        optimizer.load_state_dict(state)
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}

@@ -16,7 +16,7 @@ from urushi.data.align import Shift, aligned, estimate_shift
 from urushi.data.pack import pack_pairs, pack_pictures, read_8bit
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import Pair, PairedFolder, find_left_out, find_pictures, whole_factor
-from urushi.degradations import create_degradation
+from urushi.degradations import degradation_of
 from urushi.errors import DataError, PictureError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
 from urushi.names import plain_name
@@ -230,8 +230,7 @@ def clean_examples(
             + "".join(f". {note}" for note in _left_out(folder))
         )
     train, held = set_aside(list(paths))
-    options = {key: value for key, value in degradation.items() if key != "name"}
-    scale = create_degradation(str(degradation.get("name", "")), **options).scale
+    scale = degradation_of(degradation).scale
     benchmark = clean_benchmark(folder, degradation, seed=seed, only=held)
     summary = pack_pictures(
         [paths[name] for name in train],

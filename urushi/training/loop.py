@@ -14,19 +14,23 @@ from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
 from urushi.errors import UrushiError
 from urushi.inference.hardware import keep_freed_memory
-from urushi.training.average import WeightAverage
+from urushi.termination import StopRequest, stop_signals
 from urushi.training.batches import Batch, DegradedBatches, step_generator
 from urushi.training.build import Material, check_scale, material_of
-from urushi.training.checkpoint import Checkpoint, checkpoint_to_resume, write_checkpoint
+from urushi.training.checkpoint import (
+    Checkpoint,
+    State,
+    WeightAverage,
+    checked_checkpoint,
+    write_checkpoint,
+    write_recipe,
+)
+from urushi.training.fitting import learning_rate, make_optimizer
 from urushi.training.losses import make_loss
-from urushi.training.optimizer import make_optimizer
 from urushi.training.pretext import Pretext
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
-from urushi.training.schedule import learning_rate
-from urushi.training.signals import StopRequest, stop_signals
-from urushi.training.state import State, check_same_training
-from urushi.training.stated_recipe import write_recipe
+from urushi.training.router.router_recipe import RouterRecipe
 
 __all__ = ["Progress", "TrainingResult", "train"]
 
@@ -34,7 +38,7 @@ LOG_SECONDS = 10.0
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | RouterRecipe,
     pack: PackedPictures | Material,
     run: Path,
     *,
@@ -52,7 +56,7 @@ def train(
     Args:
         recipe: what to do.
         pack: clean pictures, or pairs where the recipe wants them; or all that the training works
-            with, where that is more.
+            with, where that is more; of a router's training always.
         run: folder of this training; holds checkpoints, logs and the resolved recipe.
         resume: go on from the newest checkpoint, if there is one.
         device: `auto` (the best there is) or `cpu`.
@@ -84,22 +88,22 @@ class _Session:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | RouterRecipe,
         pack: PackedPictures | Material,
         run: Path,
         resume: bool,
         device: str,
     ) -> None:
         self.recipe, self.run = recipe, run
-        self.material = pack if isinstance(pack, Material) else material_of(recipe, pack)
+        if not isinstance(pack, Material):
+            assert isinstance(recipe, Recipe)
+            pack = material_of(recipe, pack)
+        self.material = pack
+        # Autocast is ours: accelerate fixes the precision once for the whole process.
         self.accelerator = Accelerator(
-            cpu=device == "cpu",
-            # Autocast is ours: accelerate fixes the precision once for the whole process.
-            mixed_precision="no",
-            log_with="tensorboard",
-            project_dir=run,
+            cpu=device == "cpu", mixed_precision="no", log_with="tensorboard", project_dir=run
         )
-        checkpoint = self._checkpoint_to_resume(resume)
+        checkpoint = checked_checkpoint(recipe, self.material.sha256, run, resume=resume)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
@@ -110,7 +114,8 @@ class _Session:
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
-        check_scale(self.network, self.stages)
+        if self.material.loss is None:
+            check_scale(self.network, self.stages)
         self.pretext = self._make_pretext()
         average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
         self.average, self.state = average, State(self.network, self.pretext, average)
@@ -191,25 +196,20 @@ class _Session:
         return self.watch(scores, self.state.averaged())
 
     def _one_step(self, clock: "Clock") -> Tensor:
-        recipe = self.recipe
         # Networks may have random layers of their own: these, too, depend on the step alone.
-        generator = step_generator(recipe.seed + 1, self.step)
+        generator = step_generator(self.recipe.seed + 1, self.step)
         torch.manual_seed(generator.initial_seed())
-        with clock.preparing():
-            batch = self._draw(generator)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        kind, bf16 = self.accelerator.device.type, recipe.precision == "bf16"
-        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
-            restored = self.model(batch.degraded, **batch.side)
-        loss = self.loss(restored, batch.clean)
-        total = loss
-        if self.pretext_loss is not None and self._in_pretext():
-            total = loss + self.pretext_loss(batch.applied)
+        if self.material.loss is not None:
+            loss = total = self.material.loss(self.model, self.step)
+        else:
+            loss, total = self._restoring_loss(clock, generator)
         self.accelerator.backward(total)
-        if recipe.optimizer.clip is not None:
+        clip = self.recipe.optimizer.clip
+        if clip is not None:
             parameters = [parameter for _, parameter in self.state.trained()]
-            self.accelerator.clip_grad_norm_(parameters, recipe.optimizer.clip)
+            self.accelerator.clip_grad_norm_(parameters, clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -219,12 +219,25 @@ class _Session:
             self.average.update(self.network, self.step)
         return loss.detach()
 
+    def _restoring_loss(self, clock: "Clock", generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss of the patches of the step at hand, and what is minimised."""
+        with clock.preparing():
+            batch = self._draw(generator)
+        kind, bf16 = self.accelerator.device.type, self.recipe.precision == "bf16"
+        with torch.autocast(kind, torch.bfloat16, enabled=bf16):
+            restored = self.model(batch.degraded, **batch.side)
+        loss = self.loss(restored, batch.clean)
+        if self.pretext_loss is None or not self._in_pretext():
+            return loss, loss
+        return loss, loss + self.pretext_loss(batch.applied)
+
     def _learning_rate(self) -> float:
-        if self.recipe.schedule.minutes is None:
-            return learning_rate(self.recipe, self.step)
+        schedule, greatest = self.recipe.schedule, self.recipe.optimizer.learning_rate
+        if schedule.minutes is None:
+            return learning_rate(schedule, greatest, self.step)
         # The clocks of several processes differ, their learning rates must not.
         seconds = torch.tensor(self.seconds, device=self.accelerator.device)
-        return learning_rate(self.recipe, self.step, float(self._reduced(seconds, "mean")))
+        return learning_rate(schedule, greatest, self.step, float(self._reduced(seconds, "mean")))
 
     def _draw(self, generator: torch.Generator) -> Batch:
         """The batch of the step at hand, masked where the recipe asks for it."""
@@ -307,13 +320,6 @@ class _Session:
     @property
     def _folder(self) -> Path:
         return self.run / "checkpoints"
-
-    def _checkpoint_to_resume(self, resume: bool) -> Checkpoint | None:
-        checkpoint = checkpoint_to_resume(self.run, resume=resume)
-        if checkpoint is None:
-            return None
-        check_same_training(self.recipe, self.material.sha256, checkpoint, self.run)
-        return checkpoint
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

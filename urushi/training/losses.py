@@ -1,13 +1,15 @@
-"""Losses over `(B, C, H, W)` pictures, each the mean over the batch of a loss per picture."""
+"""Losses over `(B, C, H, W)` pictures, and of a router's logits; each the mean over the batch."""
 
 import functools
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-__all__ = ["LOSSES", "frequency_loss", "grid_loss", "make_loss"]
+__all__ = ["LOSSES", "class_loss", "frequency_loss", "grid_loss", "make_loss"]
 
 PictureLoss = Callable[[Tensor, Tensor], Float[Tensor, " b"]]
 # NAFNet's: below 80 dB a picture counts as right.
@@ -106,3 +108,20 @@ def make_loss(
         return values.mean()
 
     return loss
+
+
+def class_loss(
+    logits: Float[Tensor, "b n"], truths: Tensor, mode: Literal["single", "multi"]
+) -> Float[Tensor, ""]:
+    """Cross-entropy of what a router takes pictures for.
+
+    Args:
+        logits: one for each class.
+        truths: `(b, n)`, which classes are true. In mode `single` each counts by its share where
+            several are, and a picture of none does not count.
+        mode: whether one class is true of a picture, or any number.
+    """
+    own = truths.to(logits)
+    if mode == "multi":
+        return F.binary_cross_entropy_with_logits(logits, own)
+    return F.cross_entropy(logits, own / own.sum(1, keepdim=True).clamp_min(1))

@@ -1,15 +1,21 @@
-"""What a training leaves for users: a model or adapter file that tells where it comes from."""
+"""What a training leaves for users, a model or adapter file, and how it is scored on the way."""
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
+from torch import nn
 
 from urushi.adapters import Adapted, Adapter
 from urushi.adapters.stored import header_of, tensors_of
-from urushi.files.adapter import AdapterHeader, write_adapter
+from urushi.evaluation.benchmark import evaluate, find_benchmark
+from urushi.files.adapter import AdapterHeader, LoadedAdapter, write_adapter
 from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_model
 from urushi.training.build import backbone_of, build_network
 from urushi.training.loop import TrainingResult
@@ -17,8 +23,12 @@ from urushi.training.recipe import Recipe
 
 __all__ = [
     "adapter_header",
+    "adapter_in_training",
     "adapter_tensors",
+    "benchmark_scores",
+    "check_benchmarks",
     "model_path",
+    "score_network",
     "write_trained_adapter",
     "write_trained_model",
 ]
@@ -112,3 +122,81 @@ def _last_scores(recipe: Recipe, result: TrainingResult) -> dict[str, JsonValue]
         if known:
             scores[name] = {"psnr": float(known[-1]), "limit": recipe.validation.limit}
     return scores
+
+
+def check_benchmarks(names: Iterable[str], root: Path | str | None) -> None:
+    """Looks whether the benchmarks and their pictures are there, before hours are spent.
+
+    Raises:
+        DataError: one is unknown, or its data is missing or incomplete.
+    """
+    for name in names:
+        find_benchmark(name).samples(root)
+
+
+def score_network(
+    network: nn.Module,
+    recipe: Recipe,
+    benchmarks: Iterable[str],
+    root: Path | str | None = None,
+    limit: int | None = None,
+) -> dict[str, float]:
+    """Measures a network through the very `Restorer` that users run.
+
+    Args:
+        network: built as `recipe` says; stays as it is.
+        recipe: names the backbone and its configuration.
+        benchmarks: names in the catalog, or paths of YAML files.
+        root: folder of the data sets; `$URUSHI_DATA` if not given.
+        limit: pictures of each benchmark; None takes all.
+
+    Returns:
+        Mean PSNR in dB by benchmark.
+
+    Raises:
+        UrushiError: data is missing, or the network gives no usable picture.
+    """
+    return benchmark_scores(_restorer_of(network, recipe), benchmarks, root, limit)
+
+
+def benchmark_scores(
+    restorer: Restorer | AutoRestorer,
+    benchmarks: Iterable[str],
+    root: Path | str | None,
+    limit: int | None,
+) -> dict[str, float]:
+    """Mean PSNR in dB by benchmark; see `score_network`."""
+    scores = {}
+    for name in benchmarks:
+        means = evaluate(restorer, name, root=root, limit=limit).means
+        assert means.psnr is not None
+        assert math.isfinite(means.psnr)
+        scores[name] = means.psnr
+    return scores
+
+
+def _restorer_of(network: nn.Module, recipe: Recipe) -> Restorer:
+    device = str(next(network.parameters()).device)
+    if isinstance(network, Adapted):
+        assert recipe.start is not None
+        base = read_model(find_model(recipe.start))
+        adapter = network.adapters[-1]
+        assert isinstance(adapter, Adapter)
+        loaded = adapter_in_training(recipe, adapter, base)
+        return Restorer(base, adapters=[loaded], engine="torch", device=device)
+    weights = {n: t.detach().float().cpu().numpy() for n, t in network.state_dict().items()}
+    backbone = backbone_of(recipe)
+    header = ModelHeader(backbone=backbone.name, config=backbone.config)
+    return Restorer(
+        LoadedModel(header, weights, _in_training(recipe), None), engine="torch", device=device
+    )
+
+
+def adapter_in_training(recipe: Recipe, adapter: Adapter, base: LoadedModel) -> LoadedAdapter:
+    """An adapter as it is now, as if it were read from a file."""
+    header = adapter_header(recipe, adapter, base)
+    return LoadedAdapter(header, adapter_tensors(adapter), _in_training(recipe))
+
+
+def _in_training(recipe: Recipe) -> Path:
+    return Path(f"{recipe.name}, in training")

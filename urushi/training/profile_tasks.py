@@ -1,7 +1,6 @@
 """Tasks to measure a profile on: their pictures, and a copy of the base tuned for each."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,16 @@ from urushi.backbones.released_networks import load_strictly
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import PairedFolder
-from urushi.degradations import create_degradation
-from urushi.errors import FileFormatError, UrushiError
+from urushi.degradations import degradation_of
+from urushi.errors import FileFormatError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
 from urushi.files.adapter import read_adapter
 from urushi.files.model import LoadedModel, read_model
 from urushi.inference.zoo import find_model
 from urushi.training.batches import Batches, DegradedBatches, PairBatches
+from urushi.training.fitting import fit
 from urushi.training.losses import make_loss
+from urushi.training.recipe import OptimizerSettings, ScheduleSettings
 
 __all__ = [
     "BATCH",
@@ -42,8 +43,6 @@ __all__ = [
 ]
 
 LEARNING_RATE = 2e-4
-_BETAS = (0.9, 0.9)  # NAFNet's
-_CLIP = 0.1  # NAFNet's, of the gradient's norm
 # Mean squared error below which a picture counts as right: see `docs/log.md`.
 _FLOOR = 1e-4
 
@@ -72,27 +71,20 @@ def tune_copy(
         UrushiError: the loss is no longer finite.
     """
     tuned = copy.deepcopy(network).train().requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        tuned.parameters(), lr=learning_rate, betas=_BETAS, weight_decay=0.0
-    )
     loss_of = make_loss("psnr", floor=_FLOOR)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+
+    def loss(step: int) -> Tensor:
         batch = batches(step)
-        loss = loss_of(tuned(batch.degraded), batch.clean)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(tuned.parameters(), _CLIP)
-        optimizer.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise UrushiError(
-                f"the loss is {value} at step {step + 1} of tuning a copy: give a tuned network "
-                "instead, or other pictures"
-            )
-        if on_step is not None:
-            on_step(step + 1, value)
+        return loss_of(tuned(batch.degraded), batch.clean)
+
+    fit(
+        tuned.parameters(),
+        loss,
+        OptimizerSettings(learning_rate=learning_rate),
+        ScheduleSettings(steps=steps),
+        way_out="give a tuned network instead, or other pictures",
+        on_step=on_step,
+    )
     return tuned.eval()
 
 
@@ -161,9 +153,7 @@ class TaskPictures:
         shared = (pack, patch, BATCH, True, seed, device)
         if self.degradation is None:
             return PairBatches(*shared)
-        options = {key: value for key, value in self.degradation.items() if key != "name"}
-        degradation = create_degradation(self.degradation["name"], **options)
-        return DegradedBatches(*shared, degradation=degradation)
+        return DegradedBatches(*shared, degradation=degradation_of(self.degradation))
 
 
 def paired_task(folder: Path) -> TaskPictures:

@@ -1,12 +1,12 @@
 """A recipe: the complete, validated description of one training.
 
 A recipe file states only what differs from the defaults below. The resolved recipe travels with
-every checkpoint and every model file.
+every checkpoint and every model file, and lies as `recipe.yaml` in the folder of the training.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,18 +14,59 @@ from urushi.data.synthetic_pages import PAGE_SIDE
 from urushi.errors import RecipeError
 from urushi.files.router_file import ClassName
 from urushi.settings import Settings, names_file, read_settings, shown
+from urushi.yaml_text import YAMLTextError, read_yaml
 
 __all__ = [
     "RECIPES",
     "BackboneSettings",
     "ClassSource",
+    "LearningSettings",
+    "Origin",
+    "PatchSettings",
     "PretextSettings",
     "Recipe",
+    "TrainingSettings",
     "find_recipe",
     "load_recipe",
+    "recipe_kind",
 ]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+class Origin(Settings):
+    """What recipes of all kinds say of themselves, and what the files of their trainings repeat.
+
+    Attributes:
+        name: names the run and its file; letters, digits, dot, dash and underscore.
+        description: a sentence for the file.
+        licence: licence of the weights (SPDX).
+        data_statement: where the training pictures come from and under which terms.
+        seed: the only source of randomness.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    licence: str = "Apache-2.0"
+    data_statement: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class TrainingSettings(Origin):
+    """What every training by `urushi.training.loop` states.
+
+    Attributes:
+        changeable: what a resumed training may change: how it goes on, not what it is made of.
+        precision: arithmetic of the forward pass; the weights stay float32.
+        checkpoint_minutes: time between two checkpoints.
+        storage: number format of the weights in the file.
+    """
+
+    changeable: ClassVar[frozenset[str]]
+
+    precision: Literal["float32", "bf16"] = "float32"
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
+    storage: Literal["float32", "float16"] = "float16"
 
 
 class BackboneSettings(Settings):
@@ -40,7 +81,22 @@ class BackboneSettings(Settings):
     config: dict[str, Any]
 
 
-class DataSettings(Settings):
+class PatchSettings(Settings):
+    """What networks learn from.
+
+    Attributes:
+        patch: side in pixels of the patches that the network gets; targets are larger where it
+            enlarges.
+        batch: patches of one optimizer step, over all processes.
+        augment: turn and mirror patches (the eight symmetries of the square).
+    """
+
+    patch: Annotated[int, Field(ge=8)] = 128
+    batch: Annotated[int, Field(ge=1)] = 8
+    augment: bool = True
+
+
+class DataSettings(PatchSettings):
     """Pictures and how patches are cut from them: clean ones, or pairs.
 
     Attributes:
@@ -48,18 +104,12 @@ class DataSettings(Settings):
         pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
         pages: number of made pages (text, screens, charts, line art, ...) of 512x512 pixels that
             are packed beside the pictures. Patches fall on them by their area.
-        patch: side in pixels of the patches that the network gets; targets are larger where it
-            enlarges.
-        batch: patches of one optimizer step, over all processes.
-        augment: turn and mirror patches (the eight symmetries of the square).
     """
 
     pictures: list[str] = []
     pairs: list[str] = []
     pages: Annotated[int, Field(ge=0, le=100_000)] = 0
-    patch: Annotated[int, Field(ge=8)] = 128
     batch: Annotated[int, Field(ge=1)] = 32
-    augment: bool = True
 
     @model_validator(mode="after")
     def _one_kind(self) -> "DataSettings":
@@ -236,15 +286,28 @@ class ValidationSettings(Settings):
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
-class Recipe(Settings):
-    """One training, complete.
+class LearningSettings(Settings):
+    """How a network learns.
 
     Attributes:
-        name: names the run and its model file; letters, digits, dot, dash and underscore.
-        description: a sentence for the model file.
-        licence: licence of the weights (SPDX).
-        data_statement: where the training pictures come from and under which terms.
-        seed: the only source of randomness.
+        loss, optimizer: what is minimised, and by what.
+        ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
+        save_memory: keep less for the way back and calculate it again; with an adapter only.
+        compile: compile the network first: minutes for each size of patches, and then up to twice
+            as fast on a CPU.
+    """
+
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    save_memory: bool = False
+    compile: bool = False
+
+
+class Recipe(TrainingSettings, LearningSettings):
+    """The training of one network, complete.
+
+    Attributes:
         backbone: the network; null takes that of `start`.
         start: model file, or name in the zoo, whose weights the training begins with. Layers of the
             network that the file does not have begin as they are made: blocks added at the end
@@ -254,44 +317,31 @@ class Recipe(Settings):
             network.
         begin: adapter file, or name of one in the zoo, whose weights `adapter` begins with, of the
             same method and settings; null begins with one that changes nothing.
-        save_memory: keep less for the way back and calculate it again; with an adapter only.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
             where the data are pairs, or where there are classes.
         classes: kinds of damage by name, in place of one degradation; a patch is of each of them
             with the same probability. `clean` stays as it is. Part of all-in-one trainings.
         degradations: kinds of damage the trained network is for, named in its model file.
         pretext: tasks beside restoring, for the first steps; null has none.
-        ema: decay of the moving average of the weights, which is what ships; 0 averages nothing.
-        precision: arithmetic of the forward pass; the weights stay float32.
-        compile: compile the network before training.
-        checkpoint_minutes: time between two checkpoints.
-        storage: number format of the weights in the model file.
+        schedule, validation: how long, and how often it is measured.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    description: str = ""
-    licence: str = "Apache-2.0"
-    data_statement: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    changeable: ClassVar = frozenset(
+        {"checkpoint_minutes", "compile", "description", "loss", "optimizer", "precision",
+         "save_memory", "schedule", "validation"}
+    )  # fmt: skip
+
     backbone: BackboneSettings | None = None
     start: str | None = None
     adapter: dict[str, Any] | None = None
     begin: str | None = None
-    save_memory: bool = False
     data: DataSettings
     degradation: dict[str, Any] | None = None
     classes: dict[ClassName, ClassSource] = {}
     degradations: list[str] = []
-    loss: LossSettings = LossSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
     schedule: ScheduleSettings
     pretext: PretextSettings | None = None
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    precision: Literal["float32", "bf16"] = "float32"
-    compile: bool = False
     validation: ValidationSettings = ValidationSettings()
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 2.0
-    storage: Literal["float32", "float16"] = "float16"
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -326,6 +376,30 @@ def find_recipe(name: Path | str) -> Path:
     raise RecipeError(
         f"there is no recipe {shown(str(name))}: expected a YAML file, or one of {known}"
     )
+
+
+def recipe_kind(name: Path | str) -> str | None:
+    """The `kind` that a recipe, by name or path, states or has of one that it extends.
+
+    Returns:
+        `all-in-one`, `router`, or None: the recipe of a network.
+
+    Raises:
+        RecipeError: there is no such recipe, or none of a name that it extends.
+    """
+    seen: set[Path] = set()
+    while (path := find_recipe(name)) not in seen:
+        seen.add(path)
+        try:
+            content = read_yaml(path)
+        except (OSError, YAMLTextError):
+            break  # whoever reads it as a recipe says what is wrong
+        if not isinstance(content, dict):
+            break
+        if "kind" in content or not isinstance(content.get("extends"), str):
+            return content.get("kind")
+        name = content["extends"]
+    return None
 
 
 def load_recipe(name: Path | str, overrides: Iterable[str] = ()) -> Recipe:

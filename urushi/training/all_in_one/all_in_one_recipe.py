@@ -8,22 +8,19 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from urushi.errors import RecipeError
 from urushi.files.router_facts import Scale
-from urushi.files.router_file import CLEAN, ClassName, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
     ClassSource,
+    LearningSettings,
     LossSettings,
     OptimizerSettings,
+    Origin,
+    PatchSettings,
     PatchStage,
     find_recipe,
 )
-from urushi.training.router.router_recipe import (
-    COMPACT,
-    RouterEncoder,
-    RouterOptimizerSettings,
-    RouterValidationSettings,
-)
-from urushi.yaml_text import YAMLTextError, read_yaml
+from urushi.training.router.router_recipe import PictureOptions, RouterOptions
 
 __all__ = [
     "AllInOneRecipe",
@@ -32,7 +29,6 @@ __all__ = [
     "ExpertsPlan",
     "GuidedPlan",
     "RouterPlan",
-    "is_all_in_one",
     "load_all_in_one_recipe",
 ]
 
@@ -80,55 +76,31 @@ class ClassPlan(ClassSource):
     patches: list[PatchStage] = []
 
 
-class AllInOneData(Settings):
+class AllInOneData(PatchSettings):
     """Clean pictures, and the patches that networks learn from.
 
     Attributes:
         clean: folders, relative to the place of the data.
         validation: folders of clean pictures that nothing learns from: the router is measured by
             them.
-        patch: side in pixels.
-        batch: patches of one optimizer step.
-        augment: turn and mirror (the eight symmetries of the square).
     """
 
     clean: Annotated[list[str], Field(min_length=1)]
     validation: Annotated[list[str], Field(min_length=1)]
-    patch: Annotated[int, Field(ge=8)] = 128
-    batch: Annotated[int, Field(ge=1)] = 8
-    augment: bool = True
 
 
-class RouterPlan(Settings):
-    """The first stage: see `urushi.training.router.router_recipe.RouterRecipe` for the settings.
+class RouterPlan(RouterOptions, PictureOptions):
+    """The first stage.
 
     Attributes:
         file: a router that is trained already, with all the classes; nothing else is needed then.
-        encoder, views, steps, optimizer, validation, threshold, precision: as there.
-        sides, per_class, real, augment, reduce, before, after, mixed, unknown: of its pictures, as
-            there.
         targets: targets of pairs are clean pictures to it: so it cannot take what a data set shows
             for what is wrong with it.
     """
 
     file: str | None = None
-    encoder: RouterEncoder = COMPACT
-    views: ViewGeometry | None = None
-    sides: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)] = [128, 192, 256]
-    per_class: Annotated[int, Field(ge=1)] = 4
-    real: Annotated[float, Field(ge=0, le=1)] = 0.5
-    augment: bool = True
-    reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
-    mixed: Annotated[float, Field(ge=0, le=1)] = 0.0
-    unknown: dict[str, Any] | None = None
     targets: bool = True
     steps: Annotated[int, Field(ge=1)] = 3000
-    optimizer: RouterOptimizerSettings = RouterOptimizerSettings()
-    validation: RouterValidationSettings = RouterValidationSettings()
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
-    precision: Literal["float32", "bf16"] = "float32"
 
     @model_validator(mode="after")
     def _nothing_beside_a_file(self) -> "RouterPlan":
@@ -138,17 +110,12 @@ class RouterPlan(Settings):
         return self
 
 
-class StagePlan(Settings):
+class StagePlan(LearningSettings):
     """What the second and the third stage have in common; the defaults are for a short training.
 
     Attributes:
         steps: optimizer steps; of `separate` experts, for each of them.
         warmup: steps of the warm-up.
-        loss, optimizer: as a recipe's.
-        ema: decay of the moving average of the weights, which is what is kept.
-        save_memory: keep less for the way back and calculate it again.
-        compile: compile the network first: minutes for each size of patches, and then up to twice
-            as fast on a CPU.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -156,8 +123,6 @@ class StagePlan(Settings):
     loss: LossSettings = LossSettings(floor=1e-5)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, clip=0.5)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    save_memory: bool = False
-    compile: bool = False
 
 
 class GuidedPlan(StagePlan):
@@ -241,16 +206,12 @@ class ThresholdsPlan(Settings):
     ceiling: Annotated[float, Field(gt=0, le=100)] = 45.0
 
 
-class AllInOneRecipe(Settings):
+class AllInOneRecipe(Origin):
     """An all-in-one model, complete: three stages, one after another.
 
     Attributes:
         kind: always `all-in-one`: tells this recipe from others.
         name: of the all-in-one file; letters, digits, dash and underscore.
-        description: a sentence for the files.
-        licence: licence of the weights (SPDX).
-        data_statement: where the training pictures come from and under which terms.
-        seed: the only source of randomness.
         start: the base: a model file, or a name in the zoo.
         classes: by name, in the order of the router's logits; every one but `clean` gets an expert
             in a file of its name.
@@ -269,10 +230,6 @@ class AllInOneRecipe(Settings):
 
     kind: Literal["all-in-one"]
     name: ClassName
-    description: str = ""
-    licence: str = "Apache-2.0"
-    data_statement: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     start: str = "base"
     classes: Annotated[dict[ClassName, ClassPlan], Field(min_length=2)]
     data: AllInOneData
@@ -332,27 +289,6 @@ class AllInOneRecipe(Settings):
         plans = self.classes.values()
         own = [plan.patch or 0 for plan in plans]
         return max(self.data.patch, *own, *(s.patch for plan in plans for s in plan.patches))
-
-
-def is_all_in_one(name: Path | str) -> bool:
-    """Whether a recipe, by name or path, says that it is one of an all-in-one model.
-
-    Raises:
-        RecipeError: there is no such recipe, or none of a name that it extends.
-    """
-    seen: set[Path] = set()
-    while (path := find_recipe(name)) not in seen:
-        seen.add(path)
-        try:
-            content = read_yaml(path)
-        except (OSError, YAMLTextError):
-            return False  # whoever reads it as a recipe says what is wrong
-        if not isinstance(content, dict):
-            return False
-        if "kind" in content or not isinstance(content.get("extends"), str):
-            return content.get("kind") == "all-in-one"
-        name = content["extends"]
-    return False
 
 
 def load_all_in_one_recipe(name: Path | str, overrides: Iterable[str] = ()) -> AllInOneRecipe:

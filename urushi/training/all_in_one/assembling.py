@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, Float64
 
 from urushi.data.packed import PackedPairs, PackedPictures
+from urushi.degradations import degradation_of
 from urushi.errors import DataError
 from urushi.evaluation.metrics import psnr
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter
@@ -19,9 +20,10 @@ from urushi.files.model import LoadedModel
 from urushi.files.router_file import LoadedRouter, RouterHeader, router_graph_path, write_router
 from urushi.inference.restorer import Restorer
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
-from urushi.training.all_in_one.datasets import AllInOneFiles, degradation_of
-from urushi.training.all_in_one.probe_training import OnPictures, fit_evidence
+from urushi.training.all_in_one.datasets import AllInOneFiles
+from urushi.training.all_in_one.probe_training import fit_evidence
 from urushi.training.batches import Batch, CleanBatches, DegradedBatches, PairBatches
+from urushi.training.kept_parts import OnPictures
 
 __all__ = [
     "assemble",

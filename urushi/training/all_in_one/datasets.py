@@ -11,7 +11,7 @@ import torch
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import Pair, PairedFolder
-from urushi.degradations import Degradation, create_degradation, create_rehaze
+from urushi.degradations import create_rehaze, degradation_of
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
 from urushi.files.router_file import CLEAN
@@ -19,14 +19,19 @@ from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one.class_batches import ClassBatches, ClassDraws
 from urushi.training.batches import Batches, CleanBatches, DegradedBatches, PairBatches
 from urushi.training.build import Stages, stage_sizes
-from urushi.training.recipe import ClassSource, Recipe
-from urushi.training.router.router_recipe import ClassSettings, PictureSettings, RouterRecipe
+from urushi.training.recipe import ClassSource, Origin, Recipe
+from urushi.training.router.router_recipe import (
+    ClassSettings,
+    PictureOptions,
+    PictureSettings,
+    RouterOptions,
+    RouterRecipe,
+)
 from urushi.training.router.router_training import RouterData
 
 __all__ = [
     "AllInOneFiles",
     "class_stages",
-    "degradation_of",
     "pack_all_in_one",
     "router_recipe_of",
 ]
@@ -151,6 +156,7 @@ def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
 def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterRecipe:
     """The recipe of the first stage."""
     own = recipe.router
+    pictures = PictureSettings(clean=recipe.data.clean, **own.values_of(PictureOptions))
     classes = {
         name: ClassSettings(
             degradation=plan.shown or plan.degradation,
@@ -160,31 +166,10 @@ def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterReci
         for name, plan in recipe.classes.items()
     }
     return RouterRecipe(
-        name=recipe.name,
-        description=recipe.description,
-        licence=recipe.licence,
-        data_statement=recipe.data_statement,
-        seed=recipe.seed,
+        **recipe.values_of(Origin),
+        **own.values_of(RouterOptions),
         classes=classes,
-        encoder=own.encoder,
-        views=own.views,
-        pictures=PictureSettings(
-            clean=recipe.data.clean,
-            sides=own.sides,
-            per_class=own.per_class,
-            real=own.real,
-            augment=own.augment,
-            reduce=own.reduce,
-            before=own.before,
-            after=own.after,
-            mixed=own.mixed,
-            unknown=own.unknown,
-        ),
-        steps=own.steps,
-        optimizer=own.optimizer,
-        validation=own.validation,
-        threshold=own.threshold,
-        precision=own.precision,
+        pictures=pictures,
         checkpoint_minutes=recipe.checkpoint_minutes,
     )
 
@@ -209,60 +194,50 @@ def class_stages(
     for start, patch, batch in _spans(recipe, processes, turns.values()):
         shared = (patch, batch, recipe.data.augment, recipe.seed, device)
 
-        def made(
-            name: str,
+        def cut(
+            kind: type[Batches],
+            pack: PackedPictures,
             shared: tuple[int, int, bool, int, torch.device] = shared,
-            start: int = start,
-        ) -> ClassDraws:
-            source, pack = recipe.classes[name], files.pairs.get(name)
-            synthetic: Batches | None = None
-            own = resident[id(files.clean)]
-            if source.degradation is not None:
-                degradation = degradation_of(source.degradation)
-                if degradation.scale != 1:
-                    raise DataError(
-                        f"the class {name} makes pictures smaller, which no expert of this base "
-                        "can undo: leave it out"
-                    )
-                synthetic = DegradedBatches(
-                    files.clean,
-                    *shared,
-                    own,
-                    degradation=degradation,
-                    scene=None if source.scene is None else degradation_of(source.scene),
-                )
-            elif name == CLEAN:
-                synthetic = CleanBatches(files.clean, *shared, own)
-            real = None
-            if source.pairs:
-                assert pack is not None
-                rehaze = None if source.rehaze is None else create_rehaze(**source.rehaze)
-                scenes = None
-                if rehaze is not None and rehaze.elsewhere:
-                    scenes = CleanBatches(files.clean, *shared, own)
-                real = PairBatches(
-                    pack,
-                    *shared,
-                    resident[id(pack)],
-                    rehaze=rehaze,
-                    scenes=scenes,
-                    level=source.level,
-                )
-            return ClassDraws(synthetic, real, 1.0 if start >= turns[name] else source.real)
+            **own: Any,
+        ) -> Batches:
+            return kind(pack, *shared, resident[id(pack)], **own)
 
-        draws = [made(name) for name in recipe.classes]
+        draws = []
+        for name, source in recipe.classes.items():
+            made, real = _made(name, source, files, cut), _real(name, source, files, cut)
+            share = 1.0 if start >= turns[name] else source.real
+            draws.append(ClassDraws(made, real, share))
         stages.append((start, ClassBatches(draws, patch, batch, recipe.seed, rank, processes)))
     return stages
 
 
-def degradation_of(options: Mapping[str, Any]) -> Degradation:
-    """What a class states as `{name: ..., ...}`, made.
+def _made(
+    name: str, source: ClassSource, files: AllInOneFiles, cut: Callable[..., Batches]
+) -> Batches | None:
+    """Patches of a class that are made from clean ones, if it has any."""
+    if source.degradation is None:
+        return cut(CleanBatches, files.clean) if name == CLEAN else None
+    degradation = degradation_of(source.degradation)
+    if degradation.scale != 1:
+        raise DataError(
+            f"the class {name} makes pictures smaller, which no expert of this base can undo: "
+            "leave it out"
+        )
+    scene = None if source.scene is None else degradation_of(source.scene)
+    return cut(DegradedBatches, files.clean, degradation=degradation, scene=scene)
 
-    Raises:
-        DegradationError: it does not exist or does not take these values.
-    """
-    rest = {key: value for key, value in options.items() if key != "name"}
-    return create_degradation(str(options.get("name", "")), **rest)
+
+def _real(
+    name: str, source: ClassSource, files: AllInOneFiles, cut: Callable[..., Batches]
+) -> Batches | None:
+    """Patches of a class that are from pairs, if it has any."""
+    if not source.pairs:
+        return None
+    rehaze = None if source.rehaze is None else create_rehaze(**source.rehaze)
+    elsewhere = rehaze is not None and rehaze.elsewhere
+    scenes = cut(CleanBatches, files.clean) if elsewhere else None
+    own = {"rehaze": rehaze, "scenes": scenes, "level": source.level}
+    return cut(PairBatches, files.pairs[name], **own)
 
 
 def _turn(last: float, recipe: Recipe) -> int:

@@ -10,18 +10,14 @@ calibrated once more.
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from urushi.evaluation.confusion import accuracy
 from urushi.files.all_in_one_file import AllInOne
@@ -40,20 +36,20 @@ from urushi.routing.probe import (
 )
 from urushi.routing.running import EmbeddingEngine
 from urushi.routing.views import Look, views_of
+from urushi.termination import stop_signals
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, EvidencePlan
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.batches import Batch
-from urushi.training.router.router_batches import router_batches
-from urushi.training.router.router_recipe import RouterRecipe
+from urushi.training.fitting import fit
+from urushi.training.kept_parts import OnPictures, Part, gather
+from urushi.training.losses import class_loss
+from urushi.training.recipe import ScheduleSettings
+from urushi.training.router.router_batches import RouterBatches, router_batches
+from urushi.training.router.router_recipe import RouterOptimizerSettings, RouterRecipe
 from urushi.training.router.router_scores import confusion_of, scores_of
-from urushi.training.signals import stop_signals
 
-__all__ = ["OnPictures", "fit_evidence"]
+__all__ = ["fit_evidence"]
 
-OnPictures = Callable[[int, int, float], None]
-
-_REPORT_SECONDS = 10.0
-_WAIT_SECONDS = 1.0
 # Shares of the head's logits that are tried.
 _SHARES = tuple(float(share) for share in np.geomspace(0.05, 20, 40))
 
@@ -151,7 +147,7 @@ class _Trials:
         self.folder = folder
         own, data = self.recipe, files.router
         where = torch.device("cpu")
-        self.draws: Mapping[str, Callable[[int], Batch]] = {
+        self.draws: Mapping[str, RouterBatches] = {
             "train": router_batches(
                 own, data.clean, data.real, where,
                 seed=own.seed, augment=own.pictures.augment,
@@ -180,51 +176,18 @@ class _Trials:
     ) -> _Found | None:
         """What is found in so many pictures at least; None where it was stopped."""
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()[:12]
-        place = self.folder / f"{which}-{digest}"
-        place.mkdir(parents=True, exist_ok=True)
-        size = len(self.draws[which](0).applied)
-        left = list(range(math.ceil(pictures / size)))
-        total, found = len(left), dict[int, dict[str, np.ndarray]]()
-        told = marked = time.monotonic()
-        fresh, spent = 0, 0.0
-        while left:
-            before = len(left)
-            for step in list(left):
-                if stopped():
-                    return None
-                path = place / f"{step:05d}.safetensors"
-                new = not path.exists()
-                rows = self._file(which, step, path)
-                if rows is None:
-                    continue  # another process is at it
-                found[step] = rows
-                left.remove(step)
-                now = time.monotonic()
-                if new:
-                    fresh, spent = fresh + 1, spent + now - marked
-                marked = now
-                if on_pictures is not None and (now - told >= _REPORT_SECONDS or not left):
-                    done, pace = (total - len(left)) * size, spent / max(1, fresh)
-                    on_pictures(done, total * size, len(left) * pace)
-                    told = now
-            if len(left) == before:
-                time.sleep(_WAIT_SECONDS)
-        return _joined([found[step] for step in sorted(found)])
+        draw = self.draws[which]
+        steps = range(math.ceil(pictures / draw.batch))
+        parts = gather(
+            self.folder / f"{which}-{digest}",
+            {f"{step:05d}": draw.batch for step in steps},
+            lambda step: self._tried(draw(step)),
+            stopped,
+            on_pictures,
+        )
+        return None if parts is None else _joined(parts)
 
-    def _file(self, which: str, step: int, path: Path) -> dict[str, np.ndarray] | None:
-        """What was found in the pictures of a step; None where another process is at it."""
-        if not path.exists():
-            try:
-                with FileLock(path.with_suffix(".lock"), blocking=False):
-                    if not path.exists():
-                        part = path.with_suffix(".part")
-                        save_file(self._tried(self.draws[which](step)), part)
-                        part.replace(path)
-            except Timeout:
-                return None
-        return load_file(path)
-
-    def _tried(self, batch: Batch) -> dict[str, np.ndarray]:
+    def _tried(self, batch: Batch) -> Part:
         facts, engine = self.evidence.facts, self.evidence.engine
         looks = [Look(self.header.views), *evidence_looks(facts)]
         rows: list[tuple[np.ndarray, ...]] = []
@@ -249,7 +212,7 @@ class _Trials:
         return found
 
 
-def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> _Found:
+def _joined(parts: Sequence[Part]) -> _Found:
     names = ("evidence", "logits", "vectors", "truths")
     return _Found(*(np.concatenate([part[name] for part in parts]) for name in names))
 
@@ -289,29 +252,25 @@ def _linear(plan: EvidencePlan, recipe: RouterRecipe, learned: _Found) -> dict[s
     centre, spread = learned.evidence.mean(0), learned.evidence.std(0) + 1e-3
     known = torch.from_numpy(standardise(learned.evidence, centre, spread)).float()
     truths = torch.from_numpy(learned.truths)
-    shares = truths / truths.sum(1, keepdim=True).clamp_min(1)
     generator = torch.Generator().manual_seed(recipe.seed)
     layer = nn.Linear(known.shape[1], truths.shape[1])
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.AdamW(
-        layer.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    for step in range(plan.steps):
-        for group in optimizer.param_groups:
-            progress = step / plan.steps
-            group["lr"] = plan.learning_rate * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.randint(len(known), (plan.batch,), generator=generator)
         rows = known[chosen]
         kept = torch.rand(rows.shape, generator=generator) >= plan.dropout
-        logits = layer(rows * kept / (1 - plan.dropout))
-        if recipe.mode == "multi":
-            loss = F.binary_cross_entropy_with_logits(logits, truths[chosen])
-        else:
-            loss = F.cross_entropy(logits, shares[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return class_loss(layer(rows * kept / (1 - plan.dropout)), truths[chosen], recipe.mode)
+
+    fit(
+        layer.parameters(),
+        loss,
+        RouterOptimizerSettings(
+            learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, clip=None
+        ),
+        ScheduleSettings(steps=plan.steps),
+    )
     return {
         "centre": centre,
         "spread": spread,

@@ -21,7 +21,6 @@ from urushi.adapters import Adapted, Adapter
 from urushi.adapters.experts import Experts, split
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
-from urushi.evaluation.benchmark import evaluate
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
 from urushi.files.all_in_one_file import AllInOne, Expert
 from urushi.files.model import LoadedModel, graph_path, read_model
@@ -32,11 +31,17 @@ from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one.assembling import assemble
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
 from urushi.training.all_in_one.stages import Stage, StagePlans, finished, settled_base
+from urushi.training.checkpoint import write_recipe
+from urushi.training.kept_parts import OnPictures
 from urushi.training.loop import train
-from urushi.training.outcome import adapter_header, adapter_tensors
+from urushi.training.outcome import (
+    adapter_header,
+    adapter_in_training,
+    adapter_tensors,
+    benchmark_scores,
+)
 from urushi.training.progress import Progress, TrainingResult
-from urushi.training.router.router_training import RouterProgress, train_router
-from urushi.training.stated_recipe import write_recipe
+from urushi.training.router.router_training import train_router
 
 __all__ = ["AllInOneResult", "AllInOneTraining"]
 
@@ -99,8 +104,8 @@ class AllInOneTraining:
     download: bool = True
     on_stage: Callable[[str], None] = field(default=lambda _text: None)
     on_progress: Callable[[Progress], None] | None = None
-    on_router_progress: Callable[[RouterProgress], None] | None = None
-    on_router_pictures: Callable[[int, int, float], None] | None = None
+    on_router_progress: Callable[[Progress], None] | None = None
+    on_router_pictures: OnPictures | None = None
 
     def __post_init__(self) -> None:
         self._trained: list[str] = []
@@ -234,7 +239,7 @@ class AllInOneTraining:
         benchmarks = self.recipe.classes[name].benchmarks
 
         def validate(network: nn.Module) -> dict[str, float]:
-            loaded = self._loaded(_last_adapter(network), stage)
+            loaded = adapter_in_training(stage.recipe, _last_adapter(network), self._model)
             return self._scores(name, loaded, benchmarks)
 
         network = self._run_stage(
@@ -244,7 +249,8 @@ class AllInOneTraining:
         scores: dict[str, Any] = {}
         if benchmarks:
             before = self._scores(name, None, benchmarks)
-            after = self._scores(name, self._loaded(expert, stage), benchmarks)
+            loaded = adapter_in_training(stage.recipe, expert, self._model)
+            after = self._scores(name, loaded, benchmarks)
             scores = {b: {"psnr_base": before[b], "psnr": after[b]} for b in benchmarks}
         self._write(expert, target, stage, self._model, scores=scores)
 
@@ -305,11 +311,6 @@ class AllInOneTraining:
         network.load_state_dict(result.weights)
         return network.eval()
 
-    def _loaded(self, adapter: Adapter, stage: Stage) -> LoadedAdapter:
-        header = adapter_header(stage.recipe, adapter, self._model)
-        name = Path(f"{stage.recipe.name}, in training")
-        return LoadedAdapter(header, adapter_tensors(adapter), name)
-
     def _scores(
         self, name: str, expert: LoadedAdapter | None, benchmarks: list[str]
     ) -> dict[str, float]:
@@ -324,12 +325,7 @@ class AllInOneTraining:
             engine="torch",
             device=self.device,
         )
-        found = {}
-        for benchmark in benchmarks:
-            means = evaluate(restorer, benchmark, root=self.root, limit=self.recipe.limit).means
-            assert means.psnr is not None
-            found[benchmark] = means.psnr
-        return found
+        return benchmark_scores(restorer, benchmarks, self.root, self.recipe.limit)
 
     def _write(
         self, adapter: Adapter, target: Path, stage: Stage, model: LoadedModel, **facts: Any

@@ -23,15 +23,16 @@ from urushi.settings import parse_settings
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, StagePlan
 from urushi.training.all_in_one.class_batches import RoutedBatches
 from urushi.training.all_in_one.datasets import AllInOneFiles, class_stages
-from urushi.training.build import Material, Stages
+from urushi.training.build import Material, Stages, load_begin
 from urushi.training.recipe import (
     ClassSource,
     DataSettings,
+    LearningSettings,
+    Origin,
     Recipe,
     ScheduleSettings,
     ValidationSettings,
 )
-from urushi.training.start import load_begin
 
 __all__ = ["Stage", "StagePlans", "finished", "settled_base"]
 
@@ -156,23 +157,15 @@ class StagePlans:
         start = own.start
         if own.guided.mode == "full" and name != "guidance":
             start = f"{own.name}-base"
-        sources = {
-            n: ClassSource(**own.classes[n].model_dump(include=set(ClassSource.model_fields)))
-            for n in classes
-        }
+        sources = {n: ClassSource(**own.classes[n].values_of(ClassSource)) for n in classes}
         single = own.classes.get(name)
         benchmarks = single.benchmarks if single else []
+        changed = {"name": name, "loss": (single and single.loss) or plan.loss}
         return Recipe(
-            name=name,
-            description=own.description,
-            licence=own.licence,
-            data_statement=own.data_statement,
-            seed=own.seed,
+            **{**own.values_of(Origin), **plan.values_of(LearningSettings), **changed},
             start=start,
             adapter=adapter,
             begin=single.begin if single else None,
-            save_memory=plan.save_memory,
-            compile=plan.compile,
             data=DataSettings(
                 pictures=own.data.clean,
                 patch=(single and single.patch) or own.data.patch,
@@ -181,14 +174,11 @@ class StagePlans:
             ),
             classes=sources,
             degradations=list(classes),
-            loss=(single and single.loss) or plan.loss,
-            optimizer=plan.optimizer,
             schedule=ScheduleSettings(
                 steps=steps or plan.steps,
                 warmup=plan.warmup,
                 patches=single.patches if single else [],
             ),
-            ema=plan.ema,
             precision=own.precision,
             validation=ValidationSettings(benchmarks=benchmarks, every=own.every, limit=own.limit),
             checkpoint_minutes=own.checkpoint_minutes,

@@ -28,7 +28,7 @@ from urushi.training.progress import Progress, TrainingResult
 from urushi.training.recipe import Recipe
 from urushi.version import __version__
 
-__all__ = ["CellResult", "CellStopped", "find_result", "run_cell"]
+__all__ = ["CellResult", "CellStopped", "cell_folder", "find_result", "run_cell"]
 
 
 class CellStopped(KeyboardInterrupt):
@@ -110,6 +110,11 @@ def find_result(folder: Path, cell: Cell) -> CellResult | None:
     return None
 
 
+def cell_folder(folder: Path, cell: Cell) -> Path:
+    """Where a cell keeps what it needs until it is finished or has failed."""
+    return folder.resolve() / "running" / cell.hash
+
+
 def run_cell(
     cell: Cell,
     folder: Path,
@@ -134,7 +139,7 @@ def run_cell(
         CellStopped: a signal arrived.
         UrushiError: the data, the method or the training.
     """
-    run = folder.resolve() / "running" / cell.hash
+    run = cell_folder(folder, cell)
     run.mkdir(parents=True, exist_ok=True)
     try:
         result = _Run(cell, run, device, alone, on_progress).result()

@@ -15,7 +15,7 @@ from urushi.adapters import METHODS
 from urushi.errors import RecipeError, nearest
 from urushi.settings import Settings, names_file, parse_settings, read_settings, shown
 from urushi.training.adaptation import DEFAULT_LEARNING_RATE, LEARNING_RATES
-from urushi.training.recipe import RECIPES, LossSettings
+from urushi.training.recipe import RECIPES, LossSettings, PatchSettings
 
 __all__ = [
     "ALWAYS",
@@ -105,7 +105,7 @@ class MethodSettings(Settings):
         return {**own, "settings": {**own.get("settings", {}), **rest}}
 
 
-class Comparison(Settings):
+class Comparison(PatchSettings):
     """A comparison, complete.
 
     Attributes:
@@ -120,9 +120,6 @@ class Comparison(Settings):
             of the same seed. A task that does not have as many is left out there.
         seeds: of everything random: which pairs, which patches, first values of adapters.
         steps: optimizer steps of every cell.
-        patch: side of a training patch in pixels.
-        batch: patches of a step.
-        augment: turn and mirror patches.
         precision: arithmetic of training; measured is always in float32.
         loss: what is minimised.
         warmup: steps of linear warm-up; then the learning rate falls by half a cosine.
@@ -140,9 +137,6 @@ class Comparison(Settings):
     pairs: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
     steps: Annotated[int, Field(ge=1)]
-    patch: Annotated[int, Field(ge=8)] = 128
-    batch: Annotated[int, Field(ge=1)] = 8
-    augment: bool = True
     precision: Literal["float32", "bf16"] = "float32"
     loss: LossSettings = LossSettings(name="psnr", floor=1e-5)
     warmup: Annotated[int, Field(ge=0)] = 20

@@ -29,6 +29,7 @@ from urushi.training.profile_tasks import build_model
 from urushi.training.recipe import (
     DataSettings,
     OptimizerSettings,
+    PatchSettings,
     Recipe,
     ScheduleSettings,
     ValidationSettings,
@@ -378,9 +379,7 @@ class _Planner:
             start=str(base.model.path.resolve()),
             adapter=variant.config,
             save_memory=plan.save_memory,
-            data=DataSettings.model_validate(
-                {here: ["."], "patch": plan.patch, "batch": plan.batch, "augment": plan.augment}
-            ),
+            data=DataSettings.model_validate({here: ["."], **plan.values_of(PatchSettings)}),
             degradation=degradation,
             seed=seed,
             loss=plan.loss,

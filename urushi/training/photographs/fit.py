@@ -1,12 +1,11 @@
 """The encoder of a router that knows photographs; its projection and head are fitted here."""
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from urushi.backbones.checkpoints import read_checkpoint
@@ -17,7 +16,10 @@ from urushi.routing.efficientnet import folded_weights
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.router import RouterHead, RouterOutput
 from urushi.routing.vision import VisionEncoder
+from urushi.training.fitting import fit
 from urushi.training.photographs.photographs_recipe import FitSettings, VisionSettings
+from urushi.training.recipe import ScheduleSettings
+from urushi.training.router.router_recipe import RouterOptimizerSettings
 
 __all__ = [
     "build_encoder",
@@ -63,25 +65,22 @@ def fit_head(
     targets = torch.where(targets.sum(1, keepdim=True) > 0, targets, torch.ones_like(targets))
     targets = targets / targets.sum(1, keepdim=True)
     chances = torch.from_numpy(weights).double()
-    parameters = [*encoder.project.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    loss = torch.zeros(())
-    for step in range(settings.steps):
-        rate = settings.learning_rate * min(1.0, (step + 1) / _WARMUP)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * step / settings.steps))
+
+    def loss(_step: int) -> Tensor:
         chosen = torch.multinomial(chances, settings.batch, replacement=True, generator=generator)
         drawn = rows[chosen]
         kept = torch.rand(drawn.shape, generator=generator) >= settings.dropout
         output = read_reduced(encoder, head, drawn * kept / (1 - settings.dropout))
-        loss = F.cross_entropy(output.logits, targets[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-    return float(loss.detach())
+        return F.cross_entropy(output.logits, targets[chosen])
+
+    return fit(
+        [*encoder.project.parameters(), *head.parameters()],
+        loss,
+        RouterOptimizerSettings(
+            learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        ScheduleSettings(steps=settings.steps, warmup=_WARMUP),
+    )
 
 
 def picture_weights(

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
-from urushi.files.router_file import CLEAN, ClassName, ViewGeometry
+from urushi.files.router_file import CLEAN, ClassName, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
-from urushi.training.recipe import find_recipe
-from urushi.yaml_text import YAMLTextError, read_yaml
+from urushi.training.recipe import Origin, find_recipe
 
 __all__ = [
     "UNKNOWN",
     "PhotographicClass",
     "PhotographicRecipe",
-    "is_photographic",
     "load_photographic_recipe",
 ]
 
@@ -160,7 +158,7 @@ class FitSettings(Settings):
     clean: Annotated[float, Field(gt=0)] = 2.0
 
 
-class PhotographicRecipe(Settings):
+class PhotographicRecipe(Origin):
     """The training of a router that knows photographs, complete.
 
     Attributes:
@@ -168,10 +166,6 @@ class PhotographicRecipe(Settings):
         name: of the router file; letters, digits, dash and underscore.
         members: an all-in-one file, or the name of one in the zoo, whose base and experts the new
             file names; null makes a router without any.
-        description: a sentence for the file.
-        licence: licence of the weights (SPDX).
-        data_statement: where the training pictures come from and under which terms.
-        seed: the only source of randomness.
         classes: by name, in the order of the logits.
         encoder: what is read.
         views: what is looked at.
@@ -181,13 +175,11 @@ class PhotographicRecipe(Settings):
         storage: number format of the weights in the file.
     """
 
+    mode: ClassVar[Mode] = "single"
+
     kind: Literal["router"]
     name: ClassName
     members: str | None = "all-in-one"
-    description: str = ""
-    licence: str = "Apache-2.0"
-    data_statement: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     classes: Annotated[dict[ClassName, PhotographicClass], Field(min_length=2)]
     encoder: VisionSettings = VisionSettings()
     views: ViewGeometry = ViewGeometry(layout="native", size=192, most=4)
@@ -215,21 +207,8 @@ class PhotographicRecipe(Settings):
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():
             if strange := [one for one in further if one not in known]:
-                raise ValueError(f"photographs.also.{name}: {strange[0]!r} is no class")
+                raise ValueError(f"photographs.also.{name}: {strange[0]!r} is not a class")
         return self
-
-
-def is_photographic(name: Path | str) -> bool:
-    """Whether a recipe, by name or path, says that it is one of such a router.
-
-    Raises:
-        RecipeError: there is no such recipe.
-    """
-    try:
-        content = read_yaml(find_recipe(name))
-    except (OSError, YAMLTextError):
-        return False  # whoever reads it as a recipe says what is wrong
-    return isinstance(content, dict) and content.get("kind") == "router"
 
 
 def load_photographic_recipe(name: Path | str, overrides: Iterable[str] = ()) -> PhotographicRecipe:

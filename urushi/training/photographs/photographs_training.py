@@ -1,7 +1,6 @@
 """Training a router that knows photographs: reading, fitting, judging by sources, calibrating."""
 
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,9 @@ from urushi.inference.zoo import ZOO, find_all_in_one
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.router import Router, RouterHead, save_router
 from urushi.routing.vision import VisionEncoder
+from urushi.termination import stop_signals
+from urushi.training.checkpoint import write_recipe
+from urushi.training.kept_parts import OnPictures
 from urushi.training.photographs.fit import (
     build_encoder,
     clean_shift,
@@ -34,13 +36,9 @@ from urushi.training.photographs.pictures import (
     fold_of_sources,
 )
 from urushi.training.photographs.read_pool import Pool, Rows, reduced_rows, standards
-from urushi.training.router.router_scores import judged_photographs, scores_of_router
-from urushi.training.signals import stop_signals
-from urushi.training.stated_recipe import write_recipe
+from urushi.training.router.router_scores import judged_photographs, scores_of
 
 __all__ = ["PhotographicResult", "train_photographic"]
-
-_REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -153,16 +151,8 @@ class _Session:
                 found[number, self.classes.index(name)] = 0.5 if place else 1.0
         return found
 
-    def _teller(self, what: str) -> Callable[[int, int], None]:
-        told = time.monotonic()
-
-        def tell(done: int, total: int) -> None:
-            nonlocal told
-            if time.monotonic() - told >= _REPORT_SECONDS or done == total:
-                self.on_stage(f"{done} of {total} {what} read")
-                told = time.monotonic()
-
-        return tell
+    def _teller(self, what: str) -> OnPictures:
+        return lambda done, total, _left: self.on_stage(f"{done} of {total} {what} read")
 
     # --- fitting ---
 
@@ -275,7 +265,7 @@ class _Session:
         share = self.recipe.photographs.left_alone
         shift = clean_shift(np.concatenate(found), weights, clean, share)
         moved = [own + shift * (np.arange(own.shape[1]) == clean) for own, _ in parts]
-        scores, temperature = scores_of_router(
+        scores, temperature = scores_of(
             self.recipe, np.concatenate(moved), np.concatenate([t for _, t in parts])
         )
         if apart is not None:

@@ -17,7 +17,7 @@ from PIL import Image
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import find_pictures
 from urushi.data.synthetic_pages import PAGE_KINDS, draw_page, installed_fonts
-from urushi.degradations import Degradation, create_degradation
+from urushi.degradations import Degradation, degradation_of
 from urushi.degradations.files import degrade_pixels
 from urushi.errors import DataError
 from urushi.files.router_file import CLEAN
@@ -162,9 +162,7 @@ class MadePictures:
         self.pictures = {name: self._parts(name) for name in self.recipe.classes}
         for name, plan in self.recipe.classes.items():
             if plan.degradation is not None:
-                options = dict(plan.degradation)
-                made = create_degradation(str(options.pop("name", "")), **options)
-                self._degradations[name] = made
+                self._degradations[name] = degradation_of(plan.degradation)
         able = [n for n in self.recipe.classes if n == CLEAN or n in self._degradations]
         self.turns = (*able, CLEAN)
 

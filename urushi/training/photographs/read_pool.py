@@ -6,7 +6,6 @@ takes the mean of their embeddings and the projection is linear.
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,17 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from urushi.files.router_file import ViewGeometry
 from urushi.routing.frozen import FrozenEncoder
 from urushi.routing.views import make_views
+from urushi.training.kept_parts import OnPictures, Part, gather
 
 __all__ = ["Pool", "Rows", "reduced_rows", "standards"]
 
 _TOGETHER = 32
-_WAIT_SECONDS = 1.0
 
 
 @runtime_checkable
@@ -73,53 +70,26 @@ class Pool:
     key: object
 
     def fill(
-        self, stopped: Callable[[], bool], on_pictures: Callable[[int, int], None] | None = None
+        self, stopped: Callable[[], bool], on_pictures: OnPictures | None = None
     ) -> Rows | None:
-        """Reads what is missing; None where it was stopped.
-
-        Args:
-            stopped: asked before each file.
-            on_pictures: told after each file how many pictures there are, and will be.
-        """
-        place = self.folder / f"read-{self._digest()}"
-        place.mkdir(parents=True, exist_ok=True)
-        left = list(range(0, len(self.pictures), _TOGETHER))
-        found: dict[int, dict[str, np.ndarray]] = {}
-        while left:
-            before = len(left)
-            for first in list(left):
-                if stopped():
-                    return None
-                count = min(_TOGETHER, len(self.pictures) - first)
-                rows = self._file(first, count, place / f"{first:06d}-{count}.safetensors")
-                if rows is None:
-                    continue  # another process is at it
-                found[first] = rows
-                left.remove(first)
-                if on_pictures is not None:
-                    on_pictures(sum(len(own["counts"]) for own in found.values()),
-                                len(self.pictures))  # fmt: skip
-            if len(left) == before:
-                time.sleep(_WAIT_SECONDS)
-        parts = [found[first] for first in sorted(found)]
+        """Reads what is missing; None where it was stopped; see `kept_parts.gather`."""
+        firsts = range(0, len(self.pictures), _TOGETHER)
+        counts = [min(_TOGETHER, len(self.pictures) - first) for first in firsts]
+        parts = gather(
+            self.folder / f"read-{self._digest()}",
+            {f"{first:06d}-{n}": n for first, n in zip(firsts, counts, strict=True)},
+            lambda index: self._read(firsts[index], counts[index]),
+            stopped,
+            on_pictures,
+        )
+        if parts is None:
+            return None
         views, counts, truths = (
             np.concatenate([part[name] for part in parts]) for name in ("views", "counts", "truths")
         )
         return Rows(views.astype(np.float32), counts, truths)
 
-    def _file(self, first: int, count: int, path: Path) -> dict[str, np.ndarray] | None:
-        if not path.exists():
-            try:
-                with FileLock(path.with_suffix(".lock"), blocking=False):
-                    if not path.exists():
-                        part = path.with_suffix(".part")
-                        save_file(self._read(first, count), part)
-                        part.replace(path)
-            except Timeout:
-                return None
-        return load_file(path)
-
-    def _read(self, first: int, count: int) -> dict[str, np.ndarray]:
+    def _read(self, first: int, count: int) -> Part:
         views, counts, truths = [], [], []
         for number in range(first, first + count):
             pixels, classes = self.pictures.draw(number)

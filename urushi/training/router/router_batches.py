@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from urushi.data.pack import PackedPictures
-from urushi.degradations import Degradation, create_degradation
+from urushi.degradations import Degradation, degradation_of
 from urushi.errors import DataError, RecipeError
 from urushi.files.router_file import CLEAN
 from urushi.training.batches import Batch, Batches, Rows, step_generator
@@ -193,6 +193,11 @@ class RouterBatches:
     by_side: tuple[_Labelled, ...]
     seed: int
 
+    @property
+    def batch(self) -> int:
+        """Pictures of a step."""
+        return self.by_side[0].batch
+
     def __call__(self, step: int) -> Batch:
         """Pictures (`degraded`) of step `step` and what is true of them (`applied`).
 
@@ -309,7 +314,4 @@ def _degradations(
 
 def _created(options: Mapping[str, Any] | None) -> Degradation | None:
     """The degradation that a recipe states; None has none."""
-    if not options:
-        return None
-    own = dict(options)
-    return create_degradation(str(own.pop("name", "")), **own)
+    return degradation_of(options) if options else None

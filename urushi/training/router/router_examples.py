@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from urushi.data.packed import PackedPairs
 from urushi.data.pairs import find_pictures
-from urushi.degradations import create_degradation
+from urushi.degradations import degradation_of
 from urushi.degradations.files import degrade_pixels, picture_seed
 from urushi.errors import DataError, PictureError
 from urushi.files.router_file import CLEAN
@@ -175,6 +175,4 @@ def _spoilt(picture: Picture, options: Mapping[str, Any] | None, seed: int) -> P
     """As it would be stored: in 8 bits."""
     if options is None:
         return picture
-    own = dict(options)
-    degradation = create_degradation(str(own.pop("name", "")), **own)
-    return np.rint(degrade_pixels(picture, degradation, seed) * _WHITE) / _WHITE
+    return np.rint(degrade_pixels(picture, degradation_of(options), seed) * _WHITE) / _WHITE

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Float16
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from urushi.files.router_file import ViewGeometry
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.router import batch_views
-from urushi.training.batches import Batch, step_generator
+from urushi.training.batches import step_generator
+from urushi.training.kept_parts import OnPictures, Part, gather
+from urushi.training.router.router_batches import RouterBatches
 
 __all__ = ["Rows", "StatisticsPool"]
 
@@ -66,42 +66,29 @@ class StatisticsPool:
     folder: Path
     encoder: FeatureEncoder
     views: ViewGeometry
-    draw: Callable[[int], Batch]
+    draw: RouterBatches
     pictures: int
     key: object
     bf16: bool
     windows: int | None = None
     _groups: list[Rows] = field(default_factory=list, init=False)
 
-    def fill(self, on_step: Callable[[int, int], None], stopped: Callable[[], bool]) -> bool:
-        """Calculates what is missing; files that are there stay.
-
-        Args:
-            on_step: told after each file how many pictures there are, and how many there will be.
-            stopped: asked before each file.
-
-        Returns:
-            Whether all are there.
-        """
-        place = self.folder / f"statistics-{self._digest()}"
-        place.mkdir(parents=True, exist_ok=True)
-        found: list[Rows] = []
-        count, step = 0, 0
-        while count < self.pictures:
-            if stopped():
-                return False
-            path = place / f"{step:05d}.safetensors"
-            if not path.exists():
-                part = path.with_suffix(".part")
-                save_file(self._read(step), part)
-                part.replace(path)
-            loaded = load_file(path)
-            tensors = {name: torch.from_numpy(array) for name, array in loaded.items()}
-            rows = Rows(tensors["statistics"], tensors.get("places"), tensors["truths"])
-            found.append(rows)
-            count, step = count + len(rows.truths), step + 1
-            on_step(count, self.pictures)
-        self._groups = _grouped(found)
+    def fill(self, stopped: Callable[[], bool], on_pictures: OnPictures | None = None) -> bool:
+        """Calculates what is missing, see `kept_parts.gather`; says whether all are there."""
+        steps = range(math.ceil(self.pictures / self.draw.batch))
+        parts = gather(
+            self.folder / f"statistics-{self._digest()}",
+            {f"{step:05d}": self.draw.batch for step in steps},
+            self._read,
+            stopped,
+            on_pictures,
+        )
+        if parts is None:
+            return False
+        read = [{name: torch.from_numpy(own) for name, own in part.items()} for part in parts]
+        self._groups = _grouped(
+            [Rows(part["statistics"], part.get("places"), part["truths"]) for part in read]
+        )
         return True
 
     @property
@@ -144,7 +131,7 @@ class StatisticsPool:
         return rows.of(chosen, places[: math.ceil(len(places) / 2)])
 
     @torch.no_grad()
-    def _read(self, step: int) -> dict[str, np.ndarray]:
+    def _read(self, step: int) -> Part:
         batch = self.draw(step)
         views = self._views(batch.degraded, step)
         with torch.autocast(views.device.type, torch.bfloat16, enabled=self.bf16):

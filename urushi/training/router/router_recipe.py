@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from urushi.errors import RecipeError
 from urushi.files.router_file import CLEAN, ClassName, CompactFacts, Mode, ViewGeometry
 from urushi.settings import Settings, read_settings
+from urushi.training.recipe import LossSettings, ScheduleSettings, TrainingSettings
 
 __all__ = [
     "COMPACT",
@@ -16,7 +17,9 @@ __all__ = [
     "ClassSettings",
     "ClipSettings",
     "FeatureSettings",
-    "RouterEncoder",
+    "PictureOptions",
+    "PictureSettings",
+    "RouterOptions",
     "RouterRecipe",
     "load_router_recipe",
 ]
@@ -91,11 +94,10 @@ class ClassSettings(Settings):
     times: Annotated[int, Field(ge=1, le=100)] = 1
 
 
-class PictureSettings(Settings):
-    """Pictures, and what is cut from them to be looked at whole.
+class PictureOptions(Settings):
+    """What is cut from pictures to be looked at whole, and what is done to it.
 
     Attributes:
-        clean: folders of clean pictures, relative to the place of the data.
         mixed: mode `single`: share of spoilt pictures that go through the damage of a second class;
             each of the two is half the truth. (With mode `multi` see `most` of the recipe.)
         unknown: a degradation that no class is for, as `create_degradation` takes it: the router
@@ -114,7 +116,6 @@ class PictureSettings(Settings):
             pictures that are spoilt here go through the first. Null has none.
     """
 
-    clean: Annotated[list[str], Field(min_length=1)]
     mixed: Annotated[float, Field(ge=0, le=1)] = 0.0
     unknown: dict[str, Any] | None = None
     sides: Annotated[list[Annotated[int, Field(ge=16)]], Field(min_length=1)] = [128, 192, 256]
@@ -124,6 +125,16 @@ class PictureSettings(Settings):
     reduce: Annotated[float, Field(ge=1, le=4)] = 1.0
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
+
+
+class PictureSettings(PictureOptions):
+    """Pictures, and what is cut from them.
+
+    Attributes:
+        clean: folders of clean pictures, relative to the place of the data.
+    """
+
+    clean: Annotated[list[str], Field(min_length=1)]
 
 
 class RouterOptimizerSettings(Settings):
@@ -136,6 +147,8 @@ class RouterOptimizerSettings(Settings):
         warmup: steps.
         clip: greatest norm of the gradient; null does not clip.
     """
+
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
 
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-5
@@ -156,51 +169,66 @@ class RouterValidationSettings(Settings):
     every: Annotated[int, Field(ge=1)] = 500
 
 
-class RouterRecipe(Settings):
-    """The training of one router, complete.
+class RouterOptions(Settings):
+    """A router, and how it learns.
 
     Attributes:
-        name: names the router file; letters, digits, dot, dash and underscore.
-        description: a sentence for the file.
-        licence: licence of the weights (SPDX).
-        data_statement: where the training pictures come from and under which terms.
-        seed: the only source of randomness.
-        classes: by name, in the order of the logits. `clean` is what needs no expert; it has no
-            degradation. Where a picture goes through several (mode `multi`), it goes through them
-            in this order: name what happens before the lens first, what the file does last.
-        mode: `single`: one class is true of a picture; `multi`: any number.
-        most: mode `multi`: degradations that one picture has at most.
         encoder: compact, trained with the head; the features of a frozen restoration network; or a
             frozen CLIP.
         views: what is looked at; null takes what suits the encoder.
-        pictures: clean ones, and how many of each class.
         steps: optimizer steps in all.
         optimizer: and learning rate.
         validation: during training and at its end, where the temperature is fitted.
         threshold: the router abstains where its largest probability is below.
         precision: arithmetic of the forward pass; the weights stay float32.
-        checkpoint_minutes: time between two checkpoints.
-        storage: number format of the weights in the file.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    description: str = ""
-    licence: str = "Apache-2.0"
-    data_statement: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    classes: Annotated[dict[ClassName, ClassSettings], Field(min_length=2)]
-    mode: Mode = "single"
-    most: Annotated[int, Field(ge=1)] = 2
     encoder: RouterEncoder = COMPACT
     views: ViewGeometry | None = None
-    pictures: PictureSettings
     steps: Annotated[int, Field(ge=1)]
     optimizer: RouterOptimizerSettings = RouterOptimizerSettings()
     validation: RouterValidationSettings = RouterValidationSettings()
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     precision: Literal["float32", "bf16"] = "float32"
+
+
+class RouterRecipe(TrainingSettings, RouterOptions):
+    """The training of one router, complete.
+
+    Attributes:
+        classes: by name, in the order of the logits. `clean` is what needs no expert; it has no
+            degradation. Where a picture goes through several (mode `multi`), it goes through them
+            in this order: name what happens before the lens first, what the file does last.
+        mode: `single`: one class is true of a picture; `multi`: any number.
+        most: mode `multi`: degradations that one picture has at most.
+        pictures: clean ones, and how many of each class.
+    """
+
+    changeable: ClassVar = frozenset(
+        {"checkpoint_minutes", "description", "data_statement", "licence", "name", "optimizer",
+         "steps", "storage", "threshold", "validation"}
+    )  # fmt: skip
+    # What the loop asks for and a router does without.
+    compile: ClassVar[bool] = False
+    ema: ClassVar[float] = 0.0
+    loss: ClassVar[LossSettings] = LossSettings()
+    pretext: ClassVar[None] = None
+
+    classes: Annotated[dict[ClassName, ClassSettings], Field(min_length=2)]
+    mode: Mode = "single"
+    most: Annotated[int, Field(ge=1)] = 2
+    pictures: PictureSettings
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
-    storage: Literal["float32", "float16"] = "float16"
+
+    @property
+    def schedule(self) -> ScheduleSettings:
+        """Length of the training, and the learning rate over it."""
+        own = self.optimizer
+        return ScheduleSettings(
+            steps=self.steps,
+            warmup=own.warmup,
+            final_learning_rate=own.final_learning_rate,
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> "RouterRecipe":

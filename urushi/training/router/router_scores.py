@@ -22,8 +22,6 @@ __all__ = [
     "confusion_of",
     "judged_photographs",
     "scores_of",
-    "scores_of_classes",
-    "scores_of_router",
 ]
 
 
@@ -35,19 +33,14 @@ def confusion_of(logits: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 def scores_of(
-    recipe: RouterRecipe, logits: np.ndarray, truths: np.ndarray
+    recipe: RouterRecipe | PhotographicRecipe,
+    logits: Float[np.ndarray, "b n"],
+    truths: Float[np.ndarray, "b n"],
 ) -> tuple[dict[str, Any], float]:
     """What the file says it can do, and the fitted temperature."""
-    return scores_of_classes(tuple(recipe.classes), recipe.mode, recipe.threshold, logits, truths)
-
-
-def scores_of_classes(
-    classes: tuple[str, ...], mode: Mode, threshold: float, logits: np.ndarray, truths: np.ndarray
-) -> tuple[dict[str, Any], float]:
-    """The same of any router: its classes, its mode and the threshold below which it abstains."""
-    if (
-        mode == "single"
-    ):  # of several damages, or an unknown one, there is nothing to be right about
+    mode: Mode = recipe.mode
+    if mode == "single":
+        # Of several damages, or an unknown one, there is nothing to be right about.
         alone = truths.sum(1) == 1
         logits, truths = logits[alone], truths[alone]
     labels = truths.astype(np.float64) if mode == "multi" else truths.argmax(1)
@@ -59,22 +52,15 @@ def scores_of_classes(
     scores: dict[str, Any] = {
         "pictures": len(logits),
         "accuracy": accuracy(matrix) if matrix.any() else None,
-        "class_accuracy": dict(zip(classes, rates, strict=True)),
+        "class_accuracy": dict(zip(recipe.classes, rates, strict=True)),
         "confusion": matrix.tolist(),
         "nll": negative_log_likelihood(logits, labels, mode, temperature),
         "ece": expected_calibration_error(calibrated, labels, mode),
         "ece_uncalibrated": expected_calibration_error(probabilities(logits, mode), labels, mode),
     }
     if mode == "multi":
-        scores["all_right"] = float(((calibrated >= threshold) == truths).all(1).mean())
+        scores["all_right"] = float(((calibrated >= recipe.threshold) == truths).all(1).mean())
     return {"validation": scores}, temperature
-
-
-def scores_of_router(
-    recipe: PhotographicRecipe, logits: Float[np.ndarray, "b n"], truths: Float[np.ndarray, "b n"]
-) -> tuple[dict[str, Any], float]:
-    """What the file says it can do, and the fitted temperature."""
-    return scores_of_classes(tuple(recipe.classes), "single", recipe.threshold, logits, truths)
 
 
 def judged_photographs(
