@@ -40,6 +40,7 @@ def examples() -> list[str]:
 
 
 READ_ALONE = (
+    "serve",  # does not end by itself; see test_serve_page.py
     "adapt ", "compare ", "train ", "profile ", "import ", "fetch lora-ir",
     "evaluate --benchmark", "evaluate --all",  # want data sets
     "restore photo.jpg --model nafnet",  # wants what `import` makes

@@ -172,7 +172,9 @@ def adapt(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", help=f"Train at most this long; default: {_MINUTES:g}."),
+        typer.Option(
+            "--minutes", metavar="M", help=f"Train at most this long; default: {_MINUTES:g}."
+        ),
     ] = None,
     steps: Annotated[
         int | None,

@@ -54,6 +54,7 @@ class _Commands(TyperGroup):
 # command is asked for: restoring one picture waits for none of the others.
 _HOMES = {
     "restore": "restore",
+    "serve": "serve",
     "evaluate": "evaluate",
     "adapt": "adapt",
     "compare": "compare",

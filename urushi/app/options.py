@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from urushi.degradations import Degradation
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.restorer import Restorer
+    from urushi.inference.strength import Strength
 
 __all__ = [
     "ENGINES",
@@ -32,6 +33,9 @@ __all__ = [
     "RecipeValues",
     "Router",
     "Seed",
+    "StrengthOf",
+    "StrengthOfChroma",
+    "StrengthOfLuma",
     "Targets",
     "Task",
     "Threads",
@@ -49,6 +53,7 @@ __all__ = [
     "one_of",
     "require",
     "two_folders",
+    "weaken",
 ]
 
 # Written out, since the tables they stand in take long to import; a test compares them.
@@ -149,6 +154,36 @@ Linear = Annotated[
         "--linear/--no-linear",
         help="Take pictures of 16 bits or floating point without a profile as linear light, or "
         "as sRGB; default: floating point is linear.",
+    ),
+]
+StrengthOf = Annotated[
+    float,
+    typer.Option(
+        "--strength",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="Blend with the picture as it was: 0 leaves it so, 1 keeps all that is changed.",
+    ),
+]
+StrengthOfLuma = Annotated[
+    float,
+    typer.Option(
+        "--luma",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="How much of the change of lightness is kept, times --strength.",
+    ),
+]
+StrengthOfChroma = Annotated[
+    float,
+    typer.Option(
+        "--chroma",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="How much of the change of colour is kept, times --strength.",
     ),
 ]
 Quick = Annotated[
@@ -388,6 +423,17 @@ def choose_by(
     if restorer.task != AUTO:
         raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
     restorer.choose_by(1 if top_k is None else top_k, threshold)
+
+
+def weaken(restorer: "AutoRestorer | Restorer", strength: "Strength") -> "AutoRestorer | Restorer":
+    """The restorer with a strength."""
+    from urushi.inference.auto import AutoRestorer
+    from urushi.inference.strength import weakened
+
+    if isinstance(restorer, AutoRestorer):
+        restorer.strength = strength
+        return restorer
+    return weakened(restorer, strength)
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:

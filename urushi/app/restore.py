@@ -21,6 +21,9 @@ from urushi.app.options import (
     Precision,
     Quick,
     Router,
+    StrengthOf,
+    StrengthOfChroma,
+    StrengthOfLuma,
     Task,
     Threads,
     Threshold,
@@ -29,6 +32,7 @@ from urushi.app.options import (
     White,
     choose_by,
     choose_restorer,
+    weaken,
 )
 from urushi.app.output import (
     EXIT_FAILED,
@@ -58,6 +62,7 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --task haze",
     "urushi restore photos/ -o mended/ --router all-in-one.safetensors --top-k 2",
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
+    "urushi restore photo.jpg --strength 0.7 --chroma 0.5",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
@@ -90,6 +95,9 @@ def restore(
     top_k: TopK = None,
     threshold: Threshold = None,
     quick: Quick = False,
+    strength: StrengthOf = 1.0,
+    luma: StrengthOfLuma = 1.0,
+    chroma: StrengthOfChroma = 1.0,
     engine: EngineName = "auto",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -161,6 +169,7 @@ def restore(
     from urushi.inference.batch import outdated, plan_batch, run_batch
     from urushi.inference.naming import passed_over
     from urushi.inference.pipes import Pipes, is_stdout
+    from urushi.inference.strength import Strength
 
     samples = Samples(white, linear).checked()
     piped = is_stdout(output)
@@ -184,6 +193,7 @@ def restore(
         model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
     )
     choose_by(restorer, top_k, threshold, quick)
+    restorer = weaken(restorer, Strength(strength, luma, chroma))
     if precision == "int8" and getattr(restorer, "task", "none") != "none":
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     if look:

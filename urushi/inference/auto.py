@@ -29,6 +29,7 @@ from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import OnProgress, Restorer
+from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.head import Reading
@@ -97,6 +98,7 @@ class AutoRestorer(MadeAnew):
         quick: decide by a look alone, also where the file says to try experts before: sooner, and
             less often right.
         guard: hold what is done by itself to what damage there is (`urushi.inference.guard`).
+        strength: how much of what is changed is kept; it may be set anew at any time.
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
@@ -116,6 +118,7 @@ class AutoRestorer(MadeAnew):
         threshold: float | int | None = None,
         quick: bool = False,
         guard: bool = True,
+        strength: Strength = FULL,
         kept: int = _KEPT,
         **options: Any,
     ) -> None:
@@ -123,7 +126,7 @@ class AutoRestorer(MadeAnew):
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else _found(source), "model": model,
             "task": task, "k": k, "threshold": threshold, "quick": quick, "guard": guard,
-            "kept": kept, "options": options,
+            "strength": strength, "kept": kept, "options": options,
         }  # fmt: skip
         self._make(**made_from)
         if not isinstance(source, AllInOne):
@@ -141,6 +144,7 @@ class AutoRestorer(MadeAnew):
         threshold: float | int | None,
         quick: bool,
         guard: bool,
+        strength: Strength,
         kept: int,
         options: dict[str, Any],
         hashes: tuple[str, ...] | None = None,
@@ -151,6 +155,7 @@ class AutoRestorer(MadeAnew):
         header = self.members.router.header
         self.base = find_base(self.members, model)
         self.kept, self._options, self._guards = kept, options, guard
+        self.strength = strength
         self.choose_by(k, threshold)
         self._check_task(task)
         self.task = task
@@ -174,6 +179,7 @@ class AutoRestorer(MadeAnew):
         state = super().__getstate__()
         if "_waits" not in self.__dict__:
             rule = {"k": self.k, "threshold": self.threshold, "task": self.task}
+            rule["strength"] = self.strength
             state["_made_from"] = {**self._made_from, **rule}
         return state
 
@@ -308,7 +314,7 @@ class AutoRestorer(MadeAnew):
         """
         with self._turn:
             ready = self._unguarded(choice)
-            return guarded(ready, choice.guard)
+            return weakened(guarded(ready, choice.guard), self.strength)
 
     def _unguarded(self, choice: Choice) -> Restorer:
         if choice.guard is not None and choice.guard.strength == 0 and self._ready:
@@ -355,6 +361,7 @@ class AutoRestorer(MadeAnew):
             "k": self.k,
             "tries": self._router is not None and self._router.evidence is not None,
             "threshold": header.threshold if self.threshold is None else self.threshold,
+            **({} if self.strength == FULL else {"strength": self.strength.describe()}),
         }
 
     @property

@@ -19,7 +19,7 @@ from urushi.inference.guard.damage import Guard, Limits
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["GuardedRestorer", "Holder", "guarded"]
+__all__ = ["GuardedRestorer", "Holder", "guarded", "taken_rows", "unchanged_rows"]
 
 _MEAN, _AROUND, _FLAT = 4, 7, 2  # half the sides of neighbourhoods, less the pixel in the middle
 _MARGIN = _MEAN + _AROUND
@@ -63,7 +63,7 @@ class GuardedRestorer(Restorer):
         """Restore a picture that streams through; see `Restorer.restore_rows`."""
         if self.guard.strength == 0:
             self.notes.clear()
-            yield from _unchanged(read, width, height, on_progress)
+            yield from unchanged_rows(read, width, height, on_progress)
             return
         if self.guard.limits is None:
             yield from self.inner.restore_rows(read, width, height, on_progress)
@@ -77,7 +77,7 @@ class GuardedRestorer(Restorer):
 
         holder = Holder(self.guard.limits)
         for after in self.inner.restore_rows(kept, width, height, on_progress):
-            yield from holder.add(_taken(waiting, len(after)), after)
+            yield from holder.add(taken_rows(waiting, len(after)), after)
         yield from holder.finish()
         if holder.left_out >= _TOLD:
             self.notes.append(
@@ -200,8 +200,8 @@ def _box(values: np.ndarray, reach: int) -> np.ndarray:
     return sums / np.float32(side * side)
 
 
-def _taken(waiting: deque[np.ndarray], count: int) -> np.ndarray:
-    """The first rows of what waits."""
+def taken_rows(waiting: deque[np.ndarray], count: int) -> np.ndarray:
+    """The first rows of what waits, taken from it."""
     parts = []
     while count:
         rows = waiting.popleft()
@@ -213,9 +213,10 @@ def _taken(waiting: deque[np.ndarray], count: int) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _unchanged(
+def unchanged_rows(
     read: ReadRows, width: int, height: int, on_progress: OnProgress | None
 ) -> Iterator[np.ndarray]:
+    """The rows of a picture that is left as it is; see `Restorer.restore_rows`."""
     done = 0
     while done < height:
         rows = read(min(max((1 << 18) // width, 1), height - done))

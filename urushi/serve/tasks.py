@@ -1,0 +1,250 @@
+"""What workers do: one picture, one look, one part of a picture, one file to be checked.
+
+`work` is the life of a worker. It answers on a pipe, never by an exception.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from urushi.errors import UnreadableError, UrushiError
+
+__all__ = ["TASKS", "StopError", "work"]
+
+logger = logging.getLogger(__name__)
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class StopError(KeyboardInterrupt):
+    """The task was cancelled; unwinds like an interruption, so that nothing half done is left."""
+
+
+def work(pipe: Connection, options: dict[str, Any]) -> None:
+    """The life of a worker: told what to do on a pipe, until that is closed.
+
+    Args:
+        pipe: takes `(task, arguments)`, and `("cancel", {"index": ...})` meanwhile; gives
+            `("ready", None)` or `("problem", sentence)` at first, then `("progress", facts)`, and
+            `done`, `failed` or `cancelled` at each end.
+        options: `engine`: as `Restorer` takes them; `router` and `model`: files, or None;
+            `warm`: make ready what restores before saying so; `nice`: let others go before it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Whoever stops the service lets the worker finish: the end of the pipe ends it.
+        signal.signal(number, signal.SIG_IGN)
+    # OpenVINO imports its converter of models, which nothing here uses, where it can.
+    sys.modules.setdefault("openvino.tools.ovc", None)  # pyright: ignore[reportArgumentType]
+    with contextlib.suppress(EOFError, OSError):
+        _work(pipe, options)
+
+
+def _work(pipe: Connection, options: dict[str, Any]) -> None:
+    from urushi.serve.kitchen import Kitchen
+
+    kitchen = Kitchen(options.get("engine", {}), options.get("router"), options.get("model"))
+    try:
+        if options.get("nice"):
+            _let_others_go_before()
+        if options.get("warm"):
+            kitchen.warm()
+    except UrushiError as error:
+        pipe.send(("problem", str(error)))
+        return
+    pipe.send(("ready", None))
+
+    lock, main = threading.Lock(), threading.current_thread()
+    cancelled: set[int] = set()
+
+    def tell(facts: dict[str, Any]) -> None:
+        with lock:
+            while pipe.poll():
+                said, what = pipe.recv()
+                if said == "cancel":
+                    cancelled.add(what["index"])
+            pipe.send(("progress", facts))
+        # What was ended before is told by threads that write; they are not to be stopped.
+        stoppable = main is threading.current_thread() and "ended" not in facts
+        if stoppable and facts.get("index", 0) in cancelled:
+            raise StopError
+
+    while True:
+        name, arguments = pipe.recv()
+        cancelled.clear()
+        if name in TASKS:
+            pipe.send(_done(TASKS[name], kitchen, tell, arguments))
+
+
+def _let_others_go_before() -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)
+
+
+def _done(
+    task: Callable[..., Any], kitchen: Any, tell: Tell, arguments: dict[str, Any]
+) -> tuple[str, Any]:
+    """How a task ended."""
+    try:
+        return "done", task(kitchen, tell, **arguments)
+    except KeyboardInterrupt:
+        return "cancelled", None
+    except UrushiError as error:
+        return "failed", (type(error).__name__, str(error))
+    except MemoryError:
+        return "failed", ("OutOfMemoryError", "there is too little memory for it")
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception as error:
+        logger.exception("a task failed unexpectedly")
+        return "failed", ("fault", f"unexpected {type(error).__name__}: {error}")
+
+
+def _inspect(_kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
+    """What a picture's header says."""
+    from urushi.image import inspect_picture
+
+    info = inspect_picture(source, max_pixels=max_pixels)
+    return {
+        "format": info.format,
+        "width": info.width,
+        "height": info.height,
+        "channels": info.kind,
+        "bits": info.bits,
+        "alpha": info.has_alpha,
+        "profile": info.has_profile,
+        "pages": info.pages,
+    }
+
+
+def _look(kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
+    """What the router sees on a picture, and what would be done."""
+    from urushi.inference.look import Reading, look_at
+    from urushi.inference.naming import Found
+
+    path = Path(source)
+    item = Found(path, Path(path.name), named=True)
+    for row in look_at(kitchen.auto(), item, Reading(max_pixels, most=(8, 8))):
+        if row.choice is None:
+            raise UnreadableError(row.message)
+        return {**row.choice.describe(), "notes": list(row.notes)}
+    raise UnreadableError(f"{source}: holds no picture")
+
+
+def _restore(kitchen: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
+    """Restores pictures of one wish one after another, as the command does.
+
+    Args:
+        items: of each picture: `source`; `target`, a folder; `wish`; `max_pixels`; `levels`, the
+            file for small versions of the result, or None. Wishes differ in `format` alone.
+
+    Tells of each, by its `index`, that it was begun, how far it is, and how it `ended`.
+    """
+    from urushi.inference.batch import Event, plan_batch, run_batch
+
+    wish = items[0]["wish"]
+    restorer = kitchen.restorer(wish)
+    jobs, told = [], []
+    for index, item in enumerate(items):
+        try:
+            format = item["wish"].get("format")
+            jobs += plan_batch([item["source"]], f"{item['target']}/", format=format)
+            told.append(index)
+        except UrushiError as error:
+            tell({"index": index, "ended": ("failed", (type(error).__name__, str(error)))})
+
+    def on_event(event: Event) -> None:
+        index = told[event.index]
+        if event.result is None:
+            tell({"index": index, "done": event.done, "pixels": event.pixels})
+        else:
+            tell({"index": index, "ended": _ended(event.result, items[index], restorer)})
+
+    report = run_batch(
+        restorer,
+        jobs,
+        on_event=on_event,
+        strip_metadata=bool(wish.get("strip_metadata")),
+        quality=wish.get("quality"),
+        max_pixels=items[0]["max_pixels"],
+    )
+    if report.interrupted:
+        raise StopError
+
+
+def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
+    """How one picture ended."""
+    from urushi.serve.levels import write_levels
+
+    if result.status != "restored":
+        fault = ": unexpected " in result.message
+        return "failed", ("fault" if fault else "UnreadableError", result.message)
+    if item["levels"] is not None:
+        try:
+            write_levels(result.target, Path(item["levels"]))
+        except UrushiError as error:
+            return "failed", (type(error).__name__, str(error))
+    return "done", {
+        "target": str(result.target),
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+        "pixels": result.pixels,
+        "router": None if result.choice is None else result.choice.describe(),
+        "how": restorer.describe(),
+    }
+
+
+def _levels(_kitchen: Any, _tell: Tell, *, source: str, target: str) -> None:
+    """Small versions of a picture, for showing it."""
+    from urushi.serve.levels import write_levels
+
+    write_levels(Path(source), Path(target))
+
+
+def _try(
+    kitchen: Any,
+    _tell: Tell,
+    *,
+    levels: str,
+    level: int,
+    box: tuple[int, int, int, int],
+    wish: dict[str, Any],
+) -> bytes:
+    """A part of a picture restored in another way, as a PNG."""
+    from urushi.serve.levels import Levels, encoded
+
+    top, left, height, width = box
+    with Levels(Path(levels)) as found:
+        part, margin = found.part_with_margin(level, top, left, height, width)
+    restored = kitchen.restorer(wish).restore(part)
+    (above, beside) = margin
+    return encoded(restored[above : above + height, beside : beside + width], "png")
+
+
+def _check_adapter(kitchen: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
+    """What an adapter file says, if it is sound and made for the base."""
+    return kitchen.check_adapter(Path(path))
+
+
+def _adapt(kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
+    """Learns from pairs."""
+    from urushi.serve.adapting import adapt
+
+    return adapt(tell, model=str(kitchen.base()), **arguments)
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "inspect": _inspect,
+    "look": _look,
+    "restore": _restore,
+    "levels": _levels,
+    "try": _try,
+    "check_adapter": _check_adapter,
+    "adapt": _adapt,
+}
