@@ -243,7 +243,7 @@ const drawSoon = later(0.12, draw);
 
 // --- settings ---
 
-const strengths = [["strength", "All of it"], ["luma", "Lightness"], ["chroma", "Colour"]].map(([key, label]) => {
+const strengths = [["strength", "Overall"], ["luma", "Lightness"], ["chroma", "Colour"]].map(([key, label]) => {
   const made = slide(label, 1, (value) => {
     if (!current) return;
     current.settings[key] = value;
