@@ -13,8 +13,9 @@ from PIL import Image, ImageCms
 from serve_support import ended, file, serving, wait_until_ready, write
 from world import write_random
 
+from urushi.errors import UnreadableError
 from urushi.files.model import read_model
-from urushi.image import read_picture, write_picture
+from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.inference.zoo import find_model
 from urushi.serve.limits import Limits
 
@@ -158,6 +159,15 @@ def test_a_truncated_picture_fails_in_the_words_of_the_command(client, small, fo
     assert answer.json()["detail"].replace("'", "") in result.stderr.replace("'", "").replace(
         f"{folder}/", ""
     )
+
+
+def test_an_empty_file_is_told_in_the_words_of_the_command(client, folder):
+    empty = folder / "nothing.jpg"
+    empty.touch()
+    detail = client.post("/v1/restore", files=file(empty)).json()["detail"]
+    with pytest.raises(UnreadableError) as told:
+        inspect_picture(empty)
+    assert detail == str(told.value).replace(f"{folder}/", "")
 
 
 def test_too_many_pixels_are_refused_by_the_header_alone(client, folder):

@@ -21,7 +21,7 @@ async def keep_file(upload: UploadFile, target: Path, most: int | None = None) -
     """
     size = upload.size or 0
     if size == 0:
-        raise RefusedError(422, f"'{shown_name(upload.filename)}' is empty: choose another file.")
+        raise RefusedError(422, f"'{shown_name(upload.filename)}' is empty: get a complete copy.")
     if most is not None and size > most:
         raise RefusedError(
             413, f"'{shown_name(upload.filename)}' has more than {most / 1e6:.0f} MB"
