@@ -65,11 +65,12 @@ def _restore(row: Row) -> list[Figure]:
 
 
 def _choosing(row: Row) -> list[Figure]:
-    found = [(f"choosing, {row['way']}: ready in", f"{row['ready']:.2f} s")]
+    name = f"choosing, {row['way']}" if "way" in row else "choosing"
+    found = [(f"{name}: ready in", f"{row['ready']:.2f} s")]
     for size, one in row.items():
         if isinstance(one, Mapping) and "of_mending" in one:
             value = f"{one['choosing']:.2f} s, {one['of_mending']:.2f} of mending"
-            found.append((f"choosing, {row['way']}: {size}", value))
+            found.append((f"{name}: {size}", value))
     return found
 
 
