@@ -11,7 +11,7 @@ from pictures import picture
 from starlette.testclient import TestClient
 
 from urushi.image import write_picture
-from urushi.serve.api import make_app
+from urushi.serve.application import make_app
 from urushi.serve.service import Service, Settings
 
 LOCAL = "http://localhost"

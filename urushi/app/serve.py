@@ -151,7 +151,7 @@ def _run(settings: "Settings", host: str, port: int) -> None:
 
     import uvicorn
 
-    from urushi.serve.api import make_app
+    from urushi.serve.application import make_app
     from urushi.serve.service import Service
 
     out = Output()

@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from urushi.serve.limits import Limits
-from urushi.serve.metrics import Metrics
 from urushi.serve.problems import RefusedError, answer
+from urushi.serve.prometheus_metrics import Metrics
 from urushi.serve.store import client_of
 
 __all__ = ["Gate", "host_of"]

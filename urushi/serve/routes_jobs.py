@@ -11,10 +11,10 @@ from fastapi.responses import FileResponse, Response
 from pydantic import StringConstraints
 from starlette.background import BackgroundTask
 
+from urushi.serve.answers import Client, JobTold, Served, problems
 from urushi.serve.problems import RefusedError
 from urushi.serve.routes_pictures import sent_result
 from urushi.serve.store import Item, Job
-from urushi.serve.told import Client, JobTold, Served, problems
 
 __all__ = ["router"]
 

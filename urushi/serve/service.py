@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from urushi.inference.zoo import ZOO, zoo_experts
+from urushi.serve.client_names import result_name, shown_name
 from urushi.serve.limits import Limits
-from urushi.serve.metrics import Metrics
-from urushi.serve.names import result_name, shown_name
 from urushi.serve.problems import RefusedError, status_of
+from urushi.serve.prometheus_metrics import Metrics
 from urushi.serve.runs import QueueFullError, Task, TaskCancelledError, TaskFailedError
 from urushi.serve.store import Job, Picture, SentAdapter, Store
 from urushi.serve.workers import Lane
@@ -262,7 +262,7 @@ class Service:
 
         Args:
             picture: which one.
-            wish: as `Kitchen.restorer` takes it, and `format`, `quality`, `strip_metadata`;
+            wish: as `KeptRestorers.restorer` takes it, and `format`, `quality`, `strip_metadata`;
                 adapters by their names.
             shown: make small versions of the result, too.
 

@@ -47,14 +47,14 @@ def work(pipe: Connection, options: dict[str, Any]) -> None:
 
 
 def _work(pipe: Connection, options: dict[str, Any]) -> None:
-    from urushi.serve.kitchen import Kitchen
+    from urushi.serve.kept_restorers import KeptRestorers
 
-    kitchen = Kitchen(options.get("engine", {}), options.get("router"), options.get("model"))
+    kept = KeptRestorers(options.get("engine", {}), options.get("router"), options.get("model"))
     try:
         if options.get("nice"):
             _let_others_go_before()
         if options.get("warm"):
-            kitchen.warm()
+            kept.warm()
     except UrushiError as error:
         pipe.send(("problem", str(error)))
         return
@@ -79,7 +79,7 @@ def _work(pipe: Connection, options: dict[str, Any]) -> None:
         name, arguments = pipe.recv()
         cancelled.clear()
         if name in TASKS:
-            pipe.send(_done(TASKS[name], kitchen, tell, arguments))
+            pipe.send(_done(TASKS[name], kept, tell, arguments))
 
 
 def _let_others_go_before() -> None:
@@ -88,11 +88,11 @@ def _let_others_go_before() -> None:
 
 
 def _done(
-    task: Callable[..., Any], kitchen: Any, tell: Tell, arguments: dict[str, Any]
+    task: Callable[..., Any], kept: Any, tell: Tell, arguments: dict[str, Any]
 ) -> tuple[str, Any]:
     """How a task ended."""
     try:
-        return "done", task(kitchen, tell, **arguments)
+        return "done", task(kept, tell, **arguments)
     except KeyboardInterrupt:
         return "cancelled", None
     except UrushiError as error:
@@ -123,21 +123,21 @@ def _inspect(_kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dic
     }
 
 
-def _look(kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
+def _look(kept: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
     """What the router sees on a picture, and what would be done."""
     from urushi.inference.look import Reading, look_at
     from urushi.inference.naming import Found
 
     path = Path(source)
     item = Found(path, Path(path.name), named=True)
-    for row in look_at(kitchen.auto(), item, Reading(max_pixels, most=(8, 8))):
+    for row in look_at(kept.auto(), item, Reading(max_pixels, most=(8, 8))):
         if row.choice is None:
             raise UnreadableError(row.message)
         return {**row.choice.describe(), "notes": list(row.notes)}
     raise UnreadableError(f"{source}: holds no picture")
 
 
-def _restore(kitchen: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
+def _restore(kept: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
     """Restores pictures of one wish one after another, as the command does.
 
     Args:
@@ -149,7 +149,7 @@ def _restore(kitchen: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
     from urushi.inference.batch import Event, plan_batch, run_batch
 
     wish = items[0]["wish"]
-    restorer = kitchen.restorer(wish)
+    restorer = kept.restorer(wish)
     jobs, told = [], []
     for index, item in enumerate(items):
         try:
@@ -180,7 +180,7 @@ def _restore(kitchen: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
 
 def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
     """How one picture ended."""
-    from urushi.serve.levels import write_levels
+    from urushi.serve.shown_pictures import write_levels
 
     if result.status != "restored":
         fault = ": unexpected " in result.message
@@ -202,13 +202,13 @@ def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
 
 def _levels(_kitchen: Any, _tell: Tell, *, source: str, target: str) -> None:
     """Small versions of a picture, for showing it."""
-    from urushi.serve.levels import write_levels
+    from urushi.serve.shown_pictures import write_levels
 
     write_levels(Path(source), Path(target))
 
 
 def _try(
-    kitchen: Any,
+    kept: Any,
     _tell: Tell,
     *,
     levels: str,
@@ -217,26 +217,26 @@ def _try(
     wish: dict[str, Any],
 ) -> bytes:
     """A part of a picture restored in another way, as a PNG."""
-    from urushi.serve.levels import Levels, encoded
+    from urushi.serve.shown_pictures import Levels, encoded
 
     top, left, height, width = box
     with Levels(Path(levels)) as found:
         part, margin = found.part_with_margin(level, top, left, height, width)
-    restored = kitchen.restorer(wish).restore(part)
+    restored = kept.restorer(wish).restore(part)
     (above, beside) = margin
     return encoded(restored[above : above + height, beside : beside + width], "png")
 
 
-def _check_adapter(kitchen: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
+def _check_adapter(kept: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
     """What an adapter file says, if it is sound and made for the base."""
-    return kitchen.check_adapter(Path(path))
+    return kept.check_adapter(Path(path))
 
 
-def _adapt(kitchen: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
+def _adapt(kept: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
     """Learns from pairs."""
     from urushi.serve.adapting import adapt
 
-    return adapt(tell, model=str(kitchen.base()), **arguments)
+    return adapt(tell, model=str(kept.base()), **arguments)
 
 
 TASKS: dict[str, Callable[..., Any]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi import UploadFile
 
-from urushi.serve.names import shown_name, suffix_for
+from urushi.serve.client_names import shown_name, suffix_for
 from urushi.serve.problems import RefusedError
 from urushi.serve.store import Picture, Store
 

@@ -13,13 +13,13 @@ from urushi.inference.restorer import Restorer
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.zoo import find_all_in_one, find_model
 
-__all__ = ["Kitchen"]
+__all__ = ["KeptRestorers"]
 
 # Each takes tens of megabytes.
 _KEPT = 6
 
 
-class Kitchen:
+class KeptRestorers:
     """Makes restorers ready and keeps them.
 
     Args:

@@ -15,10 +15,10 @@ from starlette.types import ASGIApp
 
 from urushi.errors import UrushiError
 from urushi.serve import routes_adapters, routes_jobs, routes_pictures
+from urushi.serve.answers import Served, problems
 from urushi.serve.gate import Gate
 from urushi.serve.problems import RefusedError, answer, status_of
 from urushi.serve.service import Service
-from urushi.serve.told import Served, problems
 from urushi.version import __version__
 
 __all__ = ["make_app"]
