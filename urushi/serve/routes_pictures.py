@@ -80,6 +80,11 @@ def sent_result(job: Job) -> FileResponse:
     )
 
 
+# Which part of a picture is shown.
+Level = Annotated[int, InPath(ge=0, le=40)]
+Place = Annotated[int, InPath(ge=0, le=10**6)]
+
+
 @router.post(
     "/v1/restore",
     tags=["restore"],
@@ -221,9 +226,9 @@ async def tile_before(
     service: Served,
     client: Client,
     id: Id,
-    level: Annotated[int, InPath(ge=0, le=40)],
-    column: Annotated[int, InPath(ge=0, le=10**6)],
-    row: Annotated[int, InPath(ge=0, le=10**6)],
+    level: Level,
+    column: Place,
+    row: Place,
 ) -> Response:
     """A part of a picture as it is shown: level 0 is its full size, each further one half of it."""
     found = service.store.get(Picture, id, client)
@@ -244,9 +249,9 @@ async def tile_after(
     service: Served,
     client: Client,
     id: Id,
-    level: Annotated[int, InPath(ge=0, le=40)],
-    column: Annotated[int, InPath(ge=0, le=10**6)],
-    row: Annotated[int, InPath(ge=0, le=10**6)],
+    level: Level,
+    column: Place,
+    row: Place,
     strength: Annotated[float, Query(ge=0, le=1)] = 1.0,
     luma: Annotated[float, Query(ge=0, le=1)] = 1.0,
     chroma: Annotated[float, Query(ge=0, le=1)] = 1.0,
