@@ -1,6 +1,6 @@
 """The runner of grids of trials: groups of variants of a recipe, a row of figures each.
 
-`NAME.yaml` beside this file names groups; a group has `variants`, each a list of changes, and `all`
+`NAME.yaml` beside a script names groups; a group has `variants`, each a list of changes, and `all`
 that all of them share. A trial runs in a process of its own, so that compiled programs and kept
 memory of one do not meet those of the next. A finished row is kept in `results/NAME.json` and not
 measured again. (Adapters are compared by `urushi compare`; here it is what recipes say.)
@@ -19,7 +19,6 @@ import yaml
 
 __all__ = ["Trials", "flat", "table"]
 
-HERE = Path(__file__).parent
 Row = dict[str, Any]
 
 
@@ -33,7 +32,7 @@ class Trials:
 
     def __init__(self, script: str, description: str, first: Sequence[str] = ()) -> None:
         self._script, self._first = Path(script), first
-        self._results = HERE / "results" / f"{self._script.stem}.json"
+        self._results = self._script.parent / "results" / f"{self._script.stem}.json"
         self.parser = argparse.ArgumentParser(description=description)
         self.parser.add_argument("--data", required=True, type=Path, help="of the data sets")
         self.parser.add_argument("--only", nargs="*", help="groups to run; all by default")
@@ -73,10 +72,6 @@ class Trials:
         options = self.parser.parse_args()
         plans = self.plans()
         if options.variant:
-            os.environ["OMP_NUM_THREADS"] = str(options.threads)
-            import torch
-
-            torch.set_num_threads(options.threads)
             group, name = options.variant.split("/", 1)
             print(json.dumps(measure(plans[group], group, name, options)))
             raise SystemExit
@@ -92,7 +87,7 @@ class Trials:
                 if known and keep(options):
                     continue
                 print(f"{group}/{name}", file=sys.stderr, flush=True)
-                row = self._trial(group, name)
+                row = self._trial(group, name, options.threads)
                 if not keep(options):
                     print(f"{group}/{name}: {row}", flush=True)
                     continue
@@ -101,9 +96,10 @@ class Trials:
                 self._results.write_text(text + "\n", encoding="utf-8")
         return self.rows()
 
-    def _trial(self, group: str, name: str) -> Any:
+    def _trial(self, group: str, name: str, threads: int) -> Any:
         words = [sys.executable, str(self._script), *sys.argv[1:], "--variant", f"{group}/{name}"]
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+        own = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env=own)
         if done.returncode:
             raise SystemExit(done.returncode)
         return json.loads(done.stdout.splitlines()[-1])
