@@ -5,6 +5,7 @@ block. The entries are taken out where they stand, so that no offset changes in 
 file.
 """
 
+import contextlib
 import mmap
 import struct
 import zlib
@@ -29,7 +30,7 @@ _EXIF = 34665
 
 
 def tags_of(exif: bytes) -> set[int]:
-    """The tags of a block's main directory and of that on exposure; empty if it is damaged."""
+    """The tags of a block's main directory and of that on exposure; none of what is damaged."""
     try:
         return {tag for directory in _directories(exif)[1] for tag in directory.entries}
     except DAMAGE:
@@ -76,11 +77,13 @@ def _without(exif: bytes, tags: Collection[int]) -> bytes:
 
 
 def _directories(exif: bytes) -> tuple[Form, list[Directory]]:
-    """The main directory of a block, and that on exposure."""
+    """The main directory of a block, and that on exposure where it can be read."""
     with TiffFile(exif.removeprefix(MARK)) as block:
         main = block.directory(block.first)
-        place = block.number(main, _EXIF, 0)
-        return block.form, [main, block.directory(place)] if place else [main]
+        found = [main]
+        with contextlib.suppress(KeyError, *DAMAGE):
+            found.append(block.directory(block.place(main.entries[_EXIF])))
+        return block.form, found
 
 
 def without_thumbnail(exif: bytes) -> bytes:

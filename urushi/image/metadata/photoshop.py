@@ -73,8 +73,11 @@ def pack_resource(number: int, data: bytes) -> bytes:
     return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + b"\0" * (len(data) % 2)
 
 
-def _each(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Number of each resource, its bytes with padding, and what it holds."""
+def _each(block: bytes, *, cut: bool = False) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number of each resource, its bytes with padding, and what it holds.
+
+    With `cut`, the last one may be cut short.
+    """
     at = 0
     while block[at : at + 4] in (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR") and at + 7 <= len(
         block
@@ -86,7 +89,7 @@ def _each(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         if start > len(block):
             return
         (size,) = struct.unpack_from(">I", block, start - 4)
-        if start + size > len(block):
+        if start + size > len(block) and not cut:
             return
         whole = block[at : start + size]
         yield number, whole.ljust(start - at + size + size % 2, b"\0"), whole[start - at :]
@@ -139,7 +142,7 @@ def _unwrapped(data: bytes) -> bytes | None:
         return data
     if not data.startswith(_HEAD):
         return None
-    for number, _, record in _each(data[len(_HEAD) :]):
+    for number, _, record in _each(data[len(_HEAD) :], cut=True):
         if number == IPTC:
             return record or None
     return None

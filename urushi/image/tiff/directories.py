@@ -181,6 +181,11 @@ class TiffFile:
         place = self.file.read(form.offset.size).ljust(form.offset.size, b"\0")
         return Directory(start, entries, form.offset.unpack(place)[0], link)
 
+    def place(self, entry: Entry) -> int:
+        """Where an entry points to, whatever type it is of."""
+        wide = self.form.big and entry.kind in (16, 18)
+        return struct.unpack_from(self.form.order + ("Q" if wide else "I"), entry.value)[0]
+
     def data(self, entry: Entry) -> bytes:
         """The values of an entry as they stand."""
         if entry.size <= len(entry.value):

@@ -45,7 +45,6 @@ _DESCRIPTIVE = frozenset(
 )
 # Bytes of the numbers in a value, by TIFF's type; other types may lead elsewhere in the file.
 _UNITS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
-_POINTERS = {4: "I", 13: "I", 16: "Q", 18: "Q"}
 _DESCRIPTION, _ASCII = 270, 2
 _MAKER_NOTE = 37500
 LONGEST_BLOCK = 65000
@@ -194,8 +193,7 @@ def _read(
             continue
         try:
             if tag in pointers:
-                code = tiff.form.order + _POINTERS.get(entry.kind, "I")
-                child = tiff.directory(struct.unpack_from(code, entry.value)[0])
+                child = tiff.directory(tiff.place(entry))
                 directory.children[tag] = _read(tiff, child, pointers=_CHILDREN[tag])
                 continue
             if entry.kind not in _UNITS or not 0 < entry.size <= room:
