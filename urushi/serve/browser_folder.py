@@ -150,7 +150,7 @@ def _write_network(
     export_standalone(model, graph, adapters)
     # Weights that were stored in 16 bits have half of their bits at zero.
     packed = graph.with_name(f"{graph.name}.gz")
-    packed.write_bytes(gzip.compress(graph.read_bytes(), 9, mtime=0))
+    packed.write_bytes(gzip.compress(graph.read_bytes(), 3, mtime=0))
     graph.unlink()
     return {
         "name": name,

@@ -18,7 +18,6 @@ const here = (name) => new URL(name, import.meta.url).href;
 let ready = null; // {key, session, ort}
 
 onmessage = async ({ data }) => {
-  const began = performance.now();
   let plan = null;
   try {
     const picture = await opened(data.file);
@@ -26,6 +25,7 @@ onmessage = async ({ data }) => {
     const { session, ort } = await prepared(data.network, data.gpu);
     const { width, height } = picture;
     plan = planTiles(height, width, limits(data.network, data.most));
+    const began = performance.now();
     postMessage({ mended: 0, tiles: plan.count });
     const onTile = (finished) => postMessage({ mended: finished / plan.count });
     const run = runner(session, ort);
