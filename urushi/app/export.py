@@ -53,7 +53,7 @@ Runtime = Annotated[
     typer.Option(
         "--runtime",
         metavar="PACKAGE.tgz",
-        help="With --for browser: onnxruntime-web as `npm pack` gives it; otherwise npm fetches it.",
+        help="With --for browser: onnxruntime-web as `npm pack` gives it; else npm fetches it.",
     ),
 ]
 Precision = Annotated[
