@@ -38,7 +38,7 @@ const chosen = () => networks.find((network) => network.name === document.queryS
 
 const little = () => (navigator.deviceMemory ?? 8) <= LITTLE_MEMORY || navigator.userAgentData?.mobile === true;
 
-function take(file) {
+function take(file, notes) {
   if (picture) forget();
   picture = { file, name: file.name || "picture", url: URL.createObjectURL(file) };
   document.body.classList.add("filled");
@@ -46,7 +46,8 @@ function take(file) {
   $("view-title").textContent = picture.name;
   $("view-facts").textContent = "";
   for (const id of ["before", "after"]) $(id).src = picture.url;
-  mend();
+  say(`mending ${picture.name}`);
+  mend({ notes });
 }
 
 function forget() {
@@ -127,7 +128,7 @@ function done({ blob, seconds, tiles, kept }, network, notes, gpu) {
   $("busy").hidden = true;
   $("download").disabled = $("again").disabled = false;
   const facts = `Mended with ${network.title} in ${timeText(seconds)}, ${tiles === 1 ? "as a whole" : `in ${tiles} tiles`}, ${gpu ? "on the graphics processor" : "on the processor"}.`;
-  const all = [facts, ...notes, ...(kept ? [] : ["No camera data was found to be kept."])];
+  const all = [facts, ...notes, ...(kept ? ["The camera's data (EXIF) are in the download, too."] : [])];
   $("notes").replaceChildren(...all.map((note) => h("li", {}, note)));
   say(`${picture.name}: ${facts}`);
 }
@@ -169,7 +170,7 @@ slider.addEventListener("slide", tell);
 function give(files) {
   const file = files.find((one) => one.size) ?? files[0];
   if (!file) return void say("there is no picture among these files");
-  take(file);
+  take(file, files.length > 1 ? [`This page takes one picture at a time: of ${files.length} it took the first.`] : []);
   $("view-title").focus();
 }
 

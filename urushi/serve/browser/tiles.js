@@ -96,7 +96,8 @@ export async function streamTiles(cut, plan, run, onTile, onRows) {
       const tile = cut(lines, places(left, columns.size, columns.length));
       const restored = await run(tile, rows.size, columns.size);
       const problem = problemOf(tile, restored, area);
-      if (problem) throw new Error(`the network gave ${problem}`);
+      // Not for want of memory: smaller tiles do not help.
+      if (problem) throw Object.assign(new Error(`the network gave ${problem}`), { unusable: true });
       const weight = across[place];
       for (let channel = 0; channel < 3; channel++) {
         for (let y = 0; y < rows.size; y++) {

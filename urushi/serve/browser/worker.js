@@ -37,7 +37,7 @@ onmessage = async ({ data }) => {
     const blob = await asPng({ width, height, pixels, exif });
     postMessage({ done: { blob, seconds: (performance.now() - began) / 1000, tiles: plan.count, kept: !!exif } });
   } catch (error) {
-    postMessage({ problem: sentence(error), smaller: smaller(plan, data.network), running: plan !== null });
+    postMessage({ problem: sentence(error), smaller: error?.unusable ? 0 : smaller(plan, data.network), running: plan !== null });
   }
 };
 
