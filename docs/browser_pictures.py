@@ -9,6 +9,7 @@ Needs `playwright`, `npm`, the extra `export`, and Debian's `chromium` or anothe
 """
 
 import argparse
+import contextlib
 import functools
 import http.server
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from PIL import Image
 from serve_pictures import INPUTS, ROOT, taken
 
 EXPERT = "noise"
-NOISY, BLOCKY = INPUTS / "noise-display-p3.png", INPUTS / "jpeg-10.jpg"
+BLOCKY = INPUTS / "jpeg-10.jpg"
 # Longer sides than one tile has, and more pixels than are restored whole.
 SIZE = (1240, 900)
 PATIENCE = 600_000
@@ -62,20 +64,21 @@ def urushi(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "urushi", *map(str, words)], cwd=ROOT, check=True)
 
 
-class served:  # noqa: N801
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Hands out the files of a folder without a word."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
     """Hands out the files of a folder; gives the address."""
-
-    def __init__(self, folder: Path) -> None:
-        handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self._server.server_port}/"
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def compare(browser: Any, address: str, folder: Path) -> None:
