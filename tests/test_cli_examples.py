@@ -46,6 +46,7 @@ READ_ALONE = (
     "restore photo.jpg --model nafnet",  # wants what `import` makes
     "restore more/",
     "export mine.safetensors --precision int8",  # see test_int8.py
+    "export base --for browser",  # fetches; see test_browser_folder.py
 )  # fmt: skip
 RUN = [e for e in examples() if not e.removeprefix("urushi ").startswith(READ_ALONE)]
 
