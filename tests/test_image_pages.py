@@ -194,9 +194,8 @@ def test_a_later_page_that_is_too_large_is_told_before_any_work(tmp_path):
         restore_picture(
             Untouched(), source, tmp_path / "out.tif", options=FileOptions(max_pixels=500)
         )
-    assert restore_picture(
-        Untouched(), source, tmp_path / "out.tif", options=FileOptions(max_pixels=500, pages="first")
-    ).pages == 1  # fmt: skip
+    first = FileOptions(max_pixels=500, pages="first")
+    assert restore_picture(Untouched(), source, tmp_path / "out.tif", options=first).pages == 1
 
 
 def test_a_page_that_cannot_be_read_is_named(tmp_path):
