@@ -57,7 +57,8 @@ end
 ---@param settings table program, task, strength (0 to 1), router (a file, or empty)
 function M.command(settings, sources, folder, log)
   -- White is known here. A dark picture of 16 bits could else be one of which only 14 are used.
-  local words = { quoted(settings.program), "restore --white 65535", "--task " .. quoted(settings.task) }
+  local words = { quoted(settings.program), "restore --white 65535" }
+  table.insert(words, "--task " .. quoted(settings.task))
   -- A slider is not exact, and in some languages numbers have a comma.
   local strength = string.format("%.2f", settings.strength):gsub(",", ".")
   if strength ~= "1.00" then
@@ -296,7 +297,8 @@ local function settings_now(widgets)
     router = widgets.router.text,
   }
   dt.preferences.write(NAME, "task", "string", settings.task)
-  dt.preferences.write(NAME, "strength", "string", tostring(math.floor(settings.strength * 100 + 0.5)))
+  local percent = string.format("%d", math.floor(settings.strength * 100 + 0.5))
+  dt.preferences.write(NAME, "strength", "string", percent)
   dt.preferences.write(NAME, "router", "string", settings.router)
   return settings
 end
