@@ -331,24 +331,37 @@ local function task_box()
     table.insert(values, before)
     chosen = #values
   end
-  return dt.new_widget("combobox") {
+  local box = dt.new_widget("combobox") {
     label = "task",
     tooltip = "auto: what each picture needs; none: the base alone; or one expert for all",
     editable = true,
-    selected = chosen,
     table.unpack(values),
   }
+  box.selected = chosen
+  return box
+end
+
+--- A table has no order: what darktable must get in one is set field by field. A value that comes
+--- before its limits is lost.
+local function strength_slider()
+  local slider = dt.new_widget("slider") {
+    label = "strength",
+    tooltip = "0 leaves the picture as it was, 1 keeps all that is changed",
+  }
+  slider.hard_min = 0
+  slider.hard_max = 1
+  slider.soft_min = 0
+  slider.soft_max = 1
+  slider.digits = 2
+  slider.step = 0.05
+  slider.value = tonumber(remembered("strength", "100")) / 100
+  return slider
 end
 
 function M.widgets()
   local widgets = {
     task = task_box(),
-    strength = dt.new_widget("slider") {
-      label = "strength",
-      tooltip = "0 leaves the picture as it was, 1 keeps all that is changed",
-      soft_min = 0, soft_max = 1, hard_min = 0, hard_max = 1, step = 0.05, digits = 2,
-      value = tonumber(remembered("strength", "100")) / 100,
-    },
+    strength = strength_slider(),
     router = dt.new_widget("entry") {
       text = remembered("router", ""),
       placeholder = "router: the one that ships",

@@ -56,7 +56,20 @@ class Object:
         self.__dict__.update(values)
 
 
-WIDGET = "function(of) of.value = of.selected and of[of.selected] or of.value; return of end"
+# A table has no order, so darktable may set the value before the limits, and loses it.
+WIDGET = """function(of)
+  assert(of.value == nil and of.selected == nil, "set before what limits it")
+  return setmetatable({}, {
+    __index = function(_, key)
+      if key == "value" and of.value == nil then return of[of.selected] end
+      return of[key]
+    end,
+    __newindex = function(_, key, value)
+      if key == "value" and of.hard_max and not of.soft_max then error("no limits yet") end
+      of[key] = value
+    end,
+  })
+end"""
 
 
 class Darktable:
@@ -223,7 +236,7 @@ for file; do
 done
 echo "note: $file: a note"; exit ${code:-0}""",
     )
-    host.kept.update(program=str(path), task="snow", strength="50")
+    host.kept["program"], host.module.shown.strength.value = str(path), 0.5
     folders = [tmp_path / name for name in ("it's $HOME", 'a "b" %c%')]
     host.select(folders[0], ["one.jpg", "two.CR2", "bad.png", "unread.jpg"])
     host.select(folders[1], ["one.jpg", "one_urushi.tif"])
