@@ -21,12 +21,14 @@ from urushi.inference.zoo import find_model
 from urushi.training.compare.description import (
     BaseSettings,
     Comparison,
+    RouteSettings,
     TaskSettings,
     Variant,
     variants,
 )
 from urushi.training.profile_tasks import build_model
 from urushi.training.recipe import (
+    ClassSource,
     DataSettings,
     OptimizerSettings,
     PatchSettings,
@@ -37,6 +39,8 @@ from urushi.training.recipe import (
 
 __all__ = [
     "Cell",
+    "ClassPart",
+    "Composite",
     "Digests",
     "Example",
     "Plan",
@@ -73,21 +77,66 @@ class Digests:
         return self._known[path]
 
 
+class ClassPart(BaseModel):
+    """A degradation that is learned together with others.
+
+    Attributes:
+        name: of the class.
+        degradation: of clean pictures; None where there are pairs.
+        validation: what is measured on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    degradation: dict[str, Any] | None
+    validation: Benchmark
+
+
+class Composite(BaseModel):
+    """Pictures with several degradations at once; see `CompositeSettings`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    of: tuple[str, ...]
+    validation: Benchmark
+
+
 @dataclass(frozen=True)
 class TaskFiles:
     """A task with its files.
 
     Attributes:
         settings: the task.
-        examples: all there are to learn from, by name.
-        validation: what is measured on.
+        examples: all there are to learn from, by name; of a class, `CLASS/NAME`.
+        validation: what is measured on; None where there are classes, which have their own.
         facts: what a measurement depends on, as JSON values.
+        classes: the parts that are learned together.
+        composites: what is measured besides.
     """
 
     settings: TaskSettings
     examples: dict[str, Example]
-    validation: Benchmark
+    validation: Benchmark | None
     facts: dict[str, Any]
+    classes: "tuple[TaskFiles, ...]" = ()
+    composites: "tuple[Composite, ...]" = ()
+
+    @property
+    def count(self) -> int:
+        """How many there are to learn from, of the class that has least."""
+        return min((part.count for part in self.classes), default=len(self.examples))
+
+    def chosen(self, count: int, seed: int) -> list[Example]:
+        """Some of the examples, of every class as many; see `nested_subset`."""
+        if not self.classes:
+            return [self.examples[n] for n in nested_subset(list(self.examples), count, seed)]
+        return [
+            (f"{part.settings.name}/{name}", degraded, clean)
+            for part in self.classes
+            for name, degraded, clean in part.chosen(count, seed)
+        ]
 
 
 def nested_subset(names: list[str], count: int, seed: int) -> list[str]:
@@ -116,6 +165,9 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
             from and measured by.
         DegradationError: the degradation does not exist or does not take these values.
     """
+    if task.classes:
+        return _read_classes(task, root, digest)
+    assert task.validation is not None
     held_folder = root / task.validation
     examples: dict[str, Example]
     if task.pairs is not None:
@@ -148,6 +200,24 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     return TaskFiles(task, examples, validation, facts)
 
 
+def _read_classes(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> TaskFiles:
+    parts = tuple(read_task(one, root, digest) for one in task.classes)
+    facts = {part.settings.name: part.facts for part in parts}
+    learned = {digest(p) for part in parts for _, *ps in part.examples.values() for p in ps if p}
+    composites = []
+    for one in task.composites:
+        folder = root / one.validation
+        held = {digest(path) for path in find_pictures(folder)}
+        if learned & held:
+            raise DataError(
+                f"composite {one.name}: a picture of {folder} is learned from, too: take it out"
+            )
+        benchmark = clean_benchmark(folder, one.degradation)
+        composites.append(Composite(name=one.name, of=tuple(one.of), validation=benchmark))
+        facts[one.name] = {"degradation": one.degradation, "of": one.of, "files": sorted(held)}
+    return TaskFiles(task, {}, None, facts, parts, tuple(composites))
+
+
 def _paired(folder: Path) -> PairedFolder:
     found = PairedFolder(folder)
     if found.problems or not found.pairs:
@@ -178,7 +248,11 @@ class Cell(BaseModel):
         recipe: of the training.
         random: the weights of the base are drawn from the seed.
         examples: name, input and target of each pair; of clean pictures the last is None.
-        validation: what is measured on.
+        validation: what is measured on; None where there are classes, which have their own.
+        classes: what is learned together, in the order of the experts.
+        composites: what is measured besides.
+        route: by what the method acts, if it is told anything.
+        limit: pictures of it that are measured, spread evenly; None takes all.
         identity: everything its result depends on, but for the machine.
         hash: of `identity`.
         parameters: trained ones; None where the method does not go onto the base.
@@ -196,7 +270,11 @@ class Cell(BaseModel):
     recipe: Recipe
     random: bool
     examples: tuple[tuple[str, Path, Path | None], ...]
-    validation: Benchmark
+    validation: Benchmark | None
+    classes: tuple[ClassPart, ...] = ()
+    composites: tuple[Composite, ...] = ()
+    route: RouteSettings | None = None
+    limit: int | None = None
     identity: dict[str, Any]
     hash: str
     parameters: int | None
@@ -302,11 +380,11 @@ class _Planner:
         self.bases = [self._read_base(base) for base in self.comparison.bases]
         self.tasks = [read_task(task, self.root, self._digest) for task in self.comparison.tasks]
         for task in self.tasks:
-            missing = [n for n in self.comparison.pairs if n > len(task.examples)]
+            missing = [n for n in self.comparison.pairs if n > task.count]
             if missing:
                 said = ", ".join(map(str, missing))
                 self.notes.append(
-                    f"{task.settings.name} has {len(task.examples)} pairs: left out at {said}"
+                    f"{task.settings.name} has {task.count} pairs: left out at {said}"
                 )
 
     def frozen(self) -> list[Cell]:
@@ -327,7 +405,7 @@ class _Planner:
             for seed in self.comparison.seeds
             for count in sorted(self.comparison.pairs)
             for task in self.tasks
-            if count <= len(task.examples)
+            if count <= task.count
             for base in self.bases
             for variant in self.variants
             if variant.method != "frozen"
@@ -336,10 +414,8 @@ class _Planner:
     def _cell(
         self, base: _Base, task: TaskFiles, variant: Variant, count: int | None, seed: int | None
     ) -> Cell:
-        chosen = []
-        if count is not None:
-            names = nested_subset(list(task.examples), count, seed or 0)
-            chosen = [task.examples[name] for name in names]
+        chosen = [] if count is None else task.chosen(count, seed or 0)
+        route = None if count is None else _of_seed(variant.route, seed)
         recipe = self._recipe(base, task, variant, seed or 0)
         identity = {
             "version": VERSION,
@@ -347,6 +423,12 @@ class _Planner:
             "method": self._method_facts(variant, base),
             "validation": task.facts,
         }
+        if route is not None:
+            identity["route"] = route.model_dump(mode="json", exclude={"router"})
+            if route.router is not None:
+                identity["route"]["router"] = self._digest(Path(route.router))
+        if self.comparison.limit is not None:
+            identity["limit"] = self.comparison.limit
         if count is not None:
             terms = self.comparison.model_dump(mode="json", include=_TERMS)
             terms |= {"seed": seed, "learning_rate": variant.learning_rate}
@@ -365,6 +447,10 @@ class _Planner:
             random=base.settings.random,
             examples=tuple(chosen),
             validation=task.validation,
+            classes=_class_parts(task),
+            composites=task.composites,
+            route=route,
+            limit=self.comparison.limit,
             identity=identity,
             hash=_hash(identity),
             parameters=report.trainable if fits else None,
@@ -373,7 +459,14 @@ class _Planner:
 
     def _recipe(self, base: _Base, task: TaskFiles, variant: Variant, seed: int) -> Recipe:
         plan, degradation = self.comparison, task.settings.degradation
-        here = "pairs" if degradation is None else "pictures"
+        sources = {
+            f"class-{index}": ClassSource(
+                degradation=part.settings.degradation,
+                pairs=["."] if part.settings.degradation is None else [],
+            )
+            for index, part in enumerate(task.classes)
+        }
+        here = "pairs" if degradation is None and not sources else "pictures"
         return Recipe(
             name=plan.name,
             start=str(base.model.path.resolve()),
@@ -381,6 +474,7 @@ class _Planner:
             save_memory=plan.save_memory,
             data=DataSettings.model_validate({here: ["."], **plan.values_of(PatchSettings)}),
             degradation=degradation,
+            classes=sources,
             seed=seed,
             loss=plan.loss,
             optimizer=OptimizerSettings(learning_rate=variant.learning_rate, clip=plan.clip),
@@ -413,6 +507,26 @@ def _report(model: LoadedModel, variant: Variant) -> ParameterReport | str:
         return attach(network, create_adapter(network, config)).report()
     except AdapterError as error:
         return str(error)
+
+
+def _of_seed(route: RouteSettings | None, seed: int | None) -> RouteSettings | None:
+    if route is None or route.router is None:
+        return route
+    return route.model_copy(update={"router": route.router.replace("{seed}", str(seed or 0))})
+
+
+def _class_parts(task: TaskFiles) -> tuple[ClassPart, ...]:
+    parts = []
+    for part in task.classes:
+        assert part.validation is not None
+        parts.append(
+            ClassPart(
+                name=part.settings.name,
+                degradation=part.settings.degradation,
+                validation=part.validation,
+            )
+        )
+    return tuple(parts)
 
 
 def _hash(identity: dict[str, Any]) -> str:
