@@ -44,6 +44,7 @@ def main() -> None:
 def accuracy(kind: str, seed: int, data: Path, runs: Path) -> object:
     """Trains a router, or goes on with it, and tells its scores."""
     packs = runs / "router-packs"
+    base = runs / "pretraining-prod/pretraining-prod.safetensors"
     classes, real, held = {}, {}, {}
     task = load_comparison("claim-composition" if kind == "made" else "claim-experts").tasks[0]
     for part in task.classes:
@@ -56,7 +57,7 @@ def accuracy(kind: str, seed: int, data: Path, runs: Path) -> object:
         name="router",
         seed=seed,
         classes=classes,
-        encoder=FeatureSettings(pictures=600, batch=64),
+        encoder=FeatureSettings(base=str(base), middle=1, width=64, pictures=600, batch=64),
         views=ViewGeometry(layout="squashed", size=SIDE, grid=VIEWS[kind]),
         pictures=PictureSettings(
             clean=[CLEAN], sides=[64, 128, 192], mixed=0.3 if kind == "made" else 0.0

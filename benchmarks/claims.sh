@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Everything that docs/claims.md tells, from nothing; may be stopped, and goes on where it was.
+#
+#   benchmarks/claims.sh DATA            # some forty minutes of one core
+#
+# A base of 284,051 parameters and two rivals of its pre-training, the profile of its layers, the
+# routers, and the comparisons, the decisive ones first.
+set -u
+data=$1
+runs=runs/claims
+python=${PYTHON:-python}
+export OMP_NUM_THREADS=1
+
+pretrain() {
+  $python -m urushi train "pretraining-$1" --data "$data" -o "$runs/pretraining-$1" \
+    --resume --device cpu --set compile=false --set precision=float32 \
+    --set 'backbone.config={width: 16, enc_blk_nums: [0, 1, 1], middle_blk_num: 1, dec_blk_nums: [1, 1, 0]}' \
+    --set 'data={pictures: [clean/cid22], patch: 64, batch: 16}' \
+    --set 'schedule={steps: 600, warmup: 50}' --set 'validation={benchmarks: [], every: 600}'
+}
+
+compare() {
+  $python -m urushi compare "claim-$1" --data "$data" -o "$runs/$1" --no-isolate --device cpu
+}
+
+small=$runs/pretraining-prod/pretraining-prod
+[ -e "$small.safetensors" ] || pretrain prod
+[ -e "$small.profile.json" ] || $python -m urushi profile --base "$small.safetensors" \
+  --pairs "$data/pairs/derain_rain100h/train" --pairs "$data/pairs/denoise_polyu/train" \
+  --tune-steps 100 --steps 8 --limit 8 --patch 64 --device cpu -o "$small.profile.json"
+compare adaptir
+$python benchmarks/claims_routers.py --data "$data" --runs "$runs"
+compare experts
+compare ranks
+compare composition-tuning
+compare composition
+for order in single fixed; do
+  [ -e "$runs/pretraining-$order/pretraining-$order.safetensors" ] || pretrain $order
+done
+compare prod
+compare tuning
