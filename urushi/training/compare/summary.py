@@ -146,7 +146,7 @@ def summarise(
         notes: what was left out.
     """
     done = [one for one in outcomes if one.result is not None]
-    finished = [part for one in done for part in _in_parts(one)]
+    finished = [part for one in done for part in in_parts(one)]
     frozen = {
         (one.cell.base, one.cell.task, one.cell.seed): one
         for one in finished
@@ -187,7 +187,7 @@ def summarise(
     )
 
 
-def _in_parts(one: Outcome) -> list[Outcome]:
+def in_parts(one: Outcome) -> list[Outcome]:
     """An outcome for each class and composite of a cell; itself where there are none."""
     if one.result is None or not one.result.parts:
         return [one]
