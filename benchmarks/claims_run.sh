@@ -4,7 +4,7 @@
 #   benchmarks/claims_run.sh DATA            # some forty minutes of one core
 #
 # A base of 284,051 parameters and two rivals of its pre-training, the profile of its layers, the
-# routers, and the comparisons, the decisive ones first.
+# routers, and the comparisons.
 set -u
 data=$1
 runs=runs/claims
@@ -19,8 +19,13 @@ pretrain() {
     --set 'schedule={steps: 600, warmup: 50}' --set 'validation={benchmarks: [], every: 600}'
 }
 
+# A comparison, or those of its cells that patterns name.
 compare() {
-  $python -m urushi compare "claim-$1" --data "$data" -o "$runs/$1" --no-isolate --device cpu
+  local name=$1 only=()
+  shift
+  for pattern in "$@"; do only+=(--only "$pattern"); done
+  $python -m urushi compare "claim-$name" --data "$data" -o "$runs/$name" \
+    --no-isolate --device cpu "${only[@]}"
 }
 
 small=$runs/pretraining-prod/pretraining-prod
@@ -28,13 +33,22 @@ small=$runs/pretraining-prod/pretraining-prod
 [ -e "$small.profile.json" ] || $python -m urushi profile --base "$small.safetensors" \
   --pairs "$data/pairs/derain_rain100h/train" --pairs "$data/pairs/denoise_polyu/train" \
   --tune-steps 100 --steps 8 --limit 8 --patch 64 --device cpu -o "$small.profile.json"
-compare adaptir
-$python benchmarks/claims_routers.py --data "$data" --runs "$runs"
+
+# What decides a claim comes first, then what stands beside it.
+mixed='low resolution and noise'
+compare adaptir "$mixed/AdaptIR" "$mixed/AdaptFormer" "$mixed/LoRA" "$mixed/without *"
+[ -e "$runs/router-made-2/router.safetensors" ] ||
+  $python benchmarks/claims_routers.py --data "$data" --runs "$runs"
+compare experts 'experts k=1' 'one shared LoRA' random full
+compare ranks 'low light/by contribution' 'low light/even' 'low light/inverted' 'low light/LoRA *'
+compare experts oracle 'gates*' 'guided*'
+compare ranks 'by contribution' even inverted 'LoRA *'
 compare experts
-compare ranks
 compare composition
+compare adaptir
 for order in single fixed; do
   [ -e "$runs/pretraining-$order/pretraining-$order.safetensors" ] || pretrain $order
 done
 compare prod
 compare tuning
+compare ranks
