@@ -33,7 +33,8 @@ from urushi.training.all_in_one.class_batches import ClassBatches, ClassDraws
 from urushi.training.batches import Batch, Batches, DegradedBatches, PairBatches, step_generator
 from urushi.training.build import Material, Stages, build_network
 from urushi.training.compare.description import RouteSettings
-from urushi.training.compare.plan import Cell, Example
+from urushi.training.compare.plan import Cell
+from urushi.training.compare.task_files import Example
 from urushi.training.recipe import Recipe
 
 __all__ = ["SteeredRestorer", "Steering", "class_material", "pack_examples", "scores_of_parts"]
@@ -164,9 +165,7 @@ def class_material(cell: Cell, recipe: Recipe, folder: Path) -> Material:
     packs: dict[str, PackedPictures] = {}
     for index, part in enumerate(cell.classes):
         start = f"{part.name}/"
-        own = [
-            (n.removeprefix(start), *paths) for n, *paths in cell.examples if n.startswith(start)
-        ]
+        own = [one for one in cell.examples if one[0].startswith(start)]
         packs[part.name] = pack_examples(
             own, folder / f"pack-{index}.safetensors", recipe.data.patch
         )
