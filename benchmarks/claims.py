@@ -73,7 +73,8 @@ def verdict(claim: Claim, table: Table) -> str:
     found: dict[str, list[str]] = {}
     for contrast in claim.contrasts:
         said = judged(table.differences(contrast))
-        on = f" ({' and '.join(contrast.on)})" if contrast.on else ""
+        tasks = table.compared_on(contrast)
+        on = f" (on {', '.join(tasks)})" if tasks and tasks != table.mean_of else ""
         found.setdefault(said, []).append(f"{contrast.better} over {contrast.than}{on}")
     parts = [f"{said}: {', '.join(found[said])}" for said in _JUDGED if said in found]
     decisive = [judged(table.differences(c)) for c in claim.contrasts[: claim.decisive]]
@@ -144,7 +145,8 @@ def contrasts(claim: Claim, table: Table) -> str:
     lines = ["| better | than | on | difference (dB) | seeds | |", "|---|---|---|---:|---:|---|"]
     for one in claim.contrasts:
         found = table.differences(one)
-        on = " and ".join(one.on) if len(one.on) == 1 else ", ".join(one.on) or "all"
+        tasks = table.compared_on(one)
+        on = "all" if tasks == table.mean_of else ", ".join(tasks) or "-"
         value = spread(found, "+") if found else "-"
         lines.append(
             f"| {one.better} | {one.than} | {on} | {value} | {len(found)} | {judged(found)} |"

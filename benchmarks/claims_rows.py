@@ -236,44 +236,62 @@ CLAIMS = (
 
 def collect(data: Path, runs: Path) -> None:
     """Writes the rows of all comparisons that were begun."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in dict.fromkeys(claim.comparison for claim in CLAIMS):
+        document = _document(name, data, runs / name)
+        if document["rows"]:
+            text = json.dumps(document, indent=1)
+            (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _document(name: str, data: Path, folder: Path) -> dict[str, Any]:
+    from urushi.training.compare.description import load_comparison
+    from urushi.training.compare.summary import in_parts
+
+    settings = load_comparison(f"claim-{name}")
+    cells, planned = _cells(name, settings.seeds, data, folder)
+    results = [one.result for one in cells if one.result is not None]
+    print(f"{name}: {len(results)} of {planned} cells")
+    rows = []
+    for one in [part for outcome in cells for part in in_parts(outcome)]:
+        assert one.result is not None
+        facts = one.cell.model_dump(include={"base", "task", "label", "pairs", "seed"})
+        scores = {"psnr": round(one.result.psnr, 4), "ssim": round(one.result.ssim, 5)}
+        rows.append({**facts, **scores, "parameters": one.result.trainable})
+    terms = {"steps", "patch", "batch", "precision", "limit", "seeds", "pairs"}
+    return {
+        "comparison": f"claim-{name}",
+        "command": f"urushi compare claim-{name} --data DATA -o runs/claims/{name}",
+        "description": settings.description,
+        "terms": settings.model_dump(mode="json", include=terms),
+        "base_parameters": max((result.backbone for result in results), default=0),
+        "mean_of": [part for task in settings.tasks for part in task.names],
+        "planned": planned,
+        "finished": len(results),
+        "machines": sorted({f"{result.device}, torch {result.torch}" for result in results}),
+        "rows": rows,
+    }
+
+
+def _cells(name: str, seeds: Iterable[int], data: Path, folder: Path) -> tuple[list[Any], int]:
+    """Finished cells, and how many are planned; a seed whose routers are missing has none."""
+    from urushi.errors import UrushiError
     from urushi.training.compare.description import load_comparison
     from urushi.training.compare.grid import stored
     from urushi.training.compare.plan import make_plan
-    from urushi.training.compare.summary import in_parts
 
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(claim.comparison for claim in CLAIMS):
-        if not (runs / name / "cells").is_dir():
+    found: dict[str, Any] = {}
+    frozen, trained, every = 0, 0, list(seeds)
+    for seed in every:
+        try:
+            plan = make_plan(load_comparison(f"claim-{name}", [f"seeds=[{seed}]"]), data)
+        except UrushiError as reason:
+            print(f"{name}, seed {seed}: {reason}")
             continue
-        settings = load_comparison(f"claim-{name}")
-        outcomes = stored(runs / name, make_plan(settings, data).cells)
-        done = [one for one in outcomes if one.result is not None]
-        rows, machines = [], set()
-        for one in [part for outcome in done for part in in_parts(outcome)]:
-            assert one.result is not None
-            facts = one.cell.model_dump(include={"base", "task", "label", "pairs", "seed"})
-            scores = {"psnr": round(one.result.psnr, 4), "ssim": round(one.result.ssim, 5)}
-            rows.append({**facts, **scores, "parameters": one.result.trainable})
-            machines.add(f"{one.result.device}, torch {one.result.torch}")
-        terms = settings.model_dump(
-            mode="json", include={"steps", "patch", "batch", "precision", "limit", "seeds", "pairs"}
-        )
-        first = done[0].result if done else None
-        document = {
-            "comparison": f"claim-{name}",
-            "command": f"urushi compare claim-{name} --data DATA -o runs/claims/{name}",
-            "description": settings.description,
-            "terms": terms,
-            "base_parameters": None if first is None else first.backbone,
-            "mean_of": [part for task in settings.tasks for part in task.names],
-            "planned": len(outcomes),
-            "finished": len(done),
-            "machines": sorted(machines),
-            "rows": rows,
-        }
-        text = json.dumps(document, indent=1)
-        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-        print(f"{name}: {len(done)} of {len(outcomes)} cells")
+        frozen = sum(cell.seed is None for cell in plan.cells)
+        trained = len(plan.cells) - frozen
+        found |= {one.cell.hash: one for one in stored(folder, plan.cells) if one.result}
+    return list(found.values()), frozen + trained * len(every)
 
 
 class Table:
@@ -337,10 +355,26 @@ class Table:
                 found[seed] = statistics.fmean(v for v in values if v is not None)
         return dict(sorted(found.items(), key=lambda item: item[0] or 0))
 
+    def compared_on(self, contrast: Contrast) -> list[str]:
+        """The tasks that a contrast can be told on: with both rows of two seeds, if there are any
+        such, which is what a spread needs."""
+        shared: dict[str, int] = {}
+        for task in contrast.on or self.mean_of:
+            one, other = (
+                self.per_seed(label, (task,), contrast.pairs)
+                for label in (contrast.better, contrast.than)
+            )
+            shared[task] = len(one.keys() & other.keys()) if set(other) != {None} else len(one)
+        wanted = min(2, max(shared.values()))
+        return [task for task, count in shared.items() if count >= wanted > 0]
+
     def differences(self, contrast: Contrast) -> list[float]:
         """What the first is better by, in dB, of each seed that has both."""
-        one = self.per_seed(contrast.better, contrast.on, contrast.pairs)
-        other = self.per_seed(contrast.than, contrast.on, contrast.pairs)
+        tasks = self.compared_on(contrast)
+        if not tasks:
+            return []
+        one = self.per_seed(contrast.better, tasks, contrast.pairs)
+        other = self.per_seed(contrast.than, tasks, contrast.pairs)
         if set(other) == {None}:
             return [value - other[None] for value in one.values()]
         return [one[seed] - other[seed] for seed in one if seed in other]

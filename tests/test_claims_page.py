@@ -90,6 +90,20 @@ def test_differences_are_of_the_same_seed_and_of_all_tasks(claims):
     assert table.differences(claims.Contrast("a", "c")) == []
 
 
+def test_where_a_task_lacks_seeds_it_is_told_on_the_others(claims):
+    rows = [
+        *(row(n, "one", seed, level) for n, level in (("a", 2.0), ("b", 1.0)) for seed in (0, 1)),
+        *(row(n, "two", 0, level) for n, level in (("a", 1.0), ("b", 9.0))),
+    ]
+    table, contrast = table_of(claims, rows), claims.Contrast("a", "b")
+    assert table.compared_on(contrast) == ["one"]
+    assert table.differences(contrast) == [1.0, 1.0]
+    claim = claims.Claim("x", "X", "", "x", (contrast,))
+    assert "a over b (on one)" in claims.verdict(claim, table)
+    assert "| a | b | one | +1.00 ± 0.00 | 2 |" in claims.contrasts(claim, table)
+    assert table.compared_on(claims.Contrast("a", "c")) == []
+
+
 @pytest.mark.parametrize(
     ("differences", "said"),
     [
