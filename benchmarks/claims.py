@@ -179,8 +179,16 @@ def rows(claim: Claim, table: Table) -> str:
 
 
 def shown_tasks(claim: Claim, table: Table) -> list[str]:
-    """Columns of a claim's table, and panels of its plot."""
-    return list(claim.parts) or [*table.mean_of, MEAN]
+    """Columns of a claim's table, and panels of its plot: tasks on which anything was trained."""
+    labels = [n for n in table.labels if n in claim.labels or not claim.labels]
+    trained = [n for n in labels if table.parameters[n]]
+    tasks = [
+        task
+        for task in claim.parts or table.mean_of
+        if any(table.per_seed(label, (task,)) for label in trained)
+    ]
+    whole = not claim.parts and any(table.per_seed(label) for label in trained)
+    return [*tasks, MEAN] if whole else tasks
 
 
 def shown_labels(claim: Claim, table: Table) -> list[str]:
@@ -201,9 +209,8 @@ def draw(claim: Claim, table: Table, path: Path) -> None:
     if claim.curve:
         figure, axes = new_figure((2.9 * len(tasks) + 1.6, 3.4), [1.0] * len(tasks))
     else:
-        figure, axes = new_figure(
-            (2.5 * len(tasks) + 1.6, 0.32 * len(labels) + 1.2), [1.0] * len(tasks)
-        )
+        size = (2.5 * len(tasks) + 1.8, 0.32 * len(labels) + 1.2)
+        figure, axes = new_figure(size, [1.0] * len(tasks))
     for column, (axis, task) in enumerate(zip(axes, tasks, strict=True)):
         axis.set_title("mean over the tasks" if task == MEAN else task, fontsize="medium")
         axis.tick_params(labelsize="small")
@@ -234,6 +241,7 @@ def _points(
         axis.plot([statistics.fmean(values)], [place], "|", ms=14, mew=2, c=colour)
     axis.set_yticks(range(len(labels)), labels if names else [""] * len(labels))
     axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.margins(x=0.08)
     axis.set_xlabel("PSNR (dB)", fontsize="small")
 
 

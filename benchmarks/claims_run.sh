@@ -36,13 +36,14 @@ small=$runs/pretraining-prod/pretraining-prod
 
 # What decides a claim comes first, then what stands beside it.
 mixed='low resolution and noise'
-compare adaptir "$mixed/AdaptIR" "$mixed/AdaptFormer" "$mixed/LoRA" "$mixed/without *"
+compare ranks 'low light/by contribution' 'low light/even' 'low light/inverted'
+compare adaptir "$mixed/AdaptIR" "$mixed/AdaptFormer" "$mixed/LoRA"
 [ -e "$runs/router-made-2/router.safetensors" ] ||
   $python benchmarks/claims_routers.py --data "$data" --runs "$runs"
 compare experts 'experts k=1' 'one shared LoRA' random full
-compare ranks 'low light/by contribution' 'low light/even' 'low light/inverted' 'low light/LoRA *'
+compare ranks 'low light/LoRA *' 'rain/by contribution' rain/even rain/inverted 'rain/LoRA *'
 compare experts oracle 'gates*' 'guided*'
-compare ranks 'by contribution' even inverted 'LoRA *'
+compare adaptir "$mixed/without *" "low resolution/*"
 compare experts
 compare composition
 compare adaptir
