@@ -9,6 +9,7 @@ what `docs/claims.md` says of a claim, and its plots, are made of nothing else, 
 
 import argparse
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs/claims.md"
-PICTURES = HERE.parent / "docs/pictures"
+PICTURES = HERE.parent / "docs/claims"
 BEGIN = "<!-- made by  python benchmarks/claims.py write -->"
 END = "<!-- until here -->"
 INK, RED, BLUE, GREY = "#222222", "#b3261e", "#0072b2", "#7a7a7a"
@@ -115,12 +116,17 @@ def section(claim: Claim, table: Table | None) -> str:
     command = (
         f"urushi compare claim-{claim.comparison} --data DATA -o runs/claims/{claim.comparison}"
     )
-    parts = [f"## {claim.title}", claim.says]
+    parts = [f"## {claim.title}", wrapped(claim.says)]
     if table is None or not was_run(claim, table):
         return "\n\n".join([*parts, "**Verdict.** Not run.", f"`{command}`"])
-    parts += [f"**Verdict.** {verdict(claim, table)}", contrasts(claim, table)]
-    parts += [rows(claim, table), f"![{claim.title}](pictures/claim-{claim.name}.png)"]
-    return "\n\n".join([*parts, conditions(table, command)])
+    parts += [wrapped(f"**Verdict.** {verdict(claim, table)}"), contrasts(claim, table)]
+    parts += [rows(claim, table), f"![{claim.title}](claims/{claim.name}.png)"]
+    return "\n\n".join([*parts, wrapped(conditions(table, command))])
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines that are short enough to read."""
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def was_run(claim: Claim, table: Table) -> bool:
@@ -267,8 +273,9 @@ def write(tables: Mapping[str, Table]) -> None:
     """Writes the page, and the plots of what was run."""
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replaced(text, body(tables)), encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
     for claim in CLAIMS:
-        table, path = tables.get(claim.comparison), PICTURES / f"claim-{claim.name}.png"
+        table, path = tables.get(claim.comparison), PICTURES / f"{claim.name}.png"
         if table is None or not was_run(claim, table):
             path.unlink(missing_ok=True)
             continue

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that docs/claims.md tells, from nothing; may be stopped, and goes on where it was.
 #
-#   benchmarks/claims_run.sh DATA            # some forty minutes of one core
+#   benchmarks/claims_run.sh DATA            # some 100 minutes of one core
 #
 # A base of 284,051 parameters and two rivals of its pre-training, the profile of its layers, the
 # routers, and the comparisons.

@@ -54,7 +54,7 @@ def test_the_page_says_what_the_rows_say(claims):
     for claim in claims.CLAIMS:
         table = tables.get(claim.comparison)
         ran = table is not None and claims.was_run(claim, table)
-        assert (claims.PICTURES / f"claim-{claim.name}.png").exists() == ran
+        assert (claims.PICTURES / f"{claim.name}.png").exists() == ran
 
 
 def test_every_claim_is_of_rows_that_its_comparison_has(claims):
