@@ -38,7 +38,6 @@ _OVERALL = {
     ONE_SEED: "Nothing can be said of one seed",
     NOT_RUN: "Not run",
 }
-_JUDGED = tuple(_OVERALL)
 
 # --- verdicts ---
 
@@ -71,15 +70,17 @@ def judged(differences: Sequence[float]) -> str:
 
 def verdict(claim: Claim, table: Table) -> str:
     """One sentence of what the rows say of a claim."""
-    found: dict[str, list[str]] = {}
-    for contrast in claim.contrasts:
-        said = judged(table.differences(contrast))
-        tasks = table.compared_on(contrast)
-        on = f" (on {', '.join(tasks)})" if tasks and tasks != table.mean_of else ""
-        found.setdefault(said, []).append(f"{contrast.better} over {contrast.than}{on}")
-    parts = [f"{said}: {', '.join(found[said])}" for said in _JUDGED if said in found]
-    decisive = [judged(table.differences(c)) for c in claim.contrasts[: claim.decisive]]
-    return f"{_overall(decisive)} ({'; '.join(parts)})."
+    decisive = claim.contrasts[: claim.decisive]
+    judgements, told = [], []
+    for contrast in decisive:
+        found, tasks = table.differences(contrast), table.compared_on(contrast)
+        judgements.append(judged(found))
+        if found:
+            seeds = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
+            where = "" if tasks == table.mean_of else f" on {', '.join(tasks)}"
+            than = f"{contrast.better} over {contrast.than}"
+            told.append(f"{than} {spread(found, '+')} dB ({seeds}{where})")
+    return ": ".join(filter(None, [_overall(judgements), "; ".join(told)])) + "."
 
 
 def _overall(judgements: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ def test_where_a_task_lacks_seeds_it_is_told_on_the_others(claims):
     assert table.compared_on(contrast) == ["one"]
     assert table.differences(contrast) == [1.0, 1.0]
     claim = claims.Claim("x", "X", "", "x", (contrast,))
-    assert "a over b (on one)" in claims.verdict(claim, table)
+    assert "a over b +1.00 ± 0.00 dB (2 seeds on one)" in claims.verdict(claim, table)
     assert "| a | b | one | +1.00 ± 0.00 | 2 |" in claims.contrasts(claim, table)
     assert table.compared_on(claims.Contrast("a", "c")) == []
 
@@ -129,11 +129,13 @@ def test_a_claim_of_several_rows_needs_all_of_them(claims):
         rows = [row(n, "one", s, v + s) for n, v in levels.items() for s in (0, 1, 2)]
         return table_of(claims, rows, ("one",))
 
-    assert claims.verdict(claim, table(a=9, b=8, c=8, d=10)).startswith("It holds here (")
-    assert claims.verdict(claim, table(a=9, b=8, c=9, d=8)).startswith("It holds here in part (")
-    assert claims.verdict(claim, table(a=9, b=8, c=10, d=8)).startswith("It is not shown here (")
-    assert claims.verdict(claim, table(a=9, b=10, c=10)).startswith("The reverse holds here (")
-    assert "not run: a over d" in claims.verdict(claim, table(a=9, b=10, c=10))
+    assert claims.verdict(claim, table(a=9, b=8, c=7, d=10)) == (
+        "It holds here: a over b +1.00 ± 0.00 dB (3 seeds); a over c +2.00 ± 0.00 dB (3 seeds)."
+    )
+    assert claims.verdict(claim, table(a=9, b=8, c=9)).startswith("It holds here in part: ")
+    assert claims.verdict(claim, table(a=9, b=8, c=10)).startswith("It is not shown here: ")
+    assert claims.verdict(claim, table(a=9, b=10, c=10)).startswith("The reverse holds here: ")
+    assert claims.verdict(claim, table(a=9, d=8)) == "Not run."
 
 
 def test_the_best_single_expert_is_that_of_each_seed(claims):
