@@ -35,17 +35,19 @@ EPILOG = examples(
     "urushi train all-in-one-cpu --data datasets/ -o runs/all-in-one",
     "urushi train router-photographs --data datasets/ -o runs/router",
     "urushi train mine.yaml --pack clean.safetensors --set schedule.steps=20000 --set seed=1",
+    "urushi train mine.yaml --pack s3://bucket/photos/ --set data.crops=8",
     "python -m torch.distributed.run --nproc-per-node 2 -m urushi train base-cpu --data datasets/",
 )
 
 PACK_NAME = "pictures.safetensors"
 
 Pack = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--pack",
         metavar="FILE",
-        help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
+        help="Pictures packed by  urushi data pack , or the folder or URL of those sharded by  "
+        "urushi data shard ; packed into RUN if not given.",
     ),
 ]
 
@@ -111,7 +113,7 @@ def _train_network(asked: TrainingOptions) -> None:
     elif settings.data.pages and asked.pack is not None:
         out.say(f"pages: {asked.pack} is used as it is, without made pages")
     processes.wait_for_everyone()
-    pictures = _open_pack(asked.pack or run / PACK_NAME)
+    pictures = _open_pack(asked.pack or run / PACK_NAME, settings)
     kind = processes.device.type if processes.device else asked.device
     where = f"{processes.num_processes} x {kind}"
     out.say(_introduction(settings, pictures, run, where))
@@ -185,10 +187,13 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
         out.say(f"left out: {reason}")
 
 
-def _open_pack(path: Path) -> "PackedPictures":
-    from urushi.data.pack import PackedPictures
+def _open_pack(place: Path | str, recipe: "Recipe") -> "PackedPictures":
+    from urushi.data.packed import PackedPairs, PackedPictures
+    from urushi.data.shards.sharded import are_shards, open_shards
 
-    return PackedPictures(path)
+    if are_shards(place):
+        return open_shards(place)
+    return (PackedPairs if recipe.data.pairs else PackedPictures)(place)
 
 
 def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: str) -> str:

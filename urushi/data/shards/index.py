@@ -23,13 +23,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from urushi.data.packed import PAIRS
-from urushi.data.shards.store import Store
+from urushi.data.shards.store import INDEX_NAME, Store
 from urushi.errors import DataError, FileFormatError, brief
 from urushi.settings import Settings, parse_settings
 
 __all__ = [
     "COLUMNS",
-    "INDEX_NAME",
     "SAMPLES_NAME",
     "Contents",
     "ShardFile",
@@ -40,7 +39,6 @@ __all__ = [
     "write_index",
 ]
 
-INDEX_NAME = "index.json"
 SAMPLES_NAME = "samples.safetensors"
 VERSION = 1
 
@@ -49,7 +47,7 @@ COLUMNS = ("shard", "offset", "bytes", "crc32", "height", "width", "plain")
 pixels; and 1 where the file holds plain 8-bit sRGB, which can be decoded in parts."""
 
 # A name, and nothing that leads out of the folder.
-_TAR = r"^(?!\.)[^/\\\x00-\x1f]{1,200}\.tar$"
+_TAR = r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,200}\.tar$"
 _HASH = r"^[0-9a-f]{64}$"
 _LONGEST_SIDE = 1 << 24
 
@@ -201,14 +199,16 @@ def check_tars(store: Store, index: ShardIndex) -> None:
     Raises:
         DataError: one is missing or has another length.
     """
+    if not store.lists:
+        return  # what is missing is noticed when it is read
     found = store.sizes()
     for shard in index.shardlist:
-        size = found.get(shard.url)
-        if size is None:
+        if shard.url not in found:
             raise DataError(
                 f"{store.shown(shard.url)} is missing: copy it there, or shard the pictures again"
             )
-        if size != shard.filesize:
+        size = found[shard.url]
+        if size is not None and size != shard.filesize:
             what = "cut off" if size < shard.filesize else "not the one that the index belongs to"
             raise DataError(
                 f"{store.shown(shard.url)} is {what} ({size} bytes, expected {shard.filesize}): "

@@ -14,11 +14,11 @@ from jaxtyping import Int, UInt8
 
 from urushi.data.packed import PAIRS, PICTURES, PackedPairs, PackedPictures, Pixels
 from urushi.data.shards.decoding import Crop, cut, decoded
-from urushi.data.shards.index import INDEX_NAME, Contents, check_tars, read_index
-from urushi.data.shards.store import Store, open_store
+from urushi.data.shards.index import Contents, check_tars, read_index
+from urushi.data.shards.store import INDEX_NAME, Store, open_store
 from urushi.errors import DataError, FileFormatError
 
-__all__ = ["ShardedPairs", "ShardedPictures", "open_shards"]
+__all__ = ["ShardedPairs", "ShardedPictures", "are_shards", "open_shards"]
 
 
 class ShardedPictures(PackedPictures):
@@ -38,7 +38,6 @@ class ShardedPictures(PackedPictures):
     """
 
     kind = PICTURES
-    resident = False
 
     def __init__(self, place: str | Path, *, workers: int | None = None) -> None:
         self._set(open_store(place), None, workers)
@@ -52,18 +51,18 @@ class ShardedPictures(PackedPictures):
             )
         check_tars(store, contents.index)
         self._store, self._index, self._table = store, contents.index, contents.pictures
-        self.path = Path(store.place)
+        self.path = store.place
         self.sha256 = contents.index.sha256
         self.names = contents.keys
         # Where it begins plays no part here; height and width are as in a pack.
         self.index = contents.pictures[:, [1, 4, 5]]
-        self._workers = workers
+        self.workers = workers or os.cpu_count() or 1
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._expected: dict[tuple[int, Crop], list[tuple[Future[list[Pixels]], int]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _opened, (type(self), self._store.place, self._workers)
+        return _opened, (type(self), self._store.source, self.workers)
 
     # --- reading ---
 
@@ -102,7 +101,7 @@ class ShardedPictures(PackedPictures):
         Each picture is read and decoded once for all of its parts.
         """
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._workers or os.cpu_count() or 1, "shards")
+            self._pool = ThreadPoolExecutor(self.workers, "shards")
         for i, parts in wanted:
             future = self._pool.submit(self._cut, i, parts)
             with self._lock:
@@ -160,3 +159,10 @@ def open_shards(place: str | Path, *, workers: int | None = None) -> ShardedPict
     made = kind.__new__(kind)
     made._set(store, contents, workers)
     return made
+
+
+def are_shards(place: str | Path) -> bool:
+    """Whether a place is that of shards, and not the file of a pack."""
+    from urushi.remote import is_url
+
+    return is_url(place) or Path(place).is_dir() or Path(place).name == INDEX_NAME

@@ -18,14 +18,13 @@ from urushi.data.packed import PAIRS, PICTURES
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.data.shards.decoding import decoded, is_plain
 from urushi.data.shards.index import (
-    INDEX_NAME,
     SAMPLES_NAME,
     ShardFile,
     ShardIndex,
     shard_name,
     write_index,
 )
-from urushi.data.shards.store import Store
+from urushi.data.shards.store import INDEX_NAME, Store
 from urushi.errors import DataError, PictureError, TakenError
 from urushi.image import inspect_picture
 from urushi.names import plain_name
