@@ -214,32 +214,40 @@ def adapt(
     if not resume:
         refuse_taken([output], overwrite)
     adapter = _adapter(method, budget, settings or [], model)
+    from urushi.training.processes import begin, is_main, shared
     from urushi.training.run_folder import RunFolder
 
-    out = Output(json=json)
+    begin(device)
+    out = Output(json=json, quiet=not is_main())
     kept = RunFolder(output.with_name(f"{output.stem}.run"), output)
-    going_on = kept.take(resume=resume, overwrite=overwrite)
-    try:
-        if resume and not going_on:
-            # What is there is finished, or somebody else's.
-            refuse_taken([output], overwrite)
-            out.say(f"nothing to resume in {kept.path}: it begins anew")
-        found = _examples(out, paired, clean, degrade, values or [], kept.path, align, seed)
-    except UrushiError:
-        if not going_on:
-            kept.remove()
-        raise
+
+    def looked_through() -> "Examples":
+        going_on = kept.take(resume=resume, overwrite=overwrite)
+        try:
+            if resume and not going_on:
+                # What is there is finished, or somebody else's.
+                refuse_taken([output], overwrite)
+                out.say(f"nothing to resume in {kept.path}: it begins anew")
+            return _examples(out, paired, clean, degrade, values or [], kept.path, align, seed)
+        except UrushiError:
+            if not going_on:
+                kept.remove()
+            raise
+
+    found = shared(looked_through)
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
 
-    recipe = adaptation_recipe(
-        output.stem,
-        model,
-        adapter,
-        found,
-        minutes=_MINUTES if minutes is None and steps is None else minutes,
-        steps=steps,
-        seed=seed,
-        bf16=prefers_bf16(device),
+    recipe = shared(
+        lambda: adaptation_recipe(
+            output.stem,
+            model,
+            adapter,
+            found,
+            minutes=_MINUTES if minutes is None and steps is None else minutes,
+            steps=steps,
+            seed=seed,
+            bf16=prefers_bf16(device),
+        )
     )
     adaptation = Adaptation(recipe, found, output, kept.path, facts, overwrite)
     out.say(_introduction(recipe, found, adaptation))
@@ -252,6 +260,8 @@ def adapt(
         out.say("  --resume")
         kept.release()
         raise typer.Exit(exit_code(result.training.stopped_by))
+    if not is_main():
+        return
     document = _tell(out, result, output)
     if result.after is not None:
         document["sheet"] = str(_write_sheet(out, adaptation, output, overwrite))

@@ -37,9 +37,7 @@ def shard(
         bool,
         typer.Option("--pairs", help="Each folder holds a folder of inputs and one of targets."),
     ] = False,
-    size: Annotated[
-        float, typer.Option("--size", min=0.001, metavar="MB", help="Of a tar.")
-    ] = 256,
+    size: Annotated[float, typer.Option("--size", min=0.001, metavar="MB", help="Of a tar.")] = 256,
     seed: Annotated[
         int, typer.Option("--seed", min=0, metavar="N", help="Of the order in the tars.")
     ] = 0,

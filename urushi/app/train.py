@@ -98,21 +98,24 @@ def _train_network(asked: TrainingOptions) -> None:
 
     from urushi.training.loop import train as run_training
     from urushi.training.outcome import check_benchmarks, score_network
+    from urushi.training.processes import begin, shared
     from urushi.training.recipe import load_recipe
 
     settings = load_recipe(asked.recipe, asked.values)
     run, checked = asked.run(settings.name), settings.validation
     check_benchmarks(checked.benchmarks, asked.data)
-    processes = PartialState(cpu=asked.device == "cpu")
+    processes = PartialState(cpu=begin(asked.device))
     main = processes.is_main_process
     out = Output(json=asked.json, quiet=not main)
-    if main:
+
+    def prepare() -> None:
         _check_taken(settings, run, asked.resume)
-    if main and asked.pack is None:
-        _pack(out, settings, asked.data, run)
-    elif settings.data.pages and asked.pack is not None:
-        out.say(f"pages: {asked.pack} is used as it is, without made pages")
-    processes.wait_for_everyone()
+        if asked.pack is None:
+            _pack(out, settings, asked.data, run)
+        elif settings.data.pages:
+            out.say(f"pages: {asked.pack} is used as it is, without made pages")
+
+    shared(prepare)
     pictures = _open_pack(asked.pack or run / PACK_NAME, settings)
     kind = processes.device.type if processes.device else asked.device
     where = f"{processes.num_processes} x {kind}"

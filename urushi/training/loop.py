@@ -28,6 +28,7 @@ from urushi.training.checkpoint import (
 from urushi.training.fitting import learning_rate, make_optimizer
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
+from urushi.training.processes import begin, check_same
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
 from urushi.training.router.router_recipe import RouterRecipe
@@ -76,7 +77,25 @@ def train(
         with stop_signals() as request:
             return session.run_steps(request)
     finally:
-        session.accelerator.end_training()
+        # The processes stay together: the next stage of a training may follow.
+        for tracker in session.accelerator.trackers:
+            tracker.finish()
+
+
+class _Judged(nn.Module):
+    """A network with a loss of its own; as one module, so that processes share its gradients.
+
+    Args:
+        network: what is trained.
+        loss: of an optimizer step, given the network.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, int], Tensor]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, step: int) -> Tensor:
+        return self._loss(self.network, step)
 
 
 class _Session:
@@ -99,11 +118,13 @@ class _Session:
             assert isinstance(recipe, Recipe)
             pack = material_of(recipe, pack)
         self.material = pack
+        cpu = begin(device)
         # Autocast is ours: accelerate fixes the precision once for the whole process.
         self.accelerator = Accelerator(
-            cpu=device == "cpu", mixed_precision="no", log_with="tensorboard", project_dir=run
+            cpu=cpu, mixed_precision="no", log_with="tensorboard", project_dir=run
         )
         checkpoint = checked_checkpoint(recipe, self.material.sha256, run, resume=resume)
+        check_same(0 if checkpoint is None else checkpoint.step, run)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
@@ -134,7 +155,8 @@ class _Session:
             # Programs of an earlier training in this process know nothing of this one's hooks.
             torch.compiler.reset()
             self.network.compile(dynamic=False)
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        whole = _Judged(self.network, self.material.loss) if self.material.loss else self.network
+        self.model, self.optimizer = self.accelerator.prepare(whole, optimizer)
         self.pretext_loss = None
         if self.pretext is not None and self.pretext.settings.classify:
             self.pretext_loss = self.accelerator.prepare(self.pretext)
@@ -202,7 +224,7 @@ class _Session:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         if self.material.loss is not None:
-            loss = total = self.material.loss(self.model, self.step)
+            loss = total = self.model(self.step)
         else:
             loss, total = self._restoring_loss(clock, generator)
         self.accelerator.backward(total)

@@ -110,9 +110,7 @@ def _samples(file: BinaryIO, place: str, size: int) -> Iterator[tuple[str, list[
         yield key, files
 
 
-def _members(
-    file: BinaryIO, place: str, size: int
-) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _members(file: BinaryIO, place: str, size: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:

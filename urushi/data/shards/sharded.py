@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import zlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,25 +72,29 @@ class ShardedPictures(PackedPictures):
         data = self._store.read(tar, start, length)
         if len(data) != length or zlib.crc32(data) != expected:
             raise DataError(
-                f"{self._store.shown(tar)} has changed since its index was written: {self._named(i)}"
-                " is not where it was; shard the pictures again"
+                f"{self._store.shown(tar)} has changed since its index was written, "
+                f"{self._named(i)} is not where it was: copy the tar again, or shard the pictures "
+                "again"
             )
         return data
 
     def _named(self, i: int) -> str:
         """A picture as sentences name it."""
-        shard = self._index.shardlist[int(self._table[i, 0])].url
         each = len(self._table) // len(self.names)
         side = "" if each == 1 else ("input of ", "target of ")[i % 2]
-        return f"{side}{self.names[i // each]} in {self._store.shown(shard)}"
+        return f"{side}{self.names[i // each]}"
+
+    def _in_tar(self, i: int) -> str:
+        tar = self._index.shardlist[int(self._table[i, 0])].url
+        return f"{self._named(i)} in {self._store.shown(tar)}"
 
     def picture(self, i: int | np.integer) -> Pixels:
         """Picture `i`, decoded whole."""
         i = range(len(self._table))[int(i)]
-        return decoded(self._bytes(i), self._named(i), bool(self._table[i, 6]))
+        return decoded(self._bytes(i), self._in_tar(i), bool(self._table[i, 6]))
 
     def _cut(self, i: int, crops: Sequence[Crop]) -> list[Pixels]:
-        return cut(self._bytes(i), self._named(i), bool(self._table[i, 6]), crops)
+        return cut(self._bytes(i), self._in_tar(i), bool(self._table[i, 6]), crops)
 
     # --- ahead of time ---
 

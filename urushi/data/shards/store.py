@@ -80,7 +80,9 @@ class Store(ABC):
             path.write_bytes(content)
 
     def _unreadable(self, name: str, error: Exception) -> DataError:
-        return DataError(f"{self.shown(name)} cannot be read ({_why(error)}): look whether it is there")
+        return DataError(
+            f"{self.shown(name)} cannot be read ({_why(error)}): look whether it is there"
+        )
 
     def _unwritable(self, name: str, error: Exception) -> TargetError:
         return TargetError(

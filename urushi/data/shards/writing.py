@@ -33,7 +33,7 @@ from urushi.writing import taken
 __all__ = ["SHARD_BYTES", "Sample", "ShardSummary", "find_pairs", "find_samples", "write_shards"]
 
 SHARD_BYTES = 256 * 2**20
-"""A tar is closed when it has so many bytes: large enough for a store, small enough to be copied."""
+"""A tar is closed when it has so many bytes: few for a store, and each soon copied."""
 
 _READ_AHEAD = 8
 SIDES = ("input", "target")
