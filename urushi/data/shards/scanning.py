@@ -5,7 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from io import BufferedReader
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def _index_one(store: Store, name: str, found: _Found) -> None:
 _File = tuple[str, int, bytes]  # the suffix, where it begins, and what it holds
 
 
-def _samples(file: BinaryIO, place: str, size: int) -> Iterator[tuple[str, list[_File]]]:
+def _samples(file: BufferedReader, place: str, size: int) -> Iterator[tuple[str, list[_File]]]:
     """Keys and their pictures, which follow one another."""
     key, files = "", list[_File]()
     for entry, data in _members(file, place, size):
@@ -110,7 +110,7 @@ def _samples(file: BinaryIO, place: str, size: int) -> Iterator[tuple[str, list[
         yield key, files
 
 
-def _members(file: BinaryIO, place: str, size: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _members(file: BufferedReader, place: str, size: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -126,7 +126,7 @@ def _members(file: BinaryIO, place: str, size: int) -> Iterator[tuple[tarfile.Ta
                     assert content is not None
                     yield entry, content.read()
                 # As it goes on, tarfile remembers all it has seen.
-                tar.members.clear()
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
     except tarfile.TarError as error:
         raise DataError(f"{place} is damaged ({brief(error)}): copy it again") from error
     if end + _END > size:

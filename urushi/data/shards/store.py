@@ -5,8 +5,8 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from urushi.errors import DataError, TargetError, UnreadableError, brief
 from urushi.writing import whole_file
@@ -54,7 +54,7 @@ class Store(ABC):
 
     @abstractmethod
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
+    def open(self, name: str) -> Iterator[BufferedReader]:
         """Gives a file, to be read from its beginning.
 
         Raises:
@@ -127,7 +127,7 @@ class FolderStore(Store):
             raise self._unreadable(name, error) from error
 
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
+    def open(self, name: str) -> Iterator[BufferedReader]:
         """See `Store`."""
         try:
             with (self.folder / name).open("rb") as file:
@@ -181,7 +181,7 @@ class RemoteStore(Store):
             return read_part(self._folder / name, start, length)
 
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
+    def open(self, name: str) -> Iterator[BufferedReader]:
         """See `Store`."""
         from urushi.remote import fetch
 
