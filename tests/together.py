@@ -10,17 +10,17 @@ from world import TINY_ALL_IN_ONE, TINY_TRAINING
 
 from urushi.app.cli import app
 from urushi.data.packed import PackedPictures
-from urushi.settings import parse_settings
 from urushi.errors import RecipeError
+from urushi.settings import parse_settings
 from urushi.training import loop
 from urushi.training.recipe import Recipe
 
 Losses = dict[str, list[float]]
 
 
-def plan(steps: int) -> Recipe:
+def plan(steps: int, **changes) -> Recipe:
     """A short training of a base."""
-    own = {**TINY_TRAINING, "schedule": {"steps": steps}}
+    own = {**TINY_TRAINING, "schedule": {"steps": steps}, **changes}
     return parse_settings(own, Recipe, RecipeError, "test")
 
 
