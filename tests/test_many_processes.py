@@ -31,12 +31,14 @@ def launched(script: Path, *words: object, restarts: int = 0) -> subprocess.Comp
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launch += ["--nproc-per-node", "2", "--max-restarts", str(restarts)]
     tests = Path(__file__).parent
-    path = os.pathsep.join([str(tests), str(ROOT)])
+    path = os.pathsep.join([str(tests), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    # Else those that are started again read where the dead ones could be found.
+    anew = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     return subprocess.run(
         [*launch, str(script), *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **anew, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         check=False,
     )
 
