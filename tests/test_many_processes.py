@@ -58,7 +58,7 @@ def folders(world, pack, tmp_path_factory):
 
 def test_losses_of_two_are_those_of_one_with_twice_the_batch(folders):
     *_, one, two = folders
-    assert one.keys() == {"base", "begun", "adapter.run", "router", "noise", "dark"}
+    assert one.keys() == {"base", "begun", "sharded", "adapter.run", "router", "noise", "dark"}
     assert one.keys() == two.keys()
     for name, losses in one.items():
         assert two[name] == pytest.approx(losses, abs=2e-3, rel=1e-3), name
@@ -76,10 +76,10 @@ def test_checkpoints_are_gone_on_with_by_any_number(folders, pack, tmp_path):
     whole = train(plan(4), pack, tmp_path / "whole", device="cpu").weights
     base = shutil.copytree(folders[1] / "base", tmp_path / "base")
     by_one = train(plan(4), pack, base, device="cpu", resume=True).weights
-    by_two = newest(folders[1] / "begun").group("ema")
+    by_two, by_parts = (newest(folders[1] / name).group("ema") for name in ("begun", "sharded"))
     for key, tensor in whole.items():
-        torch.testing.assert_close(by_one[key], tensor, atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(by_two[key], tensor, atol=1e-4, rtol=1e-3)
+        for found in (by_one, by_two, by_parts):
+            torch.testing.assert_close(found[key], tensor, atol=1e-4, rtol=1e-3)
 
 
 # --- one that dies ---

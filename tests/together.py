@@ -1,11 +1,14 @@
 """Trainings that one process or several do, and what loss each of their steps has."""
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 
 import yaml
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from world import TINY_ALL_IN_ONE, TINY_TRAINING
 
 from urushi.app.cli import app
@@ -43,9 +46,13 @@ def losses_of(work) -> Losses:
 
 
 def everything(world: Path, pack: Path, folder: Path) -> None:
-    """A base begun, one gone on with, an adapter and an all-in-one model."""
+    """A base begun, one gone on with, one under FSDP, an adapter and an all-in-one model."""
     loop.train(plan(2), PackedPictures(pack), folder / "base", device="cpu")
     loop.train(plan(4), PackedPictures(pack), folder / "begun", device="cpu", resume=True)
+    with sharing_weights():
+        for steps in (2, 4):
+            options = {"device": "cpu", "resume": steps > 2}
+            loop.train(plan(steps), PackedPictures(pack), folder / "sharded", **options)
     command = ["adapt", "--pairs", world / "pairs", "--model", world / "tiny.safetensors"]
     command += ["--method", "full", "-o", folder / "adapter.safetensors", "--steps", "25"]
     called(*command)
@@ -54,6 +61,31 @@ def everything(world: Path, pack: Path, folder: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
         recipe.write_text(yaml.safe_dump(stated))
     called("train", recipe, "--data", world, "-o", folder / "all", "--no-graph")
+
+
+@contextlib.contextmanager
+def sharing_weights():
+    """Under several processes, those train as `accelerate launch --use_fsdp` has them.
+
+    It has accelerators do so alone; nothing else in it is about them.
+    """
+
+    def made(**options) -> Accelerator:
+        accelerator = Accelerator(**options)
+        if accelerator.num_processes > 1:
+            plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=False)
+            accelerator.state.fsdp_plugin = plugin
+            accelerator.state.distributed_type = DistributedType.FSDP
+            states.append(accelerator.state)
+        return accelerator
+
+    states, loop.Accelerator = [], made
+    try:
+        yield
+    finally:
+        loop.Accelerator = Accelerator
+        for state in states:
+            state.distributed_type = DistributedType.MULTI_CPU
 
 
 def called(*words: object) -> None:

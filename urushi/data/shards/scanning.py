@@ -110,7 +110,9 @@ def _samples(file: BufferedReader, place: str, size: int) -> Iterator[tuple[str,
         yield key, files
 
 
-def _members(file: BufferedReader, place: str, size: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _members(
+    file: BufferedReader, place: str, size: int
+) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:

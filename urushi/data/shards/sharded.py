@@ -1,6 +1,5 @@
 """Shards as pictures at random access: what a training reads, from a folder or an object store."""
 
-import os
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
@@ -28,8 +27,8 @@ class ShardedPictures(PackedPictures):
 
     Args:
         place: the folder, its `index.json`, or a URL of either.
-        workers: threads that read and decode; None takes one for each core, and more where reading
-            is waiting.
+        workers: threads that read and decode; None takes one for each core, and 16 for a URL, where
+            reading is waiting.
 
     Raises:
         FileFormatError: there are no shards of this kind and version.
@@ -55,7 +54,7 @@ class ShardedPictures(PackedPictures):
         self.names = contents.keys
         # Where it begins plays no part here; height and width are as in a pack.
         self.index = contents.pictures[:, [1, 4, 5]]
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or store.workers
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._expected: dict[tuple[int, Crop], list[tuple[Future[list[Pixels]], int]]] = {}

@@ -25,9 +25,11 @@ class Store(ABC):
 
     Attributes:
         lists: whether it can say what it holds.
+        workers: threads that read and decode pictures of it well.
     """
 
     lists = True
+    workers = os.cpu_count() or 1
 
     def __init__(self, source: str, place: str) -> None:
         self.source, self.place = source, place
@@ -152,6 +154,9 @@ class FolderStore(Store):
 
 class RemoteStore(Store):
     """A prefix of an object store, or a folder of a web server; see `urushi.remote`."""
+
+    # Most of their time they wait for an answer.
+    workers = 16
 
     def __init__(self, source: str) -> None:
         from urushi.remote import Place
