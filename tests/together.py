@@ -47,6 +47,10 @@ def losses_of(work) -> Losses:
 
 def everything(world: Path, pack: Path, folder: Path) -> None:
     """A base begun, one gone on with, one under FSDP, an adapter and an all-in-one model."""
+    recipe = folder / "recipe.yaml"
+    if os.environ.get("RANK", "0") == "0":  # long before the others read it
+        stated = {**TINY_ALL_IN_ONE, "start": str(world / "tiny.safetensors")}
+        recipe.write_text(yaml.safe_dump(stated))
     loop.train(plan(2), PackedPictures(pack), folder / "base", device="cpu")
     loop.train(plan(4), PackedPictures(pack), folder / "begun", device="cpu", resume=True)
     with sharing_weights():
@@ -56,10 +60,6 @@ def everything(world: Path, pack: Path, folder: Path) -> None:
     command = ["adapt", "--pairs", world / "pairs", "--model", world / "tiny.safetensors"]
     command += ["--method", "full", "-o", folder / "adapter.safetensors", "--steps", "25"]
     called(*command)
-    stated = {**TINY_ALL_IN_ONE, "start": str(world / "tiny.safetensors")}
-    recipe = folder / "recipe.yaml"
-    if os.environ.get("RANK", "0") == "0":
-        recipe.write_text(yaml.safe_dump(stated))
     called("train", recipe, "--data", world, "-o", folder / "all", "--no-graph")
 
 
