@@ -95,12 +95,12 @@ def test_a_recipe_that_extends_itself_or_nothing_is_told(tmp_path):
 
 def test_variants_of_the_search_for_experts_are_valid():
     """They say what differs from a recipe, and so break when the recipe changes."""
-    script = Path(__file__).parents[1] / "benchmarks" / "experts_search.py"
-    search = runpy.run_path(str(script))
+    folder = Path(__file__).parents[1] / "benchmarks"
+    trials = runpy.run_path(str(folder / "trials.py"))
     variants = 0
-    for plan in search["plans"]().values():
+    for plan in trials["Trials"](str(folder / "experts_search.py"), "").plans().values():
         for changes in plan["variants"].values():
-            own = [*search["flat"](plan.get("all", [])), *search["flat"](changes)]
+            own = [*trials["flat"](plan.get("all", [])), *trials["flat"](changes)]
             recipe = load_all_in_one_recipe(plan.get("recipe", "all-in-one-cpu"), own)
             assert plan["class"] in recipe.expert_classes
             variants += 1
