@@ -69,7 +69,7 @@ def test_what_two_leave_is_what_one_leaves(folders, name):
     one, two = (load_file(folder / f"{name}.safetensors") for folder in folders[:2])
     assert one.keys() == two.keys()
     for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, atol=2e-3, rtol=2e-2)
+        torch.testing.assert_close(two[key], tensor, atol=5e-3, rtol=2e-2)
 
 
 def test_checkpoints_are_gone_on_with_by_any_number(folders, pack, tmp_path):
