@@ -17,7 +17,7 @@ app = typer.Typer(
     epilog=examples(
         "urushi data pack photos/ clean.safetensors",
         "urushi data check photos/ --against benchmark/",
-        "urushi data shard photos/ s3://bucket/photos/",
+        "urushi data shard photos/ shards/",
     ),
 )
 app.command(epilog=examples(*SHARD_EXAMPLES))(shard)

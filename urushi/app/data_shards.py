@@ -15,10 +15,9 @@ __all__ = ["INDEX_EXAMPLES", "SHARD_EXAMPLES", "index", "shard"]
 
 SHARD_EXAMPLES = (
     "urushi data shard photos/ more/ shards/ --min-side 128",
-    "urushi data shard --pairs rainy/ s3://bucket/rain/",
-    "urushi train base-cpu --pack s3://bucket/photos/ --set data.crops=8",
+    "urushi data shard --pairs rainy/ rain-shards/",
 )
-INDEX_EXAMPLES = ("urushi data index s3://bucket/webdataset/",)
+INDEX_EXAMPLES = ("urushi data index tars/",)
 
 Place = Annotated[
     str, typer.Argument(metavar="PLACE", help="A folder, or the URL of an object store.")

@@ -35,7 +35,6 @@ EPILOG = examples(
     "urushi train all-in-one-cpu --data datasets/ -o runs/all-in-one",
     "urushi train router-photographs --data datasets/ -o runs/router",
     "urushi train mine.yaml --pack clean.safetensors --set schedule.steps=20000 --set seed=1",
-    "urushi train mine.yaml --pack s3://bucket/photos/ --set data.crops=8",
     "python -m torch.distributed.run --nproc-per-node 2 -m urushi train base-cpu --data datasets/",
 )
 
