@@ -6,8 +6,8 @@ Patches of 128 pixels in batches of 32, cut, turned and made into tensors, and n
 network takes time. Pictures are made (shapes with noise, as hard to decode as a photograph), as
 JPEG and as PNG, of the sizes of two common sets. `crops` is how many patches a picture gives each
 time it comes; every picture comes once an epoch whatever it is. The processor's time for each patch
-is told beside the rate, because it holds on a busy machine as well, and what two cores could do with
-it at most; `load` is the machine's load before.
+is told beside the rate, because it holds on a busy machine as well, and what two cores could do
+with it at most; `load` is the machine's load before.
 """
 
 import argparse

@@ -5,9 +5,9 @@ Those that would train for hours, or fetch from elsewhere, are only read.
 
 import shlex
 import shutil
-import tarfile
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
