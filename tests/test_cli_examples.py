@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,9 @@ def files(tmp_path_factory) -> Path:
         other = np.random.default_rng(seed).integers(0, 256, (132, 140, 3), dtype=np.uint8)
         Image.fromarray(other).save(here / f"{name}.png")
     write_pictures(here / "scans" / "box", 1, ".tif")
+    (here / "tars").mkdir()
+    with tarfile.open(here / "tars" / "0.tar", "w") as tar:
+        tar.add(here / "photos" / "picture0.png", "a.png")
     pixels = np.rint(picture() * 255).astype(np.uint8)
     for name in ("photo.jpg", "photo.png"):
         Image.fromarray(pixels).save(here / name)

@@ -5,19 +5,23 @@ from typing import Annotated
 
 import typer
 
+from urushi.app.data_shards import INDEX_EXAMPLES, SHARD_EXAMPLES, index, shard
 from urushi.app.options import Inputs, Json, Targets, two_folders
 from urushi.app.output import EXIT_FAILED, Output, examples, printable, size_text
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Pack pictures for training, and check folders of them.",
+    help="Pack or shard pictures for training, and check folders of them.",
     no_args_is_help=True,
     epilog=examples(
         "urushi data pack photos/ clean.safetensors",
         "urushi data check photos/ --against benchmark/",
+        "urushi data shard photos/ shards/",
     ),
 )
+app.command(epilog=examples(*SHARD_EXAMPLES))(shard)
+app.command(epilog=examples(*INDEX_EXAMPLES))(index)
 
 
 @app.command(

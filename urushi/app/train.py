@@ -41,11 +41,12 @@ EPILOG = examples(
 PACK_NAME = "pictures.safetensors"
 
 Pack = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--pack",
         metavar="FILE",
-        help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
+        help="Pictures packed by  urushi data pack , or the folder or URL of those sharded by  "
+        "urushi data shard ; packed into RUN if not given.",
     ),
 ]
 
@@ -96,22 +97,25 @@ def _train_network(asked: TrainingOptions) -> None:
 
     from urushi.training.loop import train as run_training
     from urushi.training.outcome import check_benchmarks, score_network
+    from urushi.training.processes import begin, shared
     from urushi.training.recipe import load_recipe
 
     settings = load_recipe(asked.recipe, asked.values)
     run, checked = asked.run(settings.name), settings.validation
     check_benchmarks(checked.benchmarks, asked.data)
-    processes = PartialState(cpu=asked.device == "cpu")
+    processes = PartialState(cpu=begin(asked.device))
     main = processes.is_main_process
     out = Output(json=asked.json, quiet=not main)
-    if main:
+
+    def prepare() -> None:
         _check_taken(settings, run, asked.resume)
-    if main and asked.pack is None:
-        _pack(out, settings, asked.data, run)
-    elif settings.data.pages and asked.pack is not None:
-        out.say(f"pages: {asked.pack} is used as it is, without made pages")
-    processes.wait_for_everyone()
-    pictures = _open_pack(asked.pack or run / PACK_NAME)
+        if asked.pack is None:
+            _pack(out, settings, asked.data, run)
+        elif settings.data.pages:
+            out.say(f"pages: {asked.pack} is used as it is, without made pages")
+
+    shared(prepare)
+    pictures = _open_pack(asked.pack or run / PACK_NAME, settings)
     kind = processes.device.type if processes.device else asked.device
     where = f"{processes.num_processes} x {kind}"
     out.say(_introduction(settings, pictures, run, where))
@@ -185,10 +189,13 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
         out.say(f"left out: {reason}")
 
 
-def _open_pack(path: Path) -> "PackedPictures":
-    from urushi.data.pack import PackedPictures
+def _open_pack(place: Path | str, recipe: "Recipe") -> "PackedPictures":
+    from urushi.data.packed import PackedPairs, PackedPictures
+    from urushi.data.shards.sharded import are_shards, open_shards
 
-    return PackedPictures(path)
+    if are_shards(place):
+        return open_shards(place)
+    return (PackedPairs if recipe.data.pairs else PackedPictures)(place)
 
 
 def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: str) -> str:

@@ -104,11 +104,14 @@ class DataSettings(PatchSettings):
         pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
         pages: number of made pages (text, screens, charts, line art, ...) of 512x512 pixels that
             are packed beside the pictures. Patches fall on them by their area.
+        crops: patches cut from a picture each time it comes, where pictures come from shards;
+            large pictures cost less to decode so. Without effect on packs.
     """
 
     pictures: list[str] = []
     pairs: list[str] = []
     pages: Annotated[int, Field(ge=0, le=100_000)] = 0
+    crops: Annotated[int, Field(ge=1, le=1000)] = 1
     batch: Annotated[int, Field(ge=1)] = 32
 
     @model_validator(mode="after")
