@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError
@@ -227,7 +228,8 @@ class _Session:
         encoder, settings = self.router.encoder, self.recipe.encoder
         if not isinstance(encoder, FeatureEncoder) or not isinstance(settings, FeatureSettings):
             return None, None
-        stated = self.recipe.model_dump(mode="json", include={"seed", "classes", "mode", "most"})
+        kept = {"seed", "classes", "mode", "max_degradations"}
+        stated = self.recipe.model_dump(mode="json", include=kept)
         stated["pictures"] = self.recipe.pictures.model_dump(mode="json")
         bf16 = self.recipe.precision == "bf16"
         kinds = len(self.recipe.classes) + (self.recipe.pictures.unknown is not None)
@@ -255,10 +257,16 @@ class _Session:
 
     # --- steps ---
 
+    @property
+    def _normalises(self) -> bool:
+        """Whether what is learnt depends on the other pictures of a batch."""
+        return any(isinstance(layer, _BatchNorm) for layer in self.router.modules())
+
     def _loss(self, network: nn.Module, step: int) -> Tensor:
         if self.pool is None:
             whole = self.draw(step)
-            rows = rows_of(len(whole.degraded))
+            # A batch that is normalised as a whole is the same to all processes only as a whole.
+            rows = slice(None) if self._normalises else rows_of(len(whole.degraded))
             batch = Batch(*(part[rows] for part in whole[:3]))
             return class_loss(self._read(network, batch).logits, batch.applied, self.recipe.mode)
         settings = self.recipe.encoder
