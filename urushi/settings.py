@@ -5,9 +5,10 @@ anything is used, an unknown key is an error, and nothing in them is ever execut
 """
 
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,6 +16,7 @@ from urushi.errors import UrushiError, nearest
 
 __all__ = [
     "Settings",
+    "SettingsFolder",
     "names_file",
     "parse_settings",
     "read_settings",
@@ -39,6 +41,39 @@ class Settings(BaseModel):
     def values_of(self, model: "type[Settings]") -> dict[str, Any]:
         """The values of the fields of `model`, all of which these settings have, too."""
         return {name: getattr(self, name) for name in model.model_fields}
+
+
+class SettingsFolder(Mapping[str, Model], Generic[Model]):
+    """The YAML files of a folder by name, each read as settings when it is asked for.
+
+    Args:
+        folder: of YAML files, which are called as their key `name` says.
+        model: what each describes.
+        error: what is raised where one does not.
+    """
+
+    def __init__(self, folder: Path, model: type[Model], error: type[UrushiError]) -> None:
+        self._folder, self._model, self._error = folder, model, error
+        self._read: dict[str, Model] = {}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self._folder.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> Model:
+        path = self._files[name]
+        if name not in self._read:
+            found = read_settings(path, self._model, self._error)
+            if (own := getattr(found, "name", name)) != name:
+                raise self._error(f"{path} describes {own!r}: file and name must be equal")
+            self._read[name] = found
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def names_file(path: Path) -> bool:
