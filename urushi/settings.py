@@ -2,11 +2,18 @@
 
 Recipes and benchmark descriptions are data from anywhere: they are validated as a whole before
 anything is used, an unknown key is an error, and nothing in them is ever executed.
+
+A file may be a table of many settings that differ in little. Its `rows` are axes, each a mapping of
+names to what is stated there; a row has one name of each, as in `FILE.yaml:ipt.lora.x4`, and is the
+file's other keys with those of its names over them, mapping by mapping. Under `except`, patterns of
+rows name what is stated in these alone, or null where there is no such row.
 """
 
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,13 +26,16 @@ __all__ = [
     "SettingsFolder",
     "names_file",
     "parse_settings",
+    "read_mapping",
     "read_settings",
+    "rows_of",
     "set_values",
     "shown",
 ]
 
 _LONGEST_NAME = 1000
 _MOST_PARENTS = 20
+_ROWS, _EXCEPT = "rows", "except"
 _BOUNDED = reprlib.Repr()
 _BOUNDED.maxlevel, _BOUNDED.maxdict, _BOUNDED.maxlist, _BOUNDED.maxtuple = 3, 6, 8, 8
 _BOUNDED.maxstring = _BOUNDED.maxlong = _BOUNDED.maxother = 100
@@ -109,7 +119,7 @@ def read_settings(
     Raises:
         UrushiError: of the class `error`; the file cannot be read, or a key or value is wrong.
     """
-    content = _read_mapping(path, error)
+    content = read_mapping(path, error)
     seen = {Path(path).resolve()}
     while find_parent is not None and "extends" in content:
         named = content.pop("extends")
@@ -119,16 +129,73 @@ def read_settings(
         if parent.resolve() in seen:
             raise error(f"{path} extends itself, by way of {parent}")
         seen.add(parent.resolve())
-        content = _merged(_read_mapping(parent, error), content)
+        content = _merged(read_mapping(parent, error), content)
     set_values(content, overrides, error)
     return parse_settings(content, model, error, str(path))
 
 
-def _read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
+def read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
+    """The mapping that a YAML file holds, or a row of one that is a table (`FILE:ROW`).
+
+    Raises:
+        UrushiError: of the class `error`; it cannot be read, or has no such row.
+    """
+    path = Path(path)
+    file, _, row = ("", "", "") if names_file(path) else path.name.rpartition(":")
+    content = _mapping_in(path.with_name(file) if file else path, error)
+    if _ROWS not in content and not file:
+        return content
+    if _ROWS not in content:
+        raise error(f"{path.with_name(file)} is no table: leave {':' + row!r} out")
+    rows = _rows(content, f"{path}", error)
+    if row not in rows:
+        axes = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in content[_ROWS].items())
+        raise error(
+            f"{path} names no row of a table{nearest(row, rows)}: a row is called as in "
+            f"{path.stem if not file else Path(file).stem}:{next(iter(rows), 'NAME')}, of {axes}"
+        )
+    made = {key: value for key, value in content.items() if key not in (_ROWS, _EXCEPT)}
+    for part in rows[row]:
+        made = _merged(made, part)
+    made.setdefault("name", f"{Path(file).stem}-{row}".replace(".", "-"))
+    return made
+
+
+def rows_of(path: Path, error: type[UrushiError]) -> list[str]:
+    """The names of a table's rows; of another file, none.
+
+    Raises:
+        UrushiError: of the class `error`; it cannot be read.
+    """
+    content = _mapping_in(path, error)
+    return list(_rows(content, str(path), error)) if _ROWS in content else []
+
+
+def _rows(
+    content: dict[str, Any], source: str, error: type[UrushiError]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each row states, from the general to the special."""
+    axes, special = content.get(_ROWS, {}), content.get(_EXCEPT, {})
+    for entry in (axes, special, *(axes.values() if isinstance(axes, dict) else ())):
+        if not isinstance(entry, dict):
+            raise error(f"{source}: rows and except are not mappings of names to mappings")
+    found = {}
+    for names in product(*axes.values()) if axes else ():
+        row = ".".join(map(str, names))
+        parts = [axis[name] or {} for axis, name in zip(axes.values(), names, strict=True)]
+        own = [value for pattern, value in special.items() if fnmatchcase(row, pattern)]
+        if None not in own:
+            found[row] = [*parts, *own]
+    if not all(isinstance(part, dict) for parts in found.values() for part in parts):
+        raise error(f"{source}: a name of rows or except states no mapping")
+    return found
+
+
+def _mapping_in(path: Path, error: type[UrushiError]) -> dict[str, Any]:
     from urushi.yaml_text import YAMLTextError, read_yaml  # most processes read no YAML
 
     try:
-        content = read_yaml(Path(path))
+        content = read_yaml(path)
     except OSError as reason:
         raise error(f"{path} cannot be read: {reason.strerror or reason}") from reason
     except YAMLTextError as reason:

@@ -28,7 +28,6 @@ __all__ = [
     "find_part",
     "open_pairs",
     "open_pictures",
-    "place_of",
 ]
 
 CATALOG = Path(__file__).resolve().parent / "catalog"
@@ -182,6 +181,8 @@ def _expanded(entries: dict[str, Any], each: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replaced(value: Any, mark: str, text: str) -> Any:
+    if value == mark:
+        return int(text) if text.isdecimal() else text
     if isinstance(value, str):
         return value.replace(mark, text)
     if isinstance(value, dict):
@@ -232,12 +233,6 @@ def find_part(name: str) -> tuple[DataSet, str]:
     return found, part
 
 
-def place_of(data_set: DataSet, root: Path) -> Path:
-    """The folder of a data set: below the place of the data, or that place itself."""
-    below = root / data_set.folder
-    return below if below.is_dir() else root
-
-
 def open_pairs(root: Path, name: str) -> PairedFolder:
     """Pairs that a recipe names: a folder below the place of the data, or `set:NAME/PART`.
 
@@ -247,7 +242,7 @@ def open_pairs(root: Path, name: str) -> PairedFolder:
     if not name.startswith(SCHEME):
         return PairedFolder(root / name)
     data_set, part = find_part(name)
-    return data_set.pairs(place_of(data_set, root), part)
+    return data_set.pairs(root / data_set.folder, part)
 
 
 def open_pictures(root: Path, name: str) -> list[Path]:
@@ -261,4 +256,4 @@ def open_pictures(root: Path, name: str) -> list[Path]:
     if not name.startswith(SCHEME):
         return [root / name]
     data_set, part = find_part(name)
-    return data_set.pictures(place_of(data_set, root), part)
+    return data_set.pictures(root / data_set.folder, part)

@@ -2,7 +2,7 @@
 
 A rule is a path below the folder of the data set, without suffix, in which ``{name}`` stands for
 what differs: one or more characters of one file or folder name, as few as fit; ``{name*}`` also
-goes over folders. An input and a target belong together where all names that both rules have stand
+goes over folders, and ``{name=[0-4]}`` is one character of those. An input and a target belong together where all names that both rules have stand
 for the same::
 
     train/{scene}/blur/{frame}           train/{scene}/sharp/{frame}         GoPro
@@ -22,7 +22,7 @@ from urushi.names import plain_name
 
 __all__ = ["Rule", "find_pairs", "matching"]
 
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*?)\}")
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*|=\[[A-Za-z0-9-]+\]|)\}")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Rule:
     def _pattern(self) -> re.Pattern[str]:
         made, end = "", 0
         for field in _FIELD.finditer(self.text):
-            wide = r".+?" if field[2] else r"[^/]+?"
+            kind = field[2]
+            wide = kind[1:] if kind.startswith("=") else ".+?" if kind else "[^/]+?"
             made += re.escape(self.text[end : field.start()]) + f"(?P<{field[1]}>{wide})"
             end = field.end()
         return re.compile(made + re.escape(self.text[end:]))

@@ -69,7 +69,7 @@ class PartReport(_Report):
         if self.expected is None:
             head += "; no source tells how many there must be"
         found = [f"unpaired: {sentence}" for sentence in self.unpaired]
-        found += [f"unreadable: {name}: {reason}" for name, reason in self.unreadable]
+        found += [f"unreadable: {reason}" for _, reason in self.unreadable]
         found += [f"size: {name} is {has}, expected {wanted}" for name, has, wanted in self.sizes]
         left = len(found) - _NAMED
         return [head, *(f"  {line}" for line in found[:_NAMED]), *_more(left)]
@@ -256,7 +256,7 @@ def _gather(data_set: DataSet, root: Path, name: str) -> _Gathered:
             found.rows = [(pair.input, pair.target) for pair in pairs]
             found.problems = pairs.problems
     except DataError as reason:
-        found.missing = str(reason)
+        found.missing = f"missing, {str(reason).partition(': ')[0]}"
     if not found.rows and not found.problems and not found.missing:
         rules = " and ".join(rule.text for rule in found.plan.rules)
         found.missing = f"no picture is named {rules}"

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, model_validator
 
-from urushi.data.data_sets import CATALOG, DATA_SETS, SCHEME, find_part, place_of
+from urushi.data.data_sets import CATALOG, DATA_SETS, SCHEME, find_part
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
@@ -36,6 +36,7 @@ __all__ = [
     "data_root",
     "find_benchmark",
     "paired_benchmark",
+    "part_benchmark",
 ]
 
 DATA_VARIABLE = "URUSHI_DATA"
@@ -126,6 +127,7 @@ class Benchmark(Settings):
         clean: folder of clean pictures, instead of ``input`` and ``target``.
         data: part of a data set, ``set:NAME/PART``, instead of any of these; of pairs, or of clean
             pictures. With a ``degradation``, the targets of pairs are clean pictures.
+        place: folder of that data set, where it is not the usual one below the data root.
         degradation: what is done to the clean ones, ``{name: ..., ...}`` as in a recipe; without it
             they are measured as they are, which shows what a network does to a good picture.
         seed: of the degradation.
@@ -146,6 +148,7 @@ class Benchmark(Settings):
     target: str | None = None
     clean: str | None = None
     data: str | None = None
+    place: str | None = None
     degradation: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     input_8bit: bool = True
@@ -164,6 +167,8 @@ class Benchmark(Settings):
         stated = [paired, self.clean is not None, self.data is not None]
         if sum(stated) != 1 or (self.input is None) != (self.target is None):
             raise ValueError("expected either input and target, or clean, or data")
+        if self.place is not None and self.data is None:
+            raise ValueError("place goes with data")
         if paired and self.degradation is not None:
             raise ValueError("degradation goes with clean, not with input and target")
         if self.protocol not in PROTOCOLS:
@@ -210,7 +215,7 @@ class Benchmark(Settings):
 
     def _of_part(self, root: str | Path | None, name: str) -> list[Sample]:
         data_set, part = find_part(name)
-        folder = place_of(data_set, data_root(root))
+        folder = self._folder(root, self.place or data_set.folder)
         if data_set.parts[part].clean is None and self.degradation is None:
             return self._paired(data_set.pairs(folder, part))
         return self._degraded(folder, data_set.pictures(folder, part))
@@ -290,6 +295,27 @@ def paired_benchmark(
         input=str(source),
         target=str(target),
         only=list(only),
+        protocol=named_protocol(protocol).name,
+    )
+
+
+def part_benchmark(name: str, root: str | Path, protocol: str = "rgb-8bit") -> Benchmark:
+    """A benchmark of the pairs of a part of a data set.
+
+    Args:
+        name: ``set:NAME/PART``.
+        root: the place of the data.
+        protocol: how they are scored.
+
+    Raises:
+        DataError: there is no such part.
+    """
+    data_set, part = find_part(name)
+    return Benchmark(
+        name=f"{data_set.name}-{part}",
+        title=f"{data_set.title}: {part}",
+        data=f"{SCHEME}{data_set.name}/{part}",
+        place=str((Path(root) / data_set.folder).resolve()),
         protocol=named_protocol(protocol).name,
     )
 
