@@ -1,5 +1,8 @@
 """The papers' recipes: each is built, and takes two steps on made-up data, in a tiny network."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from commands import run
 from made_sets import make_part
 from world import tiny_clip
 
+from urushi import yaml_text
 from urushi.app.output import EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.data.data_sets import SCHEME, open_pairs, open_pictures
@@ -39,6 +43,16 @@ TINY = {
 PATCH = {"ipt": 12, "edt": 16, "nafnet": 16, "restormer": 16}
 # Settings that tiny networks are too small for, or that are only a matter of size.
 SMALLER = {"adaptir": {"hidden": 4, "reduction": 24}, "vpt": {"tokens": 2}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once():
+    """A table of 187 rows takes a tenth of a second to read; here each is read once."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = functools.cache(yaml_text.read_yaml)
+        patch.setattr(yaml_text, "read_yaml", lambda path: copy.deepcopy(known(path)))
+        yield
+        known.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -155,11 +169,13 @@ def test_few_pairs_of_real_tasks(root, tmp_path, name, backbone):
     assert len(whole.tasks) == 6
     made(root, [part for task in whole.tasks for part in (task.pairs, task.validation)])
     model = tiny_model(root, backbone)
-    bases = [f"base.{index}.model={model}" for index in range(len(whole.bases))]
+    changes = [f"base.{index}.model={model}" for index in range(len(whole.bases))]
+    if name == "paper-colora":  # 7 % of a tiny network are less than rank 1 everywhere
+        changes += ["methods.2.budget=70%", "methods.3.budget=70%"]
     plan = make_plan(
         load_comparison(
             comparison,
-            [*bases, "pairs=[2]", "seeds=[0]", "steps=2", "patch=16", "batch=2", "warmup=0"],
+            [*changes, "pairs=[2]", "seeds=[0]", "steps=2", "patch=16", "batch=2", "warmup=0"],
         ),
         root,
     )
@@ -170,10 +186,9 @@ def test_few_pairs_of_real_tasks(root, tmp_path, name, backbone):
         for kind, task in zip(2 * sorted(kinds), tasks, strict=False)
     ]
     assert {cell.task for cell in chosen} == set(tasks)
-    assert not any(cell.problem for cell in plan.cells if cell.label != "CoLoRA")
+    assert not [cell.problem for cell in plan.cells if cell.problem]
     for cell in chosen:
-        if not cell.problem:
-            assert run_cell(cell, tmp_path, device="cpu", alone=False).steps == 2
+        assert run_cell(cell, tmp_path, device="cpu", alone=False).steps == 2
 
 
 @pytest.mark.parametrize("setting", rows_of(PAPERS / "lora-ir.yaml", RecipeError))
@@ -248,14 +263,19 @@ def test_a_table_states_what_differs(tmp_path):
         " except: {x.*: {k: {p: 3}}, y.v: }, k: {p: 0, r: 0}}"
     )
     assert rows_of(path, RecipeError) == ["x.u", "x.v", "y.u"]
-    assert read_mapping(f"{path}:x.u", RecipeError) == {"k": {"p": 3, "q": 2, "r": 0}, "name": "table-x-u"}
+    first = {"k": {"p": 3, "q": 2, "r": 0}, "name": "table-x-u"}
+    assert read_mapping(f"{path}:x.u", RecipeError) == first
     assert read_mapping(f"{path}:y.u", RecipeError)["k"] == {"p": 0, "q": 2, "r": 0}
-    path.write_text("{rows: [1]}")
-    with pytest.raises(RecipeError, match="not mappings"):
-        rows_of(path, RecipeError)
-    path.write_text("{rows: {a: {x: 1}}}")
-    with pytest.raises(RecipeError, match="states no mapping"):
-        rows_of(path, RecipeError)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{rows: [1]}", "not mappings"), ("{rows: {a: {x: 1}}}", "states no mapping")],
+)
+def test_broken_tables_are_told(tmp_path, text, said):
+    (tmp_path / "broken.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=said):
+        rows_of(tmp_path / "broken.yaml", RecipeError)
 
 
 def test_recipes_and_papers_name_what_is_there():
