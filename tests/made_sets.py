@@ -36,24 +36,27 @@ def write(path: Path, pixels: np.ndarray, suffix: str = ".png") -> str:
     return path.as_posix()
 
 
-def make_part(root: Path, name: str, count: int = 3, height: int = 24, width: int = 32) -> Path:
-    """Writes pictures of `NAME/PART` below the place of the data; returns the set's folder."""
+def make_part(root: Path, name: str, count: int = 3, height: int = 24, width: int = 36) -> Path:
+    """Writes pictures of `NAME/PART` below the place of the data; returns the set's folder.
+
+    Inputs are smaller than these sizes where the part says so.
+    """
     data_set, part = find_part(name)
     return make(root / data_set.folder, data_set, part, count, height, width)
 
 
 def make(
-    folder: Path, data_set: DataSet, name: str, count: int = 3, height: int = 24, width: int = 32
+    folder: Path, data_set: DataSet, name: str, count: int = 3, height: int = 24, width: int = 36
 ) -> Path:
     part = data_set.parts[name]
     # Other pictures in each part: none may be learned from and measured by.
     first = 100 * (1 + list(data_set.parts).index(name))
     listed = []
     for index in range(count):
-        large = scene(first + index, height * part.scale, width * part.scale)
+        large = scene(first + index, height, width)
         small = large[:: part.scale, :: part.scale]
         if part.clean is not None:
-            write(folder / filled(part.clean, index), small)
+            write(folder / filled(part.clean, index), large)
             continue
         assert part.input is not None
         assert part.target is not None

@@ -125,7 +125,7 @@ def test_every_part_is_read_as_it_is_laid_out(tmp_path, name):
     data_set = DATA_SETS[name]
     # Many parts of one set have the same rule.
     for part in list(data_set.parts)[:: max(1, len(data_set.parts) // 4)]:
-        folder = make(tmp_path / part, data_set, part, 2, 16, 24)
+        folder = make(tmp_path / part, data_set, part, 2, 24, 12)
         plan = data_set.parts[part]
         pictures = data_set.pictures(folder, part)
         assert len(pictures) == 2, part

@@ -60,7 +60,7 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("sets")
 
 
-def made(root, names, side=64):
+def made(root, names, side=72):
     """Writes the parts of data sets that are not there yet."""
     for name in names:
         mark = root / name.removeprefix(SCHEME).replace("/", "-")
@@ -187,8 +187,13 @@ def test_few_pairs_of_real_tasks(root, tmp_path, name, backbone):
     ]
     assert {cell.task for cell in chosen} == set(tasks)
     assert not [cell.problem for cell in plan.cells if cell.problem]
-    for cell in chosen:
-        assert run_cell(cell, tmp_path, device="cpu", alone=False).steps == 2
+    first, *others = chosen
+    assert run_cell(first, tmp_path, device="cpu", alone=False).steps == 2
+    for cell in others:
+        target = tmp_path / f"{cell.hash}.safetensors"
+        pack_pairs(cell.examples, target)
+        _, moved, _ = two_steps(cell.recipe, PackedPairs(target))
+        assert moved
 
 
 @pytest.mark.parametrize("setting", rows_of(PAPERS / "lora-ir.yaml", RecipeError))
