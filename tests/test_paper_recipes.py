@@ -28,8 +28,8 @@ from urushi.training.compare.cell import run_cell
 from urushi.training.compare.description import load_comparison
 from urushi.training.compare.plan import make_plan
 from urushi.training.fitting import fit, learning_rate
-from urushi.training.losses import make_loss
 from urushi.training.loop import train
+from urushi.training.losses import make_loss
 from urushi.training.recipe import PAPERS, ScheduleSettings, load_recipe
 
 ADAPTIR = rows_of(PAPERS / "adaptir.yaml", RecipeError)
@@ -67,6 +67,10 @@ def made(root, names, side=72):
         if not mark.exists():
             make_part(root, name.removeprefix(SCHEME), 2, side, side)
             mark.touch()
+
+
+def as_text(config):
+    return "{" + ", ".join(f"{key}: {value}" for key, value in config.items()) + "}"
 
 
 def tiny_model(folder, backbone, head=None):
@@ -133,7 +137,7 @@ def test_adaptir_and_its_baselines(root, task):
             [f"start={start}", f"data.patch={patch}", "data.batch=2", "schedule.steps=2",
              *(f"adapter.{key}={value}" for key, value in SMALLER.get(method, {}).items())],
         )  # fmt: skip
-        network, moved, value = two_steps(recipe, packed(root, recipe))
+        _, moved, value = two_steps(recipe, packed(root, recipe))
         assert np.isfinite(value)
         assert moved
         assert all(n.startswith("adapters") for n in moved) or method == "full"
@@ -147,10 +151,10 @@ def test_prod_and_its_rivals(root, tmp_path, row):
         network = create_backbone(whole.backbone.name, whole.backbone.config)
     count = sum(p.numel() for p in network.parameters())
     assert count == {"nafnet": 29_159_715, "restormer": 26_126_644}[backbone]
-    config = "{" + ", ".join(f"{k}: {v}" for k, v in TINY[backbone].items()) + "}"
     recipe = load_recipe(
         f"colora-pretraining:{row}",
-        [f"backbone.config={config}", "data.patch=16", "data.batch=2", "schedule.steps=2",
+        [f"backbone.config={as_text(TINY[backbone])}", "data.patch=16", "data.batch=2",
+         "schedule.steps=2",
          "schedule.patches=[]"],
     )  # fmt: skip
     if order != "masked":
@@ -208,10 +212,11 @@ def test_lora_ir_in_three_stages(root, tmp_path, setting):
     tiny_clip().save_pretrained(tmp_path / "clip")
     recipe = load_all_in_one_recipe(
         name,
-        ["backbone.config={width: 4, enc_blk_nums: [1, 1], middle_blk_num: 1, dec_blk_nums: [1, 1]}",
+        [f"backbone.config={as_text(TINY['nafnet'])}",
          f"router.encoder.name={tmp_path / 'clip'}", "router.sides=[32]", "router.per_class=2",
          "router.steps=2", "router.validation.per_class=2", "router.precision=float32",
-         "data.patch=16", "data.batch=2", "guided.steps=2", "experts.steps=2", "experts.adapter.rank=1",
+         "data.patch=16", "data.batch=2", "guided.steps=2", "experts.steps=2",
+         "experts.adapter.rank=1",
          "guided.settings={hidden: 4, reduction: 2}"],
     )  # fmt: skip
     parts = [*recipe.data.clean, *recipe.data.validation]

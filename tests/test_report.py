@@ -27,7 +27,14 @@ def scored(name, psnr=30.0, ssim=0.9, pictures=None, protocol=None, **facts):
     benchmark = BENCHMARKS[name]
     total = benchmark.pictures or 3
     crop = f"-crop{benchmark.crop_border}" if benchmark.crop_border else ""
-    row = {"width": 9, "height": 9, "psnr_input": 20.0, "ssim_input": 0.5, "psnr": psnr, "ssim": ssim}
+    row = {
+        "width": 9,
+        "height": 9,
+        "psnr_input": 20.0,
+        "ssim_input": 0.5,
+        "psnr": psnr,
+        "ssim": ssim,
+    }
     return BenchmarkResult(**{
         "benchmark": name,
         "title": benchmark.title,
@@ -43,7 +50,9 @@ def paper(*tables, benchmarks=(RAIN,)):
     content = {
         "name": "mine",
         "title": "Mine",
-        "settings": {"one": {"title": "One", "benchmarks": list(benchmarks), "tables": list(tables)}},
+        "settings": {
+            "one": {"title": "One", "benchmarks": list(benchmarks), "tables": list(tables)}
+        },
     }
     return parse_settings(content, Paper, DataError, "test")
 
@@ -136,8 +145,9 @@ def test_what_is_missing_needs_data():
 
 def test_other_benchmarks_stand_by_themselves():
     result = scored("cbsd68-noise25", published=BENCHMARKS["cbsd68-noise25"].published)
-    own = [b for b in (NOISE,)]
-    grid = make_grid([paper(benchmarks=own)], [Measured("ours", result), Measured("x", scored(NOISE))])
+    grid = make_grid(
+        [paper(benchmarks=[NOISE])], [Measured("ours", result), Measured("x", scored(NOISE))]
+    )
     assert [other.method for other in grid.others] == ["ours", "FFDNet"]
     # The same pictures, but rounded: never below the heading of those that are not.
     assert all(row.method == "x" for row in grid.tables[0].rows)

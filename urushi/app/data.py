@@ -220,7 +220,7 @@ def list_sets(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the data sets that papers train and measure on: where pictures must lie, and how many."""
+    """List the data sets of papers: where their pictures must lie, and how many there must be."""
     from urushi.data.data_sets import DATA_SETS, find_data_set
 
     out = Output(json=json)

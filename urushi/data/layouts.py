@@ -2,8 +2,8 @@
 
 A rule is a path below the folder of the data set, without suffix, in which ``{name}`` stands for
 what differs: one or more characters of one file or folder name, as few as fit; ``{name*}`` also
-goes over folders, and ``{name=[0-4]}`` is one character of those. An input and a target belong together where all names that both rules have stand
-for the same::
+goes over folders, and ``{name=[0-4]}`` is one character of those. An input and a target belong
+together where all names that both rules have stand for the same::
 
     train/{scene}/blur/{frame}           train/{scene}/sharp/{frame}         GoPro
     DIV2K_train_LR_bicubic/X4/{id}x4     DIV2K_train_HR/{id}                 DIV2K
@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from urushi.data.pairs import Pair, PairedFolder, find_pictures
-from urushi.errors import DataError
 from urushi.names import plain_name
 
 __all__ = ["Rule", "find_pairs", "matching"]
@@ -137,9 +136,7 @@ def find_pairs(
             taken[name] = path
         used.add(key)
     problems += [f"{path} has no input" for key, path in targets.items() if key not in used]
-    return PairedFolder.of(
-        root / input_rule.folder, root / target_rule.folder, pairs, problems
-    )
+    return PairedFolder.of(root / input_rule.folder, root / target_rule.folder, pairs, problems)
 
 
 def _below(path: Path, root: Path) -> str:

@@ -369,7 +369,9 @@ class _Catalog(Mapping[str, Benchmark]):
         for name, data_set in DATA_SETS.items():
             for benchmark in data_set.benchmarks:
                 if benchmark in found or benchmark in self._files:
-                    raise DataError(f"two benchmarks are called {benchmark!r}, one of them {name}'s")
+                    raise DataError(
+                        f"two benchmarks are called {benchmark!r}, one of them {name}'s"
+                    )
                 found[benchmark] = name
         return found
 

@@ -1,8 +1,8 @@
 """Scores of ours beside published ones, one table for each setting of a paper.
 
 Two scores share a column only if they are of the same pictures, the same colour space and the same
-border. What is measured by another protocol, on a part of the pictures, or on pictures that are made
-otherwise, has a column of its own beside; so has what nobody told.
+border. What is measured by another protocol, on a part of the pictures, or on pictures that are
+made otherwise, has a column of its own beside; so has what nobody told.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -319,7 +319,10 @@ class _Setting:
             order = {**order, place: order.get(place, len(order))}
         return sorted(
             self.columns.values(),
-            key=lambda c: (not c.benchmark, order[self._pictures(c.benchmark)] if c.benchmark else 0),
+            key=lambda c: (
+                not c.benchmark,
+                order[self._pictures(c.benchmark)] if c.benchmark else 0,
+            ),
         )
 
 

@@ -8,10 +8,10 @@ from urushi.evaluation.grid import NEEDS_DATA, Column, Grid, Row, Score, Setting
 __all__ = ["to_html", "to_markdown"]
 
 INTRODUCTION = (
-    "Scores of ours beside published ones: PSNR in dB / SSIM. Two scores share a column only if they "
-    "are of the same pictures, in the same colour space, with the same border cut off. Published "
-    "definitions of SSIM differ and are rarely told. Numbers behind methods are those of the sources "
-    f'below each table; "{NEEDS_DATA}" is what was not measured here.'
+    "Scores of ours beside published ones: PSNR in dB / SSIM. Two scores share a column only if "
+    "they are of the same pictures, in the same colour space, with the same border cut off. "
+    "Published definitions of SSIM differ and are rarely told. Numbers behind methods are those of "
+    f'the sources below each table; "{NEEDS_DATA}" is what was not measured here.'
 )
 
 
@@ -34,7 +34,12 @@ def to_markdown(grid: Grid) -> str:
         )
         lines += [""] + [f"{text}  " for text in _below(table)] + [""]
     if grid.others:
-        lines += ["## Other benchmarks", "", "Ours, and what is published for the same pictures.", ""]
+        lines += [
+            "## Other benchmarks",
+            "",
+            "Ours, and what is published for the same pictures.",
+            "",
+        ]
         lines += _markdown_table(_OTHER, _other_rows(grid))
         lines += [""]
     return "\n".join(lines)
@@ -97,7 +102,8 @@ def _below(table: SettingTable) -> list[str]:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #c9c4bd; --soft: #f4f1ec; --ours: #f9e6df; --grey: #77716a; }
+:root { color-scheme: light dark; --line: #c9c4bd; --soft: #f4f1ec; --ours: #f9e6df;
+  --grey: #77716a; }
 @media (prefers-color-scheme: dark) {
   :root { --line: #4a4640; --soft: #26231f; --ours: #43271d; --grey: #9a938a; }
 }
@@ -112,7 +118,8 @@ thead th { background: var(--soft); font-weight: 600; vertical-align: bottom; wh
 thead small { color: var(--grey); display: block; font-weight: 400; }
 th:first-child, td:first-child { background: Canvas; left: 0; position: sticky; text-align: left; }
 thead th:first-child { background: var(--soft); }
-.ours td { background: var(--ours); font-weight: 600; } .none { color: var(--grey); font-weight: 400; }
+.ours td { background: var(--ours); font-weight: 600; }
+.none { color: var(--grey); font-weight: 400; }
 .below, p.note { color: var(--grey); font-size: .9rem; } .below p { margin: .15rem 0; }
 .texts td, .texts th { text-align: left; }
 sup { font-weight: 400; } code { font-size: .9em; }
@@ -144,9 +151,8 @@ def to_html(grid: Grid) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Urushi: scores beside published ones</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
+        f"<title>Urushi: scores beside published ones</title><style>{_STYLE}</style></head>\n"
+        "<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
 
 

@@ -1,8 +1,8 @@
-"""What papers measured: settings, benchmarks and published scores, in ``urushi/data/catalog/papers``.
+"""What papers measured: settings, benchmarks, published scores; ``urushi/data/catalog/papers``.
 
 A published score stands with its source, how reliable that is, and what it was computed on: the
-benchmark, the colour space, the border that was cut. What nobody told is said so; such a score stands
-in a column of its own.
+benchmark, the colour space, the border that was cut. What nobody told is said so; such a score
+stands in a column of its own.
 """
 
 import re
@@ -40,14 +40,14 @@ class PublishedTable(Settings):
 
     Attributes:
         source: where they stand.
-        reliability: `first hand`: its authors' own table; `second hand`: someone's text of it; `read
-            off a figure`; `earlier version`: of the paper, and of the method.
+        reliability: `first hand`: its authors' own table; `second hand`: someone's text of it;
+            `read off a figure`; `earlier version`: of the paper, and of the method.
         colour: of the comparison; null where it is not told.
         crop: pixels cut off on every side.
         told: what is known of the colour space where `colour` is null.
         data: what is different in their pictures, where something is.
-        columns: benchmark of each column by its heading; null is of no benchmark that can be measured,
-            such as an average.
+        columns: benchmark of each column by its heading; null is of no benchmark that can be
+            measured, such as an average.
         rows: scores by method, one for each column, apart by spaces.
     """
 
@@ -67,7 +67,9 @@ class PublishedTable(Settings):
         for method, text in self.rows.items():
             cells = [read_cell(cell) for cell in text.split()]
             if len(cells) != len(self.columns):
-                raise ValueError(f"{method} has {len(cells)} scores for {len(self.columns)} columns")
+                raise ValueError(
+                    f"{method} has {len(cells)} scores for {len(self.columns)} columns"
+                )
         return self
 
 
