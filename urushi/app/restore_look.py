@@ -1,4 +1,4 @@
-"""`urushi restore --look`: what would be done, on a sheet, and nothing restored."""
+"""`urushi restore --look`: what would be done, and nothing restored; with -o, on a sheet, too."""
 
 import time
 from collections import Counter
@@ -13,16 +13,15 @@ from urushi.app.output import EXIT_FAILED, Output, complain, printable, time_tex
 from urushi.termination import exit_code
 
 if TYPE_CHECKING:
-    from urushi.image import Samples
-    from urushi.image.page_choice import Pages
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.look import Looked, Reading
+    from urushi.inference.choice import PictureRestorer
+    from urushi.inference.look import Looked, Looking
     from urushi.inference.look_sheet import LookSheets
+    from urushi.inference.picture_files import FileOptions
     from urushi.inference.pipes import Pipes
-    from urushi.inference.restorer import Restorer
     from urushi.inference.suggestions import Suggestion
 
-__all__ = ["look_at_all", "reading_of", "refuse_with_look"]
+__all__ = ["look_at_all", "refuse_with_look"]
 
 
 def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
@@ -46,17 +45,6 @@ def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
         )
 
 
-def reading_of(
-    max_pixels: int | None, pages: "Pages | None", samples: "Samples", format: str | None
-) -> "Reading":
-    """How files are read, from options."""
-    from urushi.inference.jobs import suffix_of_format
-    from urushi.inference.look import Reading
-
-    suffix = None if format is None else suffix_of_format(format)
-    return Reading(max_pixels, pages, samples, suffix)
-
-
 @dataclass
 class _Seen:
     """What a look at a batch gave; pictures without their small versions."""
@@ -78,39 +66,44 @@ class _Seen:
 
 def look_at_all(
     out: Output,
-    restorer: "AutoRestorer | Restorer",
+    restorer: "PictureRestorer",
     sources: list[str],
     output: str | None,
-    reading: "Reading",
+    options: "FileOptions",
+    format: str | None,
     overwrite: bool,
     left_out: list[Path],
 ) -> None:
-    """Looks at pictures, draws them on sheets, and tells what would be done.
+    """Looks at pictures and tells what would be done; draws sheets where they have a place.
 
     Args:
         out: where it is told.
         restorer: what chooses; one that does not is refused.
         sources, output, overwrite: as given.
-        reading: how files are read.
+        options: how files are read.
+        format: of what they would become.
         left_out: pictures that are passed over.
     """
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.jobs import find_pictures
+    from urushi.inference.jobs import find_pictures, suffix_of_format
+    from urushi.inference.look import Looking
     from urushi.inference.look_sheet import LookSheets, sheet_path
+    from urushi.inference.naming import LOOK_NAME
     from urushi.inference.pipes import Pipes
 
     if not isinstance(restorer, AutoRestorer):
         raise typer.BadParameter("--look is for a router: give --router FILE, too.")
-    path, named = sheet_path(output)
-    with Pipes(sources, str(path), None) as pipes, out.progress() as progress:
+    path, named = (None, False) if output is None else sheet_path(output)
+    with Pipes(sources, str(path or LOOK_NAME), None) as pipes, out.progress() as progress:
         items = find_pictures(pipes.sources, None if named else output)
+        suffix = None if format is None else suffix_of_format(format)
         sheets = LookSheets(path, items, overwrite=overwrite, named=named)
         bar = progress.add_task("pictures", total=len(sheets.items))
 
         def on_file(name: str, done: int) -> None:
             progress.update(bar, description=printable(name), completed=done)
 
-        seen = _look(out, restorer, sheets, reading, pipes, on_file)
+        seen = _look(out, restorer, sheets, Looking(options, suffix), pipes, on_file)
     _tell(out, seen, sheets.written)
     if left_out and not out.quiet:
         from urushi.image import left_out_sentence
@@ -140,7 +133,7 @@ def _look(
     out: Output,
     restorer: "AutoRestorer",
     sheets: "LookSheets",
-    reading: "Reading",
+    reading: "Looking",
     pipes: "Pipes",
     on_file: Callable[[str, int], None],
 ) -> _Seen:
@@ -189,6 +182,8 @@ def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
     if written:
         others = f" and {len(written) - 1} more beside it" if len(written) > 1 else ""
         out.say(f"sheet: {written[0]}{others}; nothing was restored")
+    elif well:
+        out.say("nothing was restored; -o NAME.jpg draws a sheet of this")
     for row in seen.rows:
         for note in () if out.quiet else row.notes:
             complain(f"note: {note if row.source.name in note else f'{row.source}: {note}'}")
@@ -196,4 +191,4 @@ def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
             named = row.source.name in row.message
             complain(f"failed: {row.message if named else f'{row.source}: {row.message}'}")
     if seen.interrupted:
-        complain("interrupted: the sheet shows what was looked at before")
+        complain("interrupted: this is what was looked at before")

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
-from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
 from urushi.image.opened import Identity, check_unchanged, identity_of
-from urushi.image.page_choice import Pages, is_stack, parse_pages
-from urushi.inference.auto import AutoRestorer, Choice
-from urushi.inference.held import SMALL, Held, Options, Restored, hold, mend, write
+from urushi.image.page_choice import is_stack
+from urushi.inference.choice import Choice, PictureRestorer
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.lanes import Ahead, Behind, InOrder
-from urushi.inference.picture_files import Outcome, restore_picture
+from urushi.inference.picture_files import (
+    AS_USUAL,
+    SMALL,
+    FileOptions,
+    Held,
+    Outcome,
+    Restored,
+    hold,
+    mend,
+    restore_picture,
+    write,
+)
 from urushi.inference.restorer import Restorer
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
@@ -133,15 +142,11 @@ class BatchReport:
 
 
 def run_batch(
-    restorer: Restorer | AutoRestorer,
+    restorer: PictureRestorer,
     jobs: Sequence[Job],
     *,
     on_event: Callable[[Event], None] | None = None,
-    strip_metadata: bool = False,
-    quality: int | None = None,
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    pages: str | Pages | None = None,
-    samples: Samples = AS_FOUND,
+    options: FileOptions = AS_USUAL,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
@@ -155,17 +160,10 @@ def run_batch(
         restorer: what restores; one that chooses is asked anew for each picture.
         jobs: from `plan_batch`.
         on_event: told of each job's begin, progress and end.
-        strip_metadata: leave out EXIF and XMP.
-        quality: of lossy formats, 1 to 100; None takes the writer's choice.
-        max_pixels: refuse pictures with more; None for no limit.
-        pages: which of a file's pages, as `restore_picture` takes them.
-        samples: what is known about the samples of all of them.
+        options: how all of them are read and written.
     """
-    if isinstance(pages, str):
-        pages = parse_pages(pages)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    options = Options(strip_metadata, quality, max_pixels, samples, pages)
     run = _Run(restorer, jobs, on_event or (lambda event: None), options)
     begin = time.perf_counter()
     interrupted = run.all()
@@ -202,10 +200,10 @@ class _Run:
 
     def __init__(
         self,
-        restorer: Restorer | AutoRestorer,
+        restorer: PictureRestorer,
         jobs: Sequence[Job],
         tell: Callable[[Event], None],
-        options: Options,
+        options: FileOptions,
     ) -> None:
         self._restorer, self._jobs, self._options = restorer, jobs, options
         self._events = InOrder(tell)
@@ -245,12 +243,9 @@ class _Run:
             if status != "restored":
                 part = partial(_Written, status, message)
             else:
-                auto = isinstance(self._restorer, AutoRestorer)
-                seen = _identity(job.source) if auto else None
+                seen = _identity(job.source) if self._restorer.looks else None
                 options = self._options
-                chosen = _PerPage(
-                    self._restorer, job.source, options.max_pixels, options.pages, options.samples
-                )
+                chosen = _PerPage(self._restorer, job.source, options)
                 ready, choice = chosen.first()
                 if held is not None and ready.scale**2 * held.pixels <= SMALL:
                     check_unchanged(job.source, seen, held.info.identity)
@@ -294,7 +289,7 @@ class _Written(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _write(job: Job, restored: Restored, options: Options) -> _Written:
+def _write(job: Job, restored: Restored, options: FileOptions) -> _Written:
     _make_folder(job)
     return _Written("restored", "", write(restored, job.target, job.overwrite, options))
 
@@ -321,7 +316,7 @@ def _outcome(job: Job, written: Callable[[], _Written]) -> _Written:
         return _Written("failed", f"{job.source}: unexpected {name}: {error}")
 
 
-def outdated(restorer: Restorer | AutoRestorer, report: BatchReport) -> list[Path]:
+def outdated(restorer: PictureRestorer, report: BatchReport) -> list[Path]:
     """Targets that were skipped although an adapter in use is younger, so did not make them.
 
     What made a target is not written into it, so more than this cannot be told.
@@ -345,49 +340,35 @@ class _PerPage:
     Args:
         restorer: of the batch.
         source: the file.
-        max_pixels: the limit for each page.
-        pages: which of them are taken.
-        samples: what is known about its samples.
+        options: how it is read.
     """
 
-    def __init__(
-        self,
-        restorer: Restorer | AutoRestorer,
-        source: Path,
-        max_pixels: int | None,
-        pages: Pages | None,
-        samples: Samples,
-    ) -> None:
-        self._restorer, self._source = restorer, source
-        self._limit, self._samples = max_pixels, samples
-        self._page = pages.first if pages is not None and pages.first else None
-        self._choice: Choice | None = None
+    def __init__(self, restorer: PictureRestorer, source: Path, options: FileOptions) -> None:
+        self._restorer, self._source, self._options = restorer, source, options
+        self._first: tuple[Restorer, Choice | None] | None = None
         self._stacked = is_stack(source)
         self.notes: list[str] = []
 
     def first(self) -> tuple[Restorer, Choice | None]:
         """For the first page that is taken."""
-        if not isinstance(self._restorer, AutoRestorer):
-            return self._restorer, None
-        self._choice = self._choose(self._restorer, self._page)
-        return self._restorer.restorer(self._choice), self._choice
+        self._first = self._choose(self._options.first_page)
+        return self._first
 
     def later(self, page: int) -> Restorer:
         """For another one, counted from 0; a note tells where it needs something else."""
-        if not isinstance(self._restorer, AutoRestorer):
-            return self._restorer
-        if self._choice is not None and self._stacked:
+        if self._first is not None and self._stacked:
             # Planes of one thing are not to differ in how they were mended.
-            return self._restorer.restorer(self._choice)
-        choice = self._choose(self._restorer, page)
-        before = self._choice
-        if before is not None and [n for n, _ in choice.route] != [n for n, _ in before.route]:
+            return self._first[0]
+        ready, choice = self._choose(page)
+        before = None if self._first is None else self._first[1]
+        if choice is not None and before is not None and choice.experts != before.experts:
             self.notes.append(f"Page {page + 1}, unlike the first: {choice.reason}.")
-        return self._restorer.restorer(choice)
+        return ready
 
-    def _choose(self, restorer: AutoRestorer, page: int | None) -> Choice:
-        return restorer.choose_file(
-            self._source, max_pixels=self._limit, page=page, samples=self._samples
+    def _choose(self, page: int | None) -> tuple[Restorer, Choice | None]:
+        options = self._options
+        return self._restorer.for_file(
+            self._source, page=page, max_pixels=options.max_pixels, samples=options.samples
         )
 
 
@@ -409,7 +390,7 @@ def _run_job(
     restorer: Restorer,
     job: Job,
     on_progress: Callable[[int, int], None],
-    options: Options,
+    options: FileOptions,
     seen: Identity | None,
     for_page: Callable[[int], Restorer],
 ) -> Outcome:
@@ -420,13 +401,9 @@ def _run_job(
         job.source,
         job.target,
         overwrite=job.overwrite,
-        strip_metadata=options.strip_metadata,
-        quality=options.quality,
-        max_pixels=options.max_pixels,
-        samples=options.samples,
+        options=options,
         on_progress=on_progress,
         expected=seen,
-        pages=options.pages,
         for_page=for_page,
     )
 
