@@ -14,6 +14,7 @@ from urushi.data.set_check import check_data_set
 from urushi.errors import DataError
 from urushi.evaluation.benchmark import evaluate
 from urushi.evaluation.catalog import BENCHMARKS, find_benchmark
+from urushi.evaluation.routes import class_of
 from urushi.settings import parse_settings
 
 PARTS = [(name, part) for name, data_set in DATA_SETS.items() for part in data_set.parts]
@@ -159,6 +160,15 @@ def test_benchmarks_of_data_sets():
             assert found.pictures == data_set.parts[data_set.benchmarks[benchmark]["part"]].pictures
     made = BENCHMARKS["set5-lr4-noise30"]
     assert (made.protocol, made.crop_border, made.pictures) == ("y-matlab", 4, 5)
+
+
+def test_of_several_kinds_of_damage_none_is_the_right_one():
+    classes = ("clean", "haze", "rain", "noise")
+    assert class_of(BENCHMARKS["cdd11-haze"], classes) == "haze"
+    for name in ("cdd11-haze_rain", "made-cdd11-haze_rain", "mio100-b-haze_noise"):
+        with pytest.raises(DataError, match="several kinds of damage"):
+            class_of(BENCHMARKS[name], classes)
+        assert class_of(BENCHMARKS[name], classes, "haze") == "haze"
 
 
 def test_a_benchmark_of_a_data_set_is_measured(tmp_path):

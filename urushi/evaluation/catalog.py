@@ -135,6 +135,7 @@ class Benchmark(Settings):
         protocol: a name in ``PROTOCOLS``.
         crop_border: pixels not scored at each side.
         only: names of the samples to measure; all if empty.
+        several: pictures show several kinds of damage at once, for which no single expert is right.
         pictures: how many there must be; a benchmark with some missing has another mean.
         source: where the pictures come from.
         licence: under what terms.
@@ -155,6 +156,7 @@ class Benchmark(Settings):
     protocol: str = "rgb-8bit"
     crop_border: Annotated[int, Field(ge=0)] = 0
     only: list[str] = []
+    several: bool = False
     pictures: Annotated[int, Field(ge=1)] | None = None
     source: str = "not stated"
     licence: str = "not stated"
