@@ -21,6 +21,7 @@ from world import write_all_in_one, write_random, write_tiny_model
 from urushi.adapters.peft import write_peft
 from urushi.app.cli import app
 from urushi.app.output import EXIT_WELL
+from urushi.evaluation.report import Report
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.image import read_picture
@@ -43,7 +44,7 @@ def examples() -> list[str]:
 READ_ALONE = (
     "serve",  # does not end by itself; see test_serve_page.py
     "adapt ", "compare ", "train ", "profile ", "import ", "fetch lora-ir",
-    "evaluate --benchmark", "evaluate --all",  # want data sets
+    "evaluate --benchmark", "evaluate --all", "data check gopro", "data check reside",  # want data
     "restore photo.jpg --model nafnet",  # wants what `import` makes
     "restore more/",
     "export mine.safetensors --precision int8",  # see test_int8.py
@@ -91,6 +92,9 @@ def files(tmp_path_factory) -> Path:
     for name in ("adapter", "mine", "rain"):
         write_random(here / f"{name}.safetensors", base, **plain)
     write_peft(read_adapter(here / "adapter.safetensors"), here / "folder")
+    (here / "scores").mkdir()
+    for name in ("scores.json", "scores/mine.json"):
+        (here / name).write_text(Report(results=()).to_json())
     return root
 
 

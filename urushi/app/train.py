@@ -160,8 +160,9 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
-    """Packs the recipe's pictures into the run's folder, once."""
-    from urushi.data.pack import pack_pictures
+    """Packs the recipe's pictures or pairs into the run's folder, once."""
+    from urushi.data.data_sets import open_pairs, open_pictures
+    from urushi.data.pack import pack_pairs, pack_pictures
     from urushi.data.synthetic_pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
@@ -176,15 +177,22 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
         def tell(done: int, total: int, _name: str) -> None:
             progress.update(task, completed=done, total=total)
 
-        folders = [root / folder for folder in recipe.data.pictures]
         # The seed of the training decides the order of patches; the pages are always the same.
         pages = made_pages(recipe.data.pages, PAGE_SIDE, 0, installed_fonts())
-        summary = pack_pictures(
-            folders, target, min_side=recipe.data.patch, on_progress=tell, made=pages
-        )
+        least, what = recipe.data.patch, "pairs" if recipe.data.pairs else "pictures"
+        if recipe.data.pairs:
+            found = [
+                (f"{number}/{pair.name}", pair.input, pair.target)
+                for number, name in enumerate(recipe.data.pairs)
+                for pair in open_pairs(root, name)
+            ]
+            summary = pack_pairs(found, target, min_side=least, on_progress=tell)
+        else:
+            files = [path for name in recipe.data.pictures for path in open_pictures(root, name)]
+            summary = pack_pictures(files, target, min_side=least, on_progress=tell, made=pages)
     size = size_text(target.stat().st_size)
     among = f", {len(pages)} made pages among them," if pages else ""
-    out.say(f"pictures: {summary.count}{among} packed into {target} ({size})")
+    out.say(f"{what}: {summary.count}{among} packed into {target} ({size})")
     for _, reason in summary.skipped:
         out.say(f"left out: {reason}")
 
@@ -202,8 +210,9 @@ def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: st
     from urushi.training.build import backbone_of
 
     data = recipe.data
+    what = "pairs" if data.pairs else "pictures"
     return (
-        f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} pictures, "
+        f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} {what}, "
         f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
         f"{recipe.precision} on {where}, in {run}"
     )

@@ -16,16 +16,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter
 from urushi.adapters.experts import Experts, split
+from urushi.backbones import create_backbone
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
 from urushi.files.all_in_one_file import AllInOne, Expert
-from urushi.files.model import LoadedModel, graph_path, read_model
+from urushi.files.model import (
+    LoadedModel,
+    ModelHeader,
+    graph_path,
+    read_model,
+    write_model,
+)
 from urushi.files.router_file import RouterHeader, read_router
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_model
@@ -185,7 +193,7 @@ class AllInOneTraining:
     # --- second stage ---
 
     def _train_guided(self) -> tuple[LoadedModel, LoadedAdapter | None]:
-        base = read_model(find_model(self.recipe.start))
+        base = read_model(self._start())
         mode = self.recipe.guided.mode
         if mode == "none":
             return shared(lambda: self._own_base(base)), None
@@ -207,6 +215,23 @@ class AllInOneTraining:
             shared(write)
         model = read_model(own) if mode == "full" else shared(lambda: self._own_base(base))
         return model, read_adapter(target)
+
+    def _start(self) -> Path:
+        """The file of the base: the one that is stated, or one of random weights."""
+        stated = self.recipe.backbone
+        if stated is None:
+            return find_model(self.recipe.start)
+        path = self.run / f"{self.recipe.name}-start.safetensors"
+        if not path.is_file():
+            # Not the seed of batches: weights must have nothing in common with those.
+            torch.manual_seed(self.recipe.seed + (1 << 32))
+            network = create_backbone(stated.name, stated.config)
+            tensors = {name: t.numpy() for name, t in network.state_dict().items()}
+            header = ModelHeader(
+                backbone=stated.name, config=stated.config, description="Random weights."
+            )
+            write_model(path, tensors, header, "float32")
+        return path
 
     def _own_base(self, base: LoadedModel) -> LoadedModel:
         """The base, with a copy beside the all-in-one file where it does not ship."""
