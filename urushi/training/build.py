@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from urushi.adapters.stored import load_adapter
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
+from urushi.data.shards.sharded import ShardedPictures
 from urushi.degradations import degradation_of
 from urushi.errors import RecipeError
 from urushi.files.adapter import check_base, read_adapter
@@ -19,6 +21,7 @@ from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_adapter, find_model
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, Recipe
+from urushi.training.streaming import Stream
 
 __all__ = [
     "Material",
@@ -27,7 +30,7 @@ __all__ = [
     "build_network",
     "build_stages",
     "check_scale",
-    "load_begin",
+    "load_initial",
     "load_start",
     "material_of",
     "stage_sizes",
@@ -82,12 +85,13 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     Args:
         recipe: what to build.
         begun: the training's own weights will be loaded into the network: those of `start` are then
-            read for a frozen backbone alone, and those of `begin` are not.
+            read for a frozen backbone alone, and those of `initial_adapter` are not.
 
     Raises:
         RecipeError: the model of `start` does not fit.
-        AdapterError: the adapter does not fit, or that of `begin` was made for another model.
-        FileFormatError: the model of `start`, or the adapter of `begin`, cannot be read.
+        AdapterError: the adapter does not fit, or that of `initial_adapter` was made for another
+            model.
+        FileFormatError: the model of `start`, or the adapter of `initial_adapter`, cannot be read.
     """
     if recipe.adapter is None and recipe.start is not None and recipe.backbone is not None:
         network = create_backbone(recipe.backbone.name, recipe.backbone.config)
@@ -104,8 +108,8 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     if recipe.adapter is None:
         return backbone
     adapter = create_adapter(backbone, locate_profile(recipe.adapter, model.path))
-    if recipe.begin is not None and not begun:
-        load_begin(adapter, recipe.begin, backbone, model)
+    if recipe.initial_adapter is not None and not begun:
+        load_initial(adapter, recipe.initial_adapter, backbone, model)
     return attach(backbone, adapter, save_memory=recipe.save_memory)
 
 
@@ -139,7 +143,7 @@ def load_start(network: nn.Module, name: str) -> list[str]:
     return sorted(own.keys() & dict(network.named_parameters()).keys())
 
 
-def load_begin(
+def load_initial(
     adapter: Adapter, name: str, backbone: RestorationNetwork, model: LoadedModel
 ) -> None:
     """Puts the weights of an adapter file into an adapter that is to be trained on.
@@ -161,8 +165,8 @@ def load_begin(
     if known.describe() != adapter.describe():
         found = "other settings" if known.method == adapter.method else f"method {known.method}"
         raise RecipeError(
-            f"begin is {name}, an adapter of {found}, which cannot continue as one of method "
-            f"{adapter.method} with the settings that adapter states: state its own"
+            f"initial_adapter is {name}, an adapter of {found}, which cannot continue as one of "
+            f"method {adapter.method} with the settings that adapter states: state its own"
         )
     adapter.load_state_dict(known.state_dict())
 
@@ -226,15 +230,24 @@ def build_stages(
         held, wanted = ("pairs", "pictures") if paired else ("pictures", "pairs")
         raise RecipeError(f"{pack.path} holds {held}, the recipe wants {wanted}: pack them again")
     # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
-    resident = None if device.type == "cpu" else pack.to_tensor(device)
+    streamed = isinstance(pack, ShardedPictures)
+    resident = None if device.type == "cpu" or streamed else pack.to_tensor(device)
     degradation = None if paired else degradation_of(recipe.degradation or {})
     stages: Stages = []
-    for start, patch, batch in stage_sizes(recipe, processes):
+    sizes = list(stage_sizes(recipe, processes))
+    ends = [start for start, _, _ in sizes[1:]] + [recipe.schedule.steps]
+    for (start, patch, batch), end in zip(sizes, ends, strict=True):
         shared = (pack, patch, batch, recipe.data.augment, recipe.seed, device)
+        stream = None
+        if isinstance(pack, ShardedPictures):
+            side = patch * (1 if degradation is None else degradation.scale)
+            usable = np.flatnonzero(pack.sizes.min(1) >= side)
+            stream = Stream(pack, usable, batch, recipe.seed, recipe.data.crops, start, end)
+        own = {"resident": resident, "rank": rank, "processes": processes, "stream": stream}
         if degradation is None:
-            made: Draws = PairBatches(*shared, resident, rank, processes)
+            made: Draws = PairBatches(*shared, **own)
         else:
-            made = DegradedBatches(*shared, resident, rank, processes, degradation=degradation)
+            made = DegradedBatches(*shared, **own, degradation=degradation)
         stages.append((start, made))
     return stages
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -11,6 +11,7 @@ from urushi.files.router_facts import Scale
 from urushi.files.router_file import CLEAN, ClassName
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
+    BackboneSettings,
     ClassSource,
     LearningSettings,
     LossSettings,
@@ -47,15 +48,15 @@ class ClassPlan(ClassSource):
     """One kind of damage.
 
     Attributes:
-        shown: what the router learns from in place of `degradation`: damage that is hardly there
-            is for the expert to leave alone, but not for the router to tell from none.
-        times: how many pictures the router learns from for one of another class.
+        router_degradation: what the router learns from in place of `degradation`: damage that is
+            hardly there is for the expert to leave alone, but not for the router to tell from none.
+        oversample: how many pictures the router learns from for one of another class.
         validation: folders of pairs that the router is measured by; of other places than `pairs`.
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
-        begin: file of an expert, or name of one in the zoo, whose weights the training of its
-            expert begins with; of the same method and settings. `guided.mode` must be `none`, as it
-            was when those were trained.
+        initial_adapter: file of an expert, or name of one in the zoo, whose weights the training of
+            its expert begins with; of the same method and settings. `guided.mode` must be `none`,
+            as it was when those were trained.
         steps: of the training of its expert, in place of the common number.
         loss: of the training of its expert, in place of the common one.
         patch, batch: of the training of its expert, in place of the common ones.
@@ -63,12 +64,19 @@ class ClassPlan(ClassSource):
             picture, such as haze or exposure, wants large ones in the end.
     """
 
-    shown: dict[str, Any] | None = None
-    times: Annotated[int, Field(ge=1, le=100)] = 1
+    renamed: ClassVar = {
+        **ClassSource.renamed,
+        "shown": "router_degradation",
+        "times": "oversample",
+        "begin": "initial_adapter",
+    }
+
+    router_degradation: dict[str, Any] | None = None
+    oversample: Annotated[int, Field(ge=1, le=100)] = 1
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
-    begin: str | None = None
+    initial_adapter: str | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     loss: LossSettings | None = None
     patch: Annotated[int, Field(ge=8)] | None = None
@@ -116,10 +124,12 @@ class StagePlan(LearningSettings):
     Attributes:
         steps: optimizer steps; of `separate` experts, for each of them.
         warmup: steps of the warm-up.
+        final_learning_rate: reached at the last step.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
     warmup: Annotated[int, Field(ge=0)] = 20
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     loss: LossSettings = LossSettings(floor=1e-5)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, clip=0.5)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
@@ -213,6 +223,8 @@ class AllInOneRecipe(Origin):
         kind: always `all-in-one`: tells this recipe from others.
         name: of the all-in-one file; letters, digits, dash and underscore.
         start: the base: a model file, or a name in the zoo.
+        backbone: a network of random weights, drawn from the seed, in place of `start`; the second
+            stage then trains all of it (`guided.mode` is `full`).
         classes: by name, in the order of the router's logits; every one but `clean` gets an expert
             in a file of its name.
         data: pictures and patches.
@@ -231,6 +243,7 @@ class AllInOneRecipe(Origin):
     kind: Literal["all-in-one"]
     name: ClassName
     start: str = "base"
+    backbone: BackboneSettings | None = None
     classes: Annotated[dict[ClassName, ClassPlan], Field(min_length=2)]
     data: AllInOneData
     router: RouterPlan = RouterPlan()
@@ -246,23 +259,32 @@ class AllInOneRecipe(Origin):
     @model_validator(mode="after")
     def _consistent(self) -> "AllInOneRecipe":
         for name, plan in self.classes.items():
-            if name == CLEAN and (plan.degradation or plan.pairs or plan.adapter or plan.begin):
+            if name == CLEAN and (
+                plan.degradation or plan.pairs or plan.adapter or plan.initial_adapter
+            ):
                 raise ValueError(f"{CLEAN} needs no degradation, no pairs and no adapter")
-            if plan.shown is not None and plan.degradation is None:
-                raise ValueError(f"class {name} has shown without degradation: leave it out")
+            if plan.router_degradation is not None and plan.degradation is None:
+                raise ValueError(
+                    f"class {name} has router_degradation without degradation: leave it out"
+                )
             if name != CLEAN and plan.degradation is None and not plan.pairs:
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is not a single expert")
-            if plan.begin is not None and self.guided.mode != "none":
+            if plan.initial_adapter is not None and self.guided.mode != "none":
                 raise ValueError(
-                    f"class {name} has begin, which guided experts do not take: leave it out"
+                    f"class {name} has initial_adapter, which guided experts do not take: leave it "
+                    "out"
                 )
-            for own in ("begin", "steps", "loss", "patch", "batch", "patches"):
+            for own in ("initial_adapter", "steps", "loss", "patch", "batch", "patches"):
                 if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not take: leave it out"
                     )
+        if self.backbone is not None and self.guided.mode != "full":
+            raise ValueError("backbone has random weights, which need guided.mode full")
+        if self.backbone is not None and self.start != type(self).model_fields["start"].default:
+            raise ValueError("start has no effect with backbone: leave one out")
         taken = {self.name, f"{self.name}-base", "guidance"} & set(self.classes)
         if taken:
             raise ValueError(f"a class is named {min(taken)}, as another file of this training")

@@ -9,9 +9,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from urushi.data.data_sets import SCHEME, open_pairs
 from urushi.data.pairs import PairedFolder, find_pictures
 from urushi.errors import DataError
-from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.evaluation.catalog import (
+    Benchmark,
+    clean_benchmark,
+    paired_benchmark,
+    part_benchmark,
+)
 from urushi.training.compare.description import TaskSettings
 
 __all__ = [
@@ -158,10 +164,13 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     held_folder = root / task.validation
     examples: dict[str, Example]
     if task.pairs is not None:
-        held = _paired(held_folder)
-        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root / task.pairs)}
+        held = _paired(root, task.validation)
+        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root, task.pairs)}
         measured = [path for pair in held for path in (pair.input, pair.target)]
-        validation = paired_benchmark(held.input_folder, held.target_folder)
+        if task.validation.startswith(SCHEME):
+            validation = part_benchmark(task.validation, root)
+        else:
+            validation = paired_benchmark(held.input_folder, held.target_folder)
     else:
         assert task.clean is not None
         folder = root / task.clean
@@ -176,7 +185,7 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
             raise DataError(
                 f"task {task.name}: {name} is used both for training and for measuring: take it "
                 "out of "
-                f"{held_folder}"
+                f"{task.validation}"
             )
     facts = {
         "protocol": validation.protocol,
@@ -205,8 +214,8 @@ def _read_classes(task: TaskSettings, root: Path, digest: Callable[[Path], str])
     return TaskFiles(task, {}, None, facts, parts, tuple(composites))
 
 
-def _paired(folder: Path) -> PairedFolder:
-    found = PairedFolder(folder)
+def _paired(root: Path, folder: str) -> PairedFolder:
+    found = open_pairs(root, folder)
     if found.problems or not found.pairs:
         reason = found.problems[0] if found.problems else "there are none"
         raise DataError(
