@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claims_rows import CLAIMS, MEAN, Claim, Table, collect, load
+from claims_rows import CLAIMS, LEAST_SEEDS, MEAN, Claim, Table, collect, load
 
 from urushi.evaluation.plots import new_figure, save_figure
 
@@ -30,12 +30,12 @@ INK, RED, BLUE, GREY = "#222222", "#b3261e", "#0072b2", "#7a7a7a"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 HOLDS, REVERSE, WITHIN = "better outside the spread", "worse outside the spread", "not shown"
-ONE_SEED, NOT_RUN = "one seed alone", "not run"
+FEW, NOT_RUN = "fewer than three seeds", "not run"
 _OVERALL = {
     HOLDS: "It holds here",
     REVERSE: "The reverse holds here",
     WITHIN: "It is not shown here",
-    ONE_SEED: "Nothing can be said of one seed",
+    FEW: "Nothing can be said of fewer than three seeds",
     NOT_RUN: "Not run",
 }
 
@@ -45,7 +45,7 @@ _OVERALL = {
 def outside(differences: Sequence[float]) -> bool:
     """Whether differences of several seeds lie outside their spread: all on one side of zero, and
     their mean more than twice their standard deviation away from it."""
-    if len(differences) < 2:
+    if len(differences) < LEAST_SEEDS:
         return False
     one_side = min(differences) > 0 or max(differences) < 0
     return one_side and abs(statistics.fmean(differences)) > 2 * statistics.stdev(differences)
@@ -61,8 +61,8 @@ def judged(differences: Sequence[float]) -> str:
     """What differences allow to say."""
     if not differences:
         return NOT_RUN
-    if len(differences) == 1:
-        return ONE_SEED
+    if len(differences) < LEAST_SEEDS:
+        return FEW
     if not outside(differences):
         return WITHIN
     return HOLDS if statistics.fmean(differences) > 0 else REVERSE

@@ -10,11 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BEST", "CLAIMS", "MEAN", "RESULTS", "Claim", "Contrast", "Table", "collect", "load"]
+__all__ = [
+    "BEST",
+    "CLAIMS",
+    "LEAST_SEEDS",
+    "MEAN",
+    "RESULTS",
+    "Claim",
+    "Contrast",
+    "Table",
+    "collect",
+    "load",
+]
 
 RESULTS = Path(__file__).resolve().parent / "results" / "claims"
 MEAN = "mean"
 BEST = "best single expert"
+LEAST_SEEDS = 3
+"""Of fewer nothing is said: their spread is hardly known."""
 
 Row = Mapping[str, Any]
 
@@ -358,8 +371,8 @@ class Table:
         return dict(sorted(found.items(), key=lambda item: item[0] or 0))
 
     def compared_on(self, contrast: Contrast) -> list[str]:
-        """The tasks that a contrast can be told on: with both rows of two seeds, if there are any
-        such, which is what a spread needs."""
+        """The tasks that a contrast can be told on: with both rows of three seeds, if there are
+        any such, which is what a verdict needs."""
         shared: dict[str, int] = {}
         for task in contrast.on or self.mean_of:
             one, other = (
@@ -367,7 +380,7 @@ class Table:
                 for label in (contrast.better, contrast.than)
             )
             shared[task] = len(one.keys() & other.keys()) if set(other) != {None} else len(one)
-        wanted = min(2, max(shared.values()))
+        wanted = min(LEAST_SEEDS, max(shared.values()))
         return [task for task, count in shared.items() if count >= wanted > 0]
 
     def differences(self, contrast: Contrast) -> list[float]:

@@ -77,16 +77,16 @@ def test_every_claim_is_of_rows_that_its_comparison_has(claims):
 
 def test_differences_are_of_the_same_seed_and_of_all_tasks(claims):
     rows = [
-        *(row("a", task, seed, 20 + seed) for task in ("one", "two") for seed in (0, 1)),
-        *(row("b", task, seed, 19 + seed) for task in ("one", "two") for seed in (0, 1)),
-        row("a", "one", 2, 99.0),  # the other task of this seed is not finished
-        row("b", "one", 2, 0.0),
+        *(row("a", task, seed, 20 + seed) for task in ("one", "two") for seed in (0, 1, 2)),
+        *(row("b", task, seed, 19 + seed) for task in ("one", "two") for seed in (0, 1, 2)),
+        row("a", "one", 3, 99.0),  # the other task of this seed is not finished
+        row("b", "one", 3, 0.0),
         *(row("frozen", task, None, 10.0) for task in ("one", "two")),
     ]
     table = table_of(claims, rows)
-    assert table.differences(claims.Contrast("a", "b")) == [1.0, 1.0]
-    assert table.differences(claims.Contrast("a", "b", ("one",)))[2] == 99.0
-    assert table.differences(claims.Contrast("a", "frozen")) == [10.0, 11.0]
+    assert table.differences(claims.Contrast("a", "b")) == [1.0, 1.0, 1.0]
+    assert table.differences(claims.Contrast("a", "b", ("one",)))[3] == 99.0
+    assert table.differences(claims.Contrast("a", "frozen")) == [10.0, 11.0, 12.0]
     assert table.differences(claims.Contrast("a", "c")) == []
 
 
@@ -108,7 +108,8 @@ def test_where_a_task_lacks_seeds_it_is_told_on_the_others(claims):
     ("differences", "said"),
     [
         ([], "NOT_RUN"),
-        ([3.0], "ONE_SEED"),
+        ([3.0], "FEW"),
+        ([3.0, 3.1], "FEW"),
         ([0.5, 0.6, 0.55], "HOLDS"),
         ([-0.5, -0.6, -0.55], "REVERSE"),
         ([0.5, 0.6, -0.1], "WITHIN"),
