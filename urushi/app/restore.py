@@ -42,6 +42,13 @@ from urushi.app.output import (
     printable,
     time_text,
 )
+from urushi.app.restore_cluster import (
+    Accelerators,
+    ClusterAddress,
+    Workers,
+    check_cluster,
+    run_on,
+)
 from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
 from urushi.errors import UrushiError
 from urushi.termination import exit_code
@@ -66,6 +73,7 @@ EPILOG = examples(
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
     "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
+    "urushi restore scans/ -o mended/ --cluster ray",
     "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
 
@@ -160,6 +168,9 @@ def restore(
             "sure it is, and what would be done; default name: urushi_look.jpg.",
         ),
     ] = False,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    accelerators: Accelerators = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
 ) -> None:
@@ -175,6 +186,8 @@ def restore(
     piped = is_stdout(output)
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
+    alone = {"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources}
+    check_cluster(cluster, workers, accelerators, output, alone)
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
@@ -189,8 +202,13 @@ def restore(
         tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, **own))
         return
     limit = _limit(max_pixels)
+    run, here = run_batch, device
+    if cluster is not None and output is not None:
+        own = {"threads": threads, "workers": workers, "accelerators": accelerators}
+        run = run_on(out, cluster, output, device=device, **own)
+        here = "cpu"  # what restores is made ready by the workers, for what they have
     restorer = choose_restorer(
-        model, router, task, engine, device, precision, tile, overlap, threads, adapter, quick=quick
+        model, router, task, engine, here, precision, tile, overlap, threads, adapter, quick=quick
     )
     choose_by(restorer, top_k, threshold, quick)
     restorer = weaken(restorer, Strength(strength, luma, chroma))
@@ -203,7 +221,7 @@ def restore(
     with Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
         jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
-        report = run_batch(
+        report = run(
             restorer,
             jobs,
             on_event=_Teller(out, progress, len(jobs), pipes.told),
@@ -226,7 +244,7 @@ def restore(
             "sheets": {str(path): problem or None for path, problem in sheets.items()}
         }
         facts = {
-            "restorer": restorer.describe(),
+            "restorer": report.restorer or restorer.describe(),
             "outdated": [str(path) for path in older],
             "left_out": [str(path) for path in left_out],
         }
@@ -346,7 +364,7 @@ def _tell_summary(
         "failed": report.count("failed"),
     }
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    used = restorer.describe()
+    used = report.restorer or restorer.describe()
     how = f"{used['engine']} on {used['device']}, {used['precision']}"
     if "router" in used:
         how += f", {used['router']} with task {used['task']}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
@@ -23,7 +23,16 @@ from urushi.inference.restorer import Restorer
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
-__all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
+__all__ = [
+    "BatchReport",
+    "Event",
+    "FileResult",
+    "Job",
+    "fate_of",
+    "outdated",
+    "plan_batch",
+    "run_batch",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +94,13 @@ class BatchReport:
         results: one for each job that was begun, in order.
         seconds: time it took.
         interrupted: whether it was stopped before the last job was finished.
+        restorer: what restored, as it describes itself, where that was not in this process.
     """
 
     results: list[FileResult] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    restorer: dict[str, Any] | None = None
 
     def count(self, status: Status) -> int:
         """How many files ended so."""
@@ -227,7 +238,7 @@ class _Run:
         return False
 
     def _read(self, job: Job) -> Held | None:
-        return hold(job.source, job.target, self._options) if not _before(job)[1] else None
+        return hold(job.source, job.target, self._options) if not fate_of(job)[1] else None
 
     def _one(
         self, index: int, job: Job, held: Held | None, behind: Behind[_Begun, "_Written"]
@@ -241,7 +252,7 @@ class _Run:
             self._events.tell(index, Event(index, len(self._jobs), job, done, pixels))
 
         try:
-            status, message = _before(job)
+            status, message = fate_of(job)
             if status != "restored":
                 part = partial(_Written, status, message)
             else:
@@ -391,7 +402,7 @@ class _PerPage:
         )
 
 
-def _before(job: Job) -> tuple[Status, str]:
+def fate_of(job: Job) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
