@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from urushi.app.cluster import Accelerators, ClusterAddress, Workers, check_cluster, run_on
 from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.options import (
     Adapters,
@@ -41,13 +42,6 @@ from urushi.app.output import (
     examples,
     printable,
     time_text,
-)
-from urushi.app.restore_cluster import (
-    Accelerators,
-    ClusterAddress,
-    Workers,
-    check_cluster,
-    run_on,
 )
 from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
 from urushi.errors import UrushiError
@@ -187,7 +181,9 @@ def restore(
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
     alone = {"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources}
-    check_cluster(cluster, workers, accelerators, output, alone)
+    check_cluster(cluster, {"--workers": workers, "--accelerators": accelerators}, alone)
+    if cluster is not None and output is None:
+        raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)

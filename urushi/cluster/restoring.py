@@ -183,7 +183,7 @@ def _follow(run: Run, count: int, hear: Callable[[News], None]) -> bool:
         done: list[Any] = []
         while not done:
             done, _ = ray.wait([running], timeout=_POLL_SECONDS)
-            news = ray.get(steward.take.remote())
+            news: Any = ray.get(steward.take.remote())
             hear(news)
             if news.failure:
                 raise ClusterError(news.failure)

@@ -145,5 +145,7 @@ def start_steward(count: int) -> Any:
     for name in ("open", "begin", "end", "ready", "fail", "take"):
         ray.method(concurrency_group="notes")(getattr(Steward, name))
     ray.method(concurrency_group="run")(Steward.run)
-    made = ray.remote(num_cpus=0, concurrency_groups={"notes": 1, "run": 1})(Steward)
+    groups = {"notes": 1, "run": 1}
+    decorated: Any = ray.remote
+    made = decorated(num_cpus=0, concurrency_groups=groups)(Steward)
     return made.remote(count)

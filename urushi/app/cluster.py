@@ -1,4 +1,4 @@
-"""`urushi restore --cluster`: the same pictures, restored by the workers of a Ray cluster."""
+"""`--cluster`: what commands do on a Ray cluster instead of in this process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,32 +45,23 @@ Accelerators = Annotated[
 
 
 def check_cluster(
-    address: str | None,
-    workers: int | None,
-    accelerators: float | None,
-    output: str | None,
-    others: Mapping[str, bool],
+    address: str | None, with_it: Mapping[str, object], never: Mapping[str, bool] = {}
 ) -> None:
     """Refuses what cannot be done on a cluster, before anything is read.
 
     Args:
-        address, workers, accelerators: the options here.
-        output: of the command.
-        others: options that go with no cluster, and whether they are given.
+        address: of the cluster; None where nothing is to be done on one.
+        with_it: options that are for a cluster alone, with their values.
+        never: options that go with none, and whether they are given.
     """
-    given = {"--workers": workers is not None, "--accelerators": accelerators is not None}
     if address is None:
-        for name, is_given in given.items():
-            if is_given:
-                raise typer.BadParameter(
-                    f"{name} is for workers of a cluster: give --cluster, too."
-                )
+        given = [name for name, value in with_it.items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"{given[0]} is for a cluster: give --cluster, too.")
         return
-    for name, is_given in others.items():
-        if is_given:
-            raise typer.BadParameter(f"{name} is for one process: leave out --cluster, or it.")
-    if output is None:
-        raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
+    given = [name for name, is_given in never.items() if is_given]
+    if given:
+        raise typer.BadParameter(f"{given[0]} is for this process alone: leave out --cluster.")
     require(("ray", "pyarrow", "pandas"), "--cluster", "cluster")
     from urushi.cluster.connection import check_address
 
