@@ -8,6 +8,7 @@ import typer
 
 from urushi.app.options import require
 from urushi.app.output import Output
+from urushi.errors import TargetError
 
 if TYPE_CHECKING:
     from urushi.inference.batch import BatchReport, Job
@@ -81,7 +82,7 @@ def run_on(
     """What does as `run_batch` does, on a cluster."""
 
     def run(
-        restorer: Any, jobs: "Sequence[Job]", *, on_event: Any, **options: Any
+        restorer: Any, jobs: "Sequence[Job]", *, on_event: Any, staged: Any, **options: Any
     ) -> "BatchReport":
         from urushi.cluster.connection import joined
         from urushi.cluster.manifest import Manifest
@@ -89,6 +90,10 @@ def run_on(
         from urushi.cluster.restoring import restore_on_cluster
         from urushi.inference.held import Options
 
+        if any(job.target == Path(output) for job in jobs):
+            raise TargetError(
+                f"{output} is a file name: with --cluster give a folder, which gets a manifest"
+            )
         with joined(address) as cluster:
             pool = pool_of(
                 cluster.nodes,
@@ -97,11 +102,17 @@ def run_on(
                 accelerators=accelerators,
                 workers=workers,
             )
-            manifest = Manifest(Path(output))
+            manifest = Manifest(Path(output), staged.place_of(Path(output)))
             where = f"{pool.workers} worker{'s' if pool.workers > 1 else ''} on {pool.device}"
-            out.say(f"{len(jobs)} pictures for {where}; manifest: {manifest.path}")
+            out.say(f"{len(jobs)} pictures for {where}; manifest: {manifest}")
             report = restore_on_cluster(
-                restorer, jobs, pool, manifest, options=Options(**options), on_event=on_event
+                restorer,
+                jobs,
+                pool,
+                manifest,
+                options=Options(**options),
+                on_event=on_event,
+                staged=staged,
             )
         if report.deaths:
             out.say(

@@ -40,6 +40,7 @@ from urushi.app.output import (
     Output,
     complain,
     examples,
+    name_as_given,
     printable,
     time_text,
 )
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, FileResult, Job
     from urushi.inference.restorer import Restorer
+    from urushi.inference.staged import Staged
 
 __all__ = ["EPILOG", "restore"]
 
@@ -65,6 +67,7 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore photo.jpg --strength 0.7 --chroma 0.5",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
+    "urushi restore s3://scans/in/ -o s3://scans/mended/",
     "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
     "urushi restore scans/ -o mended/ --cluster ray",
@@ -76,7 +79,9 @@ def restore(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCES", help="Pictures, folders or quoted patterns; - reads stdin."
+            metavar="SOURCES",
+            help="Pictures, folders or quoted patterns, here or by URL (s3://, gs://, https://); "
+            "- reads stdin.",
         ),
     ],
     output: Annotated[
@@ -85,9 +90,9 @@ def restore(
             "--output",
             "-o",
             metavar="OUT",
-            help="A folder; or, for one picture, a file name, or - for stdout. One picture without "
-            "it becomes NAME_restored beside its source. With --look: the sheet, NAME.jpg or "
-            "NAME.png, or its folder.",
+            help="A folder, here or in a store (s3://OUT/); or, for one picture, a file name, or - "
+            "for stdout. One picture without it becomes NAME_restored beside its source. With "
+            "--look: the sheet, NAME.jpg or NAME.png, or its folder.",
         ),
     ] = None,
     model: MaybeModel = None,
@@ -174,6 +179,7 @@ def restore(
     from urushi.inference.batch import outdated, plan_batch, run_batch
     from urushi.inference.naming import passed_over
     from urushi.inference.pipes import Pipes, is_stdout
+    from urushi.inference.staged import Staged
     from urushi.inference.strength import Strength
 
     samples = Samples(white, linear).checked()
@@ -188,14 +194,18 @@ def restore(
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
     chosen = None if pages is None else parse_pages(pages)
-    left_out = passed_over(sources, None if look else output)
+    staged = Staged(sources, output)
+    name_as_given(staged.told)
+    sources, output = staged.sources, staged.output
+    left_out = passed_over(sources, None if look else output, staged.foreign)
     if dry_run:
-        jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+        jobs = plan_batch(sources, output, format=format, overwrite=overwrite, staged=staged)
         own = {
             "engine": engine, "device": device, "precision": precision, "tile": tile,
             "overlap": overlap,
         }  # fmt: skip
-        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, **own))
+        restoring = restoring_of(model, router, task, adapter, **own)
+        tell_plan(out, jobs, left_out, restoring, staged)
         return
     limit = _limit(max_pixels)
     run, here = run_batch, device
@@ -212,11 +222,11 @@ def restore(
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     if look:
         reading = reading_of(limit, chosen, samples, format)
-        look_at_all(out, restorer, sources, output, reading, overwrite, left_out)
+        look_at_all(out, restorer, staged, reading, overwrite, left_out)
         return
-    with Pipes(sources, output, format) as pipes, out.progress() as progress:
+    with staged, Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
-        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
+        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite, staged=staged)
         report = run(
             restorer,
             jobs,
@@ -226,10 +236,11 @@ def restore(
             max_pixels=limit,
             pages=chosen,
             samples=samples,
+            staged=staged,
         )
         sheets = {}
         if compare:
-            sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen, samples)
+            sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen, samples, staged)
         report = replace(report, results=[pipes.told(result) for result in report.results])
         pipes.finish(report)
     older = outdated(restorer, report)
@@ -317,6 +328,7 @@ def _write_sheets(
     overwrite: bool,
     pages: "Pages | None",
     samples: "Samples",
+    staged: "Staged",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.before_after import sheet_paths, write_before_after
@@ -324,7 +336,7 @@ def _write_sheets(
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
     for result, path in zip(report.results, paths, strict=False):
-        if result.status == "failed" or (result.status == "skipped" and os.path.lexists(path)):
+        if result.status == "failed" or (result.status == "skipped" and staged.exists(path)):
             continue
         try:
             if os.path.realpath(result.source) == os.path.realpath(result.target):
@@ -332,15 +344,17 @@ def _write_sheets(
                     f"{result.source} was overwritten by its own result: no sheet can be made"
                 )
             first = pages.first if pages is not None and pages.first else None
-            write_before_after(
-                result.source,
-                result.target,
-                path,
-                max_pixels=max_pixels,
-                page=first,
-                samples=samples,
-                overwrite=overwrite,
-            )
+            with staged.at_hand(result.source, result.target):
+                write_before_after(
+                    result.source,
+                    result.target,
+                    path,
+                    max_pixels=max_pixels,
+                    page=first,
+                    samples=samples,
+                    overwrite=overwrite,
+                )
+            staged.send(path, overwrite=overwrite)
             sheets[path] = ""
         except UrushiError as error:
             sheets[path] = str(error)

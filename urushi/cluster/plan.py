@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from urushi.cluster.connection import Node
@@ -26,14 +27,14 @@ class Work:
 
     Attributes:
         index: of the job, from 0.
-        source, target: absolute paths, or URLs.
+        source, target: absolute paths; those of stores' files are stand-ins.
         overwrite: whether a target that is there is replaced.
         bytes: of the source; 0 where that is not known.
     """
 
     index: int
-    source: str
-    target: str
+    source: Path
+    target: Path
     overwrite: bool
     bytes: int = 0
 
@@ -103,7 +104,7 @@ def pool_of(
     *,
     device: str = "auto",
     cpus: int = 1,
-    accelerators: float | None = None,
+    accelerators: float | int | None = None,
     workers: int | None = None,
 ) -> Pool:
     """As many workers as the nodes have room for; on accelerators, where there are some.
@@ -126,7 +127,7 @@ def pool_of(
             f"--accelerators is {share:g}: expected a fraction such as 0.25, or a whole number"
         )
     rooms = {"cuda": [_room(node, cpus, share) for node in nodes]}
-    rooms["cpu"] = [_room(node, cpus, 0) for node in nodes]
+    rooms["cpu"] = [_room(node, cpus, 0.0) for node in nodes]
     wanted = device
     if device == "auto":
         wanted = "cuda" if sum(rooms["cuda"]) else "cpu"

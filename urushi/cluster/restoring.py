@@ -5,7 +5,6 @@ the manifest for each picture as it ends. Pictures never pass through it, nor th
 """
 
 import contextlib
-import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import BatchReport, Event, FileResult, Job, fate_of
 from urushi.inference.held import Options
 from urushi.inference.restorer import Restorer
+from urushi.inference.staged import Staged
 
 __all__ = ["ClusterReport", "restore_on_cluster"]
 
@@ -47,6 +47,7 @@ def restore_on_cluster(
     *,
     options: Options,
     on_event: Callable[[Event], None] | None = None,
+    staged: Staged | None = None,
 ) -> ClusterReport:
     """Restore files on the cluster that this process is connected to.
 
@@ -56,11 +57,12 @@ def restore_on_cluster(
 
     Args:
         restorer: what restores; it is made ready anew by each worker.
-        jobs: from `plan_batch`; of paths that all nodes see.
+        jobs: from `plan_batch`; of paths that all nodes see, or of stores.
         pool: the workers.
         manifest: of the output folder.
         options: how pictures are read and written.
         on_event: told of each picture that ends, in the order in which they do.
+        staged: what stands in for stores among the jobs.
 
     Raises:
         ClusterError: the cluster was lost, or has no room.
@@ -68,13 +70,18 @@ def restore_on_cluster(
         UrushiError: nothing can be restored as asked.
     """
     begin = time.perf_counter()
-    driver = _Driver(jobs, manifest, on_event or (lambda event: None))
+    staged = staged or Staged((), None)
+    driver = _Driver(jobs, manifest, on_event or (lambda event: None), staged)
     works = driver.plan()
     interrupted = False
     if works:
-        batches = [pickle.dumps(batch) for batch in batches_of(works, pool.workers)]
+        cut = batches_of(works, pool.workers)
+        batches = [pickle.dumps((one, staged.part(w.source for w in one))) for one in cut]
         run = Run(batches, packed(restorer), options, pool)
-        interrupted = _follow(run, len(jobs), driver.hear)
+        try:
+            interrupted = _follow(run, len(jobs), driver.hear)
+        finally:
+            manifest.finish()
     seconds = time.perf_counter() - begin
     return ClusterReport(
         driver.ordered(), seconds, interrupted, driver.restorer, deaths=driver.deaths
@@ -85,14 +92,18 @@ class _Driver:
     """Keeps results and manifest.
 
     Args:
-        jobs, manifest: as `restore_on_cluster` takes them.
+        jobs, manifest, staged: as `restore_on_cluster` takes them.
         tell: told of each picture that ends.
     """
 
     def __init__(
-        self, jobs: Sequence[Job], manifest: Manifest, tell: Callable[[Event], None]
+        self,
+        jobs: Sequence[Job],
+        manifest: Manifest,
+        tell: Callable[[Event], None],
+        staged: Staged,
     ) -> None:
-        self._jobs, self._manifest, self._tell = jobs, manifest, tell
+        self._jobs, self._manifest, self._tell, self._staged = jobs, manifest, tell, staged
         self._results: dict[int, FileResult] = {}
         self.restorer: dict[str, Any] | None = None
         self.deaths = 0
@@ -102,12 +113,13 @@ class _Driver:
         rows = self._manifest.rows()
         works, known, unknown = [], [], []
         for index, job in enumerate(self._jobs):
-            status, message = fate_of(job)
+            status, message = fate_of(job, self._staged)
             row = rows.get(self._name(job))
             noted = row is not None and row["status"] != "failed"
             if status == "restored" or (status == "skipped" and not noted and not job.made_from):
-                source, target = os.path.abspath(job.source), os.path.abspath(job.target)
-                works.append(Work(index, source, target, job.overwrite, _size(source)))
+                size = self._staged.bytes_of(job.source)
+                paths = job.source.absolute(), job.target.absolute()
+                works.append(Work(index, *paths, job.overwrite, size))
                 continue
             ended = Ended(index, FileResult(job.source, job.target, status, message))
             known.append(ended)
@@ -123,12 +135,7 @@ class _Driver:
         self._note(ended, ended)
 
     def _note(self, ended: Sequence[Ended], unknown: Sequence[Ended]) -> None:
-        self._manifest.add(
-            [
-                row_of(one, self._jobs[one.index], self._name(self._jobs[one.index]))
-                for one in unknown
-            ]
-        )
+        self._manifest.add([self._row(one) for one in unknown])
         for one in ended:
             pixels = one.result.pixels
             event = Event(
@@ -147,8 +154,8 @@ class _Driver:
         job = self._jobs[ended.index]
 
         def told(text: str) -> str:
-            text = text.replace(os.path.abspath(job.target), str(job.target))
-            return text.replace(os.path.abspath(job.source), str(job.source))
+            text = text.replace(str(job.target.absolute()), str(job.target))
+            return text.replace(str(job.source.absolute()), str(job.source))
 
         result = ended.result
         notes = tuple(told(note) for note in result.notes)
@@ -157,19 +164,18 @@ class _Driver:
         )
         return replace(ended, result=result)
 
+    def _row(self, ended: Ended) -> dict[str, Any]:
+        job = self._jobs[ended.index]
+        return row_of(
+            ended, str(self._staged.shown(job.source)), self._name(job), self._staged.told
+        )
+
     def _name(self, job: Job) -> str:
         return self._manifest.name_of(job.target)
 
     def ordered(self) -> list[FileResult]:
         """Results in the order of the jobs."""
         return [self._results[index] for index in sorted(self._results)]
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _follow(run: Run, count: int, hear: Callable[[News], None]) -> bool:

@@ -54,7 +54,7 @@ class News(NamedTuple):
 
 
 class Steward:
-    """Runs as an actor: `run` on a thread of its own, everything else one after another.
+    """Runs as an actor: `run` on one thread, everything else one after another on the other.
 
     Args:
         count: pictures of the run.
@@ -142,10 +142,6 @@ def start_steward(count: int) -> Any:
     """A steward as an actor, for so many pictures; it takes no core."""
     import ray
 
-    for name in ("open", "begin", "end", "ready", "fail", "take"):
-        ray.method(concurrency_group="notes")(getattr(Steward, name))
-    ray.method(concurrency_group="run")(Steward.run)
-    groups = {"notes": 1, "run": 1}
     decorated: Any = ray.remote
-    made = decorated(num_cpus=0, concurrency_groups=groups)(Steward)
-    return made.remote(count)
+    # One thread runs, the other one takes all other calls in turn.
+    return decorated(num_cpus=0, max_concurrency=2)(Steward).remote(count)

@@ -29,7 +29,7 @@ class Room:
     """
 
     cpus: int = 1
-    accelerators: float = 0.0
+    accelerators: float | int = 0.0
 
 
 def run_tasks(

@@ -12,10 +12,10 @@ from typing import Any
 
 from urushi.cluster.luggage import Luggage, unpacked
 from urushi.cluster.plan import Ended, Work
-from urushi.cluster.transfers import is_remote, is_there, restore_there
 from urushi.errors import UrushiError
 from urushi.inference.batch import Event, FileResult, Job, run_batch
 from urushi.inference.held import Options
+from urushi.inference.staged import Part, Staged
 
 __all__ = ["TRIES", "Worker"]
 
@@ -46,14 +46,15 @@ class Worker:
         self._restorer.run_with(**engine)
         self._name = f"{platform.node()}:{os.getpid()}"
         self._facts: dict[str, Any] | None = None
+        self._batches = 0
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Restores the pictures of batches; what became of them the steward alone is told."""
         for content in batch["works"]:
-            self._restore(pickle.loads(content))
+            self._restore(*pickle.loads(content))
         return {"works": batch["works"][:0]}
 
-    def _restore(self, works: Sequence[Work]) -> None:
+    def _restore(self, works: Sequence[Work], part: Part) -> None:
         import ray
 
         begun = ray.get(self._steward.open.remote([work.index for work in works]))
@@ -66,9 +67,9 @@ class Worker:
             if any(times for _, times in left):
                 # A worker died at one of them. Alone, none is blamed for what another does.
                 for work, times in left:
-                    self._again(work, times)
+                    self._again(work, times, part)
             else:
-                self._run([work for work, _ in left])
+                self._run([work for work, _ in left], part)
         except UrushiError as error:
             # The fault of no picture: none can be restored so.
             ray.get(self._steward.fail.remote(str(error)))
@@ -76,69 +77,81 @@ class Worker:
         # What was told before has arrived as well when this does.
         ray.get(self._steward.open.remote([]))
 
-    def _again(self, work: Work, times: int) -> None:
+    def _again(self, work: Work, times: int, part: Part) -> None:
         """Restores a picture of a batch that a worker died at."""
         import ray
 
-        source, target = Path(work.source), Path(work.target)
-        if times and not work.overwrite and is_there(work.target):
+        with self._staged(part) as staged:
+            there = times and not work.overwrite and staged.exists(staged.mine(work.target))
+        if there:
             said = "The worker that restored it died before it could tell what it had seen."
-            self._end(work, FileResult(source, target, "restored", notes=(said,)), source, target)
+            self._tell(
+                staged, work, FileResult(work.source, work.target, "restored", notes=(said,))
+            )
         elif times >= TRIES:
             said = (
-                f"{work.source}: {times} workers died while they were at it, maybe for want of "
-                "memory: try it alone, without --cluster"
+                f"{staged.mine(work.source)}: {times} workers died while they were at it, maybe "
+                "for want of memory: try it alone, without --cluster"
             )
-            self._end(work, FileResult(source, target, "failed", said), source, target)
+            self._tell(staged, work, FileResult(work.source, work.target, "failed", said))
         else:
             ray.get(self._steward.begin.remote(work.index))
-            self._run([work])
+            self._run([work], part)
 
-    def _run(self, works: Sequence[Work]) -> None:
-        if any(is_remote(work) for work in works):
-            restore_there(works, self._place, self._restore_file, self._begin, self._end)
-            return
-
+    def _run(self, works: Sequence[Work], part: Part) -> None:
         def tell(event: Event) -> None:
             work = works[event.index]
             if event.result is not None:
-                self._end(work, event.result, Path(work.source), Path(work.target))
+                self._tell(staged, work, event.result)
             elif not event.done:
-                self._begin(work)
+                self._steward.begin.remote(work.index)
 
-        jobs = [Job(Path(work.source), Path(work.target), work.overwrite) for work in works]
-        run_batch(self._restorer, jobs, on_event=tell, **vars(self._options))
+        with self._staged(part) as staged:
+            jobs = [Job(staged.mine(w.source), staged.mine(w.target), w.overwrite) for w in works]
+            run_batch(self._restorer, jobs, on_event=tell, staged=staged, **vars(self._options))
 
-    def _restore_file(self, job: Job) -> FileResult:
-        return run_batch(self._restorer, [job], **vars(self._options)).results[0]
+    def _staged(self, part: Part) -> "_Staged":
+        self._batches += 1
+        staged = _Staged.of_part(part, self._place / str(self._batches))
+        staged.their = part
+        return staged
 
-    def _begin(self, work: Work) -> None:
-        self._steward.begin.remote(work.index)
-
-    def _end(self, work: Work, result: FileResult, source: Path, target: Path) -> None:
-        """Tells what became of a picture, whose files lie here at least meanwhile."""
+    def _tell(self, staged: "_Staged", work: Work, result: FileResult) -> None:
+        """Tells what became of a picture."""
         there = result.status != "failed"
-        ended = Ended(
-            work.index,
-            _as_asked(result, work, source, target),
-            _size(source),
-            _size(target) if there else None,
-            _sha256(target) if there else None,
-            self._facts if result.status == "restored" else None,
-            self._name,
+        bytes, sha256 = staged.facts_of(staged.mine(work.target)) if there else (None, None)
+        told = replace(
+            result,
+            source=work.source,
+            target=work.target,
+            message=staged.told(result.message),
+            notes=tuple(staged.told(note) for note in result.notes),
         )
+        restorer = self._facts if result.status == "restored" else None
+        size = staged.bytes_of(staged.mine(work.source)) or None
+        ended = Ended(work.index, told, size, bytes, sha256, restorer, self._name)
         self._steward.end.remote(ended)
 
 
-def _as_asked(result: FileResult, work: Work, source: Path, target: Path) -> FileResult:
-    """The result in the words of who asked: nobody knows the files that lie here meanwhile."""
+class _Staged(Staged):
+    """Knows what it has sent."""
 
-    def told(text: str) -> str:
-        return text.replace(str(target), work.target).replace(str(source), work.source)
+    def __init__(self, sources: Sequence[str], output: str | None) -> None:
+        super().__init__(sources, output)
+        self.their = Part(Path(), [], {})
+        self._facts: dict[Path, tuple[int | None, str | None]] = {}
 
-    return replace(
-        result, message=told(result.message), notes=tuple(told(note) for note in result.notes)
-    )
+    def mine(self, path: Path) -> Path:
+        """The path here of one that another process tells."""
+        return self.their.moved(path, self._root)
+
+    def send(self, path: Path, *, overwrite: bool) -> None:
+        self._facts[path] = _facts_of_file(path)
+        super().send(path, overwrite=overwrite)
+
+    def facts_of(self, path: Path) -> tuple[int | None, str | None]:
+        """Bytes and SHA-256 of a target; None where they are not known."""
+        return self._facts.get(path) or _facts_of_file(path)
 
 
 def _facts_of(facts: dict[str, Any]) -> dict[str, Any]:
@@ -148,16 +161,9 @@ def _facts_of(facts: dict[str, Any]) -> dict[str, Any]:
     return {**told, "adapters": adapters}
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
-def _sha256(path: Path) -> str | None:
+def _facts_of_file(path: Path) -> tuple[int | None, str | None]:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None
+        return None, None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
@@ -20,6 +21,7 @@ from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.lanes import Ahead, Behind, InOrder
 from urushi.inference.picture_files import Outcome, restore_picture
 from urushi.inference.restorer import Restorer
+from urushi.inference.staged import Staged
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
@@ -37,6 +39,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Status = Literal["restored", "skipped", "failed"]
+# Results on their way to a store, and threads that take them there.
+_SENDING = {"most": 6, "threads": 4}
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ def run_batch(
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
     pages: str | Pages | None = None,
     samples: Samples = AS_FOUND,
+    staged: Staged | None = None,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
@@ -171,13 +176,15 @@ def run_batch(
         max_pixels: refuse pictures with more; None for no limit.
         pages: which of a file's pages, as `restore_picture` takes them.
         samples: what is known about the samples of all of them.
+        staged: what stands in for stores among the jobs; entered, and ended by the caller.
     """
     if isinstance(pages, str):
         pages = parse_pages(pages)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
     options = Options(strip_metadata, quality, max_pixels, samples, pages)
-    run = _Run(restorer, jobs, on_event or (lambda event: None), options)
+    staged = staged or Staged((), None)
+    run = _Run(restorer, jobs, on_event or (lambda event: None), options, staged)
     begin = time.perf_counter()
     interrupted = run.all()
     return BatchReport(run.results, time.perf_counter() - begin, interrupted)
@@ -209,6 +216,7 @@ class _Run:
         restorer, jobs: as `run_batch` takes them.
         tell: is told of events, of one job after the other.
         options: how all files are read and written.
+        staged: what stands in for stores.
     """
 
     def __init__(
@@ -217,16 +225,21 @@ class _Run:
         jobs: Sequence[Job],
         tell: Callable[[Event], None],
         options: Options,
+        staged: Staged,
     ) -> None:
         self._restorer, self._jobs, self._options = restorer, jobs, options
+        self._staged, self._writing = staged, Lock()
         self._events = InOrder(tell)
         self.results: list[FileResult] = []
 
     def all(self) -> bool:
         """Does all jobs; tells whether it was interrupted."""
         ahead = Ahead(self._jobs, self._read, **({} if len(self._jobs) > 1 else {"ahead": 0}))
-        with ahead, Behind(self._finished) as behind:
+        # Of pictures that go to stores, several are on their way at a time.
+        sending = _SENDING if self._staged.sends(job.target for job in self._jobs) else {}
+        with ahead, Behind(self._finished, **sending) as behind:
             try:
+                self._staged.begin(job.source for job in self._jobs if not job.problem)
                 for index, job in enumerate(self._jobs):
                     self._events.tell(index, Event(index, len(self._jobs), job))
                     self._one(index, job, ahead.take(index), behind)
@@ -238,7 +251,9 @@ class _Run:
         return False
 
     def _read(self, job: Job) -> Held | None:
-        return hold(job.source, job.target, self._options) if not fate_of(job)[1] else None
+        if fate_of(job, self._staged)[1] or not self._staged.bring(job.source, now=False):
+            return None
+        return hold(job.source, job.target, self._options)
 
     def _one(
         self, index: int, job: Job, held: Held | None, behind: Behind[_Begun, "_Written"]
@@ -252,10 +267,11 @@ class _Run:
             self._events.tell(index, Event(index, len(self._jobs), job, done, pixels))
 
         try:
-            status, message = fate_of(job)
+            status, message = fate_of(job, self._staged)
             if status != "restored":
                 part = partial(_Written, status, message)
             else:
+                self._staged.bring(job.source)
                 auto = isinstance(self._restorer, AutoRestorer)
                 seen = _identity(job.source) if auto else None
                 options = self._options
@@ -267,19 +283,31 @@ class _Run:
                     check_unchanged(job.source, seen, held.info.identity)
                     restored = mend(ready, held, progress)
                     pixels = held.pixels
-                    part = partial(_write, job, restored, options)
+                    part = partial(self._write, job, restored)
                 else:
                     behind.finish()
                     outcome = _run_job(ready, job, progress, options, seen, chosen.later)
                     pixels = outcome.pixels
-                    part = partial(_Written, "restored", "", (*outcome.notes, *chosen.notes))
+                    part = partial(self._sent, job, (*outcome.notes, *chosen.notes))
         except Exception as error:
             part = partial(_raised, error)
         behind.add(_Begun(index, job, start, choice, pixels), part)
 
+    def _write(self, job: Job, restored: Restored) -> "_Written":
+        with self._writing:
+            _make_folder(job)
+            notes = write(restored, job.target, job.overwrite, self._options)
+        return self._sent(job, notes)
+
+    def _sent(self, job: Job, notes: tuple[str, ...]) -> "_Written":
+        """Ends a job whose picture is written: one of a store is put there."""
+        self._staged.send(job.target, overwrite=job.overwrite)
+        return _Written("restored", "", (*notes, *self._staged.notes(job.source, job.target)))
+
     def _finished(self, begun: _Begun, written: Callable[[], "_Written"]) -> None:
         """Notes down what became of a job, and tells it."""
         job, done = begun.job, _outcome(begun.job, written)
+        self._staged.drop(job.source, job.target)
         seconds = time.perf_counter() - begun.start
         finished = begun.pixels if done.status == "restored" else 0
         result = FileResult(
@@ -303,11 +331,6 @@ class _Written(NamedTuple):
     status: Status
     message: str = ""
     notes: tuple[str, ...] = ()
-
-
-def _write(job: Job, restored: Restored, options: Options) -> _Written:
-    _make_folder(job)
-    return _Written("restored", "", write(restored, job.target, job.overwrite, options))
 
 
 def _raised(error: Exception) -> _Written:
@@ -402,7 +425,7 @@ class _PerPage:
         )
 
 
-def fate_of(job: Job) -> tuple[Status, str]:
+def fate_of(job: Job, staged: Staged) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
@@ -411,7 +434,7 @@ def fate_of(job: Job) -> tuple[Status, str]:
             f"{job.source}: taken for what {job.made_from} became, so it is not restored again: "
             "another output folder restores both"
         )
-    if not job.overwrite and os.path.lexists(job.target):
+    if not job.overwrite and staged.exists(job.target):
         return "skipped", f"{job.target}: exists already, --overwrite restores it again"
     return "restored", ""
 

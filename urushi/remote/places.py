@@ -70,7 +70,7 @@ class Place:
             raise UnreadableError(f"{redacted(text)!r} is no URL, expected such as s3://bucket/key")
         rest = text[found.end() :]
         scheme = found.group(1).lower()
-        if scheme != "memory" and not rest.strip("/"):
+        if not rest.strip("/"):
             raise UnreadableError(
                 f"{redacted(text)!r} names no bucket or server, expected such as {scheme}://NAME/"
             )
@@ -110,7 +110,7 @@ class Place:
     @property
     def parent(self) -> "Place":
         """The folder it lies in."""
-        head, path = self._halves()
+        head, path = self.halves()
         kept = path.rstrip("/").rpartition("/")[0]
         return Place(f"{head}{kept}/")
 
@@ -149,13 +149,11 @@ class Place:
 
     def _path(self) -> str:
         """What stands behind the bucket or server, without a query."""
-        return self._halves()[1]
+        return self.halves()[1]
 
-    def _halves(self) -> tuple[str, str]:
-        """The URL up to the bucket or server, and its path."""
+    def halves(self) -> tuple[str, str]:
+        """The URL up to the bucket or server, and its path, without a query."""
         scheme, _, rest = self.url.partition("://")
-        if scheme == "memory":
-            return f"{scheme}://", rest
         at = _user_end(rest)
         cut = rest.find("/", at)
         host, path = (rest, "") if cut < 0 else (rest[:cut], rest[cut:])

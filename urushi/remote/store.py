@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any, TypeVar
 
 from urushi.errors import TakenError, TargetError, UnreadableError, UrushiError
@@ -123,7 +124,13 @@ def look(place: Place, tell: Tell | None = None) -> Entry | None:
     return Entry(place, place.name, facts.get("size"), _version(facts))
 
 
-def fetch(place: Place, to: Path, expected: Entry | None = None, tell: Tell | None = None) -> Entry:
+def fetch(
+    place: Place,
+    to: Path,
+    expected: Entry | None = None,
+    tell: Tell | None = None,
+    stop: Event | None = None,
+) -> Entry:
     """Copies a file into a local one, which appears whole or not at all.
 
     Args:
@@ -131,6 +138,7 @@ def fetch(place: Place, to: Path, expected: Entry | None = None, tell: Tell | No
         to: the local one; replaced if it is there.
         expected: what a listing said of it; where it has changed since, the new state is fetched.
         tell: told in a sentence when it took several tries.
+        stop: once set, ends the waiting for another try.
 
     Returns:
         What was fetched.
@@ -160,7 +168,7 @@ def fetch(place: Place, to: Path, expected: Entry | None = None, tell: Tell | No
         return after
 
     try:
-        return _patiently(once, place, Doing.READ, tell)
+        return _patiently(once, place, Doing.READ, tell, stop)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -327,9 +335,15 @@ class _MissingError(UnreadableError):
     """There is nothing of that name."""
 
 
-def _patiently(make: Callable[[], Made], place: Place, doing: Doing, tell: Tell | None) -> Made:
+def _patiently(
+    make: Callable[[], Made],
+    place: Place,
+    doing: Doing,
+    tell: Tell | None,
+    stop: Event | None = None,
+) -> Made:
     """Does something, again where it fails for a reason that may pass."""
-    reason, begin = "", time.monotonic()
+    reason, begin, stop = "", time.monotonic(), stop or Event()
     for number in range(1, TRIES + 1):
         try:
             made = make()
@@ -341,7 +355,7 @@ def _patiently(make: Callable[[], Made], place: Place, doing: Doing, tell: Tell 
             if not (isinstance(error, _NotWholeError) or is_transient(error)):
                 raise failure(error, place, doing) from error
             reason = str(error) if isinstance(error, _NotWholeError) else why(error, place)
-            if number == TRIES:
+            if number == TRIES or stop.is_set():
                 raise failure(error, place, doing, tries=number, reason=reason) from error
         else:
             if number > 1 and tell is not None:
@@ -350,5 +364,5 @@ def _patiently(make: Callable[[], Made], place: Place, doing: Doing, tell: Tell 
             return made
         wait = min(_FIRST_WAIT * 2 ** (number - 1), _LONGEST_WAIT) * random.uniform(0.5, 1.0)
         logger.info("%s: %s; try %d of %d in %.1f s", place, reason, number + 1, TRIES, wait)
-        time.sleep(wait)
+        stop.wait(wait)
     raise AssertionError("the last try returns or raises")
