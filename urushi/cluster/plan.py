@@ -46,7 +46,7 @@ class Ended:
     Attributes:
         index: see `Work`.
         result: as the command has it.
-        source_bytes: of the source; None where it is not there.
+        source_bytes: of the source; 0 where that is not known.
         bytes: of the target; None where there is none.
         sha256: of the target.
         restorer: what restored it; see `Restorer.describe`.
@@ -55,7 +55,7 @@ class Ended:
 
     index: int
     result: FileResult
-    source_bytes: int | None = None
+    source_bytes: int = 0
     bytes: int | None = None
     sha256: str | None = None
     restorer: dict[str, Any] | None = None

@@ -81,77 +81,79 @@ class Worker:
         """Restores a picture of a batch that a worker died at."""
         import ray
 
-        with self._staged(part) as staged:
-            there = times and not work.overwrite and staged.exists(staged.mine(work.target))
+        files = _Files(part, self._new_place())
+        there = times and not work.overwrite and files.staged.exists(files.here(work.target))
         if there:
             said = "The worker that restored it died before it could tell what it had seen."
-            self._tell(
-                staged, work, FileResult(work.source, work.target, "restored", notes=(said,))
-            )
+            self._tell(files, work, FileResult(work.source, work.target, "restored", notes=(said,)))
         elif times >= TRIES:
             said = (
-                f"{staged.mine(work.source)}: {times} workers died while they were at it, maybe "
-                "for want of memory: try it alone, without --cluster"
+                f"{files.here(work.source)}: {times} workers died while they were at it, maybe for "
+                "want of memory: try it alone, without --cluster"
             )
-            self._tell(staged, work, FileResult(work.source, work.target, "failed", said))
+            self._tell(files, work, FileResult(work.source, work.target, "failed", said))
         else:
             ray.get(self._steward.begin.remote(work.index))
             self._run([work], part)
 
     def _run(self, works: Sequence[Work], part: Part) -> None:
+        files = _Files(part, self._new_place())
+
         def tell(event: Event) -> None:
             work = works[event.index]
             if event.result is not None:
-                self._tell(staged, work, event.result)
+                self._tell(files, work, event.result)
             elif not event.done:
                 self._steward.begin.remote(work.index)
 
-        with self._staged(part) as staged:
-            jobs = [Job(staged.mine(w.source), staged.mine(w.target), w.overwrite) for w in works]
+        jobs = [Job(files.here(w.source), files.here(w.target), w.overwrite) for w in works]
+        with files.staged as staged:
             run_batch(self._restorer, jobs, on_event=tell, staged=staged, **vars(self._options))
 
-    def _staged(self, part: Part) -> "_Staged":
+    def _new_place(self) -> Path:
         self._batches += 1
-        staged = _Staged.of_part(part, self._place / str(self._batches))
-        staged.their = part
-        return staged
+        return self._place / str(self._batches)
 
-    def _tell(self, staged: "_Staged", work: Work, result: FileResult) -> None:
+    def _tell(self, files: "_Files", work: Work, result: FileResult) -> None:
         """Tells what became of a picture."""
         there = result.status != "failed"
-        bytes, sha256 = staged.facts_of(staged.mine(work.target)) if there else (None, None)
-        told = replace(
+        bytes, sha256 = files.facts_of(files.here(work.target)) if there else (None, None)
+        told = files.staged.told
+        result = replace(
             result,
             source=work.source,
             target=work.target,
-            message=staged.told(result.message),
-            notes=tuple(staged.told(note) for note in result.notes),
+            message=told(result.message),
+            notes=tuple(told(note) for note in result.notes),
         )
         restorer = self._facts if result.status == "restored" else None
-        size = staged.bytes_of(staged.mine(work.source)) or None
-        ended = Ended(work.index, told, size, bytes, sha256, restorer, self._name)
+        ended = Ended(work.index, result, work.bytes, bytes, sha256, restorer, self._name)
         self._steward.end.remote(ended)
 
 
-class _Staged(Staged):
-    """Knows what it has sent."""
+class _Files:
+    """The files of a batch, where they lie here, and what is known of those that were sent.
 
-    def __init__(self, sources: Sequence[str], output: str | None) -> None:
-        super().__init__(sources, output)
-        self.their = Part(Path(), [], {})
+    Args:
+        part: what stands in for stores, as another process tells it.
+        place: a folder that is not there yet.
+    """
+
+    def __init__(self, part: Part, place: Path) -> None:
+        self._part, self._place = part, place
+        self.staged = Staged.of_part(part, place, self._note)
         self._facts: dict[Path, tuple[int | None, str | None]] = {}
 
-    def mine(self, path: Path) -> Path:
-        """The path here of one that another process tells."""
-        return self.their.moved(path, self._root)
-
-    def send(self, path: Path, *, overwrite: bool) -> None:
-        self._facts[path] = _facts_of_file(path)
-        super().send(path, overwrite=overwrite)
+    def here(self, path: Path) -> Path:
+        """The path here of one that the other process tells."""
+        return self._part.moved(path, self._place)
 
     def facts_of(self, path: Path) -> tuple[int | None, str | None]:
         """Bytes and SHA-256 of a target; None where they are not known."""
         return self._facts.get(path) or _facts_of_file(path)
+
+    def _note(self, path: Path) -> None:
+        self._facts[path] = _facts_of_file(path)
 
 
 def _facts_of(facts: dict[str, Any]) -> dict[str, Any]:

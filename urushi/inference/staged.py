@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from urushi.errors import TargetError, UrushiError
@@ -78,6 +78,7 @@ class Staged:
         self._files: AheadOfUse | None = None
         self._lock = threading.RLock()
         self._stop = threading.Event()
+        self._before_send: Callable[[Path], None] | None = None
         self.sources = [self._source(text) for text in sources]
         self.output = None if output is None else self._target(output)
 
@@ -87,14 +88,18 @@ class Staged:
         return Part(self._root, self._heads, known)
 
     @classmethod
-    def of_part(cls, part: Part, root: Path) -> Self:
+    def of_part(
+        cls, part: Part, root: Path, before_send: Callable[[Path], None] | None = None
+    ) -> "Staged":
         """What stands in for the same places in this process.
 
         Args:
             part: from the process that was given them.
             root: a folder that is not there yet, for stand-ins.
+            before_send: called with each file before it is put where it belongs.
         """
         staged = cls((), None)
+        staged._before_send = before_send
         staged._root, staged._heads = root, part.heads
         for path, entry in part.entries.items():
             staged._know(part.moved(path, root), entry)
@@ -285,6 +290,8 @@ class Staged:
         """
         place = self.place_of(path)
         if place is not None:
+            if self._before_send is not None:
+                self._before_send(path)
             put(path, place, overwrite=overwrite, tell=self._teller(path))
             self.drop(path)
 
@@ -315,7 +322,7 @@ class Staged:
     def _teller(self, path: Path) -> Callable[[str], None]:
         return self._notes.setdefault(path, []).append
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Staged":
         if self._heads:
             self._root.mkdir(mode=0o700)
         return self
