@@ -242,13 +242,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
 ]
 Inputs = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--inputs", metavar="FOLDER", help="Instead of --pairs: the folder of degraded pictures."
     ),
 ]
 Targets = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--targets",
         metavar="FOLDER",
@@ -311,7 +311,7 @@ class TrainingOptions:
         return shlex.join([*words, "--resume"])
 
 
-def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | None":
+def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "PairedFolder | None":
     """The pairs of two folders; None where none are named."""
     if inputs is None and targets is None:
         return None
@@ -319,7 +319,7 @@ def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | No
         raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
     from urushi.data.pairs import PairedFolder
 
-    return PairedFolder.from_folders(inputs, targets)
+    return PairedFolder.from_folders(Path(inputs), Path(targets))
 
 
 def make_restorer(

@@ -173,10 +173,15 @@ def restore(
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
 ) -> None:
-    """Restore pictures. Finished ones are skipped, and a failure does not stop the others."""
+    """Restore pictures. Finished ones are skipped, and a failure does not stop the others.
+
+    Pictures, the output, models and adapters may be URLs of object stores (s3://, gs://) or, to
+    read, of web servers (https://).
+    """
     from urushi.image import Samples
     from urushi.image.page_choice import parse_pages
     from urushi.inference.batch import outdated, plan_batch, run_batch
+    from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
     from urushi.inference.pipes import Pipes, is_stdout
     from urushi.inference.staged import Staged
@@ -194,8 +199,9 @@ def restore(
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
     chosen = None if pages is None else parse_pages(pages)
-    staged = Staged(sources, output)
-    name_as_given(staged.told)
+    staged, copies = Staged(sources, output), LocalCopies(out.say)
+    name_as_given(lambda text: copies.told(staged.told(text)))
+    model, router, adapter = copies.model(model), copies.model(router), copies.adapters(adapter)
     sources, output = staged.sources, staged.output
     left_out = passed_over(sources, None if look else output, staged.foreign)
     if dry_run:
