@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/search"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--speeds", action="store_true", help="measure training speeds instead")
+    parser.add_argument("--cluster", help="a Ray cluster whose nodes share these folders")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant:
@@ -97,6 +98,7 @@ def main() -> None:
     for needed in (arguments.data, arguments.pack):
         if not needed.exists():
             parser.error(f"{needed} does not exist: name the data sets and the packed pictures")
+    waiting = []
     for group, plan in plans().items():
         if arguments.only and group not in arguments.only:
             continue
@@ -106,8 +108,13 @@ def main() -> None:
                 continue
             if any((r["group"], r["variant"]) == (group, name) for r in rows()):
                 continue
+            if arguments.cluster:
+                waiting.append(words_for(group, name))
+                continue
             print(f"{group}/{name}", file=sys.stderr, flush=True)
             keep(in_own_process(group, name))
+    if waiting:
+        run_there(arguments.cluster, waiting, arguments.threads)
     print(table(rows()))
 
 
@@ -128,13 +135,31 @@ def keep(row: dict[str, Any]) -> None:
 
 def in_own_process(group: str, name: str) -> Any:
     # Compiled programs and kept memory of one variant must not meet those of the next.
-    done = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--variant", f"{group}/{name}"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    return told_by(words_for(group, name))
+
+
+def words_for(group: str, name: str) -> list[str]:
+    return [sys.executable, __file__, *sys.argv[1:], "--variant", f"{group}/{name}"]
+
+
+def told_by(words: list[str]) -> Any:
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_there(address: str, waiting: list[list[str]], threads: int) -> None:
+    """Runs variants as tasks of a cluster, and keeps the row of each as it ends."""
+    from urushi.cluster.connection import joined
+    from urushi.cluster.tasks import Room, run_tasks
+
+    def done(words: list[str], row: Any) -> None:
+        if isinstance(row, Exception):
+            print(f"{words[-1]}: {row}", file=sys.stderr, flush=True)
+        else:
+            keep(row)
+
+    with joined(address):
+        run_tasks(told_by, waiting, Room(threads), done)
 
 
 def recipe_of(plan: dict[str, Any], name: str, steps: int) -> Any:

@@ -113,8 +113,8 @@ def restore_mortally(folder, out, restorer, **options):
 
 def test_another_worker_goes_on_where_one_died(cluster, tmp_path):
     write_pictures(tmp_path / "in", 8)
-    write_picture(tmp_path / "in/picture3.png", picture(width=DYING_WIDTH))
-    write_picture(tmp_path / "in/picture6.png", picture(width=DEADLY_WIDTH))
+    write_picture(tmp_path / "in/picture3.png", picture(width=DYING_WIDTH), overwrite=True)
+    write_picture(tmp_path / "in/picture6.png", picture(width=DEADLY_WIDTH), overwrite=True)
     run_batch(Untouched(), plan_batch([tmp_path / "in"], tmp_path / "here"))
     died = tmp_path / "died"
     report = restore_mortally(tmp_path / "in", tmp_path / "there", Mortal(died))
@@ -139,12 +139,13 @@ def test_an_interrupted_run_goes_on(cluster, tmp_path):
         finished.append(event.job.target)
         raise KeyboardInterrupt
 
-    report = restore_mortally(tmp_path / "in", tmp_path / "out", Untouched(), on_event=stop)
+    restorer = Mortal(tmp_path / "died")
+    report = restore_mortally(tmp_path / "in", tmp_path / "out", restorer, on_event=stop)
     assert report.interrupted
     assert finished
     assert all(target.exists() for target in finished)
     before = (tmp_path / "out/manifest.jsonl").read_bytes()
-    report = restore_mortally(tmp_path / "in", tmp_path / "out", Untouched())
+    report = restore_mortally(tmp_path / "in", tmp_path / "out", restorer)
     assert (report.interrupted, report.count("failed")) == (False, 0)
     assert report.count("restored") < 24
     after = (tmp_path / "out/manifest.jsonl").read_bytes()

@@ -34,8 +34,8 @@ class Node:
         memory: bytes that Ray counts for tasks; 0 where it does not tell.
     """
 
-    cpus: float
-    accelerators: float
+    cpus: float | int
+    accelerators: float | int
     memory: int
 
 
@@ -111,10 +111,11 @@ def joined(address: str, *, cpus: int | None = None) -> Iterator[Cluster]:
 def _ray() -> Any:
     if not is_installed("ray"):
         raise MissingExtraError("ray, which --cluster needs,", "cluster")
-    # Read when it is imported. It would report on its use to its makers; and it would take
-    # accelerators away from what asks for none, and warn of that.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Read when it is imported or starts a cluster. It would report on its use to its makers; take
+    # accelerators away from what asks for none, and warn of that; and let workers wait for every
+    # other process of the machine.
+    for name in ("USAGE_STATS_ENABLED", "ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "worker_niceness"):
+        os.environ.setdefault(f"RAY_{name}", "0")
     try:
         import ray
     except Exception as error:

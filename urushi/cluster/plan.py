@@ -76,7 +76,7 @@ class Pool:
     device: str
     workers: int
     cpus: int
-    accelerators: float
+    accelerators: float | int
 
 
 def batches_of(works: Sequence[Work], workers: int) -> Iterator[list[Work]]:
