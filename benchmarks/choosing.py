@@ -44,7 +44,8 @@ def main() -> None:
 
 
 def measured(plan: dict) -> dict:
-    from urushi.inference.auto import AutoRestorer, Choice
+    from urushi.inference.auto import AutoRestorer
+    from urushi.inference.choice import Choice
 
     begin = time.perf_counter()
     auto = AutoRestorer(plan["router"], engine="openvino", device="cpu", threads=plan["threads"])

@@ -198,7 +198,7 @@ class Measure:
 
     def __call__(self, before: np.ndarray, target: np.ndarray) -> dict[str, Any]:
         """Facts of a row: dB of each way, what acted, and what the guard said."""
-        from urushi.inference.auto import Choice
+        from urushi.inference.choice import Choice
 
         choice = self.auto.choose(before)
         named = {} if choice.decision is None else choice.decision.weights

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from urushi.evaluation.metrics import named_protocol, score
 from urushi.image import inspect_picture, read_picture, write_picture
-from urushi.inference.auto import AutoRestorer, Choice
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Choice
 from urushi.inference.picture_files import restore_picture
 from urushi.sheet import contact_sheet
 

@@ -29,7 +29,8 @@ from urushi.files.model import read_model
 from urushi.files.router_file import Member, read_router, write_router
 from urushi.image import read_picture
 from urushi.inference import zoo
-from urushi.inference.auto import AutoRestorer, Choice
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Choice
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router

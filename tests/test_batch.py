@@ -12,7 +12,7 @@ from networks import DarkenEngine, darkening
 from urushi.errors import EngineError, PictureError, TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, read_picture, write_picture
 from urushi.inference.batch import plan_batch, run_batch
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 from urushi.inference.restorer import Restorer
 
 
@@ -100,8 +100,10 @@ def test_a_failure_midway_leaves_nothing(tmp_path, failure):
 def test_a_picture_beyond_the_limit_is_refused(tmp_path):
     source = picture(tmp_path / "in.png")
     with pytest.raises(TooLargeError):
-        restore_picture(darkening(), source, tmp_path / "out.png", max_pixels=1999)
-    restore_picture(darkening(), source, tmp_path / "out.png", max_pixels=2000)
+        restore_picture(
+            darkening(), source, tmp_path / "out.png", options=FileOptions(max_pixels=1999)
+        )
+    restore_picture(darkening(), source, tmp_path / "out.png", options=FileOptions(max_pixels=2000))
 
 
 def test_progress_is_told_in_pixels(tmp_path):
@@ -363,12 +365,14 @@ def test_a_folder_that_may_not_be_read_is_told(photos):
 def test_options_reach_the_file(tmp_path):
     source = picture(tmp_path / "in.jpg", 64, 64)
     with pytest.raises(PictureError):
-        restore_picture(darkening(), source, tmp_path / "x.jpg", quality=101)
+        restore_picture(darkening(), source, tmp_path / "x.jpg", options=FileOptions(quality=101))
     sizes = []
     for quality in (30, 95):
         jobs = plan_batch([source], tmp_path / str(quality))
-        assert run_batch(darkening(), jobs, quality=quality).ok
+        assert run_batch(darkening(), jobs, options=FileOptions(quality=quality)).ok
         sizes.append(Path(jobs[0].target).stat().st_size)
     assert sizes[0] < sizes[1]
-    report = run_batch(darkening(), plan_batch([source], tmp_path / "big"), max_pixels=10)
+    report = run_batch(
+        darkening(), plan_batch([source], tmp_path / "big"), options=FileOptions(max_pixels=10)
+    )
     assert report.count("failed") == 1

@@ -22,7 +22,7 @@ from urushi.errors import ClusterError
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import plan_batch, run_batch
-from urushi.inference.held import Options
+from urushi.inference.picture_files import FileOptions
 from urushi.inference.restorer import Restorer
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -108,7 +108,7 @@ def test_what_is_finished_is_not_done_again(cluster, exported, tmp_path):
 def restore_mortally(folder, out, restorer, **options):
     jobs = plan_batch([folder], out)
     pool = Pool("cpu", 2, 1, 0.0)
-    return restore_on_cluster(restorer, jobs, pool, Manifest(out), options=Options(), **options)
+    return restore_on_cluster(restorer, jobs, pool, Manifest(out), options=FileOptions(), **options)
 
 
 def test_another_worker_goes_on_where_one_died(cluster, tmp_path):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from urushi.data.check import CheckReport, check_folder
-from urushi.data.duplicates import Fingerprint, fingerprint, near_pairs
+from urushi.data.check import CheckReport, Fingerprint, check_folder, fingerprint, near_pairs
 from urushi.data.pack import PackedPairs, PackedPictures, pack_pairs, pack_pictures
 from urushi.data.pairs import PairedFolder
 from urushi.errors import DataError, FileFormatError, TargetError

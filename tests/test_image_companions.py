@@ -10,7 +10,7 @@ from PIL import Image, features
 
 from urushi.errors import TargetError
 from urushi.image import inspect_picture
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 
 RGB = Scene(32, 48).rgb
 FRAMES = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
@@ -156,7 +156,7 @@ def test_animated_webp(tmp_path):
     before = source.read_bytes()
     outcome = restore_picture(Untouched(), source, tmp_path / "out.webp")
     assert ["first of 3 frames" in note for note in outcome.notes] == [True]
-    restore_picture(Untouched(), source, tmp_path / "third.png", pages="3")
+    restore_picture(Untouched(), source, tmp_path / "third.png", options=FileOptions(pages="3"))
     third = np.asarray(Image.open(tmp_path / "third.png"))
     np.testing.assert_array_equal(third, np.asarray(FRAMES[2]))
     with pytest.raises(TargetError, match="holds 3 pictures"):

@@ -2,6 +2,7 @@
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +246,25 @@ def test_formats_say_where_they_end(tmp_path):
 def test_likeness_of_another_size(tmp_path, picture):
     with pytest.raises(TargetError, match="200 x 160"):
         write_picture(tmp_path / "out.png", PIXELS[:50], like=picture)
+
+
+def test_pictures_read_at_once_are_told_of_with_their_own_reasons(tmp_path):
+    """libvips 8.18 has one buffer of errors for all threads, and empties it for the first."""
+    files = [tmp_path / name for name in ("a.jpg", "b.png", "c.tif")]
+    for file, size in zip(files, (300, 20, 300), strict=True):
+        write_picture(file, PIXELS)
+        file.write_bytes(file.read_bytes()[:size])
+
+    def told(file):
+        with pytest.raises(UnreadableError) as raised:
+            inspect_picture(file)
+        return str(raised.value)
+
+    alone = [told(file) for file in files]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(told, 40 * files))
+    assert set(together) == set(alone)
+    assert not any("unable to call" in sentence for sentence in alone)
 
 
 def test_several_pages_are_not_lost(tmp_path):

@@ -13,7 +13,7 @@ from test_image_round_trip import load, profile_of, store
 from urushi.data.check import check_folder
 from urushi.errors import UnreadableError
 from urushi.image import Samples, open_picture, read_picture
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 from urushi.inference.restorer import Restorer
 
 
@@ -121,9 +121,13 @@ def test_a_white_that_is_told_is_that_of_the_result(tmp_path):
     values = scene() * 255
     store(tmp_path / "in.tif", values, "rgb")
     told = Samples(white=255)
-    restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.tif", samples=told)
+    restore_picture(
+        restorer(), tmp_path / "in.tif", tmp_path / "out.tif", options=FileOptions(samples=told)
+    )
     np.testing.assert_allclose(load(tmp_path / "out.tif"), values, rtol=1e-5)
-    restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.png", samples=told)
+    restore_picture(
+        restorer(), tmp_path / "in.tif", tmp_path / "out.png", options=FileOptions(samples=told)
+    )
     np.testing.assert_allclose(load(tmp_path / "out.png") / 257, values, atol=0.01)
     np.testing.assert_allclose(read_picture(tmp_path / "in.tif", white=255), scene(), atol=1e-6)
 
@@ -177,7 +181,9 @@ def test_a_white_of_twelve_bits_may_be_told(tmp_path, by):
     tagged(tmp_path / "in.tif", twelve(), *tags)
     told = Samples(white=4095) if by == "option" else Samples()
     for name in ("out.tif", "out.jpg"):
-        outcome = restore_picture(restorer(), tmp_path / "in.tif", tmp_path / name, samples=told)
+        outcome = restore_picture(
+            restorer(), tmp_path / "in.tif", tmp_path / name, options=FileOptions(samples=told)
+        )
     assert bool(outcome.notes) == (by == "tag")
     np.testing.assert_array_equal(load(tmp_path / "out.tif")[..., 0], twelve())
     np.testing.assert_allclose(
@@ -220,7 +226,9 @@ def test_other_formats_have_the_usual_white(tmp_path, by, linear):
     tags = [(341, 3, struct.pack("<HH", 4095, 0))] if by == "tag" else []
     tagged(tmp_path / "in.tif", twelve(), *tags)
     told = Samples(4095 if by == "option" else None, linear)
-    restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.png", samples=told)
+    restore_picture(
+        restorer(), tmp_path / "in.tif", tmp_path / "out.png", options=FileOptions(samples=told)
+    )
     light = twelve() / 4095
     if linear:
         light = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from urushi.image import Samples, inspect_picture, open_picture, read_picture
 from urushi.image.formats.png_chunks import rewrite_png, short_chunks
 from urushi.image.tiff.directories import TiffFile
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 
 GREY, RGB = Scene().grey, Scene().rgb
 TWELVE = np.rint(GREY / 255 * 4095).astype(np.uint16)
@@ -33,7 +33,9 @@ def test_each_page_has_a_white_of_its_own_and_keeps_it(tmp_path, order, strip):
     write_tiff(source, Page(SIXTEEN), Page(TWELVE, tags={SMAX: 4095}), order=order)
     np.testing.assert_allclose(read_picture(source, page=1)[..., 0], TWELVE / 4095, atol=1e-6)
     np.testing.assert_allclose(read_picture(source)[..., 0], SIXTEEN / 65535, atol=1e-6)
-    outcome = restore_picture(Untouched(), source, target, strip_metadata=strip)
+    outcome = restore_picture(
+        Untouched(), source, target, options=FileOptions(strip_metadata=strip)
+    )
     assert outcome.notes == ("Its white is 4095, as its tags say.",)
     assert whites(target) == [(), (4095,)]
     np.testing.assert_allclose(read_picture(target, page=1)[..., 0], TWELVE / 4095, atol=1e-6)
@@ -48,7 +50,13 @@ def test_a_greatest_sample_that_need_not_stay_so_is_not_said_again(tmp_path):
     assert whites(target) == [()]
     # Nor what the user knows better.
     write_tiff(source, Page(TWELVE, tags={SMAX: 4095}))
-    restore_picture(Untouched(), source, target, overwrite=True, samples=Samples(white=8190))
+    restore_picture(
+        Untouched(),
+        source,
+        target,
+        overwrite=True,
+        options=FileOptions(samples=Samples(white=8190)),
+    )
     assert whites(target) == [()]
 
 
@@ -71,7 +79,7 @@ def test_texts_and_stated_colours_stand_side_by_side(tmp_path, strip):
     info.add(b"gAMA", struct.pack(">I", 100000))
     info.add_itxt("Title", "Überfahrt")
     Image.fromarray(RGB).save(source, pnginfo=info)
-    restore_picture(Untouched(), source, target, strip_metadata=strip)
+    restore_picture(Untouched(), source, target, options=FileOptions(strip_metadata=strip))
     with Image.open(target) as written:
         np.testing.assert_array_equal(np.asarray(written), RGB)
         assert (written.info.get("Title") == "Überfahrt") != strip

@@ -13,7 +13,7 @@ from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture
 from urushi.image.page_choice import Pages, parse_pages
 from urushi.image.tiff.directories import TiffFile
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 
 SCENE = Scene()
 RGB, GREY = SCENE.rgb, SCENE.grey
@@ -87,7 +87,7 @@ def test_names_places_and_numbers_of_pages(tmp_path):
     first, second = tags_of(target)
     assert (first[285], second[285]) == (b"Background", b"Second")
     assert (second[254], second[297], second[286]) == ((2,), (1, 2), (2.5,))
-    restore_picture(Untouched(), source, target, overwrite=True, pages="2")
+    restore_picture(Untouched(), source, target, overwrite=True, options=FileOptions(pages="2"))
     (only,) = tags_of(target)
     assert only[285] == b"Second"
     assert 297 not in only
@@ -107,7 +107,7 @@ def test_exif_of_each_page_is_its_own(tmp_path, order):
         taken = tiff.directory(tiff.number(other, 34665, 0))
         assert tiff.text(taken, 0x9003) == exif[0x9003]
         assert tiff.numbers(taken, 0x829A) == (Fraction(1, 250),)
-    restore_picture(Untouched(), source, tmp_path / "out.jpg", pages="2")
+    restore_picture(Untouched(), source, tmp_path / "out.jpg", options=FileOptions(pages="2"))
     with Image.open(tmp_path / "out.jpg") as written:
         assert written.getexif()[271] == "Scanner"
 
@@ -136,12 +136,16 @@ def test_a_choice_of_pages(tmp_path):
         ("2-", SCANS[1:], []),
         ("2-9", SCANS[1:], ["ends at 3"]),
     ):
-        outcome = restore_picture(Untouched(), source, target, overwrite=True, pages=pages)
+        outcome = restore_picture(
+            Untouched(), source, target, overwrite=True, options=FileOptions(pages=pages)
+        )
         np.testing.assert_array_equal(pages_of(target), kept)
         assert len(outcome.notes) == len(words)
         assert all(word in note for word, note in zip(words, outcome.notes, strict=True))
     with pytest.raises(UnreadableError, match="no page 4"):
-        restore_picture(Untouched(), source, target, overwrite=True, pages="4-5")
+        restore_picture(
+            Untouched(), source, target, overwrite=True, options=FileOptions(pages="4-5")
+        )
 
 
 def test_formats_of_one_picture_take_the_first_and_say_so(tmp_path):
@@ -149,11 +153,13 @@ def test_formats_of_one_picture_take_the_first_and_say_so(tmp_path):
     outcome = restore_picture(Untouched(), source, tmp_path / "out.png")
     assert [("first of 3" in note) for note in outcome.notes] == [True]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), SCANS[0])
-    third = restore_picture(Untouched(), source, tmp_path / "third.png", pages="3")
+    third = restore_picture(
+        Untouched(), source, tmp_path / "third.png", options=FileOptions(pages="3")
+    )
     assert third.notes == ()
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "third.png")), SCANS[2])
     with pytest.raises(TargetError, match="cannot hold 3 pages"):
-        restore_picture(Untouched(), source, tmp_path / "all.png", pages="all")
+        restore_picture(Untouched(), source, tmp_path / "all.png", options=FileOptions(pages="all"))
     assert not (tmp_path / "all.png").exists()
 
 
@@ -162,7 +168,9 @@ def test_in_place_all_pages_or_nothing(tmp_path):
     before = source.read_bytes()
     for pages in ("first", "2-3"):
         with pytest.raises(TargetError, match="holds 3 pictures"):
-            restore_picture(Untouched(), source, source, overwrite=True, pages=pages)
+            restore_picture(
+                Untouched(), source, source, overwrite=True, options=FileOptions(pages=pages)
+            )
         assert source.read_bytes() == before
     restore_picture(Untouched(), source, source, overwrite=True)
     np.testing.assert_array_equal(pages_of(source), SCANS)
@@ -183,10 +191,11 @@ def test_reader_tells_of_other_pages_unless_one_was_asked_for(tmp_path):
 def test_a_later_page_that_is_too_large_is_told_before_any_work(tmp_path):
     source = write_tiff(tmp_path / "in.tif", Page(GREY[:5]), Page(GREY))
     with pytest.raises(TooLargeError, match="36 x 24"):
-        restore_picture(Untouched(), source, tmp_path / "out.tif", max_pixels=500)
-    assert restore_picture(
-        Untouched(), source, tmp_path / "out.tif", max_pixels=500, pages="first"
-    ).pages == 1  # fmt: skip
+        restore_picture(
+            Untouched(), source, tmp_path / "out.tif", options=FileOptions(max_pixels=500)
+        )
+    first = FileOptions(max_pixels=500, pages="first")
+    assert restore_picture(Untouched(), source, tmp_path / "out.tif", options=first).pages == 1
 
 
 def test_a_page_that_cannot_be_read_is_named(tmp_path):

@@ -10,7 +10,7 @@ from test_image_pages import pages_of, tags_of
 
 from urushi.errors import TargetError
 from urushi.image.tiff.stacks import fitting_description, planes_of
-from urushi.inference.picture_files import restore_picture
+from urushi.inference.picture_files import FileOptions, restore_picture
 
 GREY = Scene().grey
 PLANES = [np.roll(GREY.astype(np.uint16) * 200, 4 * k, axis=1) for k in range(4)]
@@ -46,7 +46,7 @@ def test_all_planes_keep_their_description(tmp_path, description):
 @pytest.mark.parametrize("name", ["out.tif", "out.png"])
 def test_one_plane_says_nothing_of_others(tmp_path, description, name):
     source, target = stack(tmp_path / "in.tif", description), tmp_path / name
-    outcome = restore_picture(Untouched(), source, target, pages="first")
+    outcome = restore_picture(Untouched(), source, target, options=FileOptions(pages="first"))
     assert ["of 4 planes" in note for note in outcome.notes] == [True]
     content = target.read_bytes()
     assert not any(word in content for word in (b"images=", b"SizeZ", b"slices=", b"shape"))
@@ -80,7 +80,7 @@ def test_resolution_without_unit_has_none_afterwards(tmp_path, order):
     restore_picture(Untouched(), source, tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as written:
         assert "dpi" not in written.info
-    restore_picture(Untouched(), source, tmp_path / "out.jpg", pages="2")
+    restore_picture(Untouched(), source, tmp_path / "out.jpg", options=FileOptions(pages="2"))
     with Image.open(tmp_path / "out.jpg") as written:
         assert "dpi" not in written.info or written.info["jfif_unit"] == 0
 
@@ -103,9 +103,13 @@ def test_labels_of_imagej_come_through_in_either_byte_order(tmp_path, order):
     coding = "utf-16-le" if native == "<" else "utf-16-be"
     assert data[20 : 20 + len(texts[0])].decode(coding) == "plane 0 é"
     assert struct.unpack(f"{native}2d", data[-16:]) == (0.5, 1234.0)
-    outcome = restore_picture(Untouched(), source, tmp_path / "one.tif", pages="2-3")
+    outcome = restore_picture(
+        Untouched(), source, tmp_path / "one.tif", options=FileOptions(pages="2-3")
+    )
     assert 50839 not in tags_of(tmp_path / "one.tif")[0]
-    outcome = restore_picture(Untouched(), source, tmp_path / "first.tif", pages="first")
+    outcome = restore_picture(
+        Untouched(), source, tmp_path / "first.tif", options=FileOptions(pages="first")
+    )
     assert any("labels" in note for note in outcome.notes)
 
 

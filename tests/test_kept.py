@@ -13,7 +13,8 @@ from urushi.errors import AdapterError, FileFormatError
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.files.tensors import Tensors
-from urushi.inference.engines import compiling, kept
+from urushi.inference.engines import compiling
+from urushi.inference.engines import compiling as kept
 from urushi.inference.engines.openvino_engine import OpenVINOEngine
 from urushi.inference.zoo import ZOO
 

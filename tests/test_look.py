@@ -15,13 +15,13 @@ from world import SEEN
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError
 from urushi.image import read_picture, write_picture
-from urushi.image.page_choice import parse_pages
 from urushi.inference import look_sheet
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.jobs import plan_batch
-from urushi.inference.look import Looked, Reading, look_at
+from urushi.inference.look import Looked, Looking, look_at
 from urushi.inference.look_sheet import LookSheets, is_look_sheet, sheet_path
 from urushi.inference.naming import Found
+from urushi.inference.picture_files import FileOptions
 from urushi.sheet import is_sheet, write_sheet
 
 
@@ -59,9 +59,22 @@ def flat(text):
 # --- what it does ---
 
 
-def test_a_sheet_is_written_and_nothing_restored(world, here):
+def test_nothing_is_written_where_no_place_is_given(world, here):
     before = set(here.rglob("*"))
     result = look(world, "photos")
+    assert result.exit_code == EXIT_WELL, result.stderr
+    assert set(here.rglob("*")) == before
+    lines = result.stdout.splitlines()
+    assert lines[3].endswith(f": {SEEN} expert 3")
+    assert lines[4] == "nothing was restored; -o NAME.jpg draws a sheet of this"
+    document = json.loads(look(world, "photos", "--json").stdout)
+    assert (document["looked_at"], document["sheets"]) == (3, [])
+    assert set(here.rglob("*")) == before
+
+
+def test_a_sheet_is_written_and_nothing_restored(world, here):
+    before = set(here.rglob("*"))
+    result = look(world, "photos", "-o", ".")
     assert result.exit_code == EXIT_WELL, result.stderr
     assert set(here.rglob("*")) - before == {here / "urushi_look.jpg"}
     assert is_sheet(here / "urushi_look.jpg")
@@ -74,7 +87,7 @@ def test_a_sheet_is_written_and_nothing_restored(world, here):
 
 
 def test_it_says_what_restoring_says(world, here):
-    seen = json.loads(look(world, "photos", "--json").stdout)
+    seen = json.loads(look(world, "photos", "-o", ".", "--json").stdout)
     router = ("--router", world / "all-in-one.safetensors", "--engine", "torch")
     words = ("restore", "photos", "-o", "out", "--json", *router, "--device", "cpu")
     done = json.loads(run(*words).stdout)
@@ -119,7 +132,7 @@ def test_what_cannot_be_read_is_named_on_the_sheet_and_beside_it(world, here):
 
 def test_quiet_says_only_what_failed(world, here):
     (here / "photos" / "empty.png").touch()
-    result = look(world, "photos", "-q")
+    result = look(world, "photos", "-q", "-o", ".")
     assert result.exit_code == EXIT_FAILED
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
@@ -147,7 +160,7 @@ def test_a_picture_from_a_pipe_is_looked_at(world, here):
     source = here / "photos" / "picture0.png"
     writer = threading.Thread(target=lambda: (here / "pipe").write_bytes(source.read_bytes()))
     writer.start()
-    result = look(world, "pipe", "--json")
+    result = look(world, "pipe", "--json", "-o", ".")
     writer.join()
     assert result.exit_code == EXIT_WELL, result.stderr
     assert json.loads(result.stdout)["files"][0]["source"] == "pipe"
@@ -166,11 +179,11 @@ def test_an_interruption_leaves_a_sheet_of_what_was_seen(world, here, monkeypatc
         return plain(self, *args)
 
     monkeypatch.setattr(AutoRestorer, "choose_rows", stopped)
-    result = look(world, "photos", "--json")
+    result = look(world, "photos", "--json", "-o", ".")
     assert result.exit_code == 130
     document = json.loads(result.stdout)
     assert (document["interrupted"], document["looked_at"]) == (True, 2)
-    assert "interrupted: the sheet shows what was looked at before" in result.stderr
+    assert "interrupted: this is what was looked at before" in result.stderr
     assert is_sheet(here / "urushi_look.jpg")
 
 
@@ -179,11 +192,11 @@ def test_an_interruption_leaves_a_sheet_of_what_was_seen(world, here, monkeypatc
 
 def test_nothing_is_replaced_unasked(world, here):
     (here / "urushi_look.jpg").write_bytes(b"mine")
-    result = look(world, "photos")
+    result = look(world, "photos", "-o", ".")
     assert result.exit_code == EXIT_FAILED
     assert "exists already" in result.stderr
     # Nobody gave that name, so that --overwrite is for sheets.
-    result = look(world, "photos", "--overwrite")
+    result = look(world, "photos", "-o", ".", "--overwrite")
     assert "is no sheet of Urushi" in flat(result.stderr)
     assert (here / "urushi_look.jpg").read_bytes() == b"mine"
     (here / "named.png").write_bytes(b"mine")
@@ -222,7 +235,7 @@ def test_a_sheet_is_no_picture_to_restore(world, here):
 @pytest.mark.parametrize(
     ("output", "path", "named"),
     [
-        (None, "urushi_look.jpg", False),
+        (".", "urushi_look.jpg", False),
         ("there", "there/urushi_look.jpg", False),
         ("new", "new/urushi_look.jpg", False),
         ("new.v2/", "new.v2/urushi_look.jpg", False),
@@ -314,7 +327,7 @@ def test_the_small_picture_is_the_picture_reduced(auto, tmp_path, size):
     pixels = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
     pixels[: size[0] // 2] *= 0.3
     write_picture(tmp_path / "a.png", pixels)
-    reading = Reading(most=(100, 80))
+    reading = Looking(most=(100, 80))
     (looked,) = look_at(auto, one(tmp_path / "a.png"), reading)
     assert (looked.height, looked.width) == size
     small = looked.small
@@ -340,7 +353,7 @@ def test_a_picture_is_read_once(auto, tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(PictureReader, "read", counted)
-    (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Reading())
+    (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Looking())
     assert looked.choice is not None
     assert sum(rows) == 900
 
@@ -356,7 +369,7 @@ def test_faults_of_one_picture_are_told(auto, tmp_path, monkeypatch):
             raise error
 
         monkeypatch.setattr(auto, "choose_rows", fail)
-        (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Reading())
+        (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Looking())
         assert looked.choice is None
         assert said in looked.message
         assert "picture0.png" in looked.message
@@ -364,9 +377,9 @@ def test_faults_of_one_picture_are_told(auto, tmp_path, monkeypatch):
 
 def test_large_pictures_are_refused_as_told(auto, tmp_path):
     write_pictures(tmp_path, 1)
-    (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Reading(max_pixels=10))
+    (looked,) = look_at(auto, one(tmp_path / "picture0.png"), Looking(FileOptions(max_pixels=10)))
     assert "10" in looked.message
-    pages = Reading(pages=parse_pages("3"))
+    pages = Looking(FileOptions(pages="3"))
     (looked,) = look_at(auto, one(tmp_path / "picture0.png"), pages)
     assert looked.message
 

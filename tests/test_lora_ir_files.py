@@ -19,7 +19,8 @@ from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.router_file import read_router
 from urushi.image import read_picture, write_picture
-from urushi.inference.auto import AutoRestorer, Choice
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Choice
 from urushi.routing.released import RELEASED_CLIP
 
 CLASSES = ("snow", "rain", "raindrop")

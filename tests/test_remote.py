@@ -1,5 +1,6 @@
 """Places named by URLs: told apart, shown without secrets, listed, fetched and written whole."""
 
+import contextlib
 import re
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -255,11 +256,9 @@ def test_credentials_in_the_url_of_a_store_are_refused(monkeypatch):
     assert "secret" not in str(caught.value)
 
 
-@pytest.fixture
-def web(tmp_path):
-    """The folder that a web server shows, and its URL."""
-    folder = tmp_path / "web"
-    (folder / "in" / "b").mkdir(parents=True)
+@contextlib.contextmanager
+def serve_folder(folder):
+    """Shows a folder on a web server as long as the block lasts; gives its URL."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args, **kwargs):
@@ -269,22 +268,26 @@ def web(tmp_path):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
-def test_web_servers_are_read(web, tmp_path):
-    folder, url = web
+def test_web_servers_are_read(tmp_path):
+    folder = tmp_path / "web"
+    (folder / "in" / "b").mkdir(parents=True)
     (folder / "in" / "a b.png").write_bytes(b"12345")
     (folder / "in" / "b" / "c.png").write_bytes(b"1")
-    found = list_below(Place.of(f"{url}/in/"))
-    assert [entry.name for entry in found] == ["a b.png", "b/c.png"]
-    fetch(found[0].place, tmp_path / "a.png", found[0])
-    assert (tmp_path / "a.png").read_bytes() == b"12345"
-    assert look(Place.of(f"{url}/in/none.png")) is None
-    with pytest.raises(TargetError, match="web server, which is only read"):
-        put(tmp_path / "a.png", Place.of(f"{url}/in/d.png"))
+    with serve_folder(folder) as url:
+        found = list_below(Place.of(f"{url}/in/"))
+        assert [entry.name for entry in found] == ["a b.png", "b/c.png"]
+        fetch(found[0].place, tmp_path / "a.png", found[0])
+        assert (tmp_path / "a.png").read_bytes() == b"12345"
+        assert look(Place.of(f"{url}/in/none.png")) is None
+        with pytest.raises(TargetError, match="web server, which is only read"):
+            put(tmp_path / "a.png", Place.of(f"{url}/in/d.png"))

@@ -17,6 +17,7 @@ from urushi.image import read_picture, write_picture
 from urushi.inference.adapted_weights import AdapterLike
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import FileResult, plan_batch, run_batch
+from urushi.inference.choice import PictureRestorer
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
@@ -179,7 +180,7 @@ def _taken(path: Path) -> str:
 
 def _restorer(
     task: str, model: str | Path | None, adapters: list[AdapterLike], options: Mapping[str, Any]
-) -> Restorer | AutoRestorer:
+) -> PictureRestorer:
     if model is not None or adapters:
         return Restorer("base" if model is None else model, adapters=adapters, **options)
     return _kept(task, tuple(sorted(options.items())))

@@ -82,13 +82,12 @@ def run_on(
     """What does as `run_batch` does, on a cluster."""
 
     def run(
-        restorer: Any, jobs: "Sequence[Job]", *, on_event: Any, staged: Any, **options: Any
+        restorer: Any, jobs: "Sequence[Job]", *, on_event: Any, options: Any, staged: Any
     ) -> "BatchReport":
         from urushi.cluster.connection import joined
         from urushi.cluster.manifest import Manifest
         from urushi.cluster.plan import pool_of
         from urushi.cluster.restoring import restore_on_cluster
-        from urushi.inference.held import Options
 
         if any(job.target == Path(output) for job in jobs):
             raise TargetError(
@@ -110,7 +109,7 @@ def run_on(
                 jobs,
                 pool,
                 manifest,
-                options=Options(**options),
+                options=options,
                 on_event=on_event,
                 staged=staged,
             )

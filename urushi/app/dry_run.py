@@ -9,6 +9,7 @@ from urushi.app.output import Output, complain, size_text
 if TYPE_CHECKING:
     from urushi.inference.estimate import Memory, Restoring
     from urushi.inference.jobs import Job
+    from urushi.inference.restorer import EngineOptions
     from urushi.inference.staged import Staged
 
 __all__ = ["restoring_of", "tell_plan"]
@@ -60,7 +61,7 @@ def restoring_of(
     router: str | None,
     task: str | None,
     adapters: Sequence[str] | None,
-    **options: Any,
+    options: "EngineOptions",
 ) -> "Restoring | None":
     """What these options restore with, from what its files say of themselves.
 

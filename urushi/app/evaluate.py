@@ -30,6 +30,7 @@ from urushi.app.options import (
     choose_by,
     choose_restorer,
     degradation_options,
+    engine_options,
     require,
     two_folders,
 )
@@ -110,8 +111,7 @@ if TYPE_CHECKING:
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
     from urushi.evaluation.report import Gallery
     from urushi.evaluation.routes import Routes, RoutesResult
-    from urushi.inference.auto import AutoRestorer
-    from urushi.inference.restorer import Restorer
+    from urushi.inference.choice import PictureRestorer
 
 
 EPILOG = examples(
@@ -263,9 +263,14 @@ def evaluate(
         restorer = None
         if not as_is:
             restorer = choose_restorer(
-                copies.model(model), copies.model(router), task, engine, device, precision, tile,
-                overlap, threads, copies.adapters(adapter), default=False, quick=quick,
-            )  # fmt: skip
+                copies.model(model),
+                copies.model(router),
+                task,
+                engine_options(engine, device, precision, tile, overlap, threads),
+                copies.adapters(adapter),
+                default=False,
+                quick=quick,
+            )
             choose_by(restorer, top_k, threshold, quick)
         run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
         for benchmark, path in zip(chosen, sheets, strict=True):
@@ -318,7 +323,7 @@ class _Run:
     def __init__(
         self,
         out: Output,
-        restorer: "AutoRestorer | Restorer | None",
+        restorer: "PictureRestorer | None",
         root: str | None,
         limit: int | None,
         protocol: str | None,

@@ -11,9 +11,8 @@ import typer
 if TYPE_CHECKING:
     from urushi.data.pairs import PairedFolder
     from urushi.degradations import Degradation
-    from urushi.inference.auto import AutoRestorer
-    from urushi.inference.restorer import Restorer
-    from urushi.inference.strength import Strength
+    from urushi.inference.choice import PictureRestorer
+    from urushi.inference.restorer import EngineOptions
 
 __all__ = [
     "ENGINES",
@@ -48,12 +47,11 @@ __all__ = [
     "choose_by",
     "choose_restorer",
     "degradation_options",
+    "engine_options",
     "make_degradation",
-    "make_restorer",
     "one_of",
     "require",
     "two_folders",
-    "weaken",
 ]
 
 # Written out, since the tables they stand in take long to import; a test compares them.
@@ -322,92 +320,63 @@ def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "Paire
     return PairedFolder.from_folders(Path(inputs), Path(targets))
 
 
-def make_restorer(
-    model: str,
+def engine_options(
     engine: str,
     device: str,
     precision: str,
     tile: int | None,
     overlap: int | None,
     threads: int | None,
-    adapters: Sequence[str] | None = None,
-) -> "Restorer":
-    """The restorer these options ask for."""
-    from urushi.inference.adapted_weights import parse_adapter
-    from urushi.inference.restorer import Restorer
-
+) -> "EngineOptions":
+    """What these options say of every restorer."""
     if overlap is None:
         overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
-    return Restorer(
-        model,
-        adapters=[parse_adapter(text) for text in adapters or ()],
-        engine=engine,
-        device=device,
-        precision=precision,
-        tile=tile,
-        overlap=overlap,
-        threads=threads,
-    )
+    return {
+        "engine": engine,
+        "device": device,
+        "precision": precision,
+        "tile": tile,
+        "overlap": overlap,
+        "threads": threads,
+    }
 
 
 def choose_restorer(
     model: str | None,
     router: str | None,
     task: str | None,
-    engine: str,
-    device: str,
-    precision: str,
-    tile: int | None,
-    overlap: int | None,
-    threads: int | None,
+    options: "EngineOptions",
     adapters: Sequence[str] | None = None,
     *,
     default: bool = True,
     quick: bool = False,
-    kept: int | None = None,
-) -> "AutoRestorer | Restorer":
+) -> "PictureRestorer":
     """The restorer these options ask for; one that chooses where that is asked for.
 
     Args:
         default: choose where an all-in-one file ships and nothing else is asked for.
         quick: choose by a look alone.
-        kept: engines that one that chooses keeps ready.
     """
+    from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.auto import AUTO, NONE, AutoRestorer
+    from urushi.inference.restorer import Restorer
     from urushi.inference.zoo import find_all_in_one
 
     if adapters and (router is not None or task not in (None, NONE)):
         raise typer.BadParameter(
             "--adapter says what mends the pictures, and so do --router and --task: leave one out."
         )
-    shipped = find_all_in_one()
     asked = router is not None or task not in (None, NONE)
-    by_itself = default and shipped is not None and model is None and task is None
-    by_itself = by_itself and not adapters
-    if not asked and not by_itself:
-        return make_restorer(
-            model or "base", engine, device, precision, tile, overlap, threads, adapters
-        )
-    if overlap is None:
-        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
-    own: dict[str, Any] = {} if kept is None else {"kept": kept}
-    return AutoRestorer(
-        router,
-        model=model,
-        task=task or AUTO,
-        quick=quick,
-        **own,
-        engine=engine,
-        device=device,
-        precision=precision,
-        tile=tile,
-        overlap=overlap,
-        threads=threads,
+    by_itself = default and model is None and task is None and not adapters
+    if asked or (by_itself and find_all_in_one() is not None):
+        return AutoRestorer(router, model=model, task=task or AUTO, quick=quick, **options)
+    return Restorer(
+        model or "base", adapters=[parse_adapter(text) for text in adapters or ()], **options
     )
 
 
 def choose_by(
-    restorer: "AutoRestorer | Restorer", top_k: int | None, threshold: float | None, quick: bool
+    restorer: "PictureRestorer", top_k: int | None, threshold: float | None, quick: bool
 ) -> None:
     """Gives the router its rule; one that would have no effect is refused."""
     from urushi.inference.auto import AUTO, AutoRestorer
@@ -423,17 +392,6 @@ def choose_by(
     if restorer.task != AUTO:
         raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
     restorer.choose_by(1 if top_k is None else top_k, threshold)
-
-
-def weaken(restorer: "AutoRestorer | Restorer", strength: "Strength") -> "AutoRestorer | Restorer":
-    """The restorer with a strength."""
-    from urushi.inference.auto import AutoRestorer
-    from urushi.inference.strength import weakened
-
-    if isinstance(restorer, AutoRestorer):
-        restorer.strength = strength
-        return restorer
-    return weakened(restorer, strength)
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:

@@ -33,7 +33,7 @@ from urushi.app.options import (
     White,
     choose_by,
     choose_restorer,
-    weaken,
+    engine_options,
 )
 from urushi.app.output import (
     EXIT_FAILED,
@@ -44,16 +44,14 @@ from urushi.app.output import (
     printable,
     time_text,
 )
-from urushi.app.restore_look import look_at_all, reading_of, refuse_with_look
+from urushi.app.restore_look import look_at_all, refuse_with_look
 from urushi.errors import UrushiError
 from urushi.termination import exit_code
 
 if TYPE_CHECKING:
-    from urushi.image import Samples
-    from urushi.image.page_choice import Pages
-    from urushi.inference.auto import AutoRestorer
     from urushi.inference.batch import BatchReport, Event, FileResult, Job
-    from urushi.inference.restorer import Restorer
+    from urushi.inference.choice import PictureRestorer
+    from urushi.inference.picture_files import FileOptions
     from urushi.inference.staged import Staged
 
 __all__ = ["EPILOG", "restore"]
@@ -163,8 +161,8 @@ def restore(
         bool,
         typer.Option(
             "--look",
-            help="Restore nothing: write a sheet of what the router sees in each picture, how "
-            "sure it is, and what would be done; default name: urushi_look.jpg.",
+            help="Restore nothing: tell what the router sees in each picture, how sure it is, and "
+            "what would be done. With -o NAME.jpg or a folder it is drawn on a sheet, too.",
         ),
     ] = False,
     cluster: ClusterAddress = None,
@@ -179,10 +177,11 @@ def restore(
     read, of web servers (https://).
     """
     from urushi.image import Samples
-    from urushi.image.page_choice import parse_pages
-    from urushi.inference.batch import outdated, plan_batch, run_batch
+    from urushi.inference.auto import with_strength
+    from urushi.inference.batch import plan_batch, run_batch
     from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
+    from urushi.inference.picture_files import FileOptions
     from urushi.inference.pipes import Pipes, is_stdout
     from urushi.inference.staged import Staged
     from urushi.inference.strength import Strength
@@ -198,7 +197,8 @@ def restore(
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
-    chosen = None if pages is None else parse_pages(pages)
+    files = FileOptions(_limit(max_pixels), pages, samples, strip_metadata, quality)
+    own = engine_options(engine, device, precision, tile, overlap, threads)
     staged, copies = Staged(sources, output), LocalCopies(out.say)
     name_as_given(lambda text: copies.told(staged.told(text)))
     model, router, adapter = copies.model(model), copies.model(router), copies.adapters(adapter)
@@ -206,29 +206,20 @@ def restore(
     left_out = passed_over(sources, None if look else output, staged.foreign)
     if dry_run:
         jobs = plan_batch(sources, output, format=format, overwrite=overwrite, staged=staged)
-        own = {
-            "engine": engine, "device": device, "precision": precision, "tile": tile,
-            "overlap": overlap,
-        }  # fmt: skip
-        restoring = restoring_of(model, router, task, adapter, **own)
-        tell_plan(out, jobs, left_out, restoring, staged)
+        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, own), staged)
         return
-    limit = _limit(max_pixels)
-    run, here = run_batch, device
+    run = run_batch
     if cluster is not None and output is not None:
-        own = {"threads": threads, "workers": workers, "accelerators": accelerators}
-        run = run_on(out, cluster, output, device=device, **own)
-        here = "cpu"  # what restores is made ready by the workers, for what they have
-    restorer = choose_restorer(
-        model, router, task, engine, here, precision, tile, overlap, threads, adapter, quick=quick
-    )
+        asked = {"threads": threads, "workers": workers, "accelerators": accelerators}
+        run = run_on(out, cluster, output, device=device, **asked)
+        own["device"] = "cpu"  # workers make it ready anew, for what they have
+    restorer = choose_restorer(model, router, task, own, adapter, quick=quick)
     choose_by(restorer, top_k, threshold, quick)
-    restorer = weaken(restorer, Strength(strength, luma, chroma))
+    restorer = with_strength(restorer, Strength(strength, luma, chroma))
     if precision == "int8" and getattr(restorer, "task", "none") != "none":
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     if look:
-        reading = reading_of(limit, chosen, samples, format)
-        look_at_all(out, restorer, staged, reading, overwrite, left_out)
+        look_at_all(out, restorer, staged, files, format, overwrite, left_out)
         return
     with staged, Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
@@ -237,36 +228,49 @@ def restore(
             restorer,
             jobs,
             on_event=_Teller(out, progress, len(jobs), pipes.told),
-            strip_metadata=strip_metadata,
-            quality=quality,
-            max_pixels=limit,
-            pages=chosen,
-            samples=samples,
+            options=files,
             staged=staged,
         )
         sheets = {}
         if compare:
-            sheets = _write_sheets(jobs, report, output, limit, overwrite, chosen, samples, staged)
+            sheets = _write_sheets(jobs, report, output, files, overwrite, staged)
         report = replace(report, results=[pipes.told(result) for result in report.results])
         pipes.finish(report)
-    older = outdated(restorer, report)
+    older = _outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     _tell_left_out(out, left_out)
     if out.json:
-        files: dict[str, Any] = {
-            "sheets": {str(path): problem or None for path, problem in sheets.items()}
-        }
-        facts = {
+        facts: dict[str, Any] = {
             "restorer": report.restorer or restorer.describe(),
             "outdated": [str(path) for path in older],
             "left_out": [str(path) for path in left_out],
         }
-        out.document({**report.to_json(), **facts, **(files if compare else {})})
+        if compare:
+            facts["sheets"] = {str(path): problem or None for path, problem in sheets.items()}
+        out.document({**report.to_json(), **facts})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
         raise typer.Exit(exit_code())
     if not report.ok or any(sheets.values()):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _outdated(restorer: "PictureRestorer", report: "BatchReport") -> list[Path]:
+    """Targets that were skipped although an adapter in use is younger, so did not make them.
+
+    What made a target is not written into it, so more than this cannot be told.
+    """
+    found = []
+    for result in report.results:
+        if result.status == "skipped":
+            try:
+                age = os.lstat(result.target).st_mtime_ns
+                files = [item.adapter.path for item in restorer.adapters]
+                if any(path.stat().st_mtime_ns > age for path in files):
+                    found.append(result.target)
+            except OSError:
+                continue  # gone meanwhile
+    return found
 
 
 def _limit(max_pixels: int | None) -> int | None:
@@ -330,10 +334,8 @@ def _write_sheets(
     jobs: "list[Job]",
     report: "BatchReport",
     output: str | None,
-    max_pixels: int | None,
+    options: "FileOptions",
     overwrite: bool,
-    pages: "Pages | None",
-    samples: "Samples",
     staged: "Staged",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
@@ -349,15 +351,14 @@ def _write_sheets(
                 raise UrushiError(
                     f"{result.source} was overwritten by its own result: no sheet can be made"
                 )
-            first = pages.first if pages is not None and pages.first else None
             with staged.at_hand(result.source, result.target):
                 write_before_after(
                     result.source,
                     result.target,
                     path,
-                    max_pixels=max_pixels,
-                    page=first,
-                    samples=samples,
+                    max_pixels=options.max_pixels,
+                    page=options.first_page,
+                    samples=options.samples,
                     overwrite=overwrite,
                 )
             staged.send(path, overwrite=overwrite)
@@ -370,7 +371,7 @@ def _write_sheets(
 def _tell_summary(
     out: Output,
     report: "BatchReport",
-    restorer: "AutoRestorer | Restorer",
+    restorer: "PictureRestorer",
     older: list[Path],
     sheets: dict[Path, str],
 ) -> None:

@@ -1,4 +1,4 @@
-"""`urushi restore --look`: what would be done, on a sheet, and nothing restored."""
+"""`urushi restore --look`: what would be done, and nothing restored; with -o, on a sheet, too."""
 
 import time
 from collections import Counter
@@ -15,18 +15,17 @@ from urushi.termination import exit_code
 from urushi.writing import taken
 
 if TYPE_CHECKING:
-    from urushi.image import Samples
-    from urushi.image.page_choice import Pages
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.look import Looked, Reading
+    from urushi.inference.choice import PictureRestorer
+    from urushi.inference.look import Looked, Looking
     from urushi.inference.look_sheet import LookSheets
     from urushi.inference.naming import Found
+    from urushi.inference.picture_files import FileOptions
     from urushi.inference.pipes import Pipes
-    from urushi.inference.restorer import Restorer
     from urushi.inference.staged import Staged
     from urushi.inference.suggestions import Suggestion
 
-__all__ = ["look_at_all", "reading_of", "refuse_with_look"]
+__all__ = ["look_at_all", "refuse_with_look"]
 
 
 def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
@@ -50,17 +49,6 @@ def refuse_with_look(given: Mapping[str, bool], task: str | None) -> None:
         )
 
 
-def reading_of(
-    max_pixels: int | None, pages: "Pages | None", samples: "Samples", format: str | None
-) -> "Reading":
-    """How files are read, from options."""
-    from urushi.inference.jobs import suffix_of_format
-    from urushi.inference.look import Reading
-
-    suffix = None if format is None else suffix_of_format(format)
-    return Reading(max_pixels, pages, samples, suffix)
-
-
 @dataclass
 class _Seen:
     """What a look at a batch gave; pictures without their small versions."""
@@ -82,33 +70,40 @@ class _Seen:
 
 def look_at_all(
     out: Output,
-    restorer: "AutoRestorer | Restorer",
+    restorer: "PictureRestorer",
     staged: "Staged",
-    reading: "Reading",
+    options: "FileOptions",
+    format: str | None,
     overwrite: bool,
     left_out: list[Path],
 ) -> None:
-    """Looks at pictures, draws them on sheets, and tells what would be done.
+    """Looks at pictures and tells what would be done; draws sheets where they have a place.
 
     Args:
         out: where it is told.
         restorer: what chooses; one that does not is refused.
         staged: the sources and the output.
-        reading: how files are read.
+        options: how files are read.
+        format: of what they would become.
         overwrite: as given.
         left_out: pictures that are passed over.
     """
     from urushi.inference.auto import AutoRestorer
-    from urushi.inference.jobs import find_pictures
+    from urushi.inference.jobs import find_pictures, suffix_of_format
+    from urushi.inference.look import Looking
     from urushi.inference.look_sheet import LookSheets, sheet_path
+    from urushi.inference.naming import LOOK_NAME
     from urushi.inference.pipes import Pipes
 
     if not isinstance(restorer, AutoRestorer):
         raise typer.BadParameter("--look is for a router: give --router FILE, too.")
-    path, named = sheet_path(staged.output)
-    with staged, Pipes(staged.sources, str(path), None) as pipes, out.progress() as progress:
-        items = find_pictures(pipes.sources, None if named else staged.output, staged)
-        if not overwrite and staged.place_of(path) is not None and staged.exists(path):
+    output = staged.output
+    path, named = (None, False) if output is None else sheet_path(output)
+    shown = str(path or LOOK_NAME)
+    with staged, Pipes(staged.sources, shown, None) as pipes, out.progress() as progress:
+        items = find_pictures(pipes.sources, None if named else output, staged)
+        suffix = None if format is None else suffix_of_format(format)
+        if path is not None and not overwrite and staged.sends([path]) and staged.exists(path):
             raise TakenError(taken(path))
         sheets = LookSheets(path, items, overwrite=overwrite, named=named)
         bar = progress.add_task("pictures", total=len(sheets.items))
@@ -117,7 +112,7 @@ def look_at_all(
             progress.update(bar, description=printable(name), completed=done)
 
         staged.begin(item.source for item in sheets.items)
-        seen = _look(out, restorer, sheets, reading, pipes, staged, on_file)
+        seen = _look(out, restorer, sheets, Looking(options, suffix), pipes, staged, on_file)
         for sheet in sheets.written:
             staged.send(sheet, overwrite=overwrite)
     _tell(out, seen, sheets.written)
@@ -149,7 +144,7 @@ def _look(
     out: Output,
     restorer: "AutoRestorer",
     sheets: "LookSheets",
-    reading: "Reading",
+    reading: "Looking",
     pipes: "Pipes",
     staged: "Staged",
     on_file: Callable[[str, int], None],
@@ -175,7 +170,7 @@ def _look(
 
 
 def _looked(
-    restorer: "AutoRestorer", item: "Found", reading: "Reading", staged: "Staged"
+    restorer: "AutoRestorer", item: "Found", reading: "Looking", staged: "Staged"
 ) -> "Iterator[Looked]":
     """Looks at one file, which is fetched for that if it lies in a store."""
     from urushi.inference.look import Looked, look_at
@@ -216,6 +211,8 @@ def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
     if written:
         others = f" and {len(written) - 1} more beside it" if len(written) > 1 else ""
         out.say(f"sheet: {written[0]}{others}; nothing was restored")
+    elif well:
+        out.say("nothing was restored; -o NAME.jpg draws a sheet of this")
     for row in seen.rows:
         for note in () if out.quiet else row.notes:
             complain(f"note: {note if row.source.name in note else f'{row.source}: {note}'}")
@@ -223,4 +220,4 @@ def _tell(out: Output, seen: _Seen, written: list[Path]) -> None:
             named = row.source.name in row.message
             complain(f"failed: {row.message if named else f'{row.source}: {row.message}'}")
     if seen.interrupted:
-        complain("interrupted: the sheet shows what was looked at before")
+        complain("interrupted: this is what was looked at before")

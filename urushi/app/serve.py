@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from urushi.app.options import (
-    DEFAULT_OVERLAP,
     Device,
     EngineName,
     MaybeModel,
@@ -17,6 +16,7 @@ from urushi.app.options import (
     Router,
     Threads,
     Tile,
+    engine_options,
     require,
 )
 from urushi.app.output import Output, examples
@@ -134,12 +134,7 @@ def serve(
         keep=60 * keep_minutes,
         adapt_minutes=adapt_minutes,
     )
-    if overlap is None:
-        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
-    options: dict[str, Any] = {
-        "engine": engine, "device": device, "precision": precision, "tile": tile,
-        "overlap": overlap, "threads": threads,
-    }  # fmt: skip
+    options = engine_options(engine, device, precision, tile, overlap, threads)
     settings = Settings(options, _found(router), model, work, limits, hosts, token)
     _run(settings, host, port)
 

@@ -16,10 +16,9 @@ from urushi.cluster.manifest import Manifest, row_of
 from urushi.cluster.plan import Ended, Pool, Work, batches_of
 from urushi.cluster.steward import News, Run, start_steward
 from urushi.errors import ClusterError, brief
-from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import BatchReport, Event, FileResult, Job, fate_of
-from urushi.inference.held import Options
-from urushi.inference.restorer import Restorer
+from urushi.inference.choice import PictureRestorer
+from urushi.inference.picture_files import FileOptions
 from urushi.inference.staged import Staged
 
 __all__ = ["ClusterReport", "restore_on_cluster"]
@@ -40,12 +39,12 @@ class ClusterReport(BatchReport):
 
 
 def restore_on_cluster(
-    restorer: Restorer | AutoRestorer,
+    restorer: PictureRestorer,
     jobs: Sequence[Job],
     pool: Pool,
     manifest: Manifest,
     *,
-    options: Options,
+    options: FileOptions,
     on_event: Callable[[Event], None] | None = None,
     staged: Staged | None = None,
 ) -> ClusterReport:

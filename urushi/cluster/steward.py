@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from urushi.cluster.luggage import Luggage
 from urushi.cluster.plan import Ended, Pool
-from urushi.inference.held import Options
+from urushi.inference.picture_files import FileOptions
 
 __all__ = ["News", "Run", "Steward", "restoring", "start_steward"]
 
@@ -33,7 +33,7 @@ class Run:
 
     batches: Sequence[bytes]
     luggage: Luggage
-    options: Options
+    options: FileOptions
     pool: Pool
 
 

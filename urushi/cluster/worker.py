@@ -14,7 +14,7 @@ from urushi.cluster.luggage import Luggage, unpacked
 from urushi.cluster.plan import Ended, Work
 from urushi.errors import UrushiError
 from urushi.inference.batch import Event, FileResult, Job, run_batch
-from urushi.inference.held import Options
+from urushi.inference.picture_files import FileOptions
 from urushi.inference.staged import Part, Staged
 
 __all__ = ["TRIES", "Worker"]
@@ -37,7 +37,7 @@ class Worker:
     """
 
     def __init__(
-        self, steward: Any, luggage: Luggage, options: Options, engine: dict[str, Any]
+        self, steward: Any, luggage: Luggage, options: FileOptions, engine: dict[str, Any]
     ) -> None:
         self._steward, self._options = steward, options
         self._folder = tempfile.TemporaryDirectory(prefix="urushi-", ignore_cleanup_errors=True)
@@ -108,7 +108,7 @@ class Worker:
 
         jobs = [Job(files.here(w.source), files.here(w.target), w.overwrite) for w in works]
         with files.staged as staged:
-            run_batch(self._restorer, jobs, on_event=tell, staged=staged, **vars(self._options))
+            run_batch(self._restorer, jobs, on_event=tell, staged=staged, options=self._options)
 
     def _new_place(self) -> Path:
         self._batches += 1

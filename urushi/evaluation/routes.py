@@ -18,7 +18,8 @@ from urushi.evaluation.benchmark import Benchmark, PictureScore, Triplet
 from urushi.evaluation.confusion import confusion_matrix
 from urushi.evaluation.metrics import mean_psnr, named_protocol, score
 from urushi.files.router_file import CLEAN
-from urushi.inference.auto import AutoRestorer, Route
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Route
 
 __all__ = ["RoutePicture", "Routes", "RoutesResult", "class_of", "routes_confusion", "routes_table"]
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -26,6 +27,11 @@ _INTERPRETATIONS = {
     ("cmyk", "uint16"): "cmyk",
     ("cmyk", "float32"): "cmyk",
 }
+
+
+# libvips has one buffer of errors for all threads: of two that fail at once, one says why the other
+# did, and that one says nothing. Headers are read one after the other, and with the buffer empty.
+_OPENING = threading.Lock()
 
 
 @functools.cache
@@ -73,7 +79,9 @@ def open_image(
     stream.on_seek(file.seek)
     loader = getattr(vips().Image, FORMATS[format].loader + "_source")
     fail_on = "none" if broken else "warning" if format == "jpeg" else "error"
-    image = loader(stream, access="sequential", fail_on=fail_on, **place)
+    with _OPENING:
+        vips().vips_lib.vips_error_clear()
+        image = loader(stream, access="sequential", fail_on=fail_on, **place)
     # Lives as long as the image, and what is made of it: pyvips hands its references on.
     image._references.append(stream)
     return image
@@ -137,9 +145,9 @@ def reason(error: Exception) -> str:
         return error.strerror.lower()
     detail = str(getattr(error, "detail", "") or error)
     lines = [line.strip(" .\n") for line in detail.splitlines()]
-    clauses = [line for line in lines if line]
+    clauses = [line for line in lines if line and not line.startswith("unable to call ")]
     # libvips tells first what it met on the way, and the cause last.
-    return clauses[-1] if clauses else type(error).__name__
+    return clauses[-1] if clauses else "no reason is given"
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from urushi.files.model import LoadedModel, read_model
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.arrays import as_array
-from urushi.inference.choice import Choice, Route, hinted
+from urushi.inference.choice import Choice, PictureRestorer, Route, hinted
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
 from urushi.inference.guard.damage import judged
@@ -28,13 +28,13 @@ from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
 from urushi.inference.probing import open_all_in_one_router
-from urushi.inference.restorer import OnProgress, Restorer
+from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 from urushi.routing.head import Reading
 
-__all__ = ["AUTO", "NONE", "AutoRestorer", "Choice", "Route", "find_base"]
+__all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 
 AUTO, NONE = "auto", "none"
 # All routes of one expert each, and the base. Each takes tens of megabytes, so that most are only
@@ -108,6 +108,9 @@ class AutoRestorer(MadeAnew):
         UrushiError: a file or an option cannot be used.
     """
 
+    looks = True
+    """Pictures are looked at before, so that each may need something else."""
+
     def __init__(
         self,
         source: str | Path | AllInOne | None = None,
@@ -120,7 +123,7 @@ class AutoRestorer(MadeAnew):
         guard: bool = True,
         strength: Strength = FULL,
         kept: int = _KEPT,
-        **options: Any,
+        **options: Unpack[EngineOptions],
     ) -> None:
         assert kept >= 1, kept
         made_from: dict[str, Any] = {
@@ -146,7 +149,7 @@ class AutoRestorer(MadeAnew):
         guard: bool,
         strength: Strength,
         kept: int,
-        options: dict[str, Any],
+        options: EngineOptions,
         hashes: tuple[str, ...] | None = None,
     ) -> None:
         self._turn = threading.RLock()
@@ -166,12 +169,16 @@ class AutoRestorer(MadeAnew):
             )
         self._router = None
         if task == AUTO or self.members.guidance is not None:
-            own = {name: options[name] for name in ("device", "threads") if name in options}
             clip = clip_beside(self.members.path, header.encoder)
             # Who is told what to do reads the vector alone.
             quick = quick or task != AUTO
             self._router = open_all_in_one_router(
-                self.members, self.base, quick=quick, clip=clip, **own
+                self.members,
+                self.base,
+                quick=quick,
+                clip=clip,
+                device=options.get("device", "auto"),
+                threads=options.get("threads"),
             )
         self._ready: OrderedDict[Route, Restorer] = OrderedDict()
 
@@ -266,6 +273,18 @@ class AutoRestorer(MadeAnew):
         samples = samples._replace(in_use=True)
         with open_picture(path, max_pixels=max_pixels, page=page, samples=samples) as reader:
             return self.choose_rows(reader.read, reader.info.width, reader.info.height)
+
+    def for_file(
+        self,
+        path: Path,
+        *,
+        page: int | None = None,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        samples: Samples = AS_FOUND,
+    ) -> tuple[Restorer, Choice | None]:
+        """What restores a file, or one of its pages, and why; see `PictureRestorer.for_file`."""
+        choice = self.choose_file(path, max_pixels=max_pixels, page=page, samples=samples)
+        return self.restorer(choice), choice
 
     def _chosen(self, reading: Reading, empty: bool, watcher: Watcher) -> Choice:
         vector = reading.vector if self.members.guidance is not None else None
@@ -383,7 +402,7 @@ class AutoRestorer(MadeAnew):
             made.standing = (IN_FLOAT32,)
         return made
 
-    def _opened(self, adapters: list[tuple[Any, float]], options: dict[str, Any]) -> Restorer:
+    def _opened(self, adapters: list[tuple[Any, float]], options: EngineOptions) -> Restorer:
         if self.members.guidance is None:
             return Restorer(self.base, adapters=adapters, **options)
         guidance = AppliedAdapter(self.members.guidance.adapter, self.members.guidance.strength)
@@ -391,7 +410,20 @@ class AutoRestorer(MadeAnew):
         return guided_restorer(self.base, guidance, beside, **options)
 
 
-def _beside_int8(options: dict[str, Any]) -> dict[str, Any] | None:
+def with_strength(restorer: PictureRestorer, strength: Strength) -> PictureRestorer:
+    """What restores with that strength; one that chooses is set to it.
+
+    Raises:
+        EngineError: it enlarges pictures; see `urushi.inference.strength`.
+    """
+    if isinstance(restorer, AutoRestorer):
+        restorer.strength = strength
+        return restorer
+    assert isinstance(restorer, Restorer)
+    return weakened(restorer, strength)
+
+
+def _beside_int8(options: EngineOptions) -> EngineOptions | None:
     """Options for routes that int8 cannot run; None where it was not asked for."""
     if options.get("precision") != "int8":
         return None

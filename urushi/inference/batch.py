@@ -1,7 +1,6 @@
 """Restoring many files one after another, and the report on them."""
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,30 +11,29 @@ from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
-from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples
 from urushi.image.opened import Identity, check_unchanged, identity_of
-from urushi.image.page_choice import Pages, parse_pages
-from urushi.inference.auto import AutoRestorer, Choice
-from urushi.inference.held import SMALL, Held, Options, Restored, hold, mend, write
+from urushi.image.page_choice import is_stack
+from urushi.inference.choice import Choice, PictureRestorer
 from urushi.inference.jobs import Job, plan_batch
 from urushi.inference.lanes import Ahead, Behind, InOrder
-from urushi.inference.per_page import PerPage
-from urushi.inference.picture_files import Outcome, restore_picture
+from urushi.inference.picture_files import (
+    AS_USUAL,
+    SMALL,
+    FileOptions,
+    Held,
+    Outcome,
+    Restored,
+    hold,
+    mend,
+    restore_picture,
+    write,
+)
 from urushi.inference.restorer import Restorer
 from urushi.inference.staged import Staged
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
-__all__ = [
-    "BatchReport",
-    "Event",
-    "FileResult",
-    "Job",
-    "fate_of",
-    "outdated",
-    "plan_batch",
-    "run_batch",
-]
+__all__ = ["BatchReport", "Event", "FileResult", "Job", "fate_of", "plan_batch", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -149,15 +147,11 @@ class BatchReport:
 
 
 def run_batch(
-    restorer: Restorer | AutoRestorer,
+    restorer: PictureRestorer,
     jobs: Sequence[Job],
     *,
     on_event: Callable[[Event], None] | None = None,
-    strip_metadata: bool = False,
-    quality: int | None = None,
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    pages: str | Pages | None = None,
-    samples: Samples = AS_FOUND,
+    options: FileOptions = AS_USUAL,
     staged: Staged | None = None,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
@@ -172,18 +166,11 @@ def run_batch(
         restorer: what restores; one that chooses is asked anew for each picture.
         jobs: from `plan_batch`.
         on_event: told of each job's begin, progress and end.
-        strip_metadata: leave out EXIF and XMP.
-        quality: of lossy formats, 1 to 100; None takes the writer's choice.
-        max_pixels: refuse pictures with more; None for no limit.
-        pages: which of a file's pages, as `restore_picture` takes them.
-        samples: what is known about the samples of all of them.
+        options: how all of them are read and written.
         staged: what stands in for stores among the jobs; entered, and ended by the caller.
     """
-    if isinstance(pages, str):
-        pages = parse_pages(pages)
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    options = Options(strip_metadata, quality, max_pixels, samples, pages)
     staged = staged or Staged((), None)
     run = _Run(restorer, jobs, on_event or (lambda event: None), options, staged)
     begin = time.perf_counter()
@@ -222,10 +209,10 @@ class _Run:
 
     def __init__(
         self,
-        restorer: Restorer | AutoRestorer,
+        restorer: PictureRestorer,
         jobs: Sequence[Job],
         tell: Callable[[Event], None],
-        options: Options,
+        options: FileOptions,
         staged: Staged,
     ) -> None:
         self._restorer, self._jobs, self._options = restorer, jobs, options
@@ -273,12 +260,9 @@ class _Run:
                 part = partial(_Written, status, message)
             else:
                 self._staged.bring(job.source)
-                auto = isinstance(self._restorer, AutoRestorer)
-                seen = _identity(job.source) if auto else None
+                seen = _identity(job.source) if self._restorer.looks else None
                 options = self._options
-                chosen = PerPage(
-                    self._restorer, job.source, options.max_pixels, options.pages, options.samples
-                )
+                chosen = _PerPage(self._restorer, job.source, options)
                 ready, choice = chosen.first()
                 if held is not None and ready.scale**2 * held.pixels <= SMALL:
                     check_unchanged(job.source, seen, held.info.identity)
@@ -356,22 +340,42 @@ def _outcome(job: Job, written: Callable[[], _Written]) -> _Written:
         return _Written("failed", f"{job.source}: unexpected {name}: {error}")
 
 
-def outdated(restorer: Restorer | AutoRestorer, report: BatchReport) -> list[Path]:
-    """Targets that were skipped although an adapter in use is younger, so did not make them.
+class _PerPage:
+    """What restores each page of a file: chosen anew where something chooses.
 
-    What made a target is not written into it, so more than this cannot be told.
+    Args:
+        restorer: of the batch.
+        source: the file.
+        options: how it is read.
     """
-    found = []
-    for result in report.results:
-        if result.status == "skipped":
-            try:
-                age = os.lstat(result.target).st_mtime_ns
-                files = [item.adapter.path for item in restorer.adapters]
-                if any(path.stat().st_mtime_ns > age for path in files):
-                    found.append(result.target)
-            except OSError:
-                continue  # gone meanwhile
-    return found
+
+    def __init__(self, restorer: PictureRestorer, source: Path, options: FileOptions) -> None:
+        self._restorer, self._source, self._options = restorer, source, options
+        self._first: tuple[Restorer, Choice | None] | None = None
+        self._stacked = is_stack(source)
+        self.notes: list[str] = []
+
+    def first(self) -> tuple[Restorer, Choice | None]:
+        """For the first page that is taken."""
+        self._first = self._choose(self._options.first_page)
+        return self._first
+
+    def later(self, page: int) -> Restorer:
+        """For another one, counted from 0; a note tells where it needs something else."""
+        if self._first is not None and self._stacked:
+            # Planes of one thing are not to differ in how they were mended.
+            return self._first[0]
+        ready, choice = self._choose(page)
+        before = None if self._first is None else self._first[1]
+        if choice is not None and before is not None and choice.experts != before.experts:
+            self.notes.append(f"Page {page + 1}, unlike the first: {choice.reason}.")
+        return ready
+
+    def _choose(self, page: int | None) -> tuple[Restorer, Choice | None]:
+        options = self._options
+        return self._restorer.for_file(
+            self._source, page=page, max_pixels=options.max_pixels, samples=options.samples
+        )
 
 
 def fate_of(job: Job, staged: Staged) -> tuple[Status, str]:
@@ -392,7 +396,7 @@ def _run_job(
     restorer: Restorer,
     job: Job,
     on_progress: Callable[[int, int], None],
-    options: Options,
+    options: FileOptions,
     seen: Identity | None,
     for_page: Callable[[int], Restorer],
 ) -> Outcome:
@@ -403,13 +407,9 @@ def _run_job(
         job.source,
         job.target,
         overwrite=job.overwrite,
-        strip_metadata=options.strip_metadata,
-        quality=options.quality,
-        max_pixels=options.max_pixels,
-        samples=options.samples,
+        options=options,
         on_progress=on_progress,
         expected=seen,
-        pages=options.pages,
         for_page=for_page,
     )
 

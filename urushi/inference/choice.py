@@ -1,15 +1,20 @@
 """What is done with one picture, and why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from urushi.image import Samples
+from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.guard.damage import Guard
+from urushi.inference.restorer import OnProgress, Restorer
 from urushi.routing.decision import Decision
 from urushi.routing.wording import advice
 
-__all__ = ["Choice", "Route", "hinted"]
+__all__ = ["Choice", "PictureRestorer", "Route", "hinted"]
 
 Route = tuple[tuple[str, float], ...]
 
@@ -36,6 +41,11 @@ class Choice:
     suggested: str | None = None
     guard: Guard | None = None
 
+    @property
+    def experts(self) -> list[str]:
+        """The classes whose experts act."""
+        return [name for name, _ in self.route]
+
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
         probabilities), `route`, `abstained`, `suggested`, `reason`, `guard`, `probabilities`.
@@ -58,6 +68,43 @@ class Choice:
             if seen is None
             else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
         }
+
+
+@runtime_checkable
+class PictureRestorer(Protocol):
+    """What restores pictures, whether it asks each what it needs or treats all alike."""
+
+    looks: bool
+    """Whether pictures are looked at before, so that each may need something else."""
+
+    @property
+    def adapters(self) -> Sequence[AppliedAdapter]:
+        """All that may be used."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What restores, as plain JSON values."""
+        ...
+
+    def restore(self, image: np.ndarray, on_progress: OnProgress | None = None) -> np.ndarray:
+        """Restore a picture held in memory; see `Restorer.restore`."""
+        ...
+
+    def for_file(
+        self, path: Path, *, page: int | None, max_pixels: int | None, samples: Samples
+    ) -> tuple[Restorer, Choice | None]:
+        """What restores a picture, and why: None where nothing looked at it.
+
+        Args:
+            path: the picture.
+            page: which of its pages, from 0; None for the one that it shows first.
+            max_pixels: refuse pictures with more; None for no limit.
+            samples: what is known about its samples.
+
+        Raises:
+            UrushiError: it cannot be read.
+        """
+        ...
 
 
 def hinted(choice: Choice) -> Choice:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
 from urushi.inference.engines.base import Engine, Precision, lanes_on, working_memory
 from urushi.inference.hardware import choose_device, is_installed
+from urushi.inference.restorer import EngineOptions
 from urushi.inference.tile_sizes import LOCAL, WORTH_COMPILING, choose_tiles
 from urushi.inference.tiling import plan_tiles
 from urushi.inference.zoo import ZOO
@@ -92,11 +93,7 @@ class Restoring:
         degradations: Iterable[Sequence[str]] = (),
         *,
         chosen: bool = False,
-        engine: str = "auto",
-        device: str = "auto",
-        precision: Precision = "float32",
-        tile: int | None = None,
-        overlap: int | None = None,
+        **options: Unpack[EngineOptions],
     ) -> "Restoring | None":
         """What restores with the files of a model and of adapters, whose tensors are not read.
 
@@ -104,7 +101,7 @@ class Restoring:
             model: of the base.
             degradations: what each of the adapters was trained to mend.
             chosen: whether one of the adapters is chosen by what is on a picture, or none.
-            engine, device, precision, tile, overlap: as `Restorer` takes them.
+            options: as `Restorer` takes them.
 
         Returns:
             None where an accelerator would restore, whose memory is another.
@@ -112,7 +109,9 @@ class Restoring:
         Raises:
             UrushiError: a file or an option cannot be used.
         """
-        header = read_header(model)
+        header, device = read_header(model), options.get("device", "auto")
+        engine, tile = options.get("engine", "auto"), options.get("tile")
+        precision = cast(Precision, options.get("precision", "float32"))
         graph = graph_path(model).is_file() and is_installed("openvino")
         if choose_device("cpu" if engine == "openvino" else device) != "cpu":
             return None
@@ -122,8 +121,7 @@ class Restoring:
             precision = "float32"  # which takes more, and is what a processor without it takes
         widely = [not LOCAL.issuperset(named or [""]) for named in degradations]
         wide = any(widely)
-        if overlap is None:
-            overlap = 16 if tile is None else min(16, tile // 2)
+        overlap = options.get("overlap", 16 if tile is None else min(16, tile // 2))
         undecided = None if chosen and wide else wide
         return cls(header, engine, precision, tile, overlap, undecided)
 

@@ -242,7 +242,8 @@ class _Kept:
         # Neither users nor signatures, which change, tell one folder from another.
         key = hashlib.sha256(f"{head.rpartition('@')[2]}{path}".encode()).hexdigest()[:16]
         root = cache_folder() / _FOLDER / key
-        self.folder, self.work = root / (place.name or "files"), root / "made"
+        bucket = head.rpartition("/")[2].rpartition("@")[2].partition(":")[0]
+        self.folder, self.work = root / (place.name or bucket), root / "made"
         self._place, self._say = place, say
         self._record = root / _VERSIONS
 

@@ -14,14 +14,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from urushi.errors import UrushiError
-from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, inspect_picture, open_picture
-from urushi.image.page_choice import Pages, is_stack, taken_pages
+from urushi.image import inspect_picture
+from urushi.image.page_choice import is_stack, taken_pages
 from urushi.image.preview import preview_factor, shrink
-from urushi.inference.auto import AutoRestorer, Choice
+from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Choice
 from urushi.inference.naming import Found, with_suffix
+from urushi.inference.picture_files import AS_USUAL, FileOptions
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["Looked", "Reading", "look_at"]
+__all__ = ["Looked", "Looking", "look_at"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,20 +31,16 @@ _ROWS = 256
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How files are read.
+class Looking:
+    """How files are looked at.
 
     Attributes:
-        max_pixels: refuse pictures with more; None for no limit.
-        pages: which of a file's pages, as `restore_picture` takes them.
-        samples: what is known about the samples of all of them.
+        options: how they are read.
         suffix: of what they would become; None for their own.
         most: greatest width and height of small versions, in pixels.
     """
 
-    max_pixels: int | None = DEFAULT_MAX_PIXELS
-    pages: Pages | None = None
-    samples: Samples = AS_FOUND
+    options: FileOptions = AS_USUAL
     suffix: str | None = None
     most: tuple[int, int] = (576, 432)
 
@@ -86,7 +84,7 @@ class Looked:
         }
 
 
-def look_at(restorer: AutoRestorer, item: Found, reading: Reading) -> Iterator[Looked]:
+def look_at(restorer: AutoRestorer, item: Found, reading: Looking) -> Iterator[Looked]:
     """Looks at one file, at each page that would be restored; what fails is told, not raised.
 
     Args:
@@ -122,20 +120,20 @@ def look_at(restorer: AutoRestorer, item: Found, reading: Reading) -> Iterator[L
         notes = ()
 
 
-def _pages(source: Path, reading: Reading) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+def _pages(source: Path, reading: Looking) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
     """The pages for which something would be chosen, and what is to be said of them."""
-    pages = reading.pages
-    info = inspect_picture(source, max_pixels=reading.max_pixels if pages is None else None)
-    taken = taken_pages(info, with_suffix(source, reading.suffix), pages, reading.max_pixels)
+    options = reading.options
+    info = inspect_picture(source, max_pixels=options.checked_limit)
+    target = with_suffix(source, reading.suffix)
+    taken = taken_pages(info, target, options.taken, options.max_pixels)
     # Planes of one thing are mended alike.
     return (taken.numbers[:1] if is_stack(source) else taken.numbers), taken.notes
 
 
 def _look(
-    restorer: AutoRestorer, source: Path, name: str, page: int | None, reading: Reading
+    restorer: AutoRestorer, source: Path, name: str, page: int | None, reading: Looking
 ) -> Looked:
-    samples = reading.samples._replace(in_use=True)
-    with open_picture(source, max_pixels=reading.max_pixels, page=page, samples=samples) as reader:
+    with reading.options.open(source, page) as reader:
         width, height = reader.info.width, reader.info.height
         small = _Small(reader.read, width, height, reading.most)
         choice = restorer.choose_rows(small.read, width, height)

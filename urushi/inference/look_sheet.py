@@ -17,7 +17,7 @@ from urushi.routing.wording import advice, percent
 from urushi.sheet import GAP, INK, PAPER, fitted, is_sheet, refuse_other, shortened, write_sheet
 
 if TYPE_CHECKING:
-    from urushi.inference.auto import Choice
+    from urushi.inference.choice import Choice
     from urushi.inference.look import Looked
     from urushi.inference.naming import Found
 
@@ -45,18 +45,15 @@ _LEGEND = (
 )
 
 
-def sheet_path(output: str | None) -> tuple[Path, bool]:
+def sheet_path(output: str) -> tuple[Path, bool]:
     """Where the sheet goes, and whether the user gave the name.
 
     Args:
-        output: `NAME.jpg`, `NAME.png` or a folder, which need not be there; None takes the current
-            folder.
+        output: `NAME.jpg`, `NAME.png` or a folder, which need not be there.
 
     Raises:
         TargetError: the name is that of no sheet.
     """
-    if output is None:
-        return Path(LOOK_NAME), False
     path = Path(output)
     if path.is_dir() or output.endswith(("/", os.sep)) or not path.suffix:
         return path / LOOK_NAME, False
@@ -81,7 +78,7 @@ class LookSheets:
     So memory grows neither with their number nor with their size.
 
     Args:
-        path: of the first sheet; others are `NAME-2.jpg` and so on.
+        path: of the first sheet; others are `NAME-2.jpg` and so on. None draws none.
         items: the files to be drawn, for which names of sheets have to be free.
         overwrite: replace sheets that are there; files of other kinds only where the name is
             `named` by the user.
@@ -96,13 +93,15 @@ class LookSheets:
     """
 
     def __init__(
-        self, path: Path, items: "Sequence[Found]", *, overwrite: bool, named: bool
+        self, path: Path | None, items: "Sequence[Found]", *, overwrite: bool, named: bool
     ) -> None:
+        self.items, self.written = list(items), list[Path]()
         self._path, self._overwrite, self._named = path, overwrite, named
-        self.written: list[Path] = []
         self._cells: list[Image.Image] = []
         self._kinds: list[str] = []
         self._count = 0
+        if path is None:
+            return
         names = [self._nth(number) for number in range(-(-len(items) // PER_SHEET))]
         for name in names:
             refuse_other(name, overwrite=overwrite, named=named)
@@ -122,6 +121,8 @@ class LookSheets:
         Raises:
             TargetError: a sheet cannot be written.
         """
+        if self._path is None:
+            return
         if len(self._cells) == PER_SHEET:
             self._write()
         self._count += 1
@@ -139,6 +140,7 @@ class LookSheets:
         return self.written
 
     def _nth(self, number: int) -> Path:
+        assert self._path is not None
         if number == 0:
             return self._path
         return self._path.with_name(f"{self._path.stem}-{number + 1}{self._path.suffix}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from urushi.errors import UnreadableError
 from urushi.image import (
     AS_FOUND,
@@ -19,9 +21,76 @@ from urushi.image import (
 )
 from urushi.image.opened import Identity, check_unchanged
 from urushi.image.page_choice import Pages, TakenPages, parse_pages, taken_pages
-from urushi.inference.restorer import Restorer
+from urushi.inference.restorer import OnProgress, Restorer
 
-__all__ = ["Outcome", "restore_picture"]
+__all__ = [
+    "AS_USUAL",
+    "SMALL",
+    "FileOptions",
+    "Held",
+    "Outcome",
+    "Restored",
+    "hold",
+    "mend",
+    "restore_picture",
+    "write",
+]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How picture files are read and written.
+
+    Attributes:
+        max_pixels: refuse pictures with more; None for no limit.
+        pages: `first`, `all`, a number from 1, or a range such as `2-5`. None takes all pages of a
+            TIFF into a TIFF, and the first picture of anything else, with a note.
+        samples: what is known about the samples of the source.
+        strip_metadata: leave out EXIF and XMP.
+        quality: of lossy formats, 1 to 100; None takes the writer's choice.
+
+    Raises:
+        UnreadableError: `pages` is none of these.
+    """
+
+    max_pixels: int | None = DEFAULT_MAX_PIXELS
+    pages: str | Pages | None = None
+    samples: Samples = AS_FOUND
+    strip_metadata: bool = False
+    quality: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pages, str):
+            object.__setattr__(self, "pages", parse_pages(self.pages))
+
+    @property
+    def taken(self) -> Pages | None:
+        """The pages that were asked for."""
+        assert not isinstance(self.pages, str)
+        return self.pages
+
+    @property
+    def first_page(self) -> int | None:
+        """The page that is taken first, from 0; None for whichever a file shows first."""
+        taken = self.taken
+        return taken.first or None if taken is not None else None
+
+    @property
+    def checked_limit(self) -> int | None:
+        """Of the page that a file shows first: one that is larger may have others that are not."""
+        return self.max_pixels if self.pages is None else None
+
+    def open(self, source: Path, page: int | None = None, *, own: bool = False) -> PictureReader:
+        """Opens a picture, or one of its pages, to be read as these options say.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        samples = self.samples._replace(in_use=True)
+        return open_picture(source, max_pixels=self.max_pixels, page=page, samples=samples, own=own)
+
+
+AS_USUAL = FileOptions()
 
 
 @dataclass(frozen=True)
@@ -61,14 +130,10 @@ def restore_picture(
     source: Path,
     target: Path,
     *,
+    options: FileOptions = AS_USUAL,
     overwrite: bool = False,
-    strip_metadata: bool = False,
-    quality: int | None = None,
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    samples: Samples = AS_FOUND,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     expected: Identity | None = None,
-    pages: str | Pages | None = None,
     for_page: Callable[[int], Restorer] | None = None,
 ) -> Outcome:
     """Restore the picture `source` into the file `target`.
@@ -80,15 +145,10 @@ def restore_picture(
         restorer: what restores.
         source: any picture that can be read.
         target: its name decides the format.
+        options: how it is read and written.
         overwrite: replace a target that is there, which may be the source itself.
-        strip_metadata: leave out EXIF and XMP.
-        quality: of lossy formats, 1 to 100; None takes the writer's choice.
-        max_pixels: refuse pictures with more; None for no limit.
-        samples: what is known about the samples of the source.
         on_progress: called with finished and total pixels as the work goes on.
         expected: the file that the source has to be; None where nobody has looked at it before.
-        pages: `first`, `all`, a number from 1, or a range such as `2-5`. None takes all pages of a
-            TIFF into a TIFF, and the first picture of anything else, with a note.
         for_page: what restores a page other than the first one taken, by its number from 0.
 
     Raises:
@@ -97,13 +157,9 @@ def restore_picture(
         EngineError: the picture could not be restored.
     """
     start = time.perf_counter()
-    seen = samples._replace(in_use=True)
-    if isinstance(pages, str):
-        pages = parse_pages(pages)
-    # A file whose first page is larger than allowed may have others that are not.
-    info = inspect_picture(source, max_pixels=max_pixels if pages is None else None)
+    info = inspect_picture(source, max_pixels=options.checked_limit)
     check_unchanged(source, expected, info.identity)
-    taken = taken_pages(info, target, pages, max_pixels)
+    taken = taken_pages(info, target, options.taken, options.max_pixels)
 
     def open_writer(like: PictureInfo, scale: int) -> PictureWriter:
         return PictureWriter(
@@ -112,8 +168,8 @@ def restore_picture(
             width=scale * like.width,
             height=scale * like.height,
             overwrite=overwrite,
-            strip_metadata=strip_metadata,
-            quality=quality,
+            strip_metadata=options.strip_metadata,
+            quality=options.quality,
             own=True,
             pages=len(taken.numbers),
         )
@@ -122,7 +178,7 @@ def restore_picture(
         return restorer if for_page is None else for_page(page)
 
     def open_reader(page: int | None) -> PictureReader:
-        reader = open_picture(source, max_pixels=max_pixels, page=page, samples=seen, own=True)
+        reader = options.open(source, page, own=True)
         check_unchanged(source, info.identity, reader.info.identity)
         return reader
 
@@ -147,7 +203,7 @@ def _restore_pages(
     restorer_of: Callable[[int], Restorer],
     open_writer: Callable[[PictureInfo, int], PictureWriter],
     taken: TakenPages,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: OnProgress | None,
 ) -> tuple[PictureInfo, list[str]]:
     """Restores page after page; gives what the first one is, and all notes."""
     first: PictureInfo | None = None
@@ -187,3 +243,114 @@ def _naming_the_page(number: int | None, taken: TakenPages) -> Iterator[None]:
         if not number or len(taken.numbers) == 1:
             raise
         raise type(error)(f"{error} That was page {number + 1}.") from error
+
+
+SMALL = 1 << 20
+"""Pixels of a picture that is held at most, 12 bytes each, before and after it is restored."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A picture as it was read.
+
+    Attributes:
+        info: what the file is.
+        rows: all of it, `(H, W, 3)` float32.
+        notes: what reading it has told.
+    """
+
+    info: PictureInfo
+    rows: np.ndarray
+    notes: tuple[str, ...]
+
+    @property
+    def pixels(self) -> int:
+        """How many it has."""
+        return self.info.width * self.info.height
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A picture that is still to be written.
+
+    Attributes:
+        info: what its source is.
+        rows: what it became, `(n, scale W, 3)` float32 each.
+        scale: how many times as long its sides are.
+        notes: what reading and restoring it have told.
+    """
+
+    info: PictureInfo
+    rows: list[np.ndarray]
+    scale: int
+    notes: tuple[str, ...]
+
+
+def hold(source: Path, target: Path, options: FileOptions) -> Held | None:
+    """Reads a whole picture; None where it is large, or has several pages to restore.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    info = inspect_picture(source, max_pixels=options.checked_limit)
+    if info.width * info.height > SMALL:
+        return None
+    taken = taken_pages(info, target, options.taken, options.max_pixels)
+    if len(taken.numbers) != 1:
+        return None
+    with options.open(source, taken.numbers[0], own=True) as reader:
+        own = reader.info
+        check_unchanged(source, info.identity, own.identity)
+        if own.width * own.height > SMALL:
+            return None
+        rows = np.empty((own.height, own.width, 3), np.float32)
+        row = 0
+        while len(read := reader.read(own.height - row or 1)):
+            rows[row : row + len(read)] = read
+            row += len(read)
+        return Held(own, rows[:row], (*taken.notes, *reader.notes))
+
+
+def mend(restorer: Restorer, held: Held, on_progress: OnProgress) -> Restored:
+    """Restores what is held.
+
+    Raises:
+        UrushiError: see `Restorer.restore_rows`.
+    """
+    position = 0
+
+    def read(count: int) -> np.ndarray:
+        nonlocal position
+        position += count
+        return held.rows[position - count : position]
+
+    mended: Iterator[np.ndarray] = restorer.restore_rows(
+        read, held.info.width, held.info.height, on_progress
+    )
+    # What is yielded may be changed by what comes after.
+    rows = [np.array(part) for part in mended]
+    return Restored(held.info, rows, restorer.scale, (*held.notes, *restorer.notes))
+
+
+def write(
+    restored: Restored, target: Path, overwrite: bool, options: FileOptions
+) -> tuple[str, ...]:
+    """Writes what was restored; gives all notes on it, each once.
+
+    Raises:
+        PictureError: the target cannot be written, or the source was changed meanwhile.
+    """
+    info, scale = restored.info, restored.scale
+    with PictureWriter(
+        target,
+        like=info,
+        width=scale * info.width,
+        height=scale * info.height,
+        overwrite=overwrite,
+        strip_metadata=options.strip_metadata,
+        quality=options.quality,
+        own=True,
+    ) as writer:
+        for part in restored.rows:
+            writer.write(part)
+    return tuple(dict.fromkeys([*restored.notes, *writer.notes]))

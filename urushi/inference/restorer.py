@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from urushi.errors import EngineError, OutOfMemoryError
 from urushi.files.model import LoadedModel, read_model
+from urushi.image import Samples
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
 from urushi.inference.arrays import (
     WHITE,
@@ -22,11 +23,12 @@ from urushi.inference.arrays import (
 from urushi.inference.beyond import Values
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
-from urushi.inference.in_flight import TilesInFlight, lanes_of
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
+    TilesInFlight,
+    lanes_of,
     run_beside_others,
     run_checked,
     run_once,
@@ -40,7 +42,7 @@ from urushi.inference.tile_sizes import (
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
 from urushi.inference.zoo import find_model
 
-__all__ = ["Restorer"]
+__all__ = ["EngineOptions", "Restorer"]
 
 OnProgress = Callable[[int, int], None]
 
@@ -48,6 +50,19 @@ logger = logging.getLogger(__name__)
 
 # Of what has been calculated and waits for the tiles below, where a network enlarges.
 MOST_WAITING = 1 << 28
+
+
+class EngineOptions(TypedDict, total=False):
+    """What all restorers take alike; `Restorer` says what each means."""
+
+    engine: str
+    device: str
+    precision: str
+    tile: int | None
+    overlap: int
+    threads: int | None
+    compile: bool
+    memory_limit: int | None
 
 
 class Restorer(MadeAnew):
@@ -83,6 +98,9 @@ class Restorer(MadeAnew):
 
     adapters: tuple[AppliedAdapter, ...]
 
+    looks = False
+    """No picture is looked at before: all are treated alike."""
+
     def __init__(
         self,
         model: str | Path | LoadedModel = "base",
@@ -117,7 +135,7 @@ class Restorer(MadeAnew):
         *,
         file: str = "model.safetensors",
         revision: str | None = None,
-        **options: Any,
+        **options: Unpack[EngineOptions],
     ) -> "Restorer":
         """Restore with a model of the Hugging Face hub, fetched once and then taken from its cache.
 
@@ -277,6 +295,12 @@ class Restorer(MadeAnew):
             result[top : top + len(rows), :, :colours] = rows
             top += len(rows)
         return result.reshape(*result.shape[:2], *image.shape[2:])
+
+    def for_file(
+        self, path: Path, *, page: int | None, max_pixels: int | None, samples: Samples
+    ) -> tuple["Restorer", None]:
+        """Itself, whatever the picture is; see `urushi.inference.choice.PictureRestorer`."""
+        return self, None
 
     def restore_rows(
         self, read: ReadRows, width: int, height: int, on_progress: OnProgress | None = None

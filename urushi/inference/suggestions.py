@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urushi.inference.auto import Choice
+from urushi.inference.choice import Choice
 from urushi.routing.wording import look_like
 
 __all__ = ["Suggestion", "suggestions_of"]

@@ -8,7 +8,15 @@ from typing import Any
 from urushi.errors import TargetError, UnreadableError, UrushiError, brief
 from urushi.remote.places import Place
 
-__all__ = ["Doing", "failure", "is_refused_condition", "is_taken", "is_transient", "why"]
+__all__ = [
+    "Doing",
+    "failure",
+    "is_missing_bucket",
+    "is_refused_condition",
+    "is_taken",
+    "is_transient",
+    "why",
+]
 
 
 class Doing(Enum):
@@ -125,6 +133,12 @@ def is_refused_condition(error: BaseException) -> bool:
     return any(_status(one) == 501 or _code(one) == "NotImplemented" for one in _chain(error))
 
 
+def is_missing_bucket(error: BaseException) -> bool:
+    """Whether not only a file is missing."""
+    said = [f"{_code(one)} {one}" for one in _chain(error)]
+    return any("NoSuchBucket" in text or "bucket does not exist" in text for text in said)
+
+
 def is_taken(error: BaseException) -> bool:
     """Whether what was to be written only if it is not there, is there."""
     return isinstance(error, FileExistsError) or any(_status(e) == 412 for e in _chain(error))
@@ -168,8 +182,7 @@ def failure(
             f"{cannot}, because no credentials were found ({said}): set them as the "
             f"library of {place.scheme}:// reads them, in the environment or its own files"
         )
-    code = next(filter(None, map(_code, chain)), "")
-    if code == "NoSuchBucket" or "bucket does not exist" in str(error):
+    if is_missing_bucket(error):
         return doing.error(f"{cannot}, because there is no such bucket: check the name")
     if isinstance(error, FileNotFoundError):
         return doing.error(f"{place} is not there: check the name")

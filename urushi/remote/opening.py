@@ -34,16 +34,16 @@ def open_store(place: Place, doing: Doing) -> tuple[Any, str]:
     """
     scheme = place.scheme
     package, extra = _EXTRAS.get(scheme, ("fsspec", "s3"))
-    for needed in ("fsspec", package):
-        if find_spec(needed) is None:
-            if scheme not in _EXTRAS:
-                raise UnreadableError(_unknown(place, _EXTRAS))
-            raise MissingExtraError(f"{needed}, which {scheme}:// needs,", extra)
     if place.has_user and package != "aiohttp":
         raise doing.error(
             f"{place} holds credentials: leave them out of the URL, and give them in the "
             f"environment or the files that the library of {scheme}:// reads"
         )
+    for needed in ("fsspec", package):
+        if find_spec(needed) is None:
+            if scheme not in _EXTRAS:
+                raise UnreadableError(_unknown(place, _EXTRAS))
+            raise MissingExtraError(f"{needed}, which {scheme}:// needs,", extra)
     try:
         return _opened(place.url)
     except ImportError as error:

@@ -21,6 +21,7 @@ from urushi.errors import TakenError, TargetError, UnreadableError, UrushiError
 from urushi.remote.causes import (
     Doing,
     failure,
+    is_missing_bucket,
     is_refused_condition,
     is_taken,
     is_transient,
@@ -94,7 +95,9 @@ def list_below(folder: Place, tell: Tell | None = None) -> list[Entry]:
 
     try:
         found = _patiently(listed, folder, Doing.LIST, tell)
-    except _MissingError:
+    except _MissingError as error:
+        if is_missing_bucket(error):
+            raise
         if _bucket_of(path) == path.strip("/") and folder.scheme != "memory":
             raise
         found = {}

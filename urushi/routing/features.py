@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from urushi.backbones.nafnet import NAFNet
 from urushi.errors import AdapterError
 from urushi.files.router_file import FeatureFacts
-from urushi.routing.encoder import blockiness, statistics
-from urushi.routing.frozen import FrozenEncoder, Reading
+from urushi.routing.encoder import FrozenEncoder, Reading, blockiness, statistics
 
 __all__ = ["FeatureEncoder", "Reading"]
 

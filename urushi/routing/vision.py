@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from urushi.files.router_file import VisionFacts
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0
-from urushi.routing.encoder import blockiness
-from urushi.routing.frozen import FrozenEncoder, Reading
+from urushi.routing.encoder import FrozenEncoder, Reading, blockiness
 
 __all__ = ["VisionEncoder", "roughness"]
 

@@ -8,9 +8,10 @@ from typing import Any
 from urushi.errors import AdapterError
 from urushi.files.adapter import check_base, read_adapter
 from urushi.files.model import read_model
-from urushi.inference.auto import AUTO, NONE, AutoRestorer
+from urushi.inference.auto import AUTO, NONE, AutoRestorer, with_strength
+from urushi.inference.choice import PictureRestorer
 from urushi.inference.restorer import Restorer
-from urushi.inference.strength import FULL, Strength, weakened
+from urushi.inference.strength import FULL, Strength
 from urushi.inference.zoo import find_all_in_one, find_model
 
 __all__ = ["KeptRestorers"]
@@ -32,7 +33,7 @@ class KeptRestorers:
     def __init__(self, options: Mapping[str, Any], router: str | None, model: str | None) -> None:
         self._options, self._router, self._model = dict(options), router, model
         self._auto: AutoRestorer | None = None
-        self._ready: OrderedDict[tuple[Any, ...], AutoRestorer | Restorer] = OrderedDict()
+        self._ready: OrderedDict[tuple[Any, ...], PictureRestorer] = OrderedDict()
 
     def warm(self) -> None:
         """Makes ready what restores where nothing is said."""
@@ -52,7 +53,7 @@ class KeptRestorers:
         self._auto.strength = FULL
         return self._auto
 
-    def restorer(self, wish: Mapping[str, Any]) -> AutoRestorer | Restorer:
+    def restorer(self, wish: Mapping[str, Any]) -> PictureRestorer:
         """What restores as is wished.
 
         Args:
@@ -73,11 +74,7 @@ class KeptRestorers:
             auto = self.auto()
             auto.strength = strength
             return auto
-        ready = self._kept((task, *adapters), task, adapters)
-        if isinstance(ready, AutoRestorer):
-            ready.strength = strength
-            return ready
-        return weakened(ready, strength)
+        return with_strength(self._kept((task, *adapters), task, adapters), strength)
 
     def check_adapter(self, path: Path) -> dict[str, Any]:
         """What an adapter file says.
@@ -96,7 +93,7 @@ class KeptRestorers:
 
     def _kept(
         self, key: tuple[Any, ...], task: str | None, adapters: Sequence[tuple[str, float]]
-    ) -> AutoRestorer | Restorer:
+    ) -> PictureRestorer:
         ready = self._ready.pop(key, None)
         if ready is None:
             while len(self._ready) >= _KEPT:
@@ -105,9 +102,7 @@ class KeptRestorers:
         self._ready[key] = ready
         return ready
 
-    def _made(
-        self, task: str | None, adapters: Sequence[tuple[str, float]]
-    ) -> AutoRestorer | Restorer:
+    def _made(self, task: str | None, adapters: Sequence[tuple[str, float]]) -> PictureRestorer:
         if task in (None, NONE):
             return Restorer(self.base(), adapters=list(adapters), **self._options)
         return AutoRestorer(self._router, model=self._model, task=task, **self._options)

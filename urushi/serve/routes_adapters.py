@@ -10,10 +10,9 @@ from pydantic import WithJsonSchema
 from urushi.files.adapter import read_adapter_header
 from urushi.inference.zoo import ZOO
 from urushi.serve.answers import AdapterTold, Client, JobTold, Served, problems
-from urushi.serve.client_names import shown_name, stem_of, suffix_for
 from urushi.serve.problems import RefusedError
 from urushi.serve.store import SentAdapter
-from urushi.serve.uploads import keep_file
+from urushi.serve.uploads import keep_file, shown_name, stem_of, suffix_for
 
 __all__ = ["router"]
 

@@ -14,13 +14,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from urushi.errors import UnreadableError, UrushiError
+from urushi.errors import AdapterError, MissingExtraError, UnreadableError, UrushiError
+from urushi.inference.hardware import is_installed
 
-__all__ = ["TASKS", "StopError", "work"]
+__all__ = ["TASKS", "StopError", "adapt", "work"]
 
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[dict[str, Any]], None]
+
+_ROWS = 6
+_NEEDED = ("torch", "accelerate", "tensorboard")
 
 
 class StopError(KeyboardInterrupt):
@@ -125,12 +129,13 @@ def _inspect(_kitchen: Any, _tell: Tell, *, source: str, max_pixels: int) -> dic
 
 def _look(kept: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, Any]:
     """What the router sees on a picture, and what would be done."""
-    from urushi.inference.look import Reading, look_at
+    from urushi.inference.look import Looking, look_at
     from urushi.inference.naming import Found
+    from urushi.inference.picture_files import FileOptions
 
     path = Path(source)
     item = Found(path, Path(path.name), named=True)
-    for row in look_at(kept.auto(), item, Reading(max_pixels, most=(8, 8))):
+    for row in look_at(kept.auto(), item, Looking(FileOptions(max_pixels), most=(8, 8))):
         if row.choice is None:
             raise UnreadableError(row.message)
         return {**row.choice.describe(), "notes": list(row.notes)}
@@ -147,6 +152,7 @@ def _restore(kept: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
     Tells of each, by its `index`, that it was begun, how far it is, and how it `ended`.
     """
     from urushi.inference.batch import Event, plan_batch, run_batch
+    from urushi.inference.picture_files import FileOptions
 
     wish = items[0]["wish"]
     restorer = kept.restorer(wish)
@@ -170,9 +176,11 @@ def _restore(kept: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
         restorer,
         jobs,
         on_event=on_event,
-        strip_metadata=bool(wish.get("strip_metadata")),
-        quality=wish.get("quality"),
-        max_pixels=items[0]["max_pixels"],
+        options=FileOptions(
+            items[0]["max_pixels"],
+            strip_metadata=bool(wish.get("strip_metadata")),
+            quality=wish.get("quality"),
+        ),
     )
     if report.interrupted:
         raise StopError
@@ -234,9 +242,84 @@ def _check_adapter(kept: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
 
 def _adapt(kept: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
     """Learns from pairs."""
-    from urushi.serve.adapting import adapt
+    from urushi.serve.tasks import adapt
 
     return adapt(tell, model=str(kept.base()), **arguments)
+
+
+def adapt(
+    tell: Tell, *, model: str, folder: str, name: str, minutes: float | None, steps: int | None
+) -> dict[str, Any]:
+    """Learns from the pairs of a folder, and writes an adapter and a sheet beside them.
+
+    Args:
+        tell: told of phases, scores and progress.
+        model: the base, a file or a name in the zoo.
+        folder: holds `input` and `target`.
+        name: of the adapter.
+        minutes, steps: to learn at most; one of the two.
+
+    Raises:
+        MissingExtraError: what learning needs is not installed.
+        DataError: there are too few pairs, or their sizes differ.
+        AdapterError: nothing better than the base was found.
+    """
+    for package in _NEEDED:
+        if not is_installed(package):
+            raise MissingExtraError(f"{package}, which adapting needs,", "train")
+    from urushi.sheet import contact_sheet, write_sheet
+    from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+    from urushi.training.examples import pair_examples
+    from urushi.training.method_choice import choose_method
+    from urushi.training.progress import Progress
+
+    root = Path(folder)
+    target, run = root / "adapter.safetensors", root / "run"
+    run.mkdir()
+    tell({"phase": "looking through the pairs"})
+    found = pair_examples(root, run)
+    method = choose_method("colora", model, {})
+    bf16 = prefers_bf16("auto")
+    recipe = adaptation_recipe(name, model, method, found, minutes=minutes, steps=steps, bf16=bf16)
+    adaptation = Adaptation(recipe, found, target, run)
+    tell({"phase": "measuring the base", "pairs": len(found.pack)})
+    before = adaptation.measure_base().means
+    scores = {"psnr_input": before.psnr_input, "psnr_base": before.psnr}
+    tell({"phase": "learning", **scores})
+
+    def on_progress(progress: Progress) -> None:
+        facts: dict[str, Any] = {"step": progress.step, "share": progress.share}
+        # The first step takes longer than all others: it says nothing about the rest.
+        facts["seconds_left"] = None if progress.step == 1 else round(progress.seconds_left, 1)
+        if progress.scores:
+            facts["psnr"] = max(progress.scores.values())
+        tell(facts)
+
+    result = adaptation.train(on_progress=on_progress)
+    if not result.training.finished:
+        raise KeyboardInterrupt
+    if result.after is None:
+        raise AdapterError(
+            "no adapter was better than the base on the pairs that were kept for measuring: more "
+            "pairs, or more minutes, may help"
+        )
+    after = result.after.means
+    tell({"phase": "drawing the sheet"})
+    sheet = root / "sheet.jpg"
+    write_sheet(sheet, contact_sheet(adaptation.before_and_after(_ROWS), cell_size=(320, 240)))
+    gain = None if after.psnr is None or before.psnr is None else after.psnr - before.psnr
+    return {
+        "target": str(target),
+        "sheet": str(sheet),
+        "notes": list(found.notes),
+        "method": "colora",
+        "pictures": len(result.after.pictures),
+        "steps": result.training.step,
+        "seconds": round(result.training.seconds, 1),
+        **scores,
+        "psnr": after.psnr,
+        "gain": gain,
+    }
 
 
 TASKS: dict[str, Callable[..., Any]] = {

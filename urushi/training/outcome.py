@@ -14,7 +14,7 @@ from urushi.adapters.stored import header_of, tensors_of
 from urushi.evaluation.benchmark import evaluate, find_benchmark
 from urushi.files.adapter import AdapterHeader, LoadedAdapter, write_adapter
 from urushi.files.model import LoadedModel, ModelHeader, read_model, write_model
-from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import PictureRestorer
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_model
 from urushi.training.build import backbone_of, build_network
@@ -160,7 +160,7 @@ def score_network(
 
 
 def benchmark_scores(
-    restorer: Restorer | AutoRestorer,
+    restorer: PictureRestorer,
     benchmarks: Iterable[str],
     root: Path | str | None,
     limit: int | None,

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from urushi.image.info import Header
 from urushi.image.target import Layout
-from urushi.image.tiff.imagej import BLOCK
 from urushi.image.tiff.picture_directories import description_of, has_tag, tiff_pages
-from urushi.image.tiff.stacks import fitting_description, planes_of, stack_title
+from urushi.image.tiff.stacks import BLOCK, fitting_description, planes_of, stack_title
 
 __all__ = ["Fitted", "fitted_words"]
 

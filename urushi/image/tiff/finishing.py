@@ -19,8 +19,8 @@ from urushi.image.tiff.directories import (
     TiffFile,
     pack_directory,
 )
-from urushi.image.tiff.imagej import imagej_tags
 from urushi.image.tiff.picture_directories import tiff_pages
+from urushi.image.tiff.stacks import imagej_tags
 
 __all__ = ["amend", "first_link", "join", "page_tags"]
 

@@ -13,7 +13,7 @@ from urushi.errors import RecipeError
 from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.zoo import find_all_in_one
 from urushi.routing.efficientnet import folded_weights
-from urushi.routing.frozen import FrozenEncoder
+from urushi.routing.encoder import FrozenEncoder
 from urushi.routing.router import RouterHead, RouterOutput
 from urushi.routing.vision import VisionEncoder
 from urushi.training.fitting import fit

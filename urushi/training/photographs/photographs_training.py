@@ -15,7 +15,7 @@ from urushi.evaluation.catalog import data_root
 from urushi.files.all_in_one_file import AllInOne, read_all_in_one
 from urushi.files.router_file import CLEAN, LoadedRouter, RouterHeader, RouterMemory, read_router
 from urushi.inference.zoo import ZOO, find_all_in_one
-from urushi.routing.frozen import FrozenEncoder
+from urushi.routing.encoder import FrozenEncoder
 from urushi.routing.router import Router, RouterHead, save_router
 from urushi.routing.vision import VisionEncoder
 from urushi.termination import stop_signals

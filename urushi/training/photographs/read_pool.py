@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from urushi.files.router_file import ViewGeometry
-from urushi.routing.frozen import FrozenEncoder
+from urushi.routing.encoder import FrozenEncoder
 from urushi.routing.views import make_views
 from urushi.training.kept_parts import OnPictures, Part, gather
 
