@@ -2,14 +2,15 @@
 
 import hashlib
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 from cluster_support import DEADLY_WIDTH, DYING_WIDTH, Mortal
-from commands import run, run_python
-from pictures import Untouched, picture, write_pictures
+from commands import ROOT, run, run_python
+from pictures import picture, write_pictures
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.cluster import connection
@@ -31,8 +32,12 @@ pytestmark = pytest.mark.xdist_group("cluster")
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray of two cores on this machine; its address. One for all tests: it takes seconds."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")  # those of Ray's own code
+        # Workers find the restorers of these tests; Ray writes no token into the user's folder.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
         with joined(connection.LOCAL, cpus=2):
             import ray
 
@@ -115,15 +120,16 @@ def test_another_worker_goes_on_where_one_died(cluster, tmp_path):
     write_pictures(tmp_path / "in", 8)
     write_picture(tmp_path / "in/picture3.png", picture(width=DYING_WIDTH), overwrite=True)
     write_picture(tmp_path / "in/picture6.png", picture(width=DEADLY_WIDTH), overwrite=True)
-    run_batch(Untouched(), plan_batch([tmp_path / "in"], tmp_path / "here"))
+    jobs = plan_batch([tmp_path / "in"], tmp_path / "here")
+    run_batch(Mortal(tmp_path), [job for job in jobs if job.source.stem != "picture6"])
     died = tmp_path / "died"
     report = restore_mortally(tmp_path / "in", tmp_path / "there", Mortal(died))
     assert died.exists()
-    assert report.deaths >= 4
+    assert report.deaths >= 3
     assert [result.status for result in report.results] == ["restored"] * 6 + ["failed", "restored"]
     assert "3 workers died while they were at it" in report.results[6].message
     here, there = bytes_below(tmp_path / "here"), bytes_below(tmp_path / "there")
-    assert there == {name: content for name, content in here.items() if name != "picture6.png"}
+    assert there == here
     rows = rows_of(tmp_path / "there")
     assert len(rows) == 8
     assert rows["picture6.png"]["message"] == report.results[6].message

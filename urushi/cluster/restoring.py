@@ -6,6 +6,7 @@ the manifest for each picture as it ends. Pictures never pass through it, nor th
 
 import contextlib
 import pickle
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -177,6 +178,12 @@ class _Driver:
         return [self._results[index] for index in sorted(self._results)]
 
 
+def _reason(error: Exception) -> str:
+    """The last line of what Ray says, which for an error on a node is that error."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return brief(RuntimeError(re.sub(r"\x1b\[\d*m", "", lines[-1]))) if lines else brief(error)
+
+
 def _follow(run: Run, count: int, hear: Callable[[News], None]) -> bool:
     """Has a run done; tells whether it was interrupted."""
     import ray
@@ -201,7 +208,7 @@ def _follow(run: Run, count: int, hear: Callable[[News], None]) -> bool:
         return True
     except (RayError, ConnectionError) as error:
         raise ClusterError(
-            f"the cluster does not go on ({brief(error)}): see that its nodes run, and run the "
+            f"the cluster does not go on ({_reason(error)}): see that its nodes run, and run the "
             "same command again, which goes on where it was"
         ) from error
     finally:
