@@ -1,9 +1,12 @@
-"""Restorers that workers of a cluster are given: they die at some pictures."""
+"""A Ray on this machine, and restorers for its workers that die at some pictures."""
 
+import contextlib
 import os
 import signal
+import warnings
 from pathlib import Path
 
+import pytest
 from pictures import Untouched
 
 DEADLY_WIDTH, DYING_WIDTH = 41, 43
@@ -31,3 +34,19 @@ class Mortal(Untouched):
             if width == DEADLY_WIDTH:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield rows
+
+
+@contextlib.contextmanager
+def start_cluster():
+    """A Ray of two cores, which this process is connected to."""
+    from urushi.cluster.connection import LOCAL, joined
+
+    root = Path(__file__).resolve().parent.parent
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # those of Ray's own code
+        # Workers find the restorers of these tests; Ray writes no token into the user's folder.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "tests")]))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+        with joined(LOCAL, cpus=2):
+            yield

@@ -2,19 +2,16 @@
 
 import hashlib
 import json
-import os
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
-from cluster_support import DEADLY_WIDTH, DYING_WIDTH, Mortal
-from commands import ROOT, run, run_python
+from cluster_support import DEADLY_WIDTH, DYING_WIDTH, Mortal, start_cluster
+from commands import run, run_python
 from pictures import picture, write_pictures
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.cluster import connection
-from urushi.cluster.connection import Node, check_address, joined
+from urushi.cluster.connection import Node, check_address
 from urushi.cluster.luggage import Luggage, packed, unpacked
 from urushi.cluster.manifest import Manifest
 from urushi.cluster.plan import Pool, Work, batches_of, pool_of
@@ -31,17 +28,9 @@ pytestmark = pytest.mark.xdist_group("cluster")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray of two cores on this machine; its address. One for all tests: it takes seconds."""
-    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-        warnings.simplefilter("ignore")  # those of Ray's own code
-        # Workers find the restorers of these tests; Ray writes no token into the user's folder.
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "0" * 64)
-        with joined(connection.LOCAL, cpus=2):
-            import ray
-
-            yield ray.get_runtime_context().gcs_address
+    """One for all tests: it takes seconds."""
+    with start_cluster():
+        yield
 
 
 def rows_of(folder):
