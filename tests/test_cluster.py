@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from cluster_support import DEADLY_WIDTH, DYING_WIDTH, Mortal, start_cluster
 from commands import run, run_python
 from pictures import picture, write_pictures
+from test_adapt import write_pairs
+from test_compare import plan_of
+from world import write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.cluster.connection import Node, check_address
@@ -147,6 +151,27 @@ def test_an_interrupted_run_goes_on(cluster, tmp_path):
     assert after.startswith(before)
     assert len(rows_of(tmp_path / "out")) == len(after.splitlines()) == 24
     assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_comparison_has_the_table_that_it_has_without(cluster, tmp_path):
+    write_tiny_model(tmp_path / "tiny.safetensors")
+    write_pairs(tmp_path / "dark/train", 4)
+    write_pairs(tmp_path / "dark/val", 2, height=40)
+    plan = tmp_path / "plan.yaml"
+    changed = {"pairs": [2], "seeds": [0], "steps": 2}
+    plan.write_text(yaml.safe_dump(plan_of(tmp_path, **changed)))
+    words = ("compare", plan, "--data", tmp_path, "--device", "cpu", "--no-isolate", "--json", "-o")
+    here = run(*words, tmp_path / "here")
+    # One cell was run without a cluster: it stays.
+    run(*words, tmp_path / "there", "--only", "dark/lora")
+    there = run(*words, tmp_path / "there", "--cluster", "ray")
+    assert (here.exit_code, there.exit_code) == (EXIT_WELL, EXIT_WELL), there.stderr
+    assert "3 cells, 1 of them finished before" in there.stderr
+    one, other = json.loads(here.stdout), json.loads(there.stdout)
+    assert (one["finished"], other["finished"]) == (3, 3)
+    timed = ("seconds_per_step", "peak_memory")
+    for row, same in zip(one["rows"], other["rows"], strict=True):
+        assert {**row, **dict.fromkeys(timed)} == {**same, **dict.fromkeys(timed)}
 
 
 # --- without a cluster ---
