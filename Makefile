@@ -13,14 +13,19 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 # Makes OpenVINO, and the oneDNN in it and in torch, take this processor for one without AVX-512.
 OLDER := OV_CPU_MAX_ISA=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test older check docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/run.py
 
-test: check
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
-	$(OLDER) $(BIN)/python -m pytest -m processor
+# The first two take one core each. Tests of one file share what they prepare, and so a process;
+# files are begun in the order that tests/conftest.py gives, the longest first.
+test: $(VENV)/.test
+	$(MAKE) --jobs 2 check older
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+older: $(VENV)/.test
+	$(OLDER) $(BIN)/python -m pytest -m processor $$(grep -l mark.processor tests/test_*.py)
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -11,57 +11,20 @@ Scores are PSNR in dB over all pictures of the benchmarks that a group names. Th
 that no expert learns from; what is chosen by them says so wherever it is told.
 """
 
-import argparse
-import json
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "experts_search.json"
+from measuring import run_script
+from trials import Trials, flat, table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Variants of experts, a row each.")
-    parser.add_argument("--data", required=True, type=Path, help="folder of the data sets")
-    parser.add_argument("--only", nargs="*", help="groups to run; all by default")
-    parser.add_argument("--runs", type=Path, default=Path("runs/experts-search"))
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    for group, plan in plans().items():
-        if arguments.only and group not in arguments.only:
-            continue
-        for name in ["the base alone", *plan["variants"]]:
-            if any((r["group"], r["variant"]) == (group, name) for r in rows()):
-                continue
-            row = measure(plan, group, name, arguments)
-            print(json.dumps(row), flush=True)
-            keep(row)
-    print(table(rows()))
-
-
-def plans() -> dict[str, Any]:
-    groups = yaml.safe_load((HERE / "experts_search.yaml").read_text(encoding="utf-8"))
-    return {name: plan for name, plan in groups.items() if not name.startswith(".")}
-
-
-def rows() -> list[dict[str, Any]]:
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-
-
-def keep(row: dict[str, Any]) -> None:
-    # Read again: another process may have added rows of another group meanwhile.
-    text = json.dumps([*rows(), row], indent=1)
-    RESULTS.write_text(text + "\n", encoding="utf-8")
+    trials = Trials(__file__, "Variants of experts, a row each.", first=["the base alone"])
+    print(table(trials.run(measure)))
 
 
 def measure(plan: dict[str, Any], group: str, name: str, arguments: Any) -> dict[str, Any]:
-    import torch
-
     from urushi.adapters import Adapted
     from urushi.evaluation.benchmark import evaluate
     from urushi.files.adapter import LoadedAdapter
@@ -74,7 +37,6 @@ def measure(plan: dict[str, Any], group: str, name: str, arguments: Any) -> dict
     from urushi.training.loop import train
     from urushi.training.outcome import adapter_header, adapter_tensors
 
-    torch.set_num_threads(arguments.threads)
     row: dict[str, Any] = {"group": group, "variant": name, "class": plan["class"]}
     model = read_model(find_model("base"))
     adapters: list[Any] = []
@@ -112,27 +74,5 @@ def measure(plan: dict[str, Any], group: str, name: str, arguments: Any) -> dict
     return {**row, "psnr": found}
 
 
-def flat(changes: Any) -> list[str]:
-    """A list of changes that may hold lists, which YAML's anchors make."""
-    return [c for part in changes or [] for c in ([part] if isinstance(part, str) else part)]
-
-
-def table(found: list[dict[str, Any]]) -> str:
-    lines = []
-    for group in dict.fromkeys(row["group"] for row in found):
-        own = [row for row in found if row["group"] == group]
-        benchmarks = list(dict.fromkeys(name for row in own for name in row["psnr"]))
-        lines += [
-            "",
-            f"| {group} | parameters | steps | " + " | ".join(benchmarks) + " |",
-            "|---|---|---|" + "---|" * len(benchmarks),
-        ]
-        for row in own:
-            values = " | ".join(f"{row['psnr'][name]:.2f}" for name in benchmarks)
-            parameters, steps = row.get("parameters", 0), row.get("steps", 0)
-            lines.append(f"| {row['variant']} | {parameters:,} | {steps} | {values} |")
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(main)

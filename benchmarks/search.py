@@ -15,20 +15,14 @@ averaged weights are scored; where a group says `last`, the last ones as well.
 """
 
 import argparse
-import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from measuring import run_script
+from trials import Trials, flat, table
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "search.json"
 PICTURES = 6
 TRIAL_STEPS = 25
 
@@ -77,89 +71,15 @@ PAGE_SEED = 1_000_003  # far from those that trainings use
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Variants of a recipe at equal training time.")
-    parser.add_argument("--data", required=True, type=Path, help="folder of the data sets")
-    parser.add_argument("--pack", required=True, type=Path, help="packed clean pictures")
-    parser.add_argument("--only", nargs="*", help="groups to run; all by default")
-    parser.add_argument("--runs", type=Path, default=Path("runs/search"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--speeds", action="store_true", help="measure training speeds instead")
-    parser.add_argument("--cluster", help="a Ray cluster whose nodes share these folders")
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.variant:
-        group, name = arguments.variant.split("/")
-        measured = speed if arguments.speeds else measure
-        print(json.dumps(measured(group, name, arguments)))
-        return
-    unknown = set(arguments.only or []) - set(plans())
-    if unknown:
-        parser.error(f"--only is {min(unknown)!r}: expected some of {', '.join(plans())}")
-    for needed in (arguments.data, arguments.pack):
-        if not needed.exists():
-            parser.error(f"{needed} does not exist: name the data sets and the packed pictures")
-    waiting = []
-    for group, plan in plans().items():
-        if arguments.only and group not in arguments.only:
-            continue
-        for name in plan["variants"]:
-            if arguments.speeds:
-                print(f"{group}/{name}: {in_own_process(group, name)} MP/s", flush=True)
-                continue
-            if any((r["group"], r["variant"]) == (group, name) for r in rows()):
-                continue
-            if arguments.cluster:
-                waiting.append(words_for(group, name))
-                continue
-            print(f"{group}/{name}", file=sys.stderr, flush=True)
-            keep(in_own_process(group, name))
-    if waiting:
-        run_there(arguments.cluster, waiting, arguments.threads)
-    print(table(rows()))
+    trials = Trials(__file__, "Variants of a recipe at equal training time.")
+    trials.parser.add_argument("--pack", required=True, type=Path, help="packed clean pictures")
+    trials.parser.add_argument("--speeds", action="store_true", help="measure speeds instead")
+    rows = trials.run(trial, needs=("data", "pack"), keep=lambda options: not options.speeds)
+    print(table(rows))
 
 
-def plans() -> dict[str, Any]:
-    groups = yaml.safe_load((HERE / "search.yaml").read_text(encoding="utf-8"))
-    return {name: plan for name, plan in groups.items() if not name.startswith(".")}
-
-
-def rows() -> list[dict[str, Any]]:
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-
-
-def keep(row: dict[str, Any]) -> None:
-    # Read again: another process may have added rows of another group meanwhile.
-    text = json.dumps([*rows(), row], indent=1)
-    RESULTS.write_text(text + "\n", encoding="utf-8")
-
-
-def in_own_process(group: str, name: str) -> Any:
-    # Compiled programs and kept memory of one variant must not meet those of the next.
-    return told_by(words_for(group, name))
-
-
-def words_for(group: str, name: str) -> list[str]:
-    return [sys.executable, __file__, *sys.argv[1:], "--variant", f"{group}/{name}"]
-
-
-def told_by(words: list[str]) -> Any:
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def run_there(address: str, waiting: list[list[str]], threads: int) -> None:
-    """Runs variants as tasks of a cluster, and keeps the row of each as it ends."""
-    from urushi.cluster.connection import joined
-    from urushi.cluster.tasks import Room, run_tasks
-
-    def done(words: list[str], row: Any) -> None:
-        if isinstance(row, Exception):
-            print(f"{words[-1]}: {row}", file=sys.stderr, flush=True)
-        else:
-            keep(row)
-
-    with joined(address):
-        run_tasks(told_by, waiting, Room(threads), done)
+def trial(plan: dict[str, Any], group: str, name: str, options: argparse.Namespace) -> Any:
+    return speed(plan, name, options) if options.speeds else measure(plan, group, name, options)
 
 
 def recipe_of(plan: dict[str, Any], name: str, steps: int) -> Any:
@@ -173,16 +93,15 @@ def recipe_of(plan: dict[str, Any], name: str, steps: int) -> Any:
 
 
 def changes_of(plan: dict[str, Any], name: str) -> list[str]:
-    return [*plan.get("all", []), *(plan["variants"][name] or [])]
+    return [*flat(plan.get("all", [])), *flat(plan["variants"][name])]
 
 
-def speed(group: str, name: str, arguments: argparse.Namespace) -> float:
+def speed(plan: dict[str, Any], name: str, arguments: argparse.Namespace) -> float:
     """Training speed in megapixels per second, without compiling."""
     from urushi.data.packed import PackedPictures
     from urushi.training.loop import train
 
-    use_threads(arguments.threads)
-    recipe = recipe_of(plans()[group], name, TRIAL_STEPS)
+    recipe = recipe_of(plan, name, TRIAL_STEPS)
     with tempfile.TemporaryDirectory() as folder:
         log = train(recipe, PackedPictures(arguments.pack), Path(folder), device="cpu").log
     seconds = log[-1]["seconds"] - log[0]["seconds"]
@@ -194,20 +113,13 @@ def pixels_of(recipe: Any) -> int:
     return recipe.data.batch * recipe.data.patch**2
 
 
-def use_threads(threads: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def measure(group: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    use_threads(arguments.threads)
+def measure(
+    plan: dict[str, Any], group: str, name: str, arguments: argparse.Namespace
+) -> dict[str, Any]:
     from urushi.backbones import create_backbone
     from urushi.data.packed import PackedPictures
     from urushi.training.loop import train
 
-    plan = plans()[group]
     steps = plan.get("steps")
     if steps is None:
         pixels = 60e6 * plan["minutes"] * plan["speeds"][name]
@@ -275,23 +187,6 @@ def write_pages(folder: Path) -> None:
     for kind in ("text", "screen", "chart", "lines", "pattern", "comic"):
         page = draw_page(kind, 320, 320, PAGE_SEED)
         Image.fromarray(page).save(folder / f"{kind}.png")
-
-
-def table(found: list[dict[str, Any]]) -> str:
-    kinds = [*KINDS, *ON_PAGES]
-    lines = [
-        "| group | variant | M parameters | steps | mean | " + " | ".join(kinds) + " |",
-        "|---|---|---|---|---|" + "---|" * len(kinds),
-    ]
-    for row in found:
-        psnr = row["psnr"]
-        # Kinds that came later are missing in older rows.
-        values = " | ".join(f"{psnr[kind]:.2f}" if kind in psnr else "" for kind in kinds)
-        lines.append(
-            f"| {row['group']} | {row['variant']} | {row['parameters'] / 1e6:.2f} | {row['steps']} "
-            f"| {psnr['mean']:.2f} | {values} |"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

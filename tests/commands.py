@@ -1,13 +1,18 @@
 """Running commands and pieces of Python, in this process and in others."""
 
 import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+import pytest
+import torch
 import yaml
 from typer.testing import CliRunner, Result
 
@@ -71,6 +76,47 @@ def run_watched(code: str, home: Path, *arguments: object) -> str:
     assert calls == "[]"
     assert list(home.iterdir()) == []
     return "\n".join(output)
+
+
+def run_benchmark(
+    name: str, *words: object, cwd: Path | None = None
+) -> subprocess.CompletedProcess:
+    """Runs a script of `benchmarks` in this process: importing torch takes longer than most do."""
+    script, out, errors = ROOT / "benchmarks" / name, io.StringIO(), io.StringIO()
+    precision = torch.get_float32_matmul_precision()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.setattr(sys, "argv", [str(script), *map(str, words)])
+        patch.setattr(sys, "path", [str(script.parent), *sys.path])
+        patch.chdir(cwd or Path.cwd())
+        with contextlib.redirect_stderr(errors):
+            try:
+                runpy.run_path(str(script), run_name="__main__")
+                code = 0
+            except SystemExit as end:
+                code = end.code
+    torch.set_float32_matmul_precision(precision)
+    if isinstance(code, str):
+        errors.write(code)
+        code = 1
+    return subprocess.CompletedProcess(words, code or 0, out.getvalue(), errors.getvalue())
+
+
+def start_long_run(run: Path, *words: object, cwd: Path | None = None) -> None:
+    """Starts a long training, which gives way to all else, and hurries it, where one may."""
+    words = ("start", "--run", run, *words)
+    command = [sys.executable, str(ROOT / "benchmarks" / "long_run.py"), *map(str, words)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": cwd}
+    hurried, said = False, None
+    with subprocess.Popen(command, env=environment(), **options) as process:
+        while said is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                said, _ = process.communicate(timeout=0.1)
+            if not hurried and (run / "pid").exists() and (text := (run / "pid").read_text()):
+                hurried = True
+                with contextlib.suppress(psutil.Error, OSError):
+                    psutil.Process(int(text)).nice(0)
+                    Path(f"/proc/{int(text)}/autogroup").write_text("0")
+    assert process.returncode == 0, said
 
 
 def run_script(script, plan, pack, run, *more):

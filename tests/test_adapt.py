@@ -128,7 +128,7 @@ def test_pictures_without_a_partner_are_told_and_left_out(world, tmp_path):
     write_pairs(tmp_path, 4)
     (tmp_path / "target" / "2.png").unlink()
     target = tmp_path / "a.safetensors"
-    result = adapt(world, "--pairs", tmp_path, "-o", target, "--steps", 25)
+    result = adapt(world, "--pairs", tmp_path, "-o", target, "--steps", 2)
     assert "2.png has no target" in result.stdout
     assert "2 to learn from, 1 to measure by" in result.stdout
 
@@ -142,7 +142,7 @@ def test_shifted_pairs_are_told_and_put_right(world, tmp_path):
             (tmp_path / side).mkdir(exist_ok=True)
             write_picture(tmp_path / side / f"{index}.png", part)
     target = tmp_path / "a.safetensors"
-    words = ("--pairs", tmp_path, "-o", target, "--steps", 25, "--overwrite", "--json")
+    words = ("--pairs", tmp_path, "-o", target, "--steps", 8, "--overwrite", "--json")
     plain, right = adapt(world, *words), adapt(world, *words, "--align")
     assert "4 targets are shifted against the inputs" in plain.stderr
     assert "--align" in plain.stderr

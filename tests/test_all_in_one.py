@@ -175,14 +175,14 @@ def test_guidance_keeps_the_base_or_makes_one(world, files, tmp_path):
 def test_an_expert_may_begin_where_another_ended(world, files, trained, tmp_path):
     before = trained.path.parent / "dark.safetensors"
     classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
-    classes["dark"] |= {"begin": str(before), "steps": 1}
+    classes["dark"] |= {"initial_adapter": str(before), "steps": 1}
     still = {"learning_rate": 1e-12}
     changes = {"classes": classes, **experts(optimizer=still, storage="float32")}
     train(world, files, tmp_path / "b", changes).train()
     after = read_adapter(tmp_path / "b" / "dark.safetensors")
     for name, array in read_adapter(before).tensors.items():
         np.testing.assert_allclose(after.tensors[name], array, atol=1e-6, err_msg=name)
-    assert after.header.recipe["begin"] == str(before)
+    assert after.header.recipe["initial_adapter"] == str(before)
     changes["experts"]["adapter"] = {"method": "lora", "rank": 2}
     with pytest.raises(RecipeError, match="an adapter of other settings"):
         train(world, files, tmp_path / "c", changes).train()
@@ -217,20 +217,31 @@ def test_a_router_that_is_there_already_is_taken(world, files, trained, tmp_path
         (experts(adapter={"method": "experts"}), "mode joint"),
         (experts(k=2), "k has no effect"),
         ({"classes": {"clean": {}, "a": {"degradation": {}, "without": ["x"]}}}, "without has no"),
-        ({"classes": {"clean": {}, "a": {"pairs": ["x"], "shown": {"name": "jpeg"}}}}, "has shown"),
-        ({"classes": {"clean": {}, "a": {"degradation": {}, "rehaze": {}}}}, "rehaze has no"),
-        (joint(patch=8), "has patch,"),
-        (joint(begin="haze"), "has begin,"),
         (
             {
-                "classes": {"clean": {}, "a": {"pairs": ["x"], "begin": "y"}},
+                "classes": {
+                    "clean": {},
+                    "a": {"pairs": ["x"], "router_degradation": {"name": "jpeg"}},
+                }
+            },
+            "has router_degradation",
+        ),
+        ({"classes": {"clean": {}, "a": {"degradation": {}, "rehaze": {}}}}, "rehaze has no"),
+        (joint(patch=8), "has patch,"),
+        (joint(initial_adapter="haze"), "has initial_adapter,"),
+        (
+            {
+                "classes": {"clean": {}, "a": {"pairs": ["x"], "initial_adapter": "y"}},
                 "guided": {"mode": "full"},
             },
-            "a has begin",
+            "a has initial_adapter",
         ),
         (joint(loss={"grid": 1}), "has loss,"),
         (joint(patches=[{"from_step": 1, "patch": 24, "batch": 1}]), "has patches,"),
-        ({"classes": {"a": {"pairs": ["x"], "last": 0.2}, "b": {"pairs": ["x"]}}}, "last has no"),
+        (
+            {"classes": {"a": {"pairs": ["x"], "final_share": 0.2}, "b": {"pairs": ["x"]}}},
+            "final_share has no",
+        ),
         ({"router": {"file": "x", "steps": 3}}, "steps has no effect"),
         (
             {"evidence": {"pictures": 9, "held": 9}, "guided": {**GUIDED, "mode": "adapter"}},

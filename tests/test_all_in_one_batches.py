@@ -43,7 +43,13 @@ def test_batches_are_of_all_classes_and_a_function_of_the_step(world, files):
 
 def test_a_class_may_end_with_pairs_alone_and_have_patches_of_its_own(world, files):
     classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
-    classes["dark"] |= {"real": 0.0, "last": 0.5, "patch": 24, "batch": 6, "loss": {"grid": 2}}
+    classes["dark"] |= {
+        "real": 0.0,
+        "final_share": 0.5,
+        "patch": 24,
+        "batch": 6,
+        "loss": {"grid": 2},
+    }
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     model = read_model(world / "tiny.safetensors")
     plans = StagePlans(own, files, _router(), "cpu")
@@ -97,7 +103,7 @@ def test_pairs_can_be_left_out(world, tmp_path):
 
 def test_the_router_may_be_shown_stronger_damage_than_the_expert(world, files):
     classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
-    classes["noise"]["shown"] = {"name": "speckle_noise"}
+    classes["noise"]["router_degradation"] = {"name": "speckle_noise"}
     own = tiny_recipe(world / "tiny.safetensors", classes=classes)
     seen = router_recipe_of(own, files).classes
     assert seen["noise"].degradation == {"name": "speckle_noise"}
@@ -128,7 +134,7 @@ def _router():
     [
         ({"rehaze": {"power": [2, 1]}}, "power"),
         ({"degradation": {"name": "low_lihgt"}}, "did you mean 'low_light'"),
-        ({"shown": {"name": "low_light", "exposure": 3}}, "exposure"),
+        ({"router_degradation": {"name": "low_light", "exposure": 3}}, "exposure"),
     ],
 )
 def test_damage_that_cannot_be_made_is_told_before_anything_is_packed(world, tmp_path, own, words):

@@ -35,18 +35,9 @@ from urushi.inference.restorer import Restorer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> LoadedModel:
+def model(exported) -> LoadedModel:
     """A tiny model whose graph was exported under watch, and run by torch there as well."""
-    folder = tmp_path_factory.mktemp("models")
-    path = write_tiny(folder / "tiny.safetensors")
-    run_watched(
-        "from urushi.convert.graphs import export_graph\n"
-        "model = read_model(export_graph(Path(sys.argv[1])).with_suffix('.safetensors'))\n"
-        "assert create_engine(model, engine='torch').run(np.ones((1, 3, 8, 8), 'f')).any()",
-        folder / "home",
-        path,
-    )
-    return read_model(path)
+    return read_model(exported)
 
 
 def test_export_names_the_graph_in_the_model_file(model):

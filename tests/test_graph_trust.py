@@ -29,10 +29,10 @@ from urushi.inference.zoo import ZOO, find_all_in_one, find_model
 
 
 @pytest.fixture
-def copied(tmp_path) -> Path:
-    """The shipped base with its graph, under another name."""
-    shutil.copy(ZOO / "base.onnx", tmp_path / "tiny.onnx")
-    return Path(shutil.copy(ZOO / "base.safetensors", tmp_path / "tiny.safetensors"))
+def copied(exported, tmp_path) -> Path:
+    """A model with its graph, of its own."""
+    shutil.copy(graph_path(exported), tmp_path / "tiny.onnx")
+    return Path(shutil.copy(exported, tmp_path / "tiny.safetensors"))
 
 
 def with_entry(key: str, value: str):

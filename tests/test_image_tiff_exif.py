@@ -9,6 +9,7 @@ import pyvips
 from PIL import Image
 
 from urushi.image import read_picture, write_picture
+from urushi.image.metadata.exif import tags_of
 from urushi.image.tiff.exif_directory import append_exif, read_exif
 
 TAKEN, NORTH = "2021:03:04 05:06:07", (35.0, 40.0, 30.5)
@@ -201,3 +202,17 @@ def test_iptc_changes_its_wrapping(tmp_path):
     write_picture(target, read_picture(middle), like=middle)
     with Image.open(target) as picture:
         assert picture.info["photoshop"][0x0404] == record
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_damaged_directory_of_exposure_hides_nothing_but_itself(order):
+    block = exif()
+    block.endian = order
+    whole = block.tobytes()
+    assert {0x010F, 0x8769, 0x9003, 0xA434} <= tags_of(whole) == tags_of(whole[6:])
+    (place,) = struct.unpack_from(f"{order}I", whole, 10)
+    (count,) = struct.unpack_from(f"{order}H", whole, 6 + place)
+    main = {struct.unpack_from(f"{order}H", whole, 8 + place + 12 * i)[0] for i in range(count)}
+    # What the main directory points to lies behind it.
+    assert tags_of(whole[: 6 + place + 2 + 12 * count + 4]) == main
+    assert tags_of(whole[:20]) == set()

@@ -12,6 +12,7 @@ import pytest
 from commands import run, run_watched
 from networks import batch
 from pictures import picture, write_pictures
+from shared import GREY_LAYERS
 from world import write_all_in_one, write_tiny
 
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
@@ -30,28 +31,14 @@ SMALL = {"crops": 4, "side": 32}
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("clean")
-    write_pictures(folder, 2, height=64, width=96)
-    return folder
+def clean(watched) -> Path:
+    return watched / "clean"
 
 
 @pytest.fixture(scope="module")
-def made(clean, tmp_path_factory) -> LoadedModel:
+def made(watched) -> LoadedModel:
     """A tiny model whose int8 file was made under watch, in a process that says nothing."""
-    folder = tmp_path_factory.mktemp("models")
-    path = write_tiny(folder / "tiny.safetensors")
-    said = run_watched(
-        "from urushi.convert.quantize import export_int8\n"
-        "export_int8(Path(sys.argv[1]), Path(sys.argv[2]), crops=4, side=32)",
-        folder / "home",
-        path,
-        clean,
-    )
-    assert said == ""
-    names = {file.name for file in folder.iterdir()} - {"home"}
-    assert names == {"tiny.safetensors", "tiny.onnx", "tiny.int8"}
-    return read_model(path)
+    return read_model(watched / "int8/tiny.safetensors")
 
 
 @pytest.fixture
@@ -85,11 +72,11 @@ def test_int8_is_close_to_float32(made, size):
 
 
 @pytest.mark.processor
-def test_networks_of_grey_pictures_keep_their_ends_exact(clean, tmp_path):
-    path = write_tiny(tmp_path / "grey.safetensors", img_channel=1)
-    assert export_int8(path, clean, **SMALL).layers == LAYERS
-    model = read_model(path)
-    assert not {name for name in read_int8(model)[1] if "intro" in name or "ending" in name}
+def test_networks_of_grey_pictures_keep_their_ends_exact(watched):
+    model = read_model(watched / "grey/grey.safetensors")
+    layers = set(read_int8(model)[1])
+    assert len(layers) == GREY_LAYERS
+    assert not {name for name in layers if "intro" in name or "ending" in name}
     images = batch(40, 24)
     expected, found = (
         create_engine(model, engine="openvino").run(images),

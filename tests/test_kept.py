@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from world import write_random
 
 from urushi.adapters.fold import fold
 from urushi.errors import AdapterError, FileFormatError
@@ -16,7 +17,6 @@ from urushi.files.tensors import Tensors
 from urushi.inference.engines import compiling
 from urushi.inference.engines import compiling as kept
 from urushi.inference.engines.openvino_engine import OpenVINOEngine
-from urushi.inference.zoo import ZOO
 
 
 @pytest.fixture
@@ -25,6 +25,18 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("URUSHI_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kept, "_written", 0)
     return tmp_path / "cache" / "compiled"
+
+
+@pytest.fixture(scope="module")
+def base(exported):
+    return exported
+
+
+@pytest.fixture(scope="module")
+def noise(base, tmp_path_factory):
+    """The file of an expert."""
+    path = tmp_path_factory.mktemp("expert") / "noise.safetensors"
+    return write_random(path, read_model(base), size=0.3).path
 
 
 @pytest.fixture
@@ -48,11 +60,11 @@ def counted(monkeypatch, name):
     return calls
 
 
-def test_what_is_kept_restores_the_same_and_no_graph_is_read_again(folder, view, monkeypatch):
-    model = read_model(ZOO / "base.safetensors")
+def test_what_is_kept_restores_the_same_and_no_graph_is_read_again(base, folder, view, monkeypatch):
+    model = read_model(base)
     first = OpenVINOEngine(model, threads=1).run(view)
     read = counted(monkeypatch, "read_graph")
-    engine = OpenVINOEngine(read_model(ZOO / "base.safetensors"), threads=1)
+    engine = OpenVINOEngine(read_model(base), threads=1)
     np.testing.assert_array_equal(engine.run(view), first)
     assert not read
     monkeypatch.setenv("URUSHI_KEEP_COMPILED", "0")
@@ -60,9 +72,9 @@ def test_what_is_kept_restores_the_same_and_no_graph_is_read_again(folder, view,
     assert len(read) == 1
 
 
-def test_an_expert_that_is_kept_is_not_read_or_folded(folder, view):
-    model = read_model(ZOO / "base.safetensors")
-    expert = read_adapter(ZOO / "noise.safetensors", lazily=True)
+def test_an_expert_that_is_kept_is_not_read_or_folded(base, noise, folder, view):
+    model = read_model(base)
+    expert = read_adapter(noise, lazily=True)
     folded = fold(model, [(expert, 1.0)], lazily=True)
     first = OpenVINOEngine(folded, threads=1).run(view)
     assert is_there(expert.tensors)
@@ -70,7 +82,7 @@ def test_an_expert_that_is_kept_is_not_read_or_folded(folder, view):
     np.testing.assert_array_equal(
         OpenVINOEngine(fold(model, [(expert, 1.0)]), threads=1).run(view), first
     )
-    expert = read_adapter(ZOO / "noise.safetensors", lazily=True)
+    expert = read_adapter(noise, lazily=True)
     folded = fold(model, [(expert, 1.0)], lazily=True)
     np.testing.assert_array_equal(OpenVINOEngine(folded, threads=1).run(view), first)
     assert not is_there(expert.tensors)
@@ -80,8 +92,8 @@ def test_an_expert_that_is_kept_is_not_read_or_folded(folder, view):
 
 
 @pytest.mark.parametrize("damage", ["changed", "short", "empty", "another"])
-def test_damaged_files_are_ignored_and_replaced(folder, view, damage):
-    model = read_model(ZOO / "base.safetensors")
+def test_damaged_files_are_ignored_and_replaced(base, folder, view, damage):
+    model = read_model(base)
     first = OpenVINOEngine(model, threads=1).run(view)
     files = sorted(folder.iterdir())
     sound = {path: path.read_bytes() for path in files}
@@ -96,22 +108,22 @@ def test_damaged_files_are_ignored_and_replaced(folder, view, damage):
     assert all(found), "not replaced by sound ones"
 
 
-def test_what_openvino_cannot_take_is_compiled_again(folder, view):
-    model = read_model(ZOO / "base.safetensors")
+def test_what_openvino_cannot_take_is_compiled_again(base, folder, view):
+    model = read_model(base)
     first = OpenVINOEngine(model, threads=1).run(view)
-    for path in folder.iterdir():  # sound by their own hash, and yet no network
-        key = path.name.partition(".")[0]
-        if path.stat().st_size > 10_000:
-            kept.keep(key, b"no network at all")
+    networks = [path for path in folder.iterdir() if path.stat().st_size > 10_000]
+    assert networks
+    for path in networks:  # sound by their own hash, and yet no network
+        kept.keep(path.name.partition(".")[0], b"no network at all")
     np.testing.assert_array_equal(OpenVINOEngine(model, threads=1).run(view), first)
 
 
 def test_where_nothing_can_be_written_pictures_are_restored_all_the_same(
-    tmp_path, view, folder, monkeypatch
+    base, tmp_path, view, folder, monkeypatch
 ):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("URUSHI_CACHE", str(tmp_path / "file"))
-    model = read_model(ZOO / "base.safetensors")
+    model = read_model(base)
     assert OpenVINOEngine(model, threads=1).run(view).shape == view.shape
     assert (tmp_path / "file").read_text() == "no folder"
 
@@ -147,34 +159,34 @@ def test_what_a_key_depends_on(monkeypatch):
     assert kept.key_of("network", 1) != plain
 
 
-def test_changed_weights_are_not_taken_for_kept_ones(folder, view):
+def test_changed_weights_are_not_taken_for_kept_ones(base, folder, view):
     from dataclasses import replace
 
-    model = read_model(ZOO / "base.safetensors")
+    model = read_model(base)
     first = OpenVINOEngine(model, threads=1).run(view)
     changed = {name: 0.9 * tensor for name, tensor in model.tensors.items()}
     engine = OpenVINOEngine(replace(model, tensors=changed), threads=1)
     assert np.abs(engine.run(view) - first).max() > 1e-3
 
 
-def test_threads_and_processes_at_once(folder, view):
+def test_threads_and_processes_at_once(base, folder, view):
     code = (
         "import numpy as np, sys\n"
+        "from pathlib import Path\n"
         "from urushi.files.model import read_model\n"
         "from urushi.inference.engines.openvino_engine import OpenVINOEngine\n"
-        "from urushi.inference.zoo import ZOO\n"
         "view = np.random.default_rng(0).random((1, 3, 32, 48), dtype=np.float32)\n"
-        "engine = OpenVINOEngine(read_model(ZOO / 'base.safetensors'), threads=1)\n"
+        "engine = OpenVINOEngine(read_model(Path(sys.argv[1])), threads=1)\n"
         "sys.stdout.write(str(float(engine.run(view).sum(dtype=float))))\n"
     )
     started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, str(base)], stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     said = {process.communicate()[0] for process in started}
     assert all(process.returncode == 0 for process in started)
     assert len(said) == 1
-    model = read_model(ZOO / "base.safetensors")
+    model = read_model(base)
     assert said == {str(float(OpenVINOEngine(model, threads=1).run(view).sum(dtype=float)))}
     assert all(path.suffix == ".network" for path in folder.iterdir())
     key, failed = kept.key_of("shared"), []
@@ -194,9 +206,9 @@ def test_threads_and_processes_at_once(folder, view):
     assert not failed
 
 
-def test_tensors_are_checked_by_their_first_use(tmp_path):
+def test_tensors_are_checked_by_their_first_use(noise, tmp_path):
     path = tmp_path / "noise.safetensors"
-    content = bytearray((ZOO / "noise.safetensors").read_bytes())
+    content = bytearray(noise.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match="hash"):
@@ -210,9 +222,9 @@ def test_tensors_are_checked_by_their_first_use(tmp_path):
         dict(expert.tensors)
 
 
-def test_a_graph_that_was_changed_is_not_run_from_what_was_kept(folder, view, tmp_path):
-    for name in ("base.safetensors", "base.onnx"):
-        (tmp_path / name).write_bytes((ZOO / name).read_bytes())
+def test_a_graph_that_was_changed_is_not_run_from_what_was_kept(base, folder, view, tmp_path):
+    for suffix in (".safetensors", ".onnx"):
+        (tmp_path / f"base{suffix}").write_bytes(base.with_suffix(suffix).read_bytes())
     OpenVINOEngine(read_model(tmp_path / "base.safetensors"), threads=1).run(view)
     graph = tmp_path / "base.onnx"
     graph.write_bytes(graph.read_bytes() + b" ")
@@ -220,11 +232,11 @@ def test_a_graph_that_was_changed_is_not_run_from_what_was_kept(folder, view, tm
         OpenVINOEngine(read_model(tmp_path / "base.safetensors"), threads=1)
 
 
-def test_unsound_adapters_are_told_of_when_an_engine_is_made(folder):
+def test_unsound_adapters_are_told_of_when_an_engine_is_made(base, noise, folder):
     from dataclasses import replace
 
-    model = read_model(ZOO / "base.safetensors")
-    expert = read_adapter(ZOO / "noise.safetensors")
+    model = read_model(base)
+    expert = read_adapter(noise)
     less = dict(list(expert.tensors.items())[1:])
     bad = replace(expert, tensors=Tensors.made("of another content", less))
     with pytest.raises(AdapterError):

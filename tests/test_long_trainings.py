@@ -2,16 +2,13 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
 import yaml
+from commands import run_benchmark, start_long_run
 from world import TINY_TRAINING, recipe
 
 from urushi.backbones import create_backbone
@@ -24,7 +21,6 @@ from urushi.training.build import load_start
 from urushi.training.fitting import learning_rate
 from urushi.training.loop import train
 
-SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 DATA = {"pictures": ["clean"], "patch": 16, "batch": 4}
 REGIONS = {"name": "regions", "share": 0.5, "degradation": TINY_TRAINING["degradation"]}
 
@@ -98,14 +94,8 @@ def test_a_training_begins_with_a_network_that_has_placeholders(tmp_path):
         assert torch.equal(tensor, again.state_dict()[name])
 
 
-def script(name, *words, **more):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / name), *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **more},
-        check=False,
-    )
+def script(name, *words):
+    done = run_benchmark(name, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -163,8 +153,8 @@ def test_a_grown_network_is_the_same_function(tmp_path):
 def test_the_long_run_goes_on_and_gives_its_weights(small_recipe, tmp_path):
     run = tmp_path / "runs/tiny"
     here = ("--recipe", small_recipe, "--run", run, "--data", tmp_path / "data")
-    begin = ("start", *here, "--set", "compile=false", "--set", "precision=float32")
-    script("long_run.py", *begin)
+    changes = ("--set", "compile=false", "--set", "precision=float32")
+    start_long_run(run, *here[:2], *here[4:], *changes)
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int((run / "pid").read_text())).wait()
     said = script("long_run.py", "status", *here)

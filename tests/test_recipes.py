@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from urushi.errors import RecipeError
-from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
+from urushi.settings import parse_settings
+from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, load_all_in_one_recipe
 from urushi.training.photographs.photographs_recipe import load_photographic_recipe
-from urushi.training.recipe import RECIPES, load_recipe, recipe_kind
+from urushi.training.recipe import RECIPES, Recipe, load_recipe, recipe_kind
+from urushi.training.router.router_recipe import RouterRecipe
 
 ROUTERS = [path for path in sorted(RECIPES.glob("*.yaml")) if recipe_kind(path) == "router"]
 PLAIN = [path for path in sorted(RECIPES.glob("*.yaml")) if recipe_kind(path) is None]
@@ -95,12 +97,12 @@ def test_a_recipe_that_extends_itself_or_nothing_is_told(tmp_path):
 
 def test_variants_of_the_search_for_experts_are_valid():
     """They say what differs from a recipe, and so break when the recipe changes."""
-    script = Path(__file__).parents[1] / "benchmarks" / "experts_search.py"
-    search = runpy.run_path(str(script))
+    folder = Path(__file__).parents[1] / "benchmarks"
+    trials = runpy.run_path(str(folder / "trials.py"))
     variants = 0
-    for plan in search["plans"]().values():
+    for plan in trials["Trials"](str(folder / "experts_search.py"), "").plans().values():
         for changes in plan["variants"].values():
-            own = [*search["flat"](plan.get("all", [])), *search["flat"](changes)]
+            own = [*trials["flat"](plan.get("all", [])), *trials["flat"](changes)]
             recipe = load_all_in_one_recipe(plan.get("recipe", "all-in-one-cpu"), own)
             assert plan["class"] in recipe.expert_classes
             variants += 1
@@ -121,3 +123,35 @@ def test_shipped_recipes_of_routers_are_whole(path):
             degradation = create_degradation(options.pop("name"), **options)
             parameters = degradation.sample((2, 3, 64, 64), torch.Generator().manual_seed(0))
             assert degradation.apply(torch.rand(2, 3, 64, 64), parameters).shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "content", "said"),
+    [
+        (Recipe, RecipeError, {"begin": "x"}, "begin is called initial_adapter now"),
+        (
+            AllInOneRecipe,
+            RecipeError,
+            {"classes": {"haze": {"pairs": ["x"], "shown": {"name": "haze"}}}},
+            "classes.haze.shown is called router_degradation now",
+        ),
+        (
+            AllInOneRecipe,
+            RecipeError,
+            {"classes": {"haze": {"pairs": ["x"], "last": 0.5}}},
+            "classes.haze.last is called final_share now",
+        ),
+        (
+            RouterRecipe,
+            RecipeError,
+            {"classes": {"clean": {"times": 3}}},
+            "classes.clean.times is called oversample now",
+        ),
+        (RouterRecipe, RecipeError, {"most": 3}, "most is called max_degradations now"),
+        (RouterRecipe, RecipeError, {"classes": {"a": {"oversampl": 3}}}, "did you mean"),
+    ],
+)
+def test_former_names_of_keys_are_refused_with_the_present_one(model, error, content, said):
+    with pytest.raises(error) as raised:
+        parse_settings(content, model, error, "mine.yaml")
+    assert said in str(raised.value)

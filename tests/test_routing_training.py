@@ -149,7 +149,7 @@ def test_mixtures_and_unknown_damage_are_shares_of_the_truth(data):
 
 
 def test_more_pictures_of_one_class_are_learned_from_than_measured_by(data):
-    classes = {**TINY["classes"], "clean": {"times": 3}}
+    classes = {**TINY["classes"], "clean": {"oversample": 3}}
     assert batches(data, classes=classes)(0).applied.sum(0).tolist() == [6, 2, 2]
     held = router_batches(
         recipe(classes=classes), data.clean, {}, torch.device("cpu"), seed=0, augment=False,
@@ -177,7 +177,7 @@ def test_pictures_of_a_class_that_are_too_small_are_made_instead(data, tmp_path)
 
 
 def test_several_degradations_of_one_picture(data):
-    draw = batches(data, mode="multi", most=2)
+    draw = batches(data, mode="multi", max_degradations=2)
     labels = torch.cat([draw(step).applied for step in range(10)])
     assert set(labels.sum(1).tolist()) == {1, 2}
     assert not (labels[:, 0] & labels[:, 1:].any(1)).any()
@@ -304,7 +304,7 @@ def test_a_training_that_diverges_says_so(data, tmp_path):
         ({"classes": {"clean": {}, "a": {}}}, "class a has neither"),
         ({"classes": {"clean": {}}}, "classes"),
         ({"classes": {"clean": {}, "a/b": {"pictures": ["a"]}}}, "classes.a/b"),
-        ({"most": 3}, "test: most has no effect"),
+        ({"max_degradations": 3}, "test: max_degradations has no effect"),
         ({"encoder": {"kind": "compact", "widths": [2], "width": 3}}, "multiple of 2"),
         ({"stepz": 3}, "did you mean 'steps'"),
     ],

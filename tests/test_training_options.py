@@ -130,7 +130,7 @@ def test_an_adapter_is_trained_on_from_a_file_of_its_own_method(pack, tmp_path):
         "start": str(path),
         "backbone": None,
         "adapter": {"method": stored.header.method, **stored.header.config},
-        "begin": str(begun),
+        "initial_adapter": str(begun),
         "optimizer": {"learning_rate": 1e-12},
         "schedule": {"steps": 1, "final_learning_rate": 1e-12},
     }
@@ -138,8 +138,8 @@ def test_an_adapter_is_trained_on_from_a_file_of_its_own_method(pack, tmp_path):
     for name, array in stored.tensors.items():
         found = result.weights[f"adapters.0.{name}"].numpy()
         np.testing.assert_allclose(found, array, atol=1e-6, err_msg=name)
-    with pytest.raises(RecipeError, match="begin has no effect"):
-        recipe(begin=str(begun))
+    with pytest.raises(RecipeError, match="initial_adapter has no effect"):
+        recipe(initial_adapter=str(begun))
     other = recipe(**{**changes, "adapter": {"method": "ssf"}})
     with pytest.raises(RecipeError, match="of method"):
         train(other, pack, tmp_path / "ssf", device="cpu")

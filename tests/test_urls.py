@@ -1,6 +1,7 @@
 """Commands whose pictures, models and results are named by URLs."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -284,7 +285,7 @@ def test_few_files_lie_here_at_a_time(tmp_path):
 
     def copy(path):
         path.write_bytes(bytes(10))
-        here.append(sum(one.stat().st_size for one in tmp_path.glob("*.png")))
+        here.append(10 * sum(name.endswith(".png") for name in os.listdir(tmp_path)))
 
     files = AheadOfUse(sizes.items(), copy, room=35)
     for path in sizes:

@@ -254,7 +254,9 @@ def test_a_full_disk_under_a_checkpoint_is_a_sentence(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("words", [("--version",), ("evaluate", "--list"), ("doctor", "--json")])
+@pytest.mark.parametrize(
+    "words", [("--version",), ("evaluate", "--list"), ("inspect", "noise", "--json")]
+)
 def test_a_full_disk_under_stdout_is_a_sentence(words):
     with open("/dev/full", "w") as full:
         done = subprocess.run(

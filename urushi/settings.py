@@ -5,9 +5,9 @@ anything is used, an unknown key is an error, and nothing in them is ever execut
 """
 
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,6 +35,9 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys forbidden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former names of keys, each with the present one, which the refusal of a former one names."""
 
     def values_of(self, model: "type[Settings]") -> dict[str, Any]:
         """The values of the fields of `model`, all of which these settings have, too."""
@@ -158,16 +161,29 @@ def _index(entries: list[Any], name: str, key: str, error: type[UrushiError]) ->
     return int(name)
 
 
+def _settings_in(annotation: Any) -> Any:
+    """The settings that an annotation is made of: itself, or what it is a list or mapping of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_settings_in, get_args(annotation))), None)
+
+
 def _explain(reason: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem as one sentence: where, what, and the nearest known key."""
-    first = reason.errors(include_url=False)[0]
+    """One problem as one sentence: where, what, and the nearest known key."""
+    found = reason.errors(include_url=False)
+    # A key that is written wrongly is also one that is missing.
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     where = ".".join(str(part) for part in first["loc"])[:100]
     more = f" (and {reason.error_count() - 1} more)" if reason.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         group: Any = model
         for part in first["loc"][:-1]:
-            field = getattr(group, "model_fields", {}).get(str(part))
-            group = field.annotation if field else None
+            # What is no field is a key of a mapping or a place in a list of such groups.
+            if field := getattr(group, "model_fields", {}).get(str(part)):
+                group = _settings_in(field.annotation)
+        former = getattr(group, "renamed", {}).get(str(first["loc"][-1]))
+        if former is not None:
+            return f"{where} is called {former} now{more}"
         known = list(getattr(group, "model_fields", {}))
         hint = nearest(str(first["loc"][-1]), known)
         listed = f": known are {', '.join(known)}" if known and not hint else hint

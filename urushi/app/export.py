@@ -1,4 +1,4 @@
-"""`urushi export`: OpenVINO's graph, an ONNX file for other programs, adapters in other forms."""
+"""`urushi export`: graphs, ONNX files, a page that mends in browsers, adapters in other forms."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ __all__ = ["EPILOG", "export"]
 EPILOG = examples(
     "urushi export mine.safetensors",
     "urushi export mine.safetensors -o mine-rain.onnx --adapter rain.safetensors",
+    "urushi export base --for browser --adapter noise -o site/",
     "urushi export mine.safetensors --precision int8 --clean photos/",
     "urushi export adapter.safetensors --merged whole.safetensors",
     "urushi export adapter.safetensors --peft folder/",
@@ -33,9 +34,26 @@ Target = Annotated[
     typer.Option(
         "--output",
         "-o",
-        metavar="OUT.onnx",
+        metavar="OUT.onnx|FOLDER",
         help="Write one ONNX file for other programs, with the weights inside and for pictures of "
-        "any size.",
+        "any size; or the folder of --for browser.",
+    ),
+]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="browser",
+        help="With -o FOLDER, write a page that mends pictures in the browser, for any static web "
+        "server; each --adapter is a choice on it.",
+    ),
+]
+Runtime = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime",
+        metavar="PACKAGE.tgz",
+        help="With --for browser: onnxruntime-web as `npm pack` gives it; else npm fetches it.",
     ),
 ]
 Precision = Annotated[
@@ -83,12 +101,14 @@ def export(
     merged: Merged = None,
     model: Model = "base",
     peft: Peft = None,
+    purpose: For = None,
+    runtime: Runtime = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Export a model: the graph that runs fast without torch, or an ONNX file for other programs.
 
-    Or an adapter in another form.
+    Or a page that mends in the browser, or an adapter in another form.
     """
     if precision not in _CHOICES:
         raise typer.BadParameter(f"--precision {precision!r} is not one of {', '.join(_CHOICES)}.")
@@ -104,10 +124,18 @@ def export(
         raise typer.BadParameter("--model is the base for --merged.")
     if output is not None and (merged or peft or clean):
         raise typer.BadParameter("-o stands alone: leave out --precision int8, --merged, --peft.")
+    if purpose not in (None, "browser"):
+        raise typer.BadParameter(f"--for {purpose!r}: there is --for browser alone.")
+    if purpose is not None and output is None:
+        raise typer.BadParameter("--for browser needs -o FOLDER.")
+    if runtime is not None and purpose is None:
+        raise typer.BadParameter("--runtime is for --for browser.")
     if adapter and output is None:
         raise typer.BadParameter("--adapter is for -o OUT.onnx; to merge one, give --merged OUT.")
     out = Output(json=json)
-    if output is not None:
+    if output is not None and purpose is not None:
+        _export_browser(out, file, output, adapter or [], runtime, overwrite)
+    elif output is not None:
         refuse_taken([output], overwrite)
         _export_standalone(out, file, output, adapter or [])
     elif merged is not None:
@@ -138,6 +166,37 @@ def _export_standalone(out: Output, model: str, target: Path, adapters: list[str
         complain(f"note: {note}")
     if out.json:
         out.document({**made._asdict(), "onnx": str(target), "path": model, "size": size})
+
+
+def _export_browser(
+    out: Output,
+    model: str,
+    target: Path,
+    adapters: list[str],
+    runtime: Path | None,
+    overwrite: bool,
+) -> None:
+    from urushi.convert.graph_checks import require_exporting
+    from urushi.files.model import read_model
+    from urushi.inference.adapted_weights import parse_adapter
+    from urushi.inference.zoo import find_model
+
+    require_exporting()
+    from urushi.serve.browser_folder import write_browser_folder
+
+    made = write_browser_folder(
+        read_model(find_model(model)),
+        target,
+        [parse_adapter(text) for text in adapters],
+        runtime=runtime,
+        overwrite=overwrite,
+    )
+    out.say(f"page: {target} ({size_text(made.size)}, with {' and '.join(made.networks)})")
+    out.say(f"to look at it: python -m http.server --directory {target}")
+    for note in made.notes:
+        complain(f"note: {note}")
+    if out.json:
+        out.document({**made._asdict(), "path": str(target)})
 
 
 def _export_merged(out: Output, adapter: str, model: str, target: Path) -> None:

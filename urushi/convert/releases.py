@@ -7,7 +7,6 @@ current folder, where `urushi fetch` puts it, or the one that ships.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from urushi.errors import BackboneError, FileFormatError, MissingExtraError, nea
 from urushi.files.model import read_header
 from urushi.inference.cache_folder import CACHE_VARIABLE, cache_folder
 from urushi.inference.hardware import is_installed
-from urushi.inference.hub import hub_file
+from urushi.inference.hub import cached_file, hub_file
 from urushi.inference.zoo import find_model, zoo_names
+from urushi.writing import whole_file
 
 __all__ = [
     "RELEASES",
@@ -151,7 +151,9 @@ def fetch_release(
     release = find_release(name, releases)
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
-    path = _release_file(release, True, endpoint)
+    assert release.repository is not None
+    place = (release.repository, release.file, release.revision)
+    path = cached_file(*place)
     downloaded = path is None
     if path is None:
         if offline:
@@ -161,7 +163,7 @@ def fetch_release(
             )
         if on_download is not None:
             on_download(release)
-        path = _release_file(release, False, endpoint)
+        path = hub_file(*place, page=release.page, endpoint=endpoint)
         assert path is not None
     digest = _sha256(path)
     known = release.sha256 or _recorded().get(_key(release))
@@ -173,12 +175,6 @@ def fetch_release(
             f"was replaced at {release.page}; delete it, and check there what changed"
         )
     return Fetched(path, digest, downloaded, known is not None)
-
-
-def _release_file(release: Release, offline: bool, endpoint: str | None) -> Path | None:
-    assert release.repository is not None
-    names = (release.repository, release.file, release.revision)
-    return hub_file(*names, page=release.page, offline=offline, endpoint=endpoint)
 
 
 def _key(release: Release) -> str:
@@ -201,11 +197,10 @@ def _recorded() -> dict[str, Any]:
 
 def _record(release: Release, digest: str) -> None:
     path = cache_folder() / _HASHES
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({**_recorded(), _key(release): digest}, indent=2))
-        part.replace(path)
+        with whole_file(path, overwrite=True) as part:
+            part.write_text(json.dumps({**_recorded(), _key(release): digest}, indent=2))
     except OSError as error:
         raise FileFormatError(
             f"{path} cannot be written ({error.strerror or error}), and the hash of the fetched "

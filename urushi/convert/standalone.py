@@ -3,7 +3,6 @@
 The weights are inside, and so is the padding: such a file takes a batch of pictures of any size.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +27,7 @@ from urushi.inference.engines.openvino_engine import (
 from urushi.inference.hardware import in_use, is_installed
 from urushi.inference.tiling import TilePlan, pad_tile, stream_tiles
 from urushi.version import __version__
+from urushi.writing import whole_file
 
 if TYPE_CHECKING:
     import onnx
@@ -96,16 +96,13 @@ def export_standalone(
     reference = TorchEngine(ready, device="cpu", adapters=attached)
     graph = _whole_graph(ready, reference, attached)
     _describe(graph, ready, applied, attached, reference.scale)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part.onnx")
     try:
-        part.write_bytes(_serialized(graph, target))
-        del graph
-        ran, notes = _verified(part, reference, target)
-        part.replace(target)
+        with whole_file(target, overwrite=True) as part:
+            part.write_bytes(_serialized(graph, target))
+            del graph
+            ran, notes = _verified(part, reference, target)
     except OSError as error:
         raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, ran, notes)
 
 

@@ -1,12 +1,14 @@
 """Enlarging by a whole factor with bicubic interpolation, at once or row by row.
 
 For what no network enlarges: transparency, and a picture to compare the network's result with.
+Pillow interpolates; it renormalises its kernel at edges, where MATLAB mirrors the picture, so what
+is mirrored is laid around it before and cut off afterwards.
 """
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 
 __all__ = ["enlarge", "enlarge_rows"]
 
@@ -28,10 +30,14 @@ def enlarge(picture: Rows, scale: int) -> Rows:
     """
     if scale == 1:
         return picture
-    rest = [picture]
-    return np.concatenate(
-        list(enlarge_rows(lambda count: rest.pop() if rest else picture[:0], scale))
-    )
+    top = 0
+
+    def read(count: int) -> Rows:
+        nonlocal top
+        top += count
+        return picture[top - count : top]
+
+    return np.concatenate(list(enlarge_rows(read, scale)))
 
 
 def enlarge_rows(read: Callable[[int], Rows], scale: int, rows: int = 64) -> Iterator[Rows]:
@@ -46,58 +52,38 @@ def enlarge_rows(read: Callable[[int], Rows], scale: int, rows: int = 64) -> Ite
         `(n, scale W, C)`, all rows of the result in order.
     """
     assert scale > 1, scale
-    held = _across(read(rows), scale)
+    # Bands lie where they lie, however many rows a call gives: the last bit depends on them.
+    held = _filled(read(rows), read, rows + _REACH)
     if len(held) == 0:
         return
-    while len(held) < _REACH and len(more := read(rows)):
-        held = np.concatenate([held, _across(more, scale)])
-    # Mirrored with the edge pixel repeated, here and at the end.
-    held = np.concatenate([_mirrored_start(held), held])
-    while len(more := read(rows)):
-        held = np.concatenate([held, _across(more, scale)])
-        ready = len(held) - 2 * _REACH
-        if ready > 0:
-            yield _down(held, scale)
-            held = held[ready:]
-    yield _down(np.concatenate([held, _mirrored_start(held[::-1])[::-1]]), scale)
+    held = _mirrored(held, (_REACH, 0))
+    while len(held) == rows + 2 * _REACH:
+        yield _enlarged(held, scale)
+        held = _filled(held[rows:], read, rows + 2 * _REACH)
+    yield _enlarged(_mirrored(held, (0, _REACH)), scale)
 
 
-def _across(rows: Rows, scale: int) -> Rows:
-    """Enlarges along the rows: `_down` with both axes exchanged."""
-    if len(rows) == 0:
-        return rows
-    turned = rows.swapaxes(0, 1)
-    start, end = _mirrored_start(turned), _mirrored_start(turned[::-1])[::-1]
-    return _down(np.concatenate([start, turned, end]), scale).swapaxes(0, 1)
+def _filled(held: Rows, read: Callable[[int], Rows], count: int) -> Rows:
+    """With as many more rows as make `count`, if there are so many."""
+    while len(held) < count and len(more := read(count - len(held))):
+        held = np.concatenate([held, more])
+    return held
 
 
-def _mirrored_start(rows: Rows) -> Rows:
-    """What lies before the first row, `_REACH` rows; a single row is repeated."""
-    index = np.arange(_REACH)[::-1] % (2 * len(rows))
-    return rows[np.minimum(index, 2 * len(rows) - 1 - index)]
+def _mirrored(rows: Rows, more: tuple[int, int], columns: int = 0) -> Rows:
+    """With so many rows before and behind, edge pixels repeated, and columns on both sides."""
+    return np.pad(rows, (more, (columns, columns), (0, 0)), mode="symmetric")
 
 
-def _down(held: Rows, scale: int) -> Rows:
+def _enlarged(held: Rows, scale: int) -> Rows:
     """All rows that those held determine, which are `_REACH` more at either end."""
-    count = len(held) - 2 * _REACH
-    result = np.empty((count, scale, *held.shape[1:]), np.float32)
-    for phase in range(scale):
-        # Of the place between pixels, measured from the pixel it lies in.
-        offset = (phase + 0.5) / scale - 0.5
-        taps = np.arange(-_REACH, _REACH + 1)
-        # The weights sum to one; in differences, what is flat stays so to the last bit.
-        own = held[_REACH : _REACH + count]
-        result[:, phase] = own
-        for tap, weight in zip(taps, _cubic(taps - offset), strict=True):
-            if tap and weight:
-                start = _REACH + tap
-                result[:, phase] += np.float32(weight) * (held[start : start + count] - own)
-    return result.reshape(count * scale, *held.shape[1:])
+    from PIL import Image
 
-
-def _cubic(distance: Float[np.ndarray, " taps"]) -> Float[np.ndarray, " taps"]:
-    """R. Keys, "Cubic convolution interpolation" (TASSP 1981), a = -1/2."""
-    x = np.abs(distance)
-    near = (1.5 * x - 2.5) * x * x + 1.0
-    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    held, cut = _mirrored(held, (0, 0), _REACH), scale * _REACH
+    size = (scale * held.shape[1], scale * held.shape[0])
+    result = np.empty((size[1] - 2 * cut, size[0] - 2 * cut, held.shape[2]), np.float32)
+    for channel in range(held.shape[2]):
+        plane = Image.fromarray(np.ascontiguousarray(held[..., channel]))
+        large = np.asarray(plane.resize(size, Image.Resampling.BICUBIC))
+        result[..., channel] = large[cut:-cut, cut:-cut]
+    return result

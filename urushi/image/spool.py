@@ -7,10 +7,13 @@ import struct
 
 import numpy as np
 
+from urushi.image.tiff.directories import Form, pack_directory
+
 __all__ = ["spool_header"]
 
 _SHORT, _LONG8 = 3, 16
 _STRIP_BYTES = 256 * 1024
+_FIRST = 16  # where the directory begins
 
 
 def spool_header(
@@ -33,45 +36,29 @@ def spool_header(
     order = "<" if np.little_endian else ">"
     sizes = [min(rows, height - i * rows) * stride for i in range(strips)]
 
-    def packed(kind: int, values: list[int]) -> tuple[int, int, bytes]:
-        code = "H" if kind == _SHORT else "Q"
-        return kind, len(values), struct.pack(f"{order}{len(values)}{code}", *values)
+    given: dict[int, tuple[int, bytes]] = {}
 
-    def tags(start: int) -> dict[int, tuple[int, int, bytes]]:
-        offsets = [start + i * rows * stride for i in range(strips)]
-        entries = {
-            256: packed(_LONG8, [width]),
-            257: packed(_LONG8, [height]),
-            258: packed(_SHORT, [8 * dtype.itemsize] * bands),
-            259: packed(_SHORT, [1]),
-            262: packed(_SHORT, [{1: 1, 3: 2, 4: 5}[channels]]),
-            273: packed(_LONG8, offsets),
-            277: packed(_SHORT, [bands]),
-            278: packed(_LONG8, [rows]),
-            279: packed(_LONG8, sizes),
-            284: packed(_SHORT, [1]),
-            339: packed(_SHORT, [3 if dtype.kind == "f" else 1] * bands),
-        }
-        if extra:
-            entries[338] = packed(_SHORT, list(extra))
-        return dict(sorted(entries.items()))
+    def put(tag: int, kind: int, *values: int) -> None:
+        code = "H" if kind == _SHORT else "Q"
+        given[tag] = kind, struct.pack(f"{order}{len(values)}{code}", *values)
+
+    put(256, _LONG8, width)
+    put(257, _LONG8, height)
+    put(258, _SHORT, *[8 * dtype.itemsize] * bands)
+    put(259, _SHORT, 1)
+    put(262, _SHORT, {1: 1, 3: 2, 4: 5}[channels])
+    put(277, _SHORT, bands)
+    put(278, _LONG8, rows)
+    put(279, _LONG8, *sizes)
+    put(284, _SHORT, 1)
+    put(339, _SHORT, *[3 if dtype.kind == "f" else 1] * bands)
+    if extra:
+        put(338, _SHORT, *extra)
+
+    def header(start: int) -> bytes:
+        put(273, _LONG8, *(start + i * rows * stride for i in range(strips)))
+        head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHHQ", 43, 8, 0, _FIRST)
+        return head + pack_directory(Form(order, True), _FIRST, {}, given)
 
     # The offsets depend on the header's length, which does not depend on their values.
-    length = len(_assemble(order, tags(0)))
-    return _assemble(order, tags(length))
-
-
-def _assemble(order: str, tags: dict[int, tuple[int, int, bytes]]) -> bytes:
-    """File header, directory, and the values too long to stand in the directory."""
-    mark = b"II" if order == "<" else b"MM"
-    head = mark + struct.pack(f"{order}HHHQ", 43, 8, 0, 16)
-    after = 16 + 8 + 20 * len(tags) + 8
-    directory, values = struct.pack(f"{order}Q", len(tags)), b""
-    for tag, (kind, count, data) in tags.items():
-        directory += struct.pack(f"{order}HHQ", tag, kind, count)
-        if len(data) <= 8:
-            directory += data.ljust(8, b"\0")
-        else:
-            directory += struct.pack(f"{order}Q", after + len(values))
-            values += data.ljust(-(-len(data) // 8) * 8, b"\0")
-    return head + directory + struct.pack(f"{order}Q", 0) + values
+    return header(len(header(0)))

@@ -20,8 +20,8 @@ from urushi.image.opened import check_unchanged
 from urushi.image.spool import spool_header
 from urushi.image.target import Target, lay_out, left_out
 from urushi.image.tiff.described import Fitted, fitted_words
-from urushi.image.tiff.directories import DAMAGE, TiffFile
-from urushi.image.tiff.finishing import amend, first_link, join, page_tags
+from urushi.image.tiff.directories import DAMAGE, TiffFile, amend
+from urushi.image.tiff.finishing import first_link, join, page_tags
 from urushi.image.tiff.picture_directories import bytes_of_pages
 
 __all__ = ["PictureWriter", "write_picture"]

@@ -7,7 +7,7 @@ from typing import Any
 from urushi.errors import FileFormatError, MissingExtraError
 from urushi.inference.hardware import is_installed
 
-__all__ = ["ENDPOINT_VARIABLE", "hub_file", "model_from_hub"]
+__all__ = ["ENDPOINT_VARIABLE", "cached_file", "hub_file", "model_from_hub"]
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
 _PATIENCE = 10.0  # seconds until the hub has to answer
@@ -42,20 +42,25 @@ def model_from_hub(
         raise FileFormatError(f"{file!r} in {repository}: expected the name of a .safetensors file")
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
-    options: dict[str, Any] = {
-        "page": f"https://huggingface.co/{repository}",
-        "endpoint": endpoint,
-    }
-    known = hub_file(repository, file, revision, offline=True, **options)
+    known = cached_file(repository, file, revision)
     if known is not None:
         return known
+    page = f"https://huggingface.co/{repository}"
     # The weights come last: whoever finds them in the cache finds all that belongs to them.
     for suffix in _BESIDE:
         beside = str(Path(file).with_suffix(suffix))
-        hub_file(repository, beside, revision, optional=True, **options)
-    path = hub_file(repository, file, revision, **options)
+        hub_file(repository, beside, revision, page=page, endpoint=endpoint, optional=True)
+    path = hub_file(repository, file, revision, page=page, endpoint=endpoint)
     assert path is not None
     return path
+
+
+def cached_file(repository: str, file: str, revision: str | None = None) -> Path | None:
+    """Where a file of a repository lies in the hub's cache; None where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, file, revision=revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def hub_file(
@@ -64,24 +69,21 @@ def hub_file(
     revision: str | None = None,
     *,
     page: str,
-    offline: bool = False,
     endpoint: str | None = None,
     optional: bool = False,
 ) -> Path | None:
-    """Where a file of a repository lies.
+    """Fetches a file of a repository into the hub's cache, if it is not there as it is now.
 
     Args:
         repository: `owner/name`.
         file: its name there.
         revision: branch, tag or commit; None for the main branch.
         page: where people look at it, for messages.
-        offline: look into the cache alone.
         endpoint: address of a mirror of the hub; None for the hub, or `$HF_ENDPOINT`.
         optional: it need not be there.
 
     Returns:
-        None where it is not in the cache and the network is not to be asked, or where it is
-        optional and its repository does not have it.
+        Where it lies; None where it is optional and its repository does not have it.
 
     Raises:
         FileFormatError: it cannot be had.
@@ -97,17 +99,13 @@ def hub_file(
     )
 
     endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
-    names = {"repo_id": repository, "filename": file}
-    options: dict[str, Any] = {**names, "revision": revision, "endpoint": endpoint}
+    at: dict[str, Any] = {"revision": revision, "endpoint": endpoint}
     where = f"{file} of {repository}"
     try:
-        if not offline:
-            # The download itself would try for half a minute before it says that nobody answers.
-            get_hf_file_metadata(hf_hub_url(**options), timeout=_PATIENCE)
-        return Path(hf_hub_download(**options, local_files_only=offline))
+        # The download itself would try for half a minute before it says that nobody answers.
+        get_hf_file_metadata(hf_hub_url(repository, file, **at), timeout=_PATIENCE)
+        return Path(hf_hub_download(repository, file, **at))
     except LocalEntryNotFoundError as error:
-        if offline:
-            return None
         raise _unreachable(where, endpoint) from error
     except GatedRepoError as error:
         raise FileFormatError(

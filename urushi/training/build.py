@@ -27,7 +27,7 @@ __all__ = [
     "build_network",
     "build_stages",
     "check_scale",
-    "load_begin",
+    "load_initial",
     "load_start",
     "material_of",
     "stage_sizes",
@@ -82,12 +82,13 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     Args:
         recipe: what to build.
         begun: the training's own weights will be loaded into the network: those of `start` are then
-            read for a frozen backbone alone, and those of `begin` are not.
+            read for a frozen backbone alone, and those of `initial_adapter` are not.
 
     Raises:
         RecipeError: the model of `start` does not fit.
-        AdapterError: the adapter does not fit, or that of `begin` was made for another model.
-        FileFormatError: the model of `start`, or the adapter of `begin`, cannot be read.
+        AdapterError: the adapter does not fit, or that of `initial_adapter` was made for another
+            model.
+        FileFormatError: the model of `start`, or the adapter of `initial_adapter`, cannot be read.
     """
     if recipe.adapter is None and recipe.start is not None and recipe.backbone is not None:
         network = create_backbone(recipe.backbone.name, recipe.backbone.config)
@@ -104,8 +105,8 @@ def build_network(recipe: Recipe, *, begun: bool = False) -> nn.Module:
     if recipe.adapter is None:
         return backbone
     adapter = create_adapter(backbone, locate_profile(recipe.adapter, model.path))
-    if recipe.begin is not None and not begun:
-        load_begin(adapter, recipe.begin, backbone, model)
+    if recipe.initial_adapter is not None and not begun:
+        load_initial(adapter, recipe.initial_adapter, backbone, model)
     return attach(backbone, adapter, save_memory=recipe.save_memory)
 
 
@@ -139,7 +140,7 @@ def load_start(network: nn.Module, name: str) -> list[str]:
     return sorted(own.keys() & dict(network.named_parameters()).keys())
 
 
-def load_begin(
+def load_initial(
     adapter: Adapter, name: str, backbone: RestorationNetwork, model: LoadedModel
 ) -> None:
     """Puts the weights of an adapter file into an adapter that is to be trained on.
@@ -161,8 +162,8 @@ def load_begin(
     if known.describe() != adapter.describe():
         found = "other settings" if known.method == adapter.method else f"method {known.method}"
         raise RecipeError(
-            f"begin is {name}, an adapter of {found}, which cannot continue as one of method "
-            f"{adapter.method} with the settings that adapter states: state its own"
+            f"initial_adapter is {name}, an adapter of {found}, which cannot continue as one of "
+            f"method {adapter.method} with the settings that adapter states: state its own"
         )
     adapter.load_state_dict(known.state_dict())
 

@@ -138,8 +138,11 @@ class ClassSource(Settings):
         level: give the target of every patch of a pair the mean of its input, channel by channel:
             shots of one scene often differ in brightness, which is nothing to learn.
         real: share of the patches that are from pairs, where there are both.
-        last: share of the steps, at the end of the training, in which all patches are from pairs.
+        final_share: share of the steps, at the end of the training, in which all patches are from
+            pairs.
     """
+
+    renamed: ClassVar = {"last": "final_share"}
 
     degradation: dict[str, Any] | None = None
     scene: dict[str, Any] | None = None
@@ -148,12 +151,12 @@ class ClassSource(Settings):
     rehaze: dict[str, Any] | None = None
     level: bool = False
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
-    last: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    final_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _shares_have_effect(self) -> "ClassSource":
         both = self.degradation is not None and bool(self.pairs)
-        for name in ("real", "last"):
+        for name in ("real", "final_share"):
             if getattr(self, name) != type(self).model_fields[name].default and not both:
                 raise ValueError(f"{name} has no effect without both degradation and pairs")
         for name in ("without", "rehaze", "level"):
@@ -315,8 +318,8 @@ class Recipe(TrainingSettings, LearningSettings):
         adapter: `{method: ..., ...}` as `urushi.adapters.create_adapter` takes it. The backbone,
             that of `start`, then stays frozen, and only the adapter is trained. Null trains the
             network.
-        begin: adapter file, or name of one in the zoo, whose weights `adapter` begins with, of the
-            same method and settings; null begins with one that changes nothing.
+        initial_adapter: adapter file, or name of one in the zoo, whose weights `adapter` begins
+            with, of the same method and settings; null begins with one that changes nothing.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
             where the data are pairs, or where there are classes.
         classes: kinds of damage by name, in place of one degradation; a patch is of each of them
@@ -331,10 +334,12 @@ class Recipe(TrainingSettings, LearningSettings):
          "save_memory", "schedule", "validation"}
     )  # fmt: skip
 
+    renamed: ClassVar = {"begin": "initial_adapter"}
+
     backbone: BackboneSettings | None = None
     start: str | None = None
     adapter: dict[str, Any] | None = None
-    begin: str | None = None
+    initial_adapter: str | None = None
     data: DataSettings
     degradation: dict[str, Any] | None = None
     classes: dict[ClassName, ClassSource] = {}
@@ -352,7 +357,7 @@ class Recipe(TrainingSettings, LearningSettings):
             raise ValueError("classes state degradations and pairs: leave them out elsewhere")
         if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
-        for name in ("save_memory", "begin"):
+        for name in ("save_memory", "initial_adapter"):
             if self.adapter is None and getattr(self, name):
                 raise ValueError(f"{name} has no effect without an adapter: leave it out")
         if self.adapter is not None and self.pretext is not None:

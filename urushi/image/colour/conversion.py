@@ -282,7 +282,6 @@ def _lab_of_rgb(pixels: np.ndarray, xyz_of_rgb: np.ndarray) -> np.ndarray:
 
 
 _PROFILE = 34675
-_SIGNATURES = {"grey": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK"}
 
 
 def profile_note(header: Header) -> str:

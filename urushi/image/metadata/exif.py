@@ -5,6 +5,7 @@ block. The entries are taken out where they stand, so that no offset changes in 
 file.
 """
 
+import contextlib
 import mmap
 import struct
 import zlib
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from urushi.image.libvips import fields_of, open_image, vips
+from urushi.image.tiff.directories import DAMAGE, Directory, Form, TiffFile
+from urushi.image.tiff.exif_directory import MARK
 
 __all__ = [
     "COLOUR_SPACE",
@@ -27,17 +30,11 @@ _EXIF = 34665
 
 
 def tags_of(exif: bytes) -> set[int]:
-    """The tags of a block's main directory and of that on exposure; empty if it is damaged."""
-    tags = set()
+    """The tags of a block's main directory and of that on exposure; none of what is damaged."""
     try:
-        for order, at in _directories(exif):
-            (count,) = struct.unpack_from(f"{order}H", exif, at)
-            tags |= {
-                struct.unpack_from(f"{order}H", exif, at + 2 + 12 * i)[0] for i in range(count)
-            }
-    except struct.error:
+        return {tag for directory in _directories(exif)[1] for tag in directory.entries}
+    except DAMAGE:
         return set()
-    return tags
 
 
 def take_out(path: Path, format: str, tags: Collection[int]) -> None:
@@ -66,57 +63,43 @@ def take_out(path: Path, format: str, tags: Collection[int]) -> None:
 
 def _without(exif: bytes, tags: Collection[int]) -> bytes:
     """The block, as long as before, with fewer entries."""
-    result = bytearray(exif)
+    block = bytearray(exif.removeprefix(MARK))
     try:
-        for order, at in _directories(exif):
-            (count,) = struct.unpack_from(f"{order}H", exif, at)
-            entries = [exif[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count)]
-            end = at + 2 + 12 * count
-            link = exif[end : end + 4]
-            kept = [e for e in entries if struct.unpack_from(f"{order}H", e)[0] not in tags]
-            whole = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + link
-            result[at : at + len(whole)] = whole
-            result[at + len(whole) : end + 4] = bytes(12 * (count - len(kept)))
-    except struct.error:
+        form, directories = _directories(exif)
+    except DAMAGE:
         return exif
-    return bytes(result)
+    for own in directories:
+        kept = [e.packed(form, tag) for tag, e in own.entries.items() if tag not in tags]
+        whole = form.count.pack(len(kept)) + b"".join(kept) + form.offset.pack(own.next)
+        end = min(own.link + form.offset.size, len(block))
+        block[own.offset : end] = whole.ljust(end - own.offset, b"\0")[: end - own.offset]
+    return exif[: len(exif) - len(block)] + bytes(block)
 
 
-def _directories(exif: bytes) -> list[tuple[str, int]]:
-    """Byte order and place of the main directory and of that on exposure."""
-    start = 6 if exif[:6] == b"Exif\0\0" else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
-    if order is None:
-        return []
-    at = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
-    found = [(order, at)]
-    (count,) = struct.unpack_from(f"{order}H", exif, at)
-    for i in range(count):
-        tag, _, _, value = struct.unpack_from(f"{order}HHII", exif, at + 2 + 12 * i)
-        if tag == _EXIF:
-            found.append((order, start + value))
-    return found
+def _directories(exif: bytes) -> tuple[Form, list[Directory]]:
+    """The main directory of a block, and that on exposure where it can be read."""
+    with TiffFile(exif.removeprefix(MARK)) as block:
+        main = block.directory(block.first)
+        found = [main]
+        with contextlib.suppress(KeyError, *DAMAGE):
+            found.append(block.directory(block.place(main.entries[_EXIF])))
+        return block.form, found
 
 
 def without_thumbnail(exif: bytes) -> bytes:
     """Cuts the chain to the directory that describes the thumbnail (EXIF 2.32, 4.5.2)."""
-    start = 6 if exif[:6] == b"Exif\0\0" else 0
-    order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
-    if order is None or len(exif) < start + 8:
+    start = len(MARK) if exif.startswith(MARK) else 0
+    try:
+        form, (main, *_) = _directories(exif)
+    except DAMAGE:
         return exif
-    first = start + struct.unpack_from(f"{order}I", exif, start + 4)[0]
-    if first + 2 > len(exif):
-        return exif
-    link = first + 2 + 12 * struct.unpack_from(f"{order}H", exif, first)[0]
-    if link + 4 > len(exif):
-        return exif
-    return exif[:link] + bytes(4) + exif[link + 4 :]
+    link, end = start + main.link, start + main.link + form.offset.size
+    return exif[:link] + bytes(end - link) + exif[end:] if end <= len(exif) else exif
 
 
 _X, _Y, _UNIT = 282, 283, 296
 # ResolutionUnit -> millimetres; without one, EXIF means inches.
 _MILLIMETRES = {None: 25.4, 2: 25.4, 3: 10.0}
-_DAMAGE = (SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, struct.error)
 
 
 def with_exif_resolution(image: Any) -> Any:
@@ -141,19 +124,16 @@ def with_exif_resolution(image: Any) -> Any:
 
 def _resolution(exif: bytes) -> tuple[float, float, int | None] | None:
     """Pixels per millimetre, across and down, and EXIF's unit; None where nothing is stated."""
-    from PIL import Image
-
-    tags = Image.Exif()
     try:
-        tags.load(exif)
-        unit = tags.get(_UNIT)
-        millimetres = _MILLIMETRES.get(unit)
-        if millimetres is None or _X not in tags:
-            return None
-        across = float(tags[_X]) / millimetres
-        down = float(tags.get(_Y, tags[_X])) / millimetres
-    except (*_DAMAGE, ZeroDivisionError):
+        with TiffFile(exif.removeprefix(MARK)) as block:
+            main = block.directory(block.first)
+            across = block.numbers(main, _X)
+            down = block.numbers(main, _Y) or across
+            unit = block.number(main, _UNIT, 0) or None
+    except DAMAGE:
         return None
-    if not (0 < across < 1e6 and 0 < down < 1e6):
+    millimetres = _MILLIMETRES.get(unit)
+    if millimetres is None or not across:
         return None
-    return across, down, unit
+    found = float(across[0]) / millimetres, float(down[0]) / millimetres
+    return (*found, unit) if all(0 < size < 1e6 for size in found) else None

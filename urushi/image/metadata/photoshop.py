@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from urushi.image.tiff.directories import DAMAGE, TiffFile
+
 __all__ = [
     "IPTC",
     "Resources",
@@ -49,7 +51,7 @@ def true_resources(block: bytes, *, turned: bool, grown: bool, iptc: bool) -> Re
         iptc: whether the IPTC record among them is wanted.
     """
     kept, lost, paths = [], {}, False
-    for number, whole in _each(block):
+    for number, whole, _ in _each(block):
         if number in _THUMBNAILS | _REPEATED or (number == IPTC and not iptc):
             continue
         if grown and number == _RESOLUTION:
@@ -71,8 +73,11 @@ def pack_resource(number: int, data: bytes) -> bytes:
     return b"8BIM" + struct.pack(">HHI", number, 0, len(data)) + data + b"\0" * (len(data) % 2)
 
 
-def _each(block: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number of each resource, and its bytes, padding included."""
+def _each(block: bytes, *, cut: bool = False) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number of each resource, its bytes with padding, and what it holds.
+
+    With `cut`, the last one may be cut short.
+    """
     at = 0
     while block[at : at + 4] in (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR") and at + 7 <= len(
         block
@@ -84,14 +89,16 @@ def _each(block: bytes) -> Iterator[tuple[int, bytes]]:
         if start > len(block):
             return
         (size,) = struct.unpack_from(">I", block, start - 4)
-        if start + size > len(block):
+        if start + size > len(block) and not cut:
             return
-        yield number, block[at : start + size].ljust(start - at + size + size % 2, b"\0")
+        whole = block[at : start + size]
+        yield number, whole.ljust(start - at + size + size % 2, b"\0"), whole[start - at :]
         at = start + size + size % 2
 
 
 _HEAD = b"Photoshop 3.0\0"
-_RECORD = 0x0404
+_IPTC_TAG = 33723
+_MOST_BYTES = 2**24
 # A marker segment of a JPEG holds no more than this.
 _LONGEST_SEGMENT = 65500
 
@@ -126,8 +133,7 @@ def converted_iptc(data: bytes, path: Path, source: str, target: str) -> bytes |
 def _wrapped(record: bytes) -> bytes:
     """A record as the only one of Photoshop's image resources."""
     record = record.rstrip(b"\0") if record[:1] == b"\x1c" else record
-    head = _HEAD + b"8BIM" + struct.pack(">HHI", _RECORD, 0, len(record))
-    return head + record + b"\0" * (len(record) % 2)
+    return _HEAD + pack_resource(IPTC, record)
 
 
 def _unwrapped(data: bytes) -> bytes | None:
@@ -136,37 +142,17 @@ def _unwrapped(data: bytes) -> bytes | None:
         return data
     if not data.startswith(_HEAD):
         return None
-    at = len(_HEAD)
-    while data[at : at + 4] == b"8BIM" and at + 12 <= len(data):
-        (number,) = struct.unpack_from(">H", data, at + 4)
-        # A name that begins with its length, padded to an even number of bytes, comes between.
-        name = 1 + data[at + 6]
-        start = at + 6 + name + name % 2 + 4
-        if start > len(data):
-            return None
-        (size,) = struct.unpack_from(">I", data, start - 4)
-        if number == _RECORD:
-            return data[start : start + size] or None
-        at = start + size + size % 2
+    for number, _, record in _each(data[len(_HEAD) :], cut=True):
+        if number == IPTC:
+            return record or None
     return None
 
 
 def _of_tiff(path: Path) -> bytes | None:
     """The IPTC record of a TIFF, whole; libvips 8.18 reads a part of those stored as longs."""
-    from PIL import TiffImagePlugin
-
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            file.seek(0)
-            size = 16 if head[2:3] == b"+" or head[3:4] == b"+" else 8
-            directory = TiffImagePlugin.ImageFileDirectory_v2(head[:size])
-            file.seek(directory.next)
-            directory.load(file)
-            value = directory.get(33723)
-    except (OSError, SyntaxError, ValueError, struct.error):
+        with TiffFile(path) as tiff:
+            entry = tiff.directory(tiff.first).entries[_IPTC_TAG]
+            return tiff.data(entry) if entry.size <= _MOST_BYTES else None
+    except (*DAMAGE, KeyError):
         return None
-    if isinstance(value, tuple):
-        order = "<" if head[:2] == b"II" else ">"
-        return struct.pack(f"{order}{len(value)}I", *value)
-    return bytes(value) if isinstance(value, bytes) else None

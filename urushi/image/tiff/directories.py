@@ -4,15 +4,22 @@ libtiff, and so libvips, gives one directory at a time and hides most tags. What
 what a finished file is to say, is read and written here (TIFF 6.0; BigTIFF as libtiff defines it).
 """
 
+import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-__all__ = ["DAMAGE", "SIZES", "Directory", "Entry", "Form", "TiffFile", "pack_directory"]
+__all__ = [
+    "DAMAGE", "SIZES", "Directory", "Entry", "Form", "Given", "TiffFile", "amend", "pack_directory",
+]  # fmt: skip
+
+Given = Mapping[int, tuple[int, bytes | Callable[[int], bytes]]]
+"""Type and value, in the file's byte order, by tag; or what gives the bytes of a directory that
+lies at a place, which the tag points to."""
 
 SIZES = dict(
     zip((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8), strict=True)
@@ -89,14 +96,19 @@ class Directory:
 class TiffFile:
     """Reads directories out of an open TIFF; a context manager.
 
+    Args:
+        source: a file, or a whole TIFF in memory, such as a block of EXIF is.
+        mode: of opening a file.
+
     Raises:
         one of `DAMAGE`: this is no TIFF.
     """
 
     form: Form
 
-    def __init__(self, path: Path, mode: str = "rb") -> None:
-        self.file: BinaryIO = path.open(mode)  # type: ignore[assignment]
+    def __init__(self, source: Path | bytes, mode: str = "rb") -> None:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open(mode)
+        self.file: BinaryIO = opened  # type: ignore[assignment]
         try:
             self.form = self._read_form()
         except BaseException:
@@ -132,13 +144,18 @@ class TiffFile:
             raise ValueError("cut short")
         return data
 
+    @property
+    def first(self) -> int:
+        """Where the first directory begins."""
+        return self.form.offset.unpack(self.take(self.form.link, self.form.offset.size))[0]
+
     def chain(self) -> Iterator[Directory]:
         """The directories that follow one another, from the first.
 
         Raises:
             one of `DAMAGE`: the chain leads out of the file or back into itself.
         """
-        (place,) = self.form.offset.unpack(self.take(self.form.link, self.form.offset.size))
+        place = self.first
         seen: set[int] = set()
         while place:
             if place in seen or len(seen) > _MOST_DIRECTORIES:
@@ -163,6 +180,11 @@ class TiffFile:
         self.file.seek(link)
         place = self.file.read(form.offset.size).ljust(form.offset.size, b"\0")
         return Directory(start, entries, form.offset.unpack(place)[0], link)
+
+    def place(self, entry: Entry) -> int:
+        """Where an entry points to, whatever type it is of."""
+        wide = self.form.big and entry.kind in (16, 18)
+        return struct.unpack_from(self.form.order + ("Q" if wide else "I"), entry.value)[0]
 
     def data(self, entry: Entry) -> bytes:
         """The values of an entry as they stand."""
@@ -207,7 +229,7 @@ class TiffFile:
 
 
 def pack_directory(
-    form: Form, start: int, kept: dict[int, Entry], given: dict[int, tuple[int, bytes]]
+    form: Form, start: int, kept: Mapping[int, Entry], given: Given, following: int = 0
 ) -> bytes:
     """A directory as it stands from `start` on, which is even, followed by values of its own.
 
@@ -215,7 +237,8 @@ def pack_directory(
         form: of the file.
         start: where it will begin.
         kept: entries taken as they are.
-        given: type and values, in the file's byte order, of entries in place of those.
+        given: entries in place of those.
+        following: where the next directory begins; 0 for none.
     """
     tags = sorted({*kept, *given})
     head = form.count.size + form.entry.size * len(tags) + form.offset.size
@@ -224,10 +247,33 @@ def pack_directory(
         if tag not in given:
             entries.append(kept[tag].packed(form, tag))
             continue
-        kind, data = given[tag]
-        value = data
-        if len(data) > form.offset.size:
-            value = form.offset.pack(start + head + len(rest))
+        kind, value = given[tag]
+        place = start + head + len(rest)
+        data = value if isinstance(value, bytes) else value(place)
+        count = len(data) // SIZES[kind] if isinstance(value, bytes) else 1
+        if not isinstance(value, bytes) or len(data) > form.offset.size:
             rest += data + b"\0" * (len(data) % 2)
-        entries.append(form.entry.pack(tag, kind, len(data) // SIZES[kind], value))
-    return form.count.pack(len(tags)) + b"".join(entries) + bytes(form.offset.size) + rest
+            data = form.offset.pack(place)
+        entries.append(form.entry.pack(tag, kind, count, data))
+    return form.count.pack(len(tags)) + b"".join(entries) + form.offset.pack(following) + rest
+
+
+def amend(path: Path, given: Given, dropped: Collection[int]) -> None:
+    """Changes tags of a file's first page; its pixels stay where they are.
+
+    Raises:
+        ValueError: the file would be too large for its form.
+    """
+    with TiffFile(path, "r+b") as tiff:
+        form, own = tiff.form, tiff.directory(tiff.first)
+        start = tiff.file.seek(0, 2)
+        start += start % 2
+        kept = {tag: entry for tag, entry in own.entries.items() if tag not in dropped}
+        packed = pack_directory(form, start, kept, given, own.next)
+        if not form.big and start + len(packed) >= 2**32:
+            raise ValueError("larger than 4 GB")
+        tiff.file.seek(start)
+        tiff.file.write(packed)
+        tiff.file.flush()
+        tiff.file.seek(form.link)
+        tiff.file.write(form.offset.pack(start))

@@ -17,12 +17,11 @@ from urushi.image.tiff.directories import (
     Entry,
     Form,
     TiffFile,
-    pack_directory,
 )
 from urushi.image.tiff.picture_directories import tiff_pages
 from urushi.image.tiff.stacks import imagej_tags
 
-__all__ = ["amend", "first_link", "join", "page_tags"]
+__all__ = ["first_link", "join", "page_tags"]
 
 _ASCII, _SHORT, _LONG, _RATIONAL = 2, 3, 4, 5
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
@@ -124,27 +123,6 @@ def _rational(value: Fraction, form: Form) -> bytes:
     if max(value.numerator, value.denominator) > most:
         value = value.limit_denominator(max(1, int(most / max(value, 1))))
     return struct.pack(f"{form.order}2I", value.numerator, value.denominator)
-
-
-def amend(path: Path, given: Given, dropped: frozenset[int]) -> None:
-    """Changes tags of a file of one page; its pixels stay where they are.
-
-    Raises:
-        ValueError: the file would be too large for its form.
-    """
-    with TiffFile(path, "r+b") as tiff:
-        form = tiff.form
-        own = next(tiff.chain())
-        start = tiff.file.seek(0, 2)
-        start += start % 2
-        kept = {tag: entry for tag, entry in own.entries.items() if tag not in dropped}
-        packed = pack_directory(form, start, kept, given)
-        if not form.big and start + len(packed) >= 2**32:
-            raise ValueError("larger than 4 GB")
-        tiff.file.seek(start)
-        tiff.file.write(packed)
-        tiff.file.seek(form.link)
-        tiff.file.write(form.offset.pack(start))
 
 
 def first_link(path: Path) -> int:

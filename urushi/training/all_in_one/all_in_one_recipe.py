@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -47,15 +47,15 @@ class ClassPlan(ClassSource):
     """One kind of damage.
 
     Attributes:
-        shown: what the router learns from in place of `degradation`: damage that is hardly there
-            is for the expert to leave alone, but not for the router to tell from none.
-        times: how many pictures the router learns from for one of another class.
+        router_degradation: what the router learns from in place of `degradation`: damage that is
+            hardly there is for the expert to leave alone, but not for the router to tell from none.
+        oversample: how many pictures the router learns from for one of another class.
         validation: folders of pairs that the router is measured by; of other places than `pairs`.
         benchmarks: what its expert is measured on: names in the catalog, or YAML files.
         adapter: method and settings of its expert, in place of the common ones.
-        begin: file of an expert, or name of one in the zoo, whose weights the training of its
-            expert begins with; of the same method and settings. `guided.mode` must be `none`, as it
-            was when those were trained.
+        initial_adapter: file of an expert, or name of one in the zoo, whose weights the training of
+            its expert begins with; of the same method and settings. `guided.mode` must be `none`,
+            as it was when those were trained.
         steps: of the training of its expert, in place of the common number.
         loss: of the training of its expert, in place of the common one.
         patch, batch: of the training of its expert, in place of the common ones.
@@ -63,12 +63,19 @@ class ClassPlan(ClassSource):
             picture, such as haze or exposure, wants large ones in the end.
     """
 
-    shown: dict[str, Any] | None = None
-    times: Annotated[int, Field(ge=1, le=100)] = 1
+    renamed: ClassVar = {
+        **ClassSource.renamed,
+        "shown": "router_degradation",
+        "times": "oversample",
+        "begin": "initial_adapter",
+    }
+
+    router_degradation: dict[str, Any] | None = None
+    oversample: Annotated[int, Field(ge=1, le=100)] = 1
     validation: list[str] = []
     benchmarks: list[str] = []
     adapter: MethodSettings | None = None
-    begin: str | None = None
+    initial_adapter: str | None = None
     steps: Annotated[int, Field(ge=1)] | None = None
     loss: LossSettings | None = None
     patch: Annotated[int, Field(ge=8)] | None = None
@@ -246,19 +253,24 @@ class AllInOneRecipe(Origin):
     @model_validator(mode="after")
     def _consistent(self) -> "AllInOneRecipe":
         for name, plan in self.classes.items():
-            if name == CLEAN and (plan.degradation or plan.pairs or plan.adapter or plan.begin):
+            if name == CLEAN and (
+                plan.degradation or plan.pairs or plan.adapter or plan.initial_adapter
+            ):
                 raise ValueError(f"{CLEAN} needs no degradation, no pairs and no adapter")
-            if plan.shown is not None and plan.degradation is None:
-                raise ValueError(f"class {name} has shown without degradation: leave it out")
+            if plan.router_degradation is not None and plan.degradation is None:
+                raise ValueError(
+                    f"class {name} has router_degradation without degradation: leave it out"
+                )
             if name != CLEAN and plan.degradation is None and not plan.pairs:
                 raise ValueError(f"class {name} has neither a degradation nor pairs: give one")
             if (plan.adapter or {}).get("method") in ("experts", "guidance"):
                 raise ValueError(f"class {name} has an adapter that is not a single expert")
-            if plan.begin is not None and self.guided.mode != "none":
+            if plan.initial_adapter is not None and self.guided.mode != "none":
                 raise ValueError(
-                    f"class {name} has begin, which guided experts do not take: leave it out"
+                    f"class {name} has initial_adapter, which guided experts do not take: leave it "
+                    "out"
                 )
-            for own in ("begin", "steps", "loss", "patch", "batch", "patches"):
+            for own in ("initial_adapter", "steps", "loss", "patch", "batch", "patches"):
                 if getattr(plan, own) not in (None, []) and self.experts.mode == "joint":
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not take: leave it out"

@@ -118,7 +118,7 @@ def _damaged(
 ) -> Iterator[Shown]:
     """Pictures of a class; half of each where some are made and some are from pairs."""
     source, pairs = recipe.classes[name], files.pairs.get(name)
-    options = source.shown or source.degradation
+    options = source.router_degradation or source.degradation
     count = plan.pictures
     if options is not None:
         made = count if pairs is None else count - count // 2

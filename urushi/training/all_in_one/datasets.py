@@ -126,7 +126,7 @@ def pack_all_in_one(
 def _check_damage(recipe: AllInOneRecipe) -> None:
     """Makes what spoils and varies each class: now, and not hours later, when it is its turn."""
     for plan in recipe.classes.values():
-        for options in filter(None, (plan.degradation, plan.shown, plan.scene)):
+        for options in filter(None, (plan.degradation, plan.router_degradation, plan.scene)):
             degradation_of(options)
         if plan.rehaze is not None:
             create_rehaze(**plan.rehaze)
@@ -159,9 +159,9 @@ def router_recipe_of(recipe: AllInOneRecipe, files: AllInOneFiles) -> RouterReci
     pictures = PictureSettings(clean=recipe.data.clean, **own.values_of(PictureOptions))
     classes = {
         name: ClassSettings(
-            degradation=plan.shown or plan.degradation,
+            degradation=plan.router_degradation or plan.degradation,
             pictures=list(files.folders.get(name, ())),
-            times=plan.times,
+            oversample=plan.oversample,
         )
         for name, plan in recipe.classes.items()
     }
@@ -189,7 +189,7 @@ def class_stages(
     resident = {
         id(pack): None if device.type == "cpu" else pack.to_tensor(device) for pack in packs
     }
-    turns = {name: _turn(source.last, recipe) for name, source in recipe.classes.items()}
+    turns = {name: _turn(source.final_share, recipe) for name, source in recipe.classes.items()}
     stages: Stages = []
     for start, patch, batch in _spans(recipe, processes, turns.values()):
         shared = (patch, batch, recipe.data.augment, recipe.seed, device)
@@ -240,9 +240,9 @@ def _real(
     return cut(PairBatches, files.pairs[name], **own)
 
 
-def _turn(last: float, recipe: Recipe) -> int:
+def _turn(final_share: float, recipe: Recipe) -> int:
     """The step from which on a class is learnt from pairs alone; that of the end if never."""
-    return round((1 - last) * recipe.schedule.steps)
+    return round((1 - final_share) * recipe.schedule.steps)
 
 
 def _spans(recipe: Recipe, processes: int, turns: Iterable[int]) -> Iterator[tuple[int, int, int]]:

@@ -23,7 +23,7 @@ from urushi.settings import parse_settings
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, StagePlan
 from urushi.training.all_in_one.class_batches import RoutedBatches
 from urushi.training.all_in_one.datasets import AllInOneFiles, class_stages
-from urushi.training.build import Material, Stages, load_begin
+from urushi.training.build import Material, Stages, load_initial
 from urushi.training.recipe import (
     ClassSource,
     DataSettings,
@@ -104,7 +104,7 @@ class StagePlans:
         plan, own = self.recipe.experts, self.recipe.classes[name]
         config = dict(own.adapter or plan.adapter)
         recipe = self._recipe(name, plan, config, [name], own.steps)
-        build = self._building(model, guidance, config, recipe.begin)
+        build = self._building(model, guidance, config, recipe.initial_adapter)
         return self._stage(recipe, build, vector=guidance is not None)
 
     def joint(self, model: LoadedModel, guidance: LoadedAdapter | None) -> Stage:
@@ -129,7 +129,7 @@ class StagePlans:
         model: LoadedModel,
         guidance: LoadedAdapter | None,
         config: dict[str, Any],
-        begin: str | None = None,
+        initial_adapter: str | None = None,
     ) -> Callable[[bool], nn.Module]:
         located = locate_profile(config, model.path)
 
@@ -139,8 +139,8 @@ class StagePlans:
             if guidance is not None:
                 before.append(load_adapter(backbone, guidance).requires_grad_(False))
             adapter = create_adapter(backbone, located)
-            if begin is not None and not begun:
-                load_begin(adapter, begin, backbone, model)
+            if initial_adapter is not None and not begun:
+                load_initial(adapter, initial_adapter, backbone, model)
             return attach(backbone, *before, adapter, save_memory=self.recipe.experts.save_memory)
 
         return network
@@ -165,7 +165,7 @@ class StagePlans:
             **{**own.values_of(Origin), **plan.values_of(LearningSettings), **changed},
             start=start,
             adapter=adapter,
-            begin=single.begin if single else None,
+            initial_adapter=single.initial_adapter if single else None,
             data=DataSettings(
                 pictures=own.data.clean,
                 patch=(single and single.patch) or own.data.patch,

@@ -278,14 +278,14 @@ def _common(
     turns = [
         index
         for index, settings in enumerate(recipe.classes.values())
-        for _ in range(1 if measuring else settings.times)
+        for _ in range(1 if measuring else settings.oversample)
     ]
     turns += [len(names)] * (unknown is not None)
     return {
         "degradations": degradations,
         "clean": names.index(CLEAN) if CLEAN in names else None,
         "several": recipe.mode == "multi",
-        "most": recipe.most,
+        "most": recipe.max_degradations,
         "mixed": own.mixed,
         "unknown": unknown,
         "real_share": own.real,

@@ -84,14 +84,16 @@ class ClassSettings(Settings):
             applied to clean pictures; null has none.
         pictures: folders of pictures that are degraded so already, relative to the place of the
             data.
-        times: so many pictures are learned from for one of another class. What is more common than
-            others, such as clean pictures, is then the likelier in doubt. It is measured with as
-            many of each.
+        oversample: so many pictures are learned from for one of another class. What is more common
+            than others, such as clean pictures, is then the likelier in doubt. It is measured with
+            as many of each.
     """
+
+    renamed: ClassVar = {"times": "oversample"}
 
     degradation: dict[str, Any] | None = None
     pictures: list[str] = []
-    times: Annotated[int, Field(ge=1, le=100)] = 1
+    oversample: Annotated[int, Field(ge=1, le=100)] = 1
 
 
 class PictureOptions(Settings):
@@ -103,7 +105,7 @@ class PictureOptions(Settings):
         unknown: a degradation that no class is for, as `create_degradation` takes it: the router
             learns to be unsure of it, as many pictures as a class has. Null has none.
         sides: of a training picture in pixels; every step draws one of them.
-        per_class: pictures of each class in one optimizer step (times its `times`).
+        per_class: pictures of each class in one optimizer step (times its `oversample`).
         real: share of the pictures of a class that come from its own folders, where it has both
             these and a degradation.
         augment: turn and mirror (the eight symmetries of the square).
@@ -200,7 +202,7 @@ class RouterRecipe(TrainingSettings, RouterOptions):
             degradation. Where a picture goes through several (mode `multi`), it goes through them
             in this order: name what happens before the lens first, what the file does last.
         mode: `single`: one class is true of a picture; `multi`: any number.
-        most: mode `multi`: degradations that one picture has at most.
+        max_degradations: mode `multi`: degradations that one picture has at most.
         pictures: clean ones, and how many of each class.
     """
 
@@ -214,9 +216,11 @@ class RouterRecipe(TrainingSettings, RouterOptions):
     loss: ClassVar[LossSettings] = LossSettings()
     pretext: ClassVar[None] = None
 
+    renamed: ClassVar = {"most": "max_degradations"}
+
     classes: Annotated[dict[ClassName, ClassSettings], Field(min_length=2)]
     mode: Mode = "single"
-    most: Annotated[int, Field(ge=1)] = 2
+    max_degradations: Annotated[int, Field(ge=1)] = 2
     pictures: PictureSettings
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
 
@@ -239,11 +243,13 @@ class RouterRecipe(TrainingSettings, RouterOptions):
                 )
             if name != CLEAN and settings.degradation is None and not settings.pictures:
                 raise ValueError(f"class {name} has neither a degradation nor pictures: give one")
-        default = type(self).model_fields["most"].default  # stands in every recipe written out
+        default = (
+            type(self).model_fields["max_degradations"].default
+        )  # stands in every recipe written out
         if self.mode == "multi" and self.pictures.mixed:
-            raise ValueError("pictures.mixed has no effect with mode multi: see most")
-        if self.mode == "single" and self.most not in (1, default):
-            raise ValueError("most has no effect with mode single: leave it out")
+            raise ValueError("pictures.mixed has no effect with mode multi: see max_degradations")
+        if self.mode == "single" and self.max_degradations not in (1, default):
+            raise ValueError("max_degradations has no effect with mode single: leave it out")
         return self
 
 
