@@ -157,7 +157,7 @@ def draw_degradations(path: Path) -> None:
 
 def draw_scaling(path: Path) -> None:
     """How cost grows, from the rows of the benchmarks."""
-    figure, axes = new_figure((9.6, 3.0), (1, 1.2, 1))
+    figure, axes = new_figure((10.4, 3.2), (1, 1, 1))
     rows = {row["name"]: row for row in _rows("restore")}
     sizes = [rows[f"engine openvino float32, {n} MP"] for n in (12, 100)]
     pixels = [row["megapixels"] for row in sizes]
@@ -172,23 +172,17 @@ def draw_scaling(path: Path) -> None:
     names = [row["name"] for row in networks]
     axes[1].barh(names[::-1], [row["ratio"] for row in networks][::-1], color=BLUE)
     axes[1].set_xlabel("time to that of the base")
-    spent = {(row["pictures"], row["way"]): row["cpu"] for row in _rows("cluster")}
-    for way, colour, name in (("command", GREY, "command"), ("cluster", BLUE, "two workers")):
-        ends = [spent["one", way], spent["all", way]]
-        axes[2].plot([1, _report("cluster")["count"]], ends, "o-", color=colour, label=name)
-    axes[2].set_xlabel("small pictures")
-    axes[2].set_ylabel("core-seconds")
-    for axis in (axes[0], axes[2]):
-        axis.legend(frameon=False, fontsize=8)
+    training = [row for row in _rows("adapters") if row["kind"] == "training"]
+    told = [row for row in training if "saving" not in row["name"]]
+    axes[2].barh([r["name"] for r in told][::-1], [r["ratio"] for r in told][::-1], color=RED)
+    axes[2].set_xlabel("a step of training, to full fine-tuning")
+    axes[0].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
-def _report(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text("utf-8"))
-
-
 def _rows(name: str) -> list[dict[str, Any]]:
-    return _report(name)["rows"]
+    report = (ROOT / f"benchmarks/results/{name}.json").read_text("utf-8")
+    return json.loads(report)["rows"]
 
 
 FIGURES: Mapping[str, tuple[str, Callable[[Path], None]]] = {
