@@ -110,7 +110,9 @@ def measure(way: str, source: str, target: str) -> dict[str, Any]:
     """Runs the command, and waits for whatever it has started."""
     if ctypes.CDLL(None).prctl(_ADOPTS_ORPHANS, 1, 0, 0, 0):
         raise SystemExit("processes can be counted on Linux only")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Otherwise Ray has the kernel forget what its workers used when they end.
+    counted = {"RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **counted}
     words = [sys.executable, "-m", "urushi", "restore", source, "-o", target, "--json", *WAYS[way]]
     start = time.perf_counter()
     done = subprocess.run(

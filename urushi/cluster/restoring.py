@@ -21,6 +21,7 @@ from urushi.inference.batch import BatchReport, Event, FileResult, Job, fate_of
 from urushi.inference.choice import PictureRestorer
 from urushi.inference.picture_files import FileOptions
 from urushi.inference.staged import Staged
+from urushi.writing import remove_leftovers
 
 __all__ = ["ClusterReport", "restore_on_cluster"]
 
@@ -82,6 +83,9 @@ def restore_on_cluster(
             interrupted = _follow(run, len(jobs), driver.hear)
         finally:
             manifest.finish()
+            # Of workers that died at pictures which nobody began again.
+            for folder in {job.target.parent for job in jobs}:
+                remove_leftovers(folder)
     seconds = time.perf_counter() - begin
     return ClusterReport(
         driver.ordered(), seconds, interrupted, driver.restorer, deaths=driver.deaths
