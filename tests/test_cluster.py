@@ -27,8 +27,6 @@ from urushi.inference.batch import plan_batch, run_batch
 from urushi.inference.picture_files import FileOptions
 from urushi.inference.restorer import Restorer
 
-pytestmark = pytest.mark.xdist_group("cluster")
-
 
 @pytest.fixture(scope="module")
 def cluster():

@@ -13,7 +13,6 @@ from urushi.app.output import EXIT_FAILED
 from urushi.remote import Place, fetch, list_below, put
 
 pytestmark = [
-    pytest.mark.xdist_group("cluster"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
