@@ -54,7 +54,8 @@ READ_ALONE = (
 RUN = [
     example
     for example in examples()
-    if not example.removeprefix("urushi ").startswith(READ_ALONE) and "s3://" not in example
+    if not example.removeprefix("urushi ").startswith(READ_ALONE)
+    and not any(of_others in example for of_others in ("s3://", "--cluster"))
 ]
 
 
