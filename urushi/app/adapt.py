@@ -205,9 +205,11 @@ def adapt(
     check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     from urushi.inference.local_copies import LocalCopies
+    from urushi.training.processes import begin, is_main, shared
     from urushi.training.run_folder import RunFolder
 
-    out = Output(json=json)
+    begin(device)
+    out = Output(json=json, quiet=not is_main())
     copies = LocalCopies(out.say)
     name_as_given(copies.told)
     facts: dict[str, Any] = {}
@@ -225,30 +227,38 @@ def adapt(
         copies.refuse_taken([target], overwrite)
     adapter = _adapter(method, budget, settings or [], model)
     kept = RunFolder(target.with_name(f"{target.stem}.run"), target)
-    going_on = kept.take(resume=resume, overwrite=overwrite)
-    try:
-        if resume and not going_on:
-            # What is there is finished, or somebody else's.
-            copies.refuse_taken([target], overwrite)
-            out.say(f"nothing to resume in {kept.path}: it begins anew")
-        two = two_folders(copies.folder(inputs), copies.folder(targets))
-        paired, clean_folder = two or copies.folder(pairs), copies.folder(clean)
-        found = _examples(out, paired, clean_folder, degrade, values or [], kept.path, align, seed)
-    except UrushiError:
-        if not going_on:
-            kept.remove()
-        raise
+
+    def looked_through() -> "Examples":
+        going_on = kept.take(resume=resume, overwrite=overwrite)
+        try:
+            if resume and not going_on:
+                # What is there is finished, or somebody else's.
+                copies.refuse_taken([target], overwrite)
+                out.say(f"nothing to resume in {kept.path}: it begins anew")
+            two = two_folders(copies.folder(inputs), copies.folder(targets))
+            paired, clean_folder = two or copies.folder(pairs), copies.folder(clean)
+            return _examples(
+                out, paired, clean_folder, degrade, values or [], kept.path, align, seed
+            )
+        except UrushiError:
+            if not going_on:
+                kept.remove()
+            raise
+
+    found = shared(looked_through)
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
 
-    recipe = adaptation_recipe(
-        target.stem,
-        model,
-        adapter,
-        found,
-        minutes=_MINUTES if minutes is None and steps is None else minutes,
-        steps=steps,
-        seed=seed,
-        bf16=prefers_bf16(device),
+    recipe = shared(
+        lambda: adaptation_recipe(
+            target.stem,
+            model,
+            adapter,
+            found,
+            minutes=_MINUTES if minutes is None and steps is None else minutes,
+            steps=steps,
+            seed=seed,
+            bf16=prefers_bf16(device),
+        )
     )
     adaptation = Adaptation(recipe, found, target, kept.path, facts, overwrite)
     out.say(_introduction(recipe, found, adaptation))
@@ -261,6 +271,8 @@ def adapt(
         out.say("  --resume")
         kept.release()
         raise typer.Exit(exit_code(result.training.stopped_by))
+    if not is_main():
+        return
     document = _tell(out, result, target)
     if result.after is not None:
         sheet = _write_sheet(out, adaptation, target, overwrite)

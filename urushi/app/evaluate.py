@@ -53,6 +53,9 @@ __all__ = [
 ]
 
 
+_NAMED = 8
+
+
 def all_present(out: Output, root: str | None) -> list[str]:
     """The benchmarks whose pictures are there."""
     from urushi.evaluation.benchmark import BENCHMARKS
@@ -64,7 +67,9 @@ def all_present(out: Output, root: str | None) -> list[str]:
     if len(missing) == len(BENCHMARKS):
         raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
     if missing:
-        out.say(f"left out, pictures are missing: {', '.join(missing)}")
+        named, more = missing[:_NAMED], len(missing) - _NAMED
+        rest = f" and {more} more, see  urushi evaluate --list" if more > 0 else ""
+        out.say(f"left out, pictures are missing: {', '.join(named)}{rest}")
     return [name for name in found if name not in missing]
 
 

@@ -285,7 +285,7 @@ class TrainingOptions:
 
     recipe: str
     data: str | None
-    pack: Path | None
+    pack: str | None
     output: Path | None
     resume: bool
     device: str
@@ -301,7 +301,7 @@ class TrainingOptions:
         """The command that goes on with it."""
         words = ["urushi", "train", self.recipe, "-o", str(self.run(name))]
         words += ["--data", self.data] if self.data is not None else []
-        words += ["--pack", str(self.pack)] if self.pack is not None else []
+        words += ["--pack", self.pack] if self.pack is not None else []
         words += ["--device", self.device] if self.device != "auto" else []
         words += [] if self.graph else ["--no-graph"]
         for value in self.values:

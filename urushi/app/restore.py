@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from urushi.app.cluster import Accelerators, ClusterAddress, Workers, check_cluster, run_on
 from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.options import (
     Adapters,
@@ -67,6 +68,7 @@ EPILOG = examples(
     "urushi restore s3://scans/in/ -o s3://scans/mended/",
     "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
+    "urushi restore scans/ -o mended/ --cluster ray",
     "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
 
@@ -163,6 +165,9 @@ def restore(
             "what would be done. With -o NAME.jpg or a folder it is drawn on a sheet, too.",
         ),
     ] = False,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    accelerators: Accelerators = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
 ) -> None:
@@ -185,6 +190,10 @@ def restore(
     piped = is_stdout(output)
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
+    alone = {"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources}
+    check_cluster(cluster, {"--workers": workers, "--accelerators": accelerators}, alone)
+    if cluster is not None and output is None:
+        raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
@@ -199,6 +208,11 @@ def restore(
         jobs = plan_batch(sources, output, format=format, overwrite=overwrite, staged=staged)
         tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, own), staged)
         return
+    run = run_batch
+    if cluster is not None and output is not None:
+        asked = {"threads": threads, "workers": workers, "accelerators": accelerators}
+        run = run_on(out, cluster, output, device=device, **asked)
+        own["device"] = "cpu"  # workers make it ready anew, for what they have
     restorer = choose_restorer(model, router, task, own, adapter, quick=quick)
     choose_by(restorer, top_k, threshold, quick)
     restorer = with_strength(restorer, Strength(strength, luma, chroma))
@@ -210,7 +224,7 @@ def restore(
     with staged, Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
         jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite, staged=staged)
-        report = run_batch(
+        report = run(
             restorer,
             jobs,
             on_event=_Teller(out, progress, len(jobs), pipes.told),
@@ -227,7 +241,7 @@ def restore(
     _tell_left_out(out, left_out)
     if out.json:
         facts: dict[str, Any] = {
-            "restorer": restorer.describe(),
+            "restorer": report.restorer or restorer.describe(),
             "outdated": [str(path) for path in older],
             "left_out": [str(path) for path in left_out],
         }
@@ -367,7 +381,7 @@ def _tell_summary(
         "failed": report.count("failed"),
     }
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    used = restorer.describe()
+    used = report.restorer or restorer.describe()
     how = f"{used['engine']} on {used['device']}, {used['precision']}"
     if "router" in used:
         how += f", {used['router']} with task {used['task']}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image.opened import Identity, check_unchanged, identity_of
@@ -33,7 +33,7 @@ from urushi.inference.staged import Staged
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
-__all__ = ["BatchReport", "Event", "FileResult", "Job", "plan_batch", "run_batch"]
+__all__ = ["BatchReport", "Event", "FileResult", "Job", "fate_of", "plan_batch", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,13 @@ class BatchReport:
         results: one for each job that was begun, in order.
         seconds: time it took.
         interrupted: whether it was stopped before the last job was finished.
+        restorer: what restored, as it describes itself, where that was not in this process.
     """
 
     results: list[FileResult] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    restorer: dict[str, Any] | None = None
 
     def count(self, status: Status) -> int:
         """How many files ended so."""
@@ -237,7 +239,7 @@ class _Run:
         return False
 
     def _read(self, job: Job) -> Held | None:
-        if _before(job, self._staged)[1] or not self._staged.bring(job.source, now=False):
+        if fate_of(job, self._staged)[1] or not self._staged.bring(job.source, now=False):
             return None
         return hold(job.source, job.target, self._options)
 
@@ -253,7 +255,7 @@ class _Run:
             self._events.tell(index, Event(index, len(self._jobs), job, done, pixels))
 
         try:
-            status, message = _before(job, self._staged)
+            status, message = fate_of(job, self._staged)
             if status != "restored":
                 part = partial(_Written, status, message)
             else:
@@ -376,7 +378,7 @@ class _PerPage:
         )
 
 
-def _before(job: Job, staged: Staged) -> tuple[Status, str]:
+def fate_of(job: Job, staged: Staged) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from urushi.errors import TargetError, UrushiError
@@ -22,13 +23,31 @@ from urushi.inference.ahead_of_use import AheadOfUse
 from urushi.inference.naming import LOOK_NAME, Found
 from urushi.remote import Entry, Place, fetch, is_url, list_below, local_path, look, put
 
-__all__ = ["Staged"]
+__all__ = ["Part", "Staged"]
 
 _MOST_ROOM = 2 << 30  # bytes of files that wait for their turn
 _SHARE = 4  # of what the disk has left, they take so much: one in so many
 _ASKED_ONE_BY_ONE = 20  # targets; beyond, their folder is listed
 _MAGIC = ("*", "?", "[")
 _LONGEST_NAME = 200  # bytes, which leaves room for what is put before and behind on the way
+
+
+class Part(NamedTuple):
+    """What another process needs to do with some of the files as this one would.
+
+    Attributes:
+        root: where stand-ins lie here.
+        heads: the bucket or server of each folder in the root.
+        entries: what was listed of sources.
+    """
+
+    root: Path
+    heads: list[Place]
+    entries: dict[Path, Entry]
+
+    def moved(self, path: Path, root: Path) -> Path:
+        """A path as it is in a process whose stand-ins lie elsewhere; a local one stays."""
+        return root / path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
 
 class Staged:
@@ -59,8 +78,32 @@ class Staged:
         self._files: AheadOfUse | None = None
         self._lock = threading.RLock()
         self._stop = threading.Event()
+        self._before_send: Callable[[Path], None] | None = None
         self.sources = [self._source(text) for text in sources]
         self.output = None if output is None else self._target(output)
+
+    def part(self, sources: Iterable[Path]) -> Part:
+        """What another process needs to know of some sources, and of all targets."""
+        known = {path: self._entries[path] for path in sources if path in self._entries}
+        return Part(self._root, self._heads, known)
+
+    @classmethod
+    def of_part(
+        cls, part: Part, root: Path, before_send: Callable[[Path], None] | None = None
+    ) -> "Staged":
+        """What stands in for the same places in this process.
+
+        Args:
+            part: from the process that was given them.
+            root: a folder that is not there yet, for stand-ins.
+            before_send: called with each file before it is put where it belongs.
+        """
+        staged = cls((), None)
+        staged._before_send = before_send
+        staged._root, staged._heads = root, part.heads
+        for path, entry in part.entries.items():
+            staged._know(part.moved(path, root), entry)
+        return staged
 
     # --- What is given ---
 
@@ -140,6 +183,16 @@ class Staged:
         """The place that a path stands in for; None for a local file."""
         entry = self._entries.get(path)
         return self._derived(path) if entry is None else entry.place
+
+    def bytes_of(self, path: Path) -> int:
+        """How large a source is; 0 where that is not known."""
+        entry = self._entries.get(path)
+        if entry is not None:
+            return entry.size or 0
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
 
     def _derived(self, path: Path) -> Place | None:
         if not self._heads or not path.is_relative_to(self._root):
@@ -237,6 +290,8 @@ class Staged:
         """
         place = self.place_of(path)
         if place is not None:
+            if self._before_send is not None:
+                self._before_send(path)
             put(path, place, overwrite=overwrite, tell=self._teller(path))
             self.drop(path)
 

@@ -5,7 +5,7 @@ What comes back from here, and every message, names places without the secrets t
 """
 
 from urushi.remote.places import Place, is_url, local_path, redacted
-from urushi.remote.store import Entry, fetch, list_below, look, put, remove
+from urushi.remote.store import Entry, fetch, list_below, look, put, read_part, remove
 
 __all__ = [
     "Entry",
@@ -16,6 +16,7 @@ __all__ = [
     "local_path",
     "look",
     "put",
+    "read_part",
     "redacted",
     "remove",
 ]

@@ -30,7 +30,7 @@ from urushi.remote.causes import (
 from urushi.remote.opening import open_store
 from urushi.remote.places import Place
 
-__all__ = ["TRIES", "Entry", "Tell", "fetch", "list_below", "look", "put", "remove"]
+__all__ = ["TRIES", "Entry", "Tell", "fetch", "list_below", "look", "put", "read_part", "remove"]
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +175,22 @@ def fetch(
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def read_part(place: Place, start: int = 0, length: int | None = None) -> bytes:
+    """The bytes of a file, or of a part of it; fewer where it ends before.
+
+    Args:
+        place: of the file.
+        start: the first byte.
+        length: how many; None for all that follow.
+
+    Raises:
+        UnreadableError: it is not there, may not be read, or the store cannot be reached.
+    """
+    store, path = open_store(place, Doing.READ)
+    end = None if length is None else start + length
+    return _patiently(lambda: store.cat_file(path, start, end), place, Doing.READ, None)
 
 
 def put(file: Path, place: Place, *, overwrite: bool = False, tell: Tell | None = None) -> Entry:
