@@ -27,11 +27,20 @@ dt.control.dispatch(function()
   log:close()
 end)
 LUA
+Xvfb :97 -screen 0 1200x800x24 > /dev/null 2>&1 &
+server=$!
+trap 'kill $server; rm -rf "$folder"' EXIT
 for run in 1 2 3; do
-  rm -f "$folder/said"
-  HOME="$folder" timeout 30 xvfb-run -a darktable --configdir "$folder/config" --cachedir "$folder/cache" \
-    --library :memory: --conf opencl=FALSE > /dev/null 2>&1 || true
-  rm -f "$folder"/config/*.lock
+  rm -f "$folder/said" "$folder"/config/*.lock
+  DISPLAY=:97 HOME="$folder" darktable --configdir "$folder/config" --cachedir "$folder/cache" \
+    --library :memory: --conf opencl=FALSE > "$folder/log" 2>&1 &
+  host=$!
+  for second in $(seq 90); do
+    grep -qs "^slider" "$folder/said" && break
+    sleep 1
+  done
+  kill -9 $host
+  wait $host 2> /dev/null || true
   cat "$folder/said"
 done
 grep -q "^written: false" "$folder/said"
