@@ -175,6 +175,27 @@ def test_twelve_bits_are_mended_in_their_range_and_stay_as_dark(tmp_path):
     assert read_picture(tmp_path / "in.tif").max() < 0.07
 
 
+def test_dark_pictures_with_a_profile_are_not_taken_for_fewer_bits(tmp_path):
+    """darktable and GIMP export dark photographs so: a profile says that they are developed."""
+    dark = np.rint(scene() * 4095).astype(np.uint16)
+    for values in (dark, 4 * dark):
+        store(tmp_path / "in.tif", values, "rgb", profile_of("srgb"))
+        seen = []
+
+        class Watching(SameEngine):
+            def run(self, batch):
+                seen.append(batch.max())  # noqa: B023
+                return batch.copy()
+
+        watching = Restorer.from_engine(Watching())
+        outcome = restore_picture(
+            watching, tmp_path / "in.tif", tmp_path / "out.tif", overwrite=True
+        )
+        assert max(seen) == pytest.approx(values.max() / 65535, abs=0.01)
+        assert "taken for a dark picture" in outcome.notes[0]
+        assert "--white" in outcome.notes[0]
+
+
 @pytest.mark.parametrize("by", ["option", "tag"])
 def test_a_white_of_twelve_bits_may_be_told(tmp_path, by):
     tags = [(341, 3, struct.pack("<HH", 4095, 0))] if by == "tag" else []

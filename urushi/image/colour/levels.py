@@ -86,6 +86,13 @@ def _found(info: PictureInfo, identity: Identity) -> Levels:
     white = next((value for value in _IN_USE if most <= value), None)
     if coarse or most <= 255 or white is None or (white == _IN_USE[-1] and most < _HALF_OF_LARGEST):
         return Levels(info.full)
+    if info.has_profile or info.stated:
+        # Whoever says how samples are encoded has developed them to the whole range.
+        return Levels(
+            info.full,
+            note=f"Its samples end at {most} of {info.full:.0f}, and it is taken for a dark"
+            f" picture, since it states its colours. If its white is {white}, say --white {white}.",
+        )
     note = (
         f"Its samples end at {most} of {info.full:.0f}, and it stays as dark as it is. If its white"
         f" is {white}, say --white {white}."
