@@ -13,6 +13,11 @@ from urushi.errors import AdapterError
 
 SMALL = {
     "lora": {"rank": 2},
+    "dora": {"rank": 2},
+    "vera": {"rank": 6},
+    # Squares of squares of random weights leave float32; the choice of all slots has no jumps.
+    "vora": {"rank": 2, "quadratic_rank": 1, "scale": 1e-3},
+    "mor": {"rank": 3, "shared": 1, "empty": 1, "active": 3},
     "fact": {"rank": 2},
     "adaptir": {"hidden": 4},
     "houlsby": {"hidden": 2},
