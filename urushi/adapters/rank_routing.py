@@ -7,11 +7,12 @@ number of acting ranks vary with the input.
 
 Left out, for the published text at hand states no formula of them: its estimate of the degradation
 by CLIP, which guides the routing there, and its loss that balances the load. Ours is therefore the
-router: at every place of a map, or every token, the r channels `h = A x` of the branch give the
-logits `G h + g` of the routed ranks and the empty slots; the k greatest act, with k times their
-softmax, so that a rank counts on average as much as a shared one. The route so follows the place
-and not the whole picture, and tiles do not matter. Also ours: all numbers, and that convolutions
-have A with their kernel and B of 1x1; depth-wise, grouped and transposed ones have no branch.
+router: at every place of a map, or every token, the r channels `h = A x` of the branch, divided by
+their root mean square, give the logits `G h + g` of the routed ranks and the empty slots; the k
+greatest act, with k times their softmax, so that a rank counts on average as much as a shared one.
+The route so follows the place and not the whole picture, and tiles do not matter. Also ours: all
+numbers, and that convolutions have A with their kernel and B of 1x1; depth-wise, grouped and
+transposed ones have no branch.
 """
 
 from typing import Annotated
@@ -26,6 +27,8 @@ from urushi.backbones.network import RestorationNetwork
 from urushi.settings import Settings
 
 __all__ = ["METHOD", "RankRouting", "RankRoutingSettings"]
+
+_TINY = 1e-6
 
 
 class RankRoutingSettings(Settings):
@@ -93,7 +96,10 @@ class RankRouting(LayerBranches):
         # Close logits would change places in half precision.
         with torch.autocast(channels.device.type, enabled=False):
             route = self.route[key]
-            logits = channels.to(route.dtype) @ route.T + self.route_bias[key]
+            wide = channels.to(route.dtype)
+            # Features of a backbone have any size, which must not decide how sharp the choice is.
+            size = (wide.square().mean(-1, keepdim=True) + _TINY).rsqrt()
+            logits = (size * wide) @ route.T + self.route_bias[key]
             values, chosen = logits.topk(c.active, dim=-1)
             weights = c.active * values.softmax(-1)
             routed = torch.zeros_like(logits).scatter(-1, chosen, weights)

@@ -114,6 +114,7 @@ EPILOG = examples(
     "urushi evaluate --all --data datasets/ --router all-in-one.safetensors --confusion c.png",
     r"urushi evaluate --clean photos/ --degrade jpeg --set quality=\[10,10]",
     "urushi evaluate --all --data datasets/ --as-is --json -",
+    "urushi evaluate --clean photos/ --metric detail --metric flip",
 )
 
 
@@ -161,6 +162,15 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option("--protocol", metavar="NAME", help="Instead of the benchmark's own."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Beside PSNR and SSIM: ssimulacra2, flip, piqe or detail, the share of fine "
+            "detail kept; repeatable.",
+        ),
     ] = None,
     sheet: Annotated[
         Path | None,
@@ -235,6 +245,7 @@ def evaluate(
         check_plot_target(confusion)
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
+    metrics = _checked_metrics(metric or [])
     refuse_taken([confusion, None if json == "-" else json], overwrite)
     names = all_present(out, data) if everything else benchmarks or []
     two = two_folders(inputs, targets)
@@ -257,7 +268,7 @@ def evaluate(
             quick=quick,
         )
         choose_by(restorer, top_k, threshold, quick)
-    run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
+    run = _Run(out, restorer, data, limit, protocol, kind, overwrite, metrics)
     for benchmark, path in zip(chosen, sheets, strict=True):
         run.measure(benchmark, path)
     _tell(out, run.results, run.routes, json, per_picture, overwrite)
@@ -267,6 +278,13 @@ def evaluate(
         complain(sentence)
     if run.failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _checked_metrics(names: Sequence[str]) -> list[str]:
+    """Names of metrics, each once, before anything is measured."""
+    from urushi.evaluation.perceptual import named_metrics
+
+    return list(named_metrics(names))
 
 
 def _choose(
@@ -314,12 +332,14 @@ class _Run:
         protocol: str | None,
         kind: str | None = None,
         overwrite: bool = False,
+        metrics: Sequence[str] = (),
     ) -> None:
         from urushi.inference.auto import AUTO, AutoRestorer
 
         self._out, self._restorer = out, restorer
         self._root, self._limit, self._protocol = root, limit, protocol
         self._kind, self._overwrite = kind, overwrite
+        self._metrics = metrics
         self.chooser: AutoRestorer | None = None
         if isinstance(restorer, AutoRestorer) and restorer.task == AUTO:
             self.chooser = restorer
@@ -352,6 +372,7 @@ class _Run:
                     root=self._root,
                     limit=self._limit,
                     protocol=self._protocol,
+                    metrics=self._metrics,
                     on_picture=tell,
                 )
                 if gallery is not None and sheet is not None:
@@ -408,12 +429,15 @@ def _tell(
     per_picture: bool,
     overwrite: bool,
 ) -> None:
-    from urushi.evaluation.report import Report, picture_table, score_table
+    from urushi.evaluation.report import Report, metric_table, picture_table, score_table
 
     if results:
         for result in results if per_picture else ():
             out.show(picture_table(result))
         out.show(score_table(results))
+        further = metric_table(results)
+        if further is not None:
+            out.show(further)
         for result in results:
             for other in result.published:
                 out.say(f"{result.benchmark}: {other.method} {other.psnr:.2f} dB ({other.source})")

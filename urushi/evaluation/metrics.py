@@ -24,6 +24,7 @@ __all__ = [
     "PSNR_CEILING",
     "Protocol",
     "Score",
+    "gaussian_filtered",
     "mean_psnr",
     "named_protocol",
     "psnr",
@@ -219,7 +220,7 @@ def _ssim_map(
 
     def blurred(plane: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
         for axis in axes:
-            plane = _gaussian(plane, axis, pad)
+            plane = gaussian_filtered(plane, axis, pad)
         return plane
 
     mean_a, mean_b = blurred(a), blurred(b)
@@ -230,7 +231,7 @@ def _ssim_map(
     return (2.0 * product + c1) * (2.0 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
-def _gaussian(
+def gaussian_filtered(
     plane: Float64[np.ndarray, "..."], axis: int, pad: bool
 ) -> Float64[np.ndarray, "..."]:
     """Filters along one axis with 11 taps of sigma 1.5, keeping what the window covers whole."""
