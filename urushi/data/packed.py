@@ -59,7 +59,7 @@ class PackedPictures:
     kind = PICTURES
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path | str = Path(path)
         metadata, arrays = _map(self.path)
         if metadata["urushi"] != self.kind:
             raise FileFormatError(

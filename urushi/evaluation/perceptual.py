@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from urushi.errors import DataError, MissingExtraError, nearest
-from urushi.evaluation.metrics import gaussian_filtered
+from urushi.evaluation.metrics import filtered
 
 __all__ = [
     "METRICS",
@@ -268,7 +268,7 @@ def _png(picture: Picture) -> BytesIO:
 
 def _fine(picture: Picture) -> Float[np.ndarray, "_ _"]:
     luma = np.clip(picture.astype(np.float64), 0.0, 1.0) @ _GREY
-    blurred = gaussian_filtered(gaussian_filtered(luma, 0, pad=True), 1, pad=True)
+    blurred = filtered(filtered(luma, 0, pad=True, even=False), 1, pad=True, even=False)
     return luma - blurred
 
 

@@ -13,9 +13,15 @@ from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
 from urushi.adapters.contribution_profile import locate_profile
+from urushi.data.data_sets import SCHEME, open_pairs
 from urushi.data.pairs import PairedFolder, find_pictures
 from urushi.errors import AdapterError, DataError, RecipeError
-from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.evaluation.catalog import (
+    Benchmark,
+    clean_benchmark,
+    paired_benchmark,
+    part_benchmark,
+)
 from urushi.files.model import LoadedModel, architecture_hash, read_model
 from urushi.inference.zoo import find_model
 from urushi.training.compare.description import (
@@ -119,10 +125,13 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     held_folder = root / task.validation
     examples: dict[str, Example]
     if task.pairs is not None:
-        held = _paired(held_folder)
-        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root / task.pairs)}
+        held = _paired(root, task.validation)
+        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root, task.pairs)}
         measured = [path for pair in held for path in (pair.input, pair.target)]
-        validation = paired_benchmark(held.input_folder, held.target_folder)
+        if task.validation.startswith(SCHEME):
+            validation = part_benchmark(task.validation, root)
+        else:
+            validation = paired_benchmark(held.input_folder, held.target_folder)
     else:
         assert task.clean is not None
         folder = root / task.clean
@@ -137,7 +146,7 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
             raise DataError(
                 f"task {task.name}: {name} is used both for training and for measuring: take it "
                 "out of "
-                f"{held_folder}"
+                f"{task.validation}"
             )
     facts = {
         "protocol": validation.protocol,
@@ -148,8 +157,8 @@ def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> 
     return TaskFiles(task, examples, validation, facts)
 
 
-def _paired(folder: Path) -> PairedFolder:
-    found = PairedFolder(folder)
+def _paired(root: Path, folder: str) -> PairedFolder:
+    found = open_pairs(root, folder)
     if found.problems or not found.pairs:
         reason = found.problems[0] if found.problems else "there are none"
         raise DataError(
