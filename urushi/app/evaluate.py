@@ -253,9 +253,10 @@ def evaluate(
         raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
+    from urushi.evaluation.perceptual import named_metrics
     from urushi.inference.local_copies import LocalCopies
 
-    metrics = _checked_metrics(metric or [])
+    metrics = list(named_metrics(metric or []))
     with LocalCopies(out.say) as copies:
         name_as_given(copies.told)
         drawn = copies.target(confusion)
@@ -298,13 +299,6 @@ def evaluate(
     if run.failed:
         complain("\n".join(run.failed))
         raise typer.Exit(EXIT_FAILED)
-
-
-def _checked_metrics(names: Sequence[str]) -> list[str]:
-    """Names of metrics, each once, before anything is measured."""
-    from urushi.evaluation.perceptual import named_metrics
-
-    return list(named_metrics(names))
 
 
 def _choose(
