@@ -81,7 +81,7 @@ def scans_table() -> str:
         "",
         f"A store is asked {READS} times for a picture and written to {WRITES} time: "
         f"{requests:.0f} more for a million, at {READ_PRICE * MILLION:g} and "
-        f"{WRITE_PRICE * MILLION:g} a million. An accelerator: {NOT_MEASURED}.",
+        f"{WRITE_PRICE * MILLION:g} a million.\nAn accelerator: {NOT_MEASURED}.",
     ]
     return "\n".join(lines)
 

@@ -83,7 +83,7 @@ class PackedPictures:
             )
 
     @classmethod
-    def of_arrays(cls, pictures: Sequence[Pixels]) -> "PackedPictures":
+    def of_arrays(cls, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> "PackedPictures":
         """A pack of pictures that are in memory already; it has no file and cannot be sent.
 
         Args:
