@@ -120,9 +120,9 @@ def random_matrix(seed: int, which: str, rows: int, columns: int) -> np.ndarray:
         `(rows, columns)`, float32: multiples of 2^-23, which float32 holds exactly.
     """
     row, column = np.arange(rows, dtype=np.uint64), np.arange(columns, dtype=np.uint64)
-    stream = np.uint64(2 * seed + (which == "B"))
+    stream = np.array([2 * seed + (which == "B")], dtype=np.uint64)
     # Mixed one after another: places of neighbouring rows and seeds are then unrelated.
-    state = _mixed(_mixed(_mixed(stream[None])[:, None] ^ row[:, None]) ^ column)
+    state = _mixed(_mixed(_mixed(stream)[:, None] ^ row[:, None]) ^ column)
     numbers = (state >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-23) - np.float32(1)
     numbers.flags.writeable = False
     return numbers
