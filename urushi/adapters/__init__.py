@@ -38,6 +38,10 @@ METHODS: Table[Method] = Table(
     {
         "colora": "urushi.adapters.colora:COLORA",
         "lora": "urushi.adapters.low_rank_formula:LORA",
+        "dora": "urushi.adapters.dora:METHOD",
+        "vera": "urushi.adapters.vera:METHOD",
+        "vora": Branch("urushi.adapters.quadratic:METHOD"),
+        "mor": Branch("urushi.adapters.rank_routing:METHOD"),
         "fact": "urushi.adapters.factor:METHOD",
         "adaptir": Branch("urushi.adapters.adaptir:METHOD"),
         "houlsby": Branch("urushi.adapters.bottleneck:HOULSBY"),

@@ -89,5 +89,6 @@ class DeltaAdapter(FormulaAdapter):
 
 def _parameter(fresh: Fresh) -> nn.Parameter:
     if not fresh.bound:
-        return nn.Parameter(torch.zeros(fresh.shape))
-    return nn.Parameter(torch.empty(fresh.shape).uniform_(-fresh.bound, fresh.bound))
+        return nn.Parameter(torch.full(fresh.shape, fresh.value))
+    first = torch.empty(fresh.shape).uniform_(-fresh.bound, fresh.bound)
+    return nn.Parameter(first + fresh.value if fresh.value else first)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import numpy as np
+
 from urushi.errors import AdapterError
 from urushi.settings import Settings
 
@@ -25,6 +27,8 @@ __all__ = [
     "Method",
     "Start",
     "UnfitError",
+    "array_like",
+    "constant",
     "linear",
     "needed",
     "zeros",
@@ -34,7 +38,7 @@ Site = TypeVar("Site")
 
 Array: TypeAlias = Any
 """An array of numpy or a tensor of torch. Formulas use what both have: arithmetic, `@`, `.T`,
-`.shape`, `.ndim`, `.reshape`, `.swapaxes`."""
+`.shape`, `.ndim`, `.reshape`, `.swapaxes`, `.sum`."""
 Arrays: TypeAlias = Mapping[str, Array]
 """Weights of a backbone, by their dotted names."""
 Groups: TypeAlias = Mapping[str, Arrays]
@@ -53,10 +57,11 @@ class UnfitError(AdapterError):
 
 @dataclass(frozen=True)
 class Fresh:
-    """A tensor as training begins with it: uniform in [-bound, bound], zero by default."""
+    """A tensor as training begins with it: uniform within `bound` of `value`, zero by default."""
 
     shape: tuple[int, ...]
     bound: float = 0.0
+    value: float = 0.0
 
 
 Start: TypeAlias = dict[tuple[str, str], Fresh]
@@ -73,6 +78,18 @@ def linear(*shape: int, inputs: int) -> Fresh:
     # Kaiming's uniform with a slope of the root of 5, as torch calculates it: to the last bit.
     gain = math.sqrt(2.0 / (1 + math.sqrt(5) ** 2))
     return Fresh(shape, math.sqrt(3.0) * (gain / math.sqrt(inputs)))
+
+
+def array_like(values: np.ndarray, like: Array) -> Array:
+    """Numbers as an array of the kind, dtype and device of another."""
+    if isinstance(like, np.ndarray):
+        return values.astype(like.dtype)
+    return like.new_tensor(values)
+
+
+def constant(values: Array) -> Array:
+    """The same numbers, through which no gradient passes."""
+    return values if isinstance(values, np.ndarray) else values.detach()
 
 
 def _always(config: Mapping[str, Any]) -> bool:

@@ -126,6 +126,7 @@ EPILOG = examples(
     "urushi evaluate --all --data datasets/ --router all-in-one.safetensors --confusion c.png",
     r"urushi evaluate --clean photos/ --degrade jpeg --set quality=\[10,10]",
     "urushi evaluate --all --data datasets/ --as-is --json -",
+    "urushi evaluate --clean photos/ --metric detail --metric flip",
 )
 
 
@@ -173,6 +174,15 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option("--protocol", metavar="NAME", help="Instead of the benchmark's own."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="Beside PSNR and SSIM: ssimulacra2, flip, piqe or detail, the share of fine "
+            "detail kept; repeatable.",
+        ),
     ] = None,
     sheet: Annotated[
         str | None,
@@ -243,8 +253,10 @@ def evaluate(
         raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
+    from urushi.evaluation.perceptual import named_metrics
     from urushi.inference.local_copies import LocalCopies
 
+    metrics = list(named_metrics(metric or []))
     with LocalCopies(out.say) as copies:
         name_as_given(copies.told)
         drawn = copies.target(confusion)
@@ -277,7 +289,7 @@ def evaluate(
                 quick=quick,
             )
             choose_by(restorer, top_k, threshold, quick)
-        run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
+        run = _Run(out, restorer, data, limit, protocol, kind, overwrite, metrics)
         for benchmark, path in zip(chosen, sheets, strict=True):
             run.measure(benchmark, path)
         _tell(out, run.results, run.routes, "-" if json == "-" else scores, per_picture, overwrite)
@@ -334,12 +346,14 @@ class _Run:
         protocol: str | None,
         kind: str | None = None,
         overwrite: bool = False,
+        metrics: Sequence[str] = (),
     ) -> None:
         from urushi.inference.auto import AUTO, AutoRestorer
 
         self._out, self._restorer = out, restorer
         self._root, self._limit, self._protocol = root, limit, protocol
         self._kind, self._overwrite = kind, overwrite
+        self._metrics = metrics
         self.chooser: AutoRestorer | None = None
         if isinstance(restorer, AutoRestorer) and restorer.task == AUTO:
             self.chooser = restorer
@@ -372,6 +386,7 @@ class _Run:
                     root=self._root,
                     limit=self._limit,
                     protocol=self._protocol,
+                    metrics=self._metrics,
                     on_picture=tell,
                 )
                 if gallery is not None and sheet is not None:
@@ -428,12 +443,15 @@ def _tell(
     per_picture: bool,
     overwrite: bool,
 ) -> None:
-    from urushi.evaluation.report import Report, picture_table, score_table
+    from urushi.evaluation.report import Report, metric_table, picture_table, score_table
 
     if results:
         for result in results if per_picture else ():
             out.show(picture_table(result))
         out.show(score_table(results))
+        further = metric_table(results)
+        if further is not None:
+            out.show(further)
         for result in results:
             for other in result.published:
                 out.say(f"{result.benchmark}: {other.method} {other.psnr:.2f} dB ({other.source})")

@@ -5,7 +5,7 @@ included.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +26,7 @@ from urushi.evaluation.catalog import (
 )
 from urushi.evaluation.metrics import Protocol as ScoreProtocol
 from urushi.evaluation.metrics import mean_psnr, named_protocol, score
+from urushi.evaluation.perceptual import Metric, measure, named_metrics
 from urushi.image.enlarge import enlarge
 
 __all__ = [
@@ -77,6 +78,8 @@ class PictureScore(_Document):
 
     The size is that of the reference; a smaller input is enlarged bicubically for its score.
     ``seconds`` is the wall-clock time of ``restore``, without reading the file and scoring.
+    ``metrics_input`` and ``metrics`` are further metrics of both by name; one that has no value
+    for a picture is missing there.
     """
 
     name: str
@@ -87,16 +90,23 @@ class PictureScore(_Document):
     psnr: float | None = None
     ssim: float | None = None
     seconds: float | None = None
+    metrics_input: dict[str, float] = {}
+    metrics: dict[str, float] = {}
 
 
 class Means(_Document):
-    """Means over the pictures; see :func:`urushi.evaluation.metrics.mean_psnr` for infinite dB."""
+    """Means over the pictures; see :func:`urushi.evaluation.metrics.mean_psnr` for infinite dB.
+
+    Those of further metrics are over the pictures that have a value.
+    """
 
     psnr_input: float
     ssim_input: float
     psnr: float | None
     ssim: float | None
     seconds: float | None
+    metrics_input: dict[str, float] = {}
+    metrics: dict[str, float] = {}
 
 
 class BenchmarkResult(_Document):
@@ -137,6 +147,8 @@ class BenchmarkResult(_Document):
             psnr=mean_psnr(psnr) if psnr else None,
             ssim=float(np.mean(ssim)) if ssim else None,
             seconds=float(np.mean(seconds)) if seconds else None,
+            metrics_input=_means_by_name([row.metrics_input for row in rows]),
+            metrics=_means_by_name([row.metrics for row in rows]),
         )
 
     @computed_field
@@ -160,6 +172,7 @@ def evaluate(
     root: str | Path | None = None,
     limit: int | None = None,
     protocol: str | None = None,
+    metrics: Sequence[str] = (),
     on_picture: OnPicture | None = None,
 ) -> BenchmarkResult:
     """Scores a restorer on a benchmark, one picture in memory at a time.
@@ -170,10 +183,13 @@ def evaluate(
         root: folder of the data sets; ``$URUSHI_DATA`` if not given.
         limit: measures this many pictures, spread evenly over the sorted names; all if not given.
         protocol: used instead of the benchmark's own.
+        metrics: names of `urushi.evaluation.perceptual.METRICS`, beside PSNR and SSIM.
         on_picture: called after each picture with (done, number to do, its scores, the pictures).
 
     Raises:
-        DataError: the data is missing or does not match, or a restored picture has another size.
+        DataError: the data is missing or does not match, a restored picture has another size, a
+            metric is unknown or does not take a picture.
+        MissingExtraError: the package of a metric is not installed.
         UrushiError: a picture cannot be read or restored.
     """
     if isinstance(benchmark, str):
@@ -181,11 +197,12 @@ def evaluate(
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}: expected a number of pictures, 1 or more")
     how = named_protocol(protocol or benchmark.protocol, benchmark.crop_border)
+    further = named_metrics(metrics)
     samples = benchmark.samples(root)
     chosen = samples if limit is None else _spread(samples, limit)
     rows = []
     for done, sample in enumerate(chosen, start=1):
-        row, triplet = _measure(restorer, sample, how)
+        row, triplet = _measure(restorer, sample, how, further)
         rows.append(row)
         if on_picture is not None:
             on_picture(done, len(chosen), row, triplet)
@@ -203,10 +220,14 @@ def evaluate(
 
 
 def _measure(
-    restorer: Restores | None, sample: Sample, protocol: ScoreProtocol
+    restorer: Restores | None,
+    sample: Sample,
+    protocol: ScoreProtocol,
+    further: Mapping[str, Metric],
 ) -> tuple[PictureScore, Triplet]:
     degraded, reference = sample.load()
-    before = score(Triplet(degraded, None, reference).interpolated, reference, protocol)
+    given = Triplet(degraded, None, reference).interpolated
+    before = score(given, reference, protocol)
     height, width = reference.shape[:2]
     row = PictureScore(
         name=sample.name,
@@ -214,6 +235,7 @@ def _measure(
         height=height,
         psnr_input=before.psnr,
         ssim_input=before.ssim,
+        metrics_input=measure(further, given, reference, sample.name),
     )
     if restorer is None:
         return row, Triplet(degraded, None, reference)
@@ -229,8 +251,20 @@ def _measure(
             "measured on this benchmark"
         )
     after = score(restored, reference, protocol)
-    row = row.model_copy(update={"psnr": after.psnr, "ssim": after.ssim, "seconds": seconds})
+    row = row.model_copy(
+        update={
+            "psnr": after.psnr,
+            "ssim": after.ssim,
+            "seconds": seconds,
+            "metrics": measure(further, restored, reference, sample.name),
+        }
+    )
     return row, Triplet(degraded, restored, reference)
+
+
+def _means_by_name(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}
 
 
 def _spread(samples: list[Sample], limit: int) -> list[Sample]:

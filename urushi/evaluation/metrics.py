@@ -24,6 +24,7 @@ __all__ = [
     "PSNR_CEILING",
     "Protocol",
     "Score",
+    "filtered",
     "mean_psnr",
     "named_protocol",
     "psnr",
@@ -231,7 +232,7 @@ def _ssim_map(
 
     def blurred(plane: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
         for axis in axes:
-            plane = _filtered(plane, axis, pad, even)
+            plane = filtered(plane, axis, pad, even)
         return plane
 
     mean_a, mean_b = blurred(a), blurred(b)
@@ -245,7 +246,7 @@ def _ssim_map(
     return (2.0 * product + c1) * (2.0 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
-def _filtered(
+def filtered(
     plane: Float64[np.ndarray, "..."], axis: int, pad: bool, even: bool
 ) -> Float64[np.ndarray, "..."]:
     """Filters along one axis with 11 taps, even or Gaussian, keeping what the window covers."""

@@ -12,9 +12,10 @@ from rich.table import Table
 from urushi.errors import DataError
 from urushi.evaluation.benchmark import BenchmarkResult, PictureScore, Triplet
 from urushi.evaluation.metrics import PSNR_CEILING
+from urushi.evaluation.perceptual import METRICS
 from urushi.version import __version__
 
-__all__ = ["Gallery", "Report", "picture_table", "read_report", "score_table"]
+__all__ = ["Gallery", "Report", "metric_table", "picture_table", "read_report", "score_table"]
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -79,15 +80,40 @@ def score_table(results: Sequence[BenchmarkResult]) -> Table:
 def picture_table(result: BenchmarkResult) -> Table:
     """One row per picture of a benchmark, for printing with rich."""
     table = Table(title=f"{result.title} ({result.protocol})", title_justify="left")
-    _columns(table, "picture", ("size",), ("seconds",))
+    further = list(result.means.metrics_input)
+    sides = ("in",) if result.means.psnr is None else ("in", "out")
+    _columns(
+        table, "picture", ("size",), ("seconds", *(f"{n} {s}" for n in further for s in sides))
+    )
     for row in result.pictures:
+        values = {"in": row.metrics_input, "out": row.metrics}
         table.add_row(
             row.name,
             f"{row.width}x{row.height}",
             *_cells(row.psnr_input, row.psnr, row.ssim_input, row.ssim),
             "-" if row.seconds is None else f"{row.seconds:.2f}",
+            *(_value(values[side].get(name)) for name in further for side in sides),
         )
     return table
+
+
+def metric_table(results: Sequence[BenchmarkResult]) -> Table | None:
+    """Metrics beside PSNR and SSIM, one row for each of a benchmark; None where there are none."""
+    table = Table(title="Further metrics: means over the pictures", title_justify="left")
+    for name, right in (("benchmark", 0), ("metric", 0), ("in", 1), ("out", 1), ("better", 0)):
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for result in results:
+        means = result.means
+        for name, value in means.metrics_input.items():
+            known = METRICS.get(name)
+            cells = _value(value), _value(means.metrics.get(name))
+            table.add_row(result.benchmark, name, *cells, known.better if known else "-")
+    return table if table.row_count else None
+
+
+def _value(value: float | None) -> str:
+    """A value of a metric as text, of either range: up to 1, or up to 100."""
+    return "-" if value is None else f"{value:.4f}" if abs(value) <= 1 else f"{value:.2f}"
 
 
 def _columns(table: Table, first: str, before: Sequence[str], after: Sequence[str]) -> None:
