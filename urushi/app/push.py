@@ -36,9 +36,7 @@ def push(
     ] = "",
     datasets: Annotated[
         list[str] | None,
-        typer.Option(
-            "--dataset", metavar="OWNER/NAME", help="Data it learned from; repeatable."
-        ),
+        typer.Option("--dataset", metavar="OWNER/NAME", help="Data it learned from; repeatable."),
     ] = None,
     benchmarks: Annotated[
         list[str] | None,

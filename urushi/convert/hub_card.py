@@ -23,8 +23,7 @@ __all__ = ["Measured", "Subject", "card_text", "licence_fields", "measured", "re
 Header = AdapterHeader | ModelHeader | RouterHeader
 
 # What the hub knows licences by; any other is `other`, with a name.
-_LICENCES = frozenset(
-    """
+_LICENCES = """
     afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigscience-openrail-m bsd bsd-2-clause bsd-3-clause
     bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-nc-2.0
     cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
@@ -33,8 +32,7 @@ _LICENCES = frozenset(
     eupl-1.1 eupl-1.2 gfdl gpl gpl-2.0 gpl-3.0 h-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr
     lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 pddl
     postgresql unlicense wtfpl zlib
-    """.split()
-)
+"""
 # The field's words for what mends a degradation.
 _TASKS = {
     "noise": "denoising", "blur": "deblurring", "rain": "deraining", "haze": "dehazing",
@@ -123,7 +121,7 @@ def licence_fields(licence: str) -> dict[str, str]:
     """What the front matter says of a licence: the hub's name for it, or `other` and its name."""
     known = licence.strip().lower()
     known = re.sub(r"(?<=\d)-(only|or-later)$", "", known)
-    if known in _LICENCES:
+    if known in _LICENCES.split():
         return {"license": known}
     return {"license": "other", "license_name": _slug(licence)}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.convert.hub_card import Subject, card_text, measured, results_text
-from urushi.errors import FileFormatError, HubError
+from urushi.errors import FileFormatError, HubError, UrushiError
 from urushi.files.adapter import AdapterHeader, BaseFacts, read_adapter
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.container import stated_format
@@ -118,14 +118,12 @@ def packed(path: Path, repository: str, facts: Facts = Facts()) -> Iterator[Parc
         )
     if facts.licence.strip() and facts.licence.strip() != licence:
         raise HubError(
-            f"{path} states the licence {licence!r:.80}, not {facts.licence!r:.80}: leave --licence "
-            "out"
+            f"{path} states the licence {licence!r:.80}, not {facts.licence!r:.80}: leave out "
+            "--licence"
         )
     with tempfile.TemporaryDirectory(prefix="urushi-push-") as folder:
         copies = {name: _copied(source, Path(folder) / name) for name, source in sources.items()}
-        again = _read(next(iter(copies.values())))[0] if copies else header
-        if again != header:
-            raise FileFormatError(f"{path} changed while it was read: push it again")
+        _check_same(path, next(iter(copies.values())), header)
         config = HubConfig(
             kind=_kind(header),
             file=next(iter(copies)),
@@ -151,9 +149,12 @@ def _read(path: Path) -> tuple[Any, int, BaseFacts | None, dict[str, Path]]:
     kind = stated_format(path) if path.is_file() else None
     if kind == "urushi-adapter":
         adapter = read_adapter(path)
-        return adapter.header, adapter.parameters, adapter.header.base, {
-            "adapter.safetensors": path
-        }
+        return (
+            adapter.header,
+            adapter.parameters,
+            adapter.header.base,
+            {"adapter.safetensors": path},
+        )
     if kind == "urushi-model":
         model = read_model(path)
         found = {"model.safetensors": path}
@@ -200,6 +201,15 @@ def _copied(source: Path, target: Path) -> Path:
     except OSError as error:
         raise FileFormatError(f"{source} cannot be read ({error.strerror or error})") from error
     return target
+
+
+def _check_same(path: Path, copy: Path, header: Any) -> None:
+    try:
+        same = _read(copy)[0] == header
+    except UrushiError:
+        same = False
+    if not same:
+        raise FileFormatError(f"{path} changed while it was read: push it again")
 
 
 def _notes(subject: Subject) -> Iterator[str]:
@@ -333,7 +343,8 @@ def _refusal(error: Exception, repository: str, endpoint: str, token: str) -> Hu
         chain.append(one)
         one = one.__cause__ or one.__context__
     status = next(
-        (code for e in chain if (code := getattr(getattr(e, "response", None), "status_code", 0))), 0
+        (code for e in chain if (code := getattr(getattr(e, "response", None), "status_code", 0))),
+        0,
     )
     reasons = {
         401: "the hub does not know this token: make one that may write, then  hf auth login",

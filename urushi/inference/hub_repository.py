@@ -91,7 +91,11 @@ def pull(
             raise FileFormatError(
                 f"{file} is another file than {repository} states at commit {commit[:12]} (SHA-256 "
                 f"{stated.sha256[:16]}...): "
-                + ("delete it and pull again" if here else f"it was replaced, see {_page(repository)}")
+                + (
+                    "delete it and pull again"
+                    if here
+                    else f"it was replaced, see {_page(repository)}"
+                )
             )
         downloaded = downloaded or not here
     return Pulled(repository, commit, config, path.parent, downloaded, tuple(notes))
