@@ -58,7 +58,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self):
         self._serve()
 
-    do_GET = do_POST = do_PUT = do_HEAD
+    def do_GET(self):
+        self._serve()
+
+    def do_POST(self):
+        self._serve()
+
+    def do_PUT(self):
+        self._serve()
 
     def _serve(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -48,12 +48,14 @@ def pull(
     json: Json = False,
 ) -> None:
     """Fetch a model or an adapter from the Hugging Face hub, and compare its hashes."""
+    from urushi.inference.hub import quieten_client
     from urushi.inference.hub_repository import pull as fetch
 
     out = Output(json=json)
     single = output is not None and output.suffix == ".safetensors" and not output.is_dir()
     if single and output is not None:
         refuse_taken([output], overwrite)
+    quieten_client(bars=out.live)
     found = fetch(repository, revision=revision, offline=offline)
     for note in found.notes:
         out.say(f"note: {note}")

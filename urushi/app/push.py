@@ -66,6 +66,7 @@ def push(
     """
     from urushi.convert.hub_push import Facts, packed
     from urushi.convert.hub_push import push as send
+    from urushi.inference.hub import quieten_client
 
     out = Output(json=json)
     facts = Facts(base_model, licence, tuple(datasets or ()), _named(benchmarks or []))
@@ -73,6 +74,7 @@ def push(
         with packed(file, repository, facts) as parcel:
             _tell_parcel(out, parcel)
         return
+    quieten_client(bars=out.live)
     made = send(file, repository, facts, private=private, overwrite=overwrite, message=message)
     for note in made.notes:
         out.say(f"note: {note}")

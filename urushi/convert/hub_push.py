@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def _sent(
             "another name, or give --overwrite to put this beside it"
         )
     additions = [
-        *(CommitOperationAdd(name, str(copy)) for name, copy in parcel.files.items()),
+        *(CommitOperationAdd(name, _content(copy, endpoint)) for name, copy in parcel.files.items()),
         *(CommitOperationAdd(name, text.encode()) for name, text in parcel.texts.items()),
     ]
     sent = {operation.path_in_repo for operation in additions}
@@ -309,6 +310,18 @@ def _sent(
     _compare(api, parcel, commit.oid)
     hashes = {name: facts.sha256 for name, facts in parcel.subject.config.files.items()}
     return Pushed(repository, str(commit.commit_url), commit.oid, hashes, parcel.notes)
+
+
+def _content(copy: Path, endpoint: str) -> Any:
+    """What the client is given of a file.
+
+    Files by path go through the hub's own storage service, which mirrors do not have; buffers go
+    over plain HTTP.
+    """
+    from huggingface_hub import constants
+
+    own = endpoint.rstrip("/") == constants._HF_DEFAULT_ENDPOINT.rstrip("/")
+    return str(copy) if own else BytesIO(copy.read_bytes())
 
 
 def _former(api: Any, repository: str, commit: str | None, there: set[str]) -> HubConfig | None:

@@ -14,6 +14,7 @@ __all__ = [
     "check_repository",
     "hub_file",
     "model_from_hub",
+    "quieten_client",
     "without_tokens",
 ]
 
@@ -76,6 +77,17 @@ def check_repository(repository: str) -> None:
         )
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
+
+
+def quieten_client(*, bars: bool) -> None:
+    """Keep the hub's client from telling of its retries, and without `bars` of its progress."""
+    if is_installed("huggingface_hub"):
+        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.logging import set_verbosity_error
+
+        set_verbosity_error()
+        if not bars:
+            disable_progress_bars()
 
 
 def without_tokens(text: str, token: str | None = None) -> str:
