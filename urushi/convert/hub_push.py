@@ -296,7 +296,10 @@ def _sent(
             "another name, or give --overwrite to put this beside it"
         )
     additions = [
-        *(CommitOperationAdd(name, _content(copy, endpoint)) for name, copy in parcel.files.items()),
+        *(
+            CommitOperationAdd(name, _content(copy, endpoint))
+            for name, copy in parcel.files.items()
+        ),
         *(CommitOperationAdd(name, text.encode()) for name, text in parcel.texts.items()),
     ]
     sent = {operation.path_in_repo for operation in additions}
