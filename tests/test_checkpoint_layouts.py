@@ -77,7 +77,7 @@ NESTED = {
     "ema without names": lambda n: {"model": n, "ema": {"shadow_params": [torch.zeros(3)]}},
     "a part averaged": lambda n: {"model": n, "ema": dict(list(moved(n).items())[:9])},
     "unknown wrapping": lambda n: {
-        "netG_state_dict": {"model": under("core.net_g.", n), "epoch": 3, "optimizer": {"a": {"b": 1}}}
+        "netG_state_dict": {"model": under("core.net_g.", n), "optimizer": {"a": {"b": 1}}}
     },
     "bare beside an optimizer": lambda n: {**n, "optimizer": {"param_groups": {"lr": 0.1}}},
     "twice": lambda n: {"checkpoint": {"model": {"state_dict": n}}},

@@ -14,7 +14,7 @@ from urushi.version import __version__
 
 COMMANDS = (
     ["restore"], ["evaluate"], ["train"], ["degrade"], ["data", "pack"], ["data", "check"],
-    ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["doctor"], ["adapt"],
+    ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["push"], ["pull"], ["doctor"], ["adapt"],
     ["profile"], ["compare"], ["serve"],
 )  # fmt: skip
 
