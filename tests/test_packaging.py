@@ -10,7 +10,7 @@ from commands import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 # Folders of which all that is not made by a run is distributed.
-FOLDERS = ("benchmarks", "docs", "examples", "findings", "tests", "urushi")
+FOLDERS = ("benchmarks", "docs", "examples", "findings", "integrations", "tests", "urushi")
 MADE = (".pyc", ".pyo")
 
 

@@ -15,6 +15,7 @@
     │   └── OutOfMemoryError    even the smallest tile does not fit
     ├── DataError           a data set or benchmark is missing, damaged or mismatched
     ├── RecipeError         a recipe does not validate
+    ├── ClusterError        a cluster cannot be joined or used, or was lost
     └── MissingExtraError   an optional dependency is needed; the message names the extra
         └── BrokenExtraError    it is installed, and cannot be imported
 
@@ -28,6 +29,7 @@ __all__ = [
     "AdapterError",
     "BackboneError",
     "BrokenExtraError",
+    "ClusterError",
     "DataError",
     "DegradationError",
     "EngineError",
@@ -105,6 +107,10 @@ class DataError(UrushiError):
 
 class RecipeError(UrushiError):
     """A recipe does not validate."""
+
+
+class ClusterError(UrushiError):
+    """A cluster cannot be joined or used, or was lost."""
 
 
 class MissingExtraError(UrushiError):
