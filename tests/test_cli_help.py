@@ -14,8 +14,8 @@ from urushi.version import __version__
 
 COMMANDS = (
     ["restore"], ["evaluate"], ["train"], ["degrade"], ["data", "pack"], ["data", "check"],
-    ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["push"], ["pull"], ["doctor"], ["adapt"],
-    ["profile"], ["compare"], ["serve"],
+    ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["doctor"], ["adapt"],
+    ["profile"], ["compare"], ["serve"], ["push"], ["pull"],
 )  # fmt: skip
 
 
