@@ -55,6 +55,16 @@ FLAT = {
     },
     "own name": lambda n: under("my_restorer.inner.", n),
     "thop": counted,
+    "per tensor": lambda n: {
+        f"{('', 'module.', '_orig_mod.module.')[i % 3]}{k}": n[k] for i, k in enumerate(n)
+    },
+    "bare beside losses": lambda n: {
+        **n, "net_d.conv0.weight": torch.ones(4, 3), "cri_perceptual.vgg.mean": torch.zeros(3),
+        "log_vars": torch.zeros(2),
+    },
+    "copies in a wrapping that says ema": lambda n: {
+        **under("best_ema.net.", moved(n)), **under("best_ema.generator_ema.", n)
+    },
 }  # fmt: skip
 NESTED = {
     "params-ema": lambda n: {"params": moved(n), "params-ema": n},
@@ -66,6 +76,10 @@ NESTED = {
     },
     "ema without names": lambda n: {"model": n, "ema": {"shadow_params": [torch.zeros(3)]}},
     "a part averaged": lambda n: {"model": n, "ema": dict(list(moved(n).items())[:9])},
+    "unknown wrapping": lambda n: {
+        "netG_state_dict": {"model": under("core.net_g.", n), "optimizer": {"a": {"b": 1}}}
+    },
+    "bare beside an optimizer": lambda n: {**n, "optimizer": {"param_groups": {"lr": 0.1}}},
     "twice": lambda n: {"checkpoint": {"model": {"state_dict": n}}},
 }  # fmt: skip
 
@@ -95,6 +109,14 @@ def test_the_network_is_found(tmp_path, net, how, kind):
         ("lightning", ["1 tensor, the first is loss_fn.vgg.0.weight", "1 counter, the first is"]),
         ("averaged", ["1 counter, the first is n_averaged"]),
         ("netG", ["1 tensor, the first is netD.0.weight"]),
+        (
+            "bare beside losses",
+            [
+                "first is net_d.conv0.weight",
+                "first is cri_perceptual.vgg.mean",
+                "first is log_vars",
+            ],
+        ),
     ],
 )
 def test_what_is_left_out_is_noted(tmp_path, net, how, words):

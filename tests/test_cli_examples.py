@@ -43,7 +43,7 @@ def examples() -> list[str]:
 
 READ_ALONE = (
     "serve",  # does not end by itself; see test_serve_page.py
-    "adapt ", "compare ", "train ", "profile ", "import ", "fetch lora-ir",
+    "adapt ", "compare ", "train ", "profile ", "import ", "fetch lora-ir", "push ", "pull ",
     "evaluate --benchmark", "evaluate --all", "data check gopro", "data check reside",  # want data
     "restore photo.jpg --model nafnet",  # wants what `import` makes
     "restore more/",

@@ -15,7 +15,7 @@ from urushi.version import __version__
 COMMANDS = (
     ["restore"], ["evaluate"], ["train"], ["degrade"], ["data", "pack"], ["data", "check"],
     ["inspect"], ["export"], ["import"], ["fetch"], ["import-peft"], ["doctor"], ["adapt"],
-    ["profile"], ["compare"], ["serve"],
+    ["profile"], ["compare"], ["serve"], ["push"], ["pull"],
 )  # fmt: skip
 
 

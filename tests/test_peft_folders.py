@@ -29,13 +29,22 @@ with warnings.catch_warnings():
     import peft
 
 LAYERS = {"rank": 0, "ranks": {"intro": 2, "downs.1": 2, "encoders.0.0.conv1": 2}}
-# What `save_pretrained` writes for an ordinary LoRA, and what decides nothing once it is trained.
+# Every option of PEFT's LoRA: what decides nothing once it is trained, what is read, and what is
+# refused. One that a newer version adds stands in none of them, and fails a test.
 WITHOUT_EFFECT = {
     "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
     "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config",
     "lora_dropout", "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "r",
     "rank_pattern", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
+READ = {"alpha_pattern", "init_lora_weights", "lora_alpha", "peft_type", "use_rslora"}
+REFUSED = {
+    "alora_invocation_tokens", "arrow_config", "bias", "fan_in_fan_out", "kasa_config",
+    "layer_replication", "lora_bias", "lora_ga_config", "modules_to_save", "monteclora_config",
+    "target_parameters", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora",
+    "velora_config",
+}  # fmt: skip
+FIELDS = {field.name for field in dataclasses.fields(peft.LoraConfig)}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +67,11 @@ def setting(folder: Path, **values) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(peft.LoraConfig)])
+def test_every_option_of_the_installed_version_is_known():
+    assert not FIELDS - WITHOUT_EFFECT - READ - REFUSED
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
 def test_every_option_changes_nothing_or_is_refused_by_its_name(model, folder, name):
     expected, _ = read_peft(folder, model)
     setting(folder, **{name: ["something"]})
@@ -76,26 +89,104 @@ def test_every_option_changes_nothing_or_is_refused_by_its_name(model, folder, n
             read_peft(folder, model)
 
 
-def test_what_begins_as_minor_components_is_plain_lora_in_the_end(tmp_path):
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory) -> LoadedModel:
+    """A network with linear layers, for which PEFT has most options."""
     config: Any = BACKBONES["swinir"].example
     torch.manual_seed(0)
-    network = create_backbone("swinir", config).eval()
-    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    write_model(tmp_path / "m.safetensors", tensors, ModelHeader(backbone="swinir", config=config))
-    model = read_model(tmp_path / "m.safetensors")
-    chosen = peft.LoraConfig(r=2, target_modules=["fc1"], init_lora_weights="mica")
-    wrapped = peft.get_peft_model(network_of(model), chosen)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_A" in name:
-            parameter.data = torch.randn(parameter.shape)
-    wrapped.save_pretrained(str(tmp_path / "peft"))
-    found, header = read_peft(tmp_path / "peft", model)
-    picture = torch.rand(1, 3, 16, 16)
+    tensors = {n: t.numpy() for n, t in create_backbone("swinir", config).state_dict().items()}
+    path = tmp_path_factory.mktemp("linear") / "m.safetensors"
+    write_model(path, tensors, ModelHeader(backbone="swinir", config=config))
+    return read_model(path)
+
+
+def trained(model: LoadedModel, folder: Path, plain: bool, **options) -> torch.Tensor:
+    """What a LoRA of these options makes of `PICTURE`, as PEFT runs it; written into the folder."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        # On options that it ignores, and files that it writes by itself.
+        warnings.simplefilter("ignore")
+        chosen = peft.LoraConfig(**{"r": 2, "target_modules": ["fc1", "proj"], **options})
+        wrapped = peft.get_peft_model(network_of(model), chosen)
+        more = {}
+        if plain:
+            wrapped.save_pretrained(str(folder / "begun"))
+            more["path_initial_model_for_weight_conversion"] = str(folder / "begun")
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.1 * torch.randn(parameter.shape)
+        wrapped.save_pretrained(str(folder / "peft"), **more)
     with torch.no_grad():
-        expected = wrapped.eval()(picture)
-        adapter = load_adapter(network_of(model), LoadedAdapter(header, found, tmp_path))
-        ours = attach(network_of(model), adapter).eval()(picture)
+        return wrapped.eval()(PICTURE)
+
+
+PICTURE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("options", "plain"),
+    [
+        ({"rank_pattern": {"fc1": 3}}, False),
+        ({"use_rslora": True, "lora_alpha": 5}, False),
+        ({"layers_to_transform": [0], "layers_pattern": "blocks"}, False),
+        ({"exclude_modules": ["layers.0.blocks.0.mlp.fc1"]}, False),
+        ({"target_modules": r".*\.fc[12]"}, False),
+        ({"target_modules": "all-linear"}, False),
+        ({"lora_dropout": 0.5}, False),
+        ({"fan_in_fan_out": True}, False),  # which PEFT takes back
+        ({"init_lora_weights": False}, False),
+        ({"init_lora_weights": "orthogonal"}, False),
+        ({"init_lora_weights": "mica"}, False),
+        # As PEFT writes what began with the base's own weights, where it is told to.
+        ({"init_lora_weights": "pissa"}, True),
+        ({"init_lora_weights": "olora"}, True),
+    ],
+    ids=str,
+)
+def test_options_load_as_peft_runs_them(linear, tmp_path, options, plain):
+    expected = trained(linear, tmp_path, plain, **options)
+    found, header = read_peft(tmp_path / "peft", linear)
+    adapter = load_adapter(network_of(linear), LoadedAdapter(header, found, tmp_path))
+    with torch.no_grad():
+        ours = attach(network_of(linear), adapter).eval()(PICTURE)
+        assert (network_of(linear).eval()(PICTURE) - expected).abs().max() > 1e-4
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
+        ({"modules_to_save": ["norm1"]}, "modules_to_save"),
+        ({"use_qalora": True, "qalora_group_size": 2}, "use_qalora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"init_lora_weights": "pissa_niter_2"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"velora_config": {}}, "velora_config"),
+    ],
+    ids=str,
+)
+def test_options_that_are_more_are_refused_as_peft_writes_them(linear, tmp_path, options, name):
+    trained(linear, tmp_path, False, **options)
+    with pytest.raises(AdapterError, match=rf"adapter_config\.json: {name} is "):
+        read_peft(tmp_path / "peft", linear)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_names_that_a_compiler_or_trainer_prefixed_are_read(model, folder, prefix):
+    expected, _ = read_peft(folder, model)
+    setting(folder, alpha_pattern={rf"^{prefix}intro": 64, "downs.1": 2})
+    before, _ = read_peft(folder, model)
+    full, start = load_file(folder / TENSORS_NAME), "base_model.model."
+    save_file({n.replace(start, start + prefix): t for n, t in full.items()}, folder / TENSORS_NAME)
+    found, _ = read_peft(folder, model)
+    assert found.keys() == expected.keys()
+    # By its whole name, as PEFT looks for it.
+    assert (found["up.intro/weight"] != before["up.intro/weight"]).any()
+    np.testing.assert_array_equal(found["up.downs/1/weight"], before["up.downs/1/weight"])
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -77,6 +77,71 @@ class Adapter(LoadedAdapter):
         write_adapter(target, self.tensors, self.header, storage_of(self))
         return target
 
+    @classmethod
+    def from_hub(cls, repository: str, *, revision: str | None = None) -> "Adapter":
+        """Reads the adapter of a repository on the Hugging Face hub, and checks all of it.
+
+        It is fetched once and then taken from the hub's cache.
+
+        Args:
+            repository: `owner/name`, as `push_to_hub` or `urushi push` made it.
+            revision: branch, tag or commit; None for the main branch. A commit is the same for
+                ever.
+
+        Raises:
+            FileFormatError: it cannot be had, or is no sound adapter.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from urushi.inference.hub_repository import pull
+
+        return cls.load(pull(repository, revision=revision, newest=False).path)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        base_model: str | None = None,
+        licence: str = "",
+        datasets: Iterable[str] = (),
+        benchmarks: Mapping[str, str] | None = None,
+        token: str | None = None,
+        private: bool = False,
+        overwrite: bool = False,
+        message: str = "",
+    ) -> str:
+        """Puts the adapter on the Hugging Face hub, with a card, its scores and its hash.
+
+        Args:
+            repository: `owner/name`; made where it is missing.
+            base_model: where its base lies on the hub, `owner/name`.
+            licence: where the adapter states none; an SPDX identifier.
+            datasets: names on the hub of what it learned from.
+            benchmarks: by benchmark, the hub's name for its data, such as
+                `{"kodak24-noise25": "owner/kodak"}`.
+            token: that may write there; None for the one of `hf auth login`, or `$HF_TOKEN`.
+            private: of a new repository.
+            overwrite: also where the repository holds something of others.
+            message: of the commit.
+
+        Returns:
+            The commit: `from_hub(repository, revision=...)` gives this very adapter.
+
+        Raises:
+            HubError: it states no licence, there is no token, or the hub refuses or does not
+                answer.
+            MissingExtraError: huggingface_hub is not installed.
+        """
+        from urushi.convert.hub_push import Facts, push
+
+        facts = Facts(base_model, licence, tuple(datasets), dict(benchmarks or {}))
+        with tempfile.TemporaryDirectory(prefix="urushi-push-") as folder:
+            path = self.save(Path(folder) / self.path.with_suffix(".safetensors").name)
+            made = push(
+                path, repository, facts, token=token, private=private, overwrite=overwrite,
+                message=message,
+            )  # fmt: skip
+        return made.revision
+
 
 @overload
 def restore(

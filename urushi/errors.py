@@ -7,6 +7,7 @@
     │   └── TargetError         the target cannot be written, or has no known format
     │       └── TakenError          its name is taken, and it is not to be overwritten
     ├── FileFormatError     a model file is damaged, of another kind, or newer than this version
+    ├── HubError            the Hugging Face hub refuses, or does not answer
     ├── BackboneError       unknown backbone, or a configuration or size it cannot have
     ├── AdapterError        unknown method, or an adapter that does not fit its backbone
     ├── DegradationError    unknown degradation, or parameters outside their range
@@ -33,6 +34,7 @@ __all__ = [
     "DegradationError",
     "EngineError",
     "FileFormatError",
+    "HubError",
     "MissingExtraError",
     "OutOfMemoryError",
     "PictureError",
@@ -73,6 +75,10 @@ class TakenError(TargetError):
 
 class FileFormatError(UrushiError):
     """A model file is damaged, of another kind, or newer than this version."""
+
+
+class HubError(UrushiError):
+    """The Hugging Face hub refuses, does not answer, or holds something else than was sent."""
 
 
 class BackboneError(UrushiError):

@@ -47,6 +47,8 @@ _HARMLESS = {
 _KNOWN = {"r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora"}
 # Ways to begin that leave the base's weights alone: what is stored is plain LoRA in the end.
 _BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica")
+# Left by compilers and trainers in the names of layers.
+_PREFIXES = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")
 # A key of `alpha_pattern` and `rank_pattern` that is read: names, in which PEFT takes a dot for any
 # character. Regular expressions of strangers are not run: some take for ever.
 _KEY = re.compile(r"(\^?)((?:\\\.|[\w.])+)(\$?)")
@@ -155,7 +157,7 @@ def read_peft(
     config = _read_config(folder)
     backbone = create_claimed(model)
     layers = {layer.name: layer for layer in weight_layers(backbone)}
-    pairs = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
+    pairs, known_as = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
     for name in pairs:
         if name not in layers:
             raise AdapterError(
@@ -163,7 +165,7 @@ def read_peft(
                 "model it was trained on"
             )
     ranks = {name: len(pairs[name][0]) for name in layers if name in pairs}
-    alphas = {name: _alpha(config, name, folder) for name in ranks}
+    alphas = {name: _alpha(config, known_as[name], folder) for name in ranks}
     uniform = not config.get("alpha_pattern")
     settings = LowRankSettings(
         rank=0,
@@ -334,9 +336,10 @@ def _read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def _pairs(
     folder: Path, tensors: Mapping[str, np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Both factors by the name of their layer."""
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, str]]:
+    """Both factors by the name of their layer, and what PEFT called it."""
     found: dict[str, dict[str, np.ndarray]] = {}
+    known_as: dict[str, str] = {}
     for full, tensor in tensors.items():
         name, _, part = full.removeprefix(_START).rpartition(".lora_")
         if not full.startswith(_START) or part not in ("A.weight", "B.weight") or not tensor.size:
@@ -344,7 +347,12 @@ def _pairs(
                 f"{folder}: the tensor {full!r:.200} of shape {tensor.shape} is no factor of a "
                 "layer: only plain LoRA is read"
             )
-        found.setdefault(name, {})[part] = tensor
+        layer = _PREFIXES.sub("", name)
+        if known_as.setdefault(layer, name) != name:
+            raise AdapterError(
+                f"{folder}: {name!r:.200} and {known_as[layer]!r:.200} are one layer"
+            )
+        found.setdefault(layer, {})[part] = tensor
     pairs = {}
     for name, parts in found.items():
         if len(parts) != 2:
@@ -352,7 +360,7 @@ def _pairs(
         pairs[name] = (parts["A.weight"], parts["B.weight"])
     if not pairs:
         raise AdapterError(f"{folder}: it holds no factors")
-    return pairs
+    return pairs, known_as
 
 
 def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:

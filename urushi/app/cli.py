@@ -68,6 +68,8 @@ _HOMES = {
     "import": "import_model",
     "fetch": "fetch",
     "import-peft": "import_peft",
+    "push": "push",
+    "pull": "pull",
     "doctor": "doctor",
 }
 

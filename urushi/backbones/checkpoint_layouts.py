@@ -7,11 +7,12 @@ averaged copy, whether dots join the parts or mappings within mappings do.
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from urushi.backbones.released_networks import likenesses
+from urushi.backbones.released_networks import kind_of, known_kinds, likenesses
 from urushi.errors import FileFormatError
 
 __all__ = ["Chosen", "choose_network"]
@@ -29,6 +30,12 @@ _COUNTERS = {"total_ops", "total_params", "n_averaged", "num_updates", "step_cou
 _AVERAGED = re.compile(r"(?:^|_)(ema|swa|averaged?|shadow)(?:_|$)|ema$|^ema")
 # First parts of the names of those checkpoints of LoRA-IR that are no single network.
 _SEVERAL = ("cls_head", "de_extractor", "intro_de")
+# First parts of the names of what trains beside a network.
+_BESIDE = re.compile(
+    r"^cri(_|terion)|loss|vgg|lpips|perceptual|discriminator|^net_?d$|^d$|metric|psnr|ssim|log_vars|"
+    r"optim|sched",
+    re.IGNORECASE,
+)
 _LIKE, _SOMEWHAT_LIKE = 0.5, 0.25
 _MOST_DEPTH = 8
 
@@ -51,10 +58,11 @@ class _Group(NamedTuple):
     prefix: tuple[str, ...]
     tensors: dict[str, Tensor]
     likeness: float
+    shared: int = 0
 
     @property
     def averaged(self) -> bool:
-        return any(_is_averaged(part) for part in self.prefix)
+        return any(_is_averaged(part) for part in self.prefix[self.shared :])
 
     @property
     def told(self) -> str:
@@ -87,10 +95,11 @@ def choose_network(content: object, source: str) -> Chosen:
         what = "single numbers alone" if tensors else "no named tensors"
         raise FileFormatError(f"{source} holds {what}: a state dict was expected")
     groups = _groups(weights)
-    group = _best(groups)
+    group, groups = _completed(_best(groups), groups)
+    first = {name.partition(".")[0] for name in group.tensors}
     for parts in leaves.keys() - tensors.keys():
         inside = parts[: len(group.prefix)] == group.prefix
-        if inside and len(parts) > len(group.prefix) + 1:
+        if inside and len(parts) > len(group.prefix) + 1 and parts[len(group.prefix)] in first:
             raise FileFormatError(
                 f"{source}: {'.'.join(parts)[:200]!r} is no tensor: a state dict was expected"
             )
@@ -145,6 +154,9 @@ def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
         if found := [bare[parts] for parts in weights if parts[len(bare[parts])] == marker]:
             first = min(found, key=lambda prefix: not any(map(_is_averaged, prefix)))
             return _grouped(weights, {p: first for p in weights if p[: len(first)] == first})
+    known = _grouped_by_names(weights, bare)
+    if max((group.likeness for group in known), default=0) >= _LIKE:
+        return known
     groups = _grouped(weights, bare)
     if max(group.likeness for group in groups) < _LIKE:
         # Under a name of the user's own, perhaps.
@@ -155,6 +167,54 @@ def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
             if max(group.likeness for group in trial) >= _LIKE:
                 return trial
     return groups
+
+
+def _grouped_by_names(
+    weights: Mapping[tuple[str, ...], Tensor], bare: Mapping[tuple[str, ...], tuple[str, ...]]
+) -> list[_Group]:
+    """Groups by what stands before names that a network is known to have, whatever that is."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for kinds in known_kinds().values():
+        prefixes = {parts: _before_known(parts, kinds) for parts in weights}
+        known = {parts: prefix for parts, prefix in prefixes.items() if prefix is not None}
+        if len(known) > len(found):
+            found = known
+    tops = sorted(set(found.values()), key=len, reverse=True)
+    for parts in weights.keys() - found.keys():
+        # Under a prefix of the network: its own in another form, or what trained beside it.
+        top = next((top for top in tops if parts[: len(top)] == top), None)
+        if top is None:
+            found[parts] = bare[parts]
+        elif _BESIDE.search(parts[len(top)]) is None:
+            found[parts] = top
+        else:
+            found[parts] = parts[: len(top) + 1]
+    return _grouped(weights, {parts: found[parts] for parts in weights})
+
+
+def _before_known(parts: tuple[str, ...], kinds: set[str]) -> tuple[str, ...] | None:
+    for length, part in enumerate(parts):
+        rest = [one for one in parts[length:] if one not in _TRANSPARENT]
+        if part not in _TRANSPARENT and kind_of(".".join(rest)) in kinds:
+            return parts[:length]
+    return None
+
+
+def _completed(group: _Group, groups: list[_Group]) -> tuple[_Group, list[_Group]]:
+    """The group with those of its tensors that other prefixes hold, and all groups then."""
+    kinds = known_kinds()[likenesses(group.tensors)[0][0]]
+    tensors, left = dict(group.tensors), []
+    for other in sorted(groups, key=lambda other: -len(other.tensors)):
+        if other.prefix == group.prefix:
+            continue
+        other = other._replace(shared=group.shared)
+        known = any(kind_of(name) in kinds for name in other.tensors)
+        if known and other.averaged == group.averaged and not other.tensors.keys() & tensors.keys():
+            tensors |= other.tensors
+        else:
+            left.append(other)
+    whole = group._replace(tensors=tensors)
+    return whole, [whole, *left]
 
 
 def _grouped(
@@ -173,7 +233,11 @@ def _best(groups: list[_Group]) -> _Group:
     fit = [g for g in groups if g.likeness >= max(_SOMEWHAT_LIKE, 0.9 * likest)] or groups
     most = max(len(group.tensors) for group in fit)
     # An averaged copy of a part of the network is none of the network.
-    return min((g for g in fit if len(g.tensors) >= 0.9 * most), key=lambda group: group.rank)
+    fit = [g for g in fit if len(g.tensors) >= 0.9 * most]
+    # A wrapping around all copies tells none from another, whatever it is called.
+    steps = zip(*(g.prefix for g in fit), strict=False) if len(fit) > 1 else ()
+    shared = len([*takewhile(lambda parts: len(set(parts)) == 1, steps)])
+    return min((g._replace(shared=shared) for g in fit), key=lambda group: group.rank)
 
 
 def _notes(group: _Group, groups: list[_Group], counted: list[tuple[str, ...]]) -> Iterator[str]:
@@ -185,7 +249,7 @@ def _notes(group: _Group, groups: list[_Group], counted: list[tuple[str, ...]]) 
         yield f"{kind} is taken ({group.told}), and another one left out ({names})"
     for other in others:
         if other not in copies:
-            first = ".".join((*other.prefix, next(iter(other.tensors))))[:100]
+            first = ".".join(filter(None, (*other.prefix, next(iter(other.tensors)))))[:100]
             count = len(other.tensors)
             yield f"left out: {count} {'tensor' if count == 1 else 'tensors'}, the first is {first}"
     if counted:

@@ -14,6 +14,8 @@ from urushi.errors import BackboneError
 __all__ = [
     "Likeness",
     "build_released",
+    "kind_of",
+    "known_kinds",
     "likenesses",
     "load_strictly",
     "read_configuration",
@@ -139,24 +141,25 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: str) 
 
 def likenesses(names: Iterable[str]) -> list[Likeness]:
     """How much the names are like those of each backbone, the likest first."""
-    found = {_kind_of(name) for name in names}
+    found = {kind_of(name) for name in names}
     shares = [
         (backbone, 2 * len(found & kinds) / (len(found) + len(kinds)))
-        for backbone, kinds in _kinds().items()
+        for backbone, kinds in known_kinds().items()
     ]
     return sorted(shares, key=lambda share: -share[1])
 
 
 @cache
-def _kinds() -> dict[str, set[str]]:
+def known_kinds() -> dict[str, set[str]]:
     """Names of the tensors of each backbone's example, numbers left out."""
     kinds = {}
     with without_memory():
         for backbone, entry in BACKBONES.items():
             names = create_backbone(backbone, entry.example).state_dict()
-            kinds[backbone] = {_kind_of(name) for name in names}
+            kinds[backbone] = {kind_of(name) for name in names}
     return kinds
 
 
-def _kind_of(name: str) -> str:
+def kind_of(name: str) -> str:
+    """A tensor's name, numbers left out."""
     return re.sub(r"\d+", "#", name.replace("in_proj_weight", "in_proj.weight"))

@@ -1,15 +1,26 @@
 """Files of the Hugging Face hub, by way of its cache; and model files among them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from urushi.errors import FileFormatError, MissingExtraError
 from urushi.inference.hardware import is_installed
 
-__all__ = ["ENDPOINT_VARIABLE", "cached_file", "hub_file", "model_from_hub"]
+__all__ = [
+    "ENDPOINT_VARIABLE",
+    "cached_file",
+    "check_repository",
+    "hub_file",
+    "model_from_hub",
+    "quieten_client",
+    "without_tokens",
+]
 
 ENDPOINT_VARIABLE = "HF_ENDPOINT"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9_]{6,}|(?<=[Bb]earer )\S+")
 _PATIENCE = 10.0  # seconds until the hub has to answer
 # The graph that OpenVINO runs, and the ranges of its 8-bit form; a model may have neither.
 _BESIDE = (".onnx", ".int8")
@@ -36,12 +47,9 @@ def model_from_hub(
         FileFormatError: the name is none, or the file cannot be had.
         MissingExtraError: huggingface_hub is not installed.
     """
-    if len([part for part in repository.split("/") if part]) != 2 or repository.count("/") != 1:
-        raise FileFormatError(f"repository {repository!r}: expected owner/name")
+    check_repository(repository)
     if Path(file).suffix != ".safetensors":
         raise FileFormatError(f"{file!r} in {repository}: expected the name of a .safetensors file")
-    if not is_installed("huggingface_hub"):
-        raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
     known = cached_file(repository, file, revision)
     if known is not None:
         return known
@@ -53,6 +61,39 @@ def model_from_hub(
     path = hub_file(repository, file, revision, page=page, endpoint=endpoint)
     assert path is not None
     return path
+
+
+def check_repository(repository: str) -> None:
+    """Check the name of a repository, and that the hub can be asked for it.
+
+    Raises:
+        FileFormatError: it is none that the hub could have.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    if _NAME.fullmatch(repository) is None or ".." in repository or "--" in repository:
+        raise FileFormatError(
+            f"repository {without_tokens(repository)!r:.120}: expected owner/name, of letters, "
+            "digits, - and _ and ."
+        )
+    if not is_installed("huggingface_hub"):
+        raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")
+
+
+def quieten_client(*, bars: bool) -> None:
+    """Keep the hub's client from telling of its retries, and without `bars` of its progress."""
+    if is_installed("huggingface_hub"):
+        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.logging import set_verbosity_error
+
+        set_verbosity_error()
+        if not bars:
+            disable_progress_bars()
+
+
+def without_tokens(text: str, token: str | None = None) -> str:
+    """The text without what may be a token of the hub, whoever put it there."""
+    text = text.replace(token, "***") if token else text
+    return _TOKEN.sub("***", text)
 
 
 def cached_file(repository: str, file: str, revision: str | None = None) -> Path | None:
@@ -94,6 +135,7 @@ def hub_file(
         GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -105,18 +147,35 @@ def hub_file(
         # The download itself would try for half a minute before it says that nobody answers.
         get_hf_file_metadata(hf_hub_url(repository, file, **at), timeout=_PATIENCE)
         return Path(hf_hub_download(repository, file, **at))
+    except OfflineModeIsEnabled as error:
+        raise FileFormatError(
+            f"{where} has not been fetched yet, and HF_HUB_OFFLINE forbids to ask the hub: unset it"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise _unreachable(where, endpoint) from error
     except GatedRepoError as error:
         raise FileFormatError(
             f"{where} is given on request: ask for it at {page}, then  hf auth login"
         ) from error
-    except (EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        if optional and isinstance(error, EntryNotFoundError):
+    except RepositoryNotFoundError as error:
+        raise FileFormatError(
+            f"the hub has no repository {repository}, or it is a private one: look at {page}, and "
+            "hf auth login  if it is yours"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileFormatError(
+            f"{repository} has no revision {revision!r:.100}: look at {page}/commits/main"
+        ) from error
+    except EntryNotFoundError as error:
+        if optional:
             return None
         raise FileFormatError(f"{where} is gone: look at {page}") from error
     except (HfHubHTTPError, OSError) as error:
-        line = str(error).strip().splitlines()
+        if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403):
+            raise FileFormatError(
+                f"{where} is kept from this token: make one that may read it, then  hf auth login"
+            ) from error
+        line = without_tokens(str(error)).strip().splitlines()
         raise FileFormatError(
             f"{where} cannot be fetched ({line[0][:200] if line else type(error).__name__}): try "
             "again later"

@@ -133,16 +133,17 @@ class Restorer(MadeAnew):
         cls,
         repository: str,
         *,
-        file: str = "model.safetensors",
+        file: str | None = None,
         revision: str | None = None,
         **options: Unpack[EngineOptions],
     ) -> "Restorer":
-        """Restore with a model of the Hugging Face hub, fetched once and then taken from its cache.
+        """Restore with what lies on the Hugging Face hub, fetched once and taken from its cache.
 
         Args:
-            repository: `owner/name`; it holds a model file, and beside it the graph that
+            repository: `owner/name`; what `urushi push` put there, a model or an adapter whose base
+                ships or lies on the hub as well; or a model file, and beside it the graph that
                 OpenVINO runs, if there is one.
-            file: the model file.
+            file: the model file, of a repository that was filled by hand.
             revision: branch, tag or commit; None for the main branch.
             options: as the class takes them.
 
@@ -150,9 +151,10 @@ class Restorer(MadeAnew):
             FileFormatError: the file cannot be had, or is no sound model file.
             MissingExtraError: huggingface_hub is not installed.
         """
-        from urushi.inference.hub import model_from_hub
+        from urushi.inference.hub_repository import parts_of_restorer
 
-        return cls(model_from_hub(repository, file=file, revision=revision), **options)
+        model, adapters = parts_of_restorer(repository, file=file, revision=revision)
+        return cls(model, adapters=adapters, **options)
 
     @classmethod
     def from_engine(
