@@ -43,9 +43,17 @@ def folder(tmp_path_factory):
     write_network(folder / "double.safetensors", "swinir", TINY_X2)
     write_random(folder / "branch.safetensors", model, method="houlsby", hidden=2)
     run_watched(
+        "import copy, functools, os\n"
+        "from urushi.convert import host_graphs\n"
         "from urushi.convert.hosts import HOSTS, export_for_host\n"
         "from urushi.files.model import read_model\n"
-        "import os\n"
+        # Tracing takes long, and is the same for all graphs of open sizes.
+        "trace, kept = host_graphs.traced_with_weights, {}\n"
+        "def traced(*arguments, size):\n"
+        "    if size not in kept:\n"
+        "        kept[size] = trace(*arguments, size=size)\n"
+        "    return copy.deepcopy(kept[size])\n"
+        "host_graphs.traced_with_weights = traced\n"
         "folder = Path(sys.argv[1])\n"
         "os.chdir(folder)\n"
         "model, sizes = read_model(folder / 'naf.safetensors'), {'opencv': (21, 30)}\n"

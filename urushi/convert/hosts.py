@@ -299,7 +299,7 @@ def _write_spandrel(
     except OSError as error:
         raise FileFormatError(f"{path} cannot be written ({error.strerror or error})") from error
     notes = [_LOCAL_POOLING] if local else []
-    multiple = 2 ** len(config["enc_blk_nums"])  # type: ignore[arg-type]
+    multiple = 2 ** len(config["enc_blk_nums"])
     told = tuple(item.told for item in applied)
     return HostExport(path, host.name, told, 1, None, multiple, (), tuple(notes))
 

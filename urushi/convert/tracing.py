@@ -86,7 +86,7 @@ def traced_with_weights(
     else:
         network = build_network(model).eval().requires_grad_(False)
 
-        def restored(x: Tensor, values: list[Tensor]) -> Tensor:
+        def restored(x: Tensor, values: list[Tensor], /) -> Tensor:
             return network(x)
 
     function, shape = _function(model, restored), _open_shape(size_multiple)
