@@ -8,10 +8,11 @@ data from elsewhere.
 """
 
 import argparse
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,12 +155,43 @@ def draw_degradations(path: Path) -> None:
     write_picture(path, contact_sheet(rows, cell_size=(192, 144)), overwrite=True, quality=82)
 
 
+def draw_scaling(path: Path) -> None:
+    """How cost grows, from the rows of the benchmarks."""
+    figure, axes = new_figure((10.4, 3.2), (1, 1, 1))
+    rows = {row["name"]: row for row in _rows("restore")}
+    sizes = [rows[f"engine openvino float32, {n} MP"] for n in (12, 100)]
+    pixels = [row["megapixels"] for row in sizes]
+    seconds = [row["seconds"] for row in sizes]
+    axes[0].loglog(pixels, seconds, "o", color=BLUE, label="seconds, two cores")
+    first = seconds[0] / pixels[0]
+    axes[0].loglog([6, 200], [6 * first, 200 * first], color=GREY, label="in proportion")
+    memory = [row["peak_megabytes_beyond"] for row in sizes]
+    axes[0].loglog(pixels, memory, "s", color=RED, label="MB beyond the runtime")
+    axes[0].set_xlabel("megapixels of a picture")
+    networks = [row for row in _rows("adapters") if row["kind"] == "network"]
+    names = [row["name"] for row in networks]
+    axes[1].barh(names[::-1], [row["ratio"] for row in networks][::-1], color=BLUE)
+    axes[1].set_xlabel("time to that of the base")
+    training = [row for row in _rows("adapters") if row["kind"] == "training"]
+    told = [row for row in training if "saving" not in row["name"]]
+    axes[2].barh([r["name"] for r in told][::-1], [r["ratio"] for r in told][::-1], color=RED)
+    axes[2].set_xlabel("a step of training, to full fine-tuning")
+    axes[0].legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    report = (ROOT / f"benchmarks/results/{name}.json").read_text("utf-8")
+    return json.loads(report)["rows"]
+
+
 FIGURES: Mapping[str, tuple[str, Callable[[Path], None]]] = {
     "layers": ("layers.png", draw_layers),
     "tiles": ("tiles.png", draw_tiles),
     "routes": ("routes.png", draw_routes),
     "profile": ("profile.png", draw_profile),
     "degradations": ("degradations.jpg", draw_degradations),
+    "scaling": ("scaling.png", draw_scaling),
 }
 
 

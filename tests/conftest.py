@@ -21,6 +21,8 @@ settings.load_profile("any-speed")
 
 # These take longest, and so begin: what is left for the end is short, and ends at once everywhere.
 FIRST = (
+    "test_cluster",
+    "test_many_processes",
     "test_int8",
     "test_evidence",
     "test_export",

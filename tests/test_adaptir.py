@@ -30,6 +30,9 @@ IPT = {"reduction": 24, "gate_reduction": 8}
 EDT = {"reduction": 14, "gate_reduction": 4}
 
 
+ALL = ("local", "frequency", "channel")
+
+
 def branch_of(state, width, **config):
     """The branch with the authors' tensors."""
     branch = AdaptIRBranch(width, AdaptIRSettings(**config))
@@ -313,3 +316,32 @@ def test_gradients_where_an_amplitude_is_negative():
         branch.phase.weight.fill_(0.9)
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(branch, (x,))
+
+
+def test_a_branch_can_be_left_out():
+    x = torch.randn(2, 48, 6, 7)
+    whole = AdaptIRBranch(48, AdaptIRSettings())
+    assert (
+        whole.state_dict().keys()
+        == AdaptIRBranch(48, AdaptIRSettings(branches=list(ALL))).state_dict().keys()
+    )
+    for missing in ALL:
+        kept = [name for name in ALL if name != missing]
+        branch = AdaptIRBranch(48, AdaptIRSettings(branches=kept)).eval()
+        assert not any(name.startswith(f"{missing}.") for name in branch.state_dict())
+        # Gates are made by one branch for the other.
+        gated = any("_gate" in name for name in branch.state_dict())
+        assert gated == (missing == "channel")
+        assert not branch(x).any()
+        torch.nn.init.normal_(branch.up.weight)
+        assert branch(x).std() > 0
+    frequency = AdaptIRBranch(48, AdaptIRSettings(branches=["frequency"], batch_norm=False)).eval()
+    torch.nn.init.normal_(frequency.up.weight)
+    expected = frequency.up(frequency.frequency(frequency.down(x)))
+    assert torch.allclose(frequency(x), expected)
+
+
+@pytest.mark.parametrize("branches", [[], ["channel"], ["local", "local"], ["spatial"]])
+def test_a_choice_without_a_branch_is_refused(branches):
+    with pytest.raises(ValueError, match=r"branches"):
+        AdaptIRSettings(branches=branches)

@@ -20,8 +20,9 @@ from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
 from urushi.training.compare.description import COMPARISONS, load_comparison, variants
 from urushi.training.compare.grid import run_grid, run_in_child
-from urushi.training.compare.plan import make_plan, nested_subset
+from urushi.training.compare.plan import make_plan
 from urushi.training.compare.summary import MEAN, Spread, markdown
+from urushi.training.compare.task_files import nested_subset
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 

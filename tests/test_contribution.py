@@ -241,3 +241,13 @@ def test_of_layers_that_lose_as_much_by_rounding_the_greater_contribution_is_fir
     sizes = [WeightSize(name, full=1000, per_rank=10) for name in ("small", "great")]
     ranks = _within(sizes, np.array([0.2, 0.4]), np.array([1.5, 2.5]), budget=40)
     assert ranks == [1, 3]
+
+
+def test_an_inverted_map_gives_most_where_least_is_contributed():
+    sizes = [WeightSize(name, 64 * 64, 128) for name in "abc"]
+    contributions = {"a": 1.0, "b": 0.5, "c": 0.1}
+    there = spend(sizes, contributions, budget=128 * 30)
+    back = spend(sizes, contributions, budget=128 * 30, inverted=True)
+    assert there.ranks["a"] > there.ranks["b"] > there.ranks["c"]
+    assert back.ranks["a"] < back.ranks["b"] < back.ranks["c"]
+    assert there.parameters == back.parameters

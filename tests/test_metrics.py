@@ -127,6 +127,30 @@ def test_grey_protocol_leaves_grey_pictures_alone():
         assert in_grey == pytest.approx(measure(a, b, PROTOCOLS["rgb-8bit"]), abs=1e-9)
 
 
+def test_the_released_scorer_of_lora_ir():
+    """Luma of pictures read as blue, green, red; SSIM in even windows with sample covariances."""
+    rng = np.random.default_rng(3)
+    a, b = (np.rint(rng.random((14, 15, 3)) * 255) for _ in range(2))
+    weights = np.array([24.966, 128.553, 65.481]) / 255
+    x, y = (picture @ weights + 16 for picture in (a, b))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    values = []
+    for row in range(14 - 10):
+        for column in range(15 - 10):
+            u = x[row : row + 11, column : column + 11].ravel()
+            v = y[row : row + 11, column : column + 11].ravel()
+            (vu, cov), (_, vv) = np.cov(u, v)
+            values.append(
+                (2 * u.mean() * v.mean() + c1) * (2 * cov + c2)
+                / ((u.mean() ** 2 + v.mean() ** 2 + c1) * (vu + vv + c2))
+            )  # fmt: skip
+    pictures = (a / 255).astype(np.float32), (b / 255).astype(np.float32)
+    found = score(*pictures, PROTOCOLS["y-lora-ir"])
+    assert found.psnr == pytest.approx(10 * math.log10(255**2 / np.mean((x - y) ** 2)), abs=1e-4)
+    assert found.ssim == pytest.approx(np.mean(values), abs=1e-6)
+    assert found.psnr != pytest.approx(score(*pictures, PROTOCOLS["y-matlab"]).psnr, abs=1e-3)
+
+
 def test_border():
     reference = random_picture(40, 40)
     damaged = reference.copy()

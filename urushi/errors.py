@@ -14,6 +14,7 @@
     │   └── OutOfMemoryError    even the smallest tile does not fit
     ├── DataError           a data set or benchmark is missing, damaged or mismatched
     ├── RecipeError         a recipe does not validate
+    ├── ClusterError        a cluster cannot be joined or used, or was lost
     └── MissingExtraError   an optional dependency is needed; the message names the extra
         └── BrokenExtraError    it is installed, and cannot be imported
 
@@ -27,6 +28,7 @@ __all__ = [
     "AdapterError",
     "BackboneError",
     "BrokenExtraError",
+    "ClusterError",
     "DataError",
     "DegradationError",
     "EngineError",
@@ -99,6 +101,10 @@ class DataError(UrushiError):
 
 class RecipeError(UrushiError):
     """A recipe does not validate."""
+
+
+class ClusterError(UrushiError):
+    """A cluster cannot be joined or used, or was lost."""
 
 
 class MissingExtraError(UrushiError):

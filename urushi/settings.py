@@ -2,12 +2,20 @@
 
 Recipes and benchmark descriptions are data from anywhere: they are validated as a whole before
 anything is used, an unknown key is an error, and nothing in them is ever executed.
+
+A file may be a table of many settings that differ in little. Its `rows` are axes, each a mapping of
+names to what is stated there; a row has one name of each, as in `FILE.yaml:ipt.lora.x4`, and is the
+file's other keys with those of its names over them, mapping by mapping. Under `except`, patterns of
+rows name what is stated in these alone, or null where there is no such row.
 """
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import cached_property
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -15,15 +23,19 @@ from urushi.errors import UrushiError, nearest
 
 __all__ = [
     "Settings",
+    "SettingsFolder",
     "names_file",
     "parse_settings",
+    "read_mapping",
     "read_settings",
+    "rows_of",
     "set_values",
     "shown",
 ]
 
 _LONGEST_NAME = 1000
 _MOST_PARENTS = 20
+_ROWS, _EXCEPT = "rows", "except"
 _BOUNDED = reprlib.Repr()
 _BOUNDED.maxlevel, _BOUNDED.maxdict, _BOUNDED.maxlist, _BOUNDED.maxtuple = 3, 6, 8, 8
 _BOUNDED.maxstring = _BOUNDED.maxlong = _BOUNDED.maxother = 100
@@ -42,6 +54,39 @@ class Settings(BaseModel):
     def values_of(self, model: "type[Settings]") -> dict[str, Any]:
         """The values of the fields of `model`, all of which these settings have, too."""
         return {name: getattr(self, name) for name in model.model_fields}
+
+
+class SettingsFolder(Mapping[str, Model], Generic[Model]):
+    """The YAML files of a folder by name, each read as settings when it is asked for.
+
+    Args:
+        folder: of YAML files, which are called as their key `name` says.
+        model: what each describes.
+        error: what is raised where one does not.
+    """
+
+    def __init__(self, folder: Path, model: type[Model], error: type[UrushiError]) -> None:
+        self._folder, self._model, self._error = folder, model, error
+        self._read: dict[str, Model] = {}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self._folder.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> Model:
+        path = self._files[name]
+        if name not in self._read:
+            found = read_settings(path, self._model, self._error)
+            if (own := getattr(found, "name", name)) != name:
+                raise self._error(f"{path} describes {own!r}: file and name must be equal")
+            self._read[name] = found
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def names_file(path: Path) -> bool:
@@ -77,7 +122,7 @@ def read_settings(
     Raises:
         UrushiError: of the class `error`; the file cannot be read, or a key or value is wrong.
     """
-    content = _read_mapping(path, error)
+    content = read_mapping(path, error)
     seen = {Path(path).resolve()}
     while find_parent is not None and "extends" in content:
         named = content.pop("extends")
@@ -87,16 +132,73 @@ def read_settings(
         if parent.resolve() in seen:
             raise error(f"{path} extends itself, by way of {parent}")
         seen.add(parent.resolve())
-        content = _merged(_read_mapping(parent, error), content)
+        content = _merged(read_mapping(parent, error), content)
     set_values(content, overrides, error)
     return parse_settings(content, model, error, str(path))
 
 
-def _read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
+def read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
+    """The mapping that a YAML file holds, or a row of one that is a table (`FILE:ROW`).
+
+    Raises:
+        UrushiError: of the class `error`; it cannot be read, or has no such row.
+    """
+    path = Path(path)
+    file, _, row = ("", "", "") if names_file(path) else path.name.rpartition(":")
+    content = _mapping_in(path.with_name(file) if file else path, error)
+    if _ROWS not in content and not file:
+        return content
+    if _ROWS not in content:
+        raise error(f"{path.with_name(file)} is no table: leave {':' + row!r} out")
+    rows = _rows(content, f"{path}", error)
+    if row not in rows:
+        axes = "; ".join(f"{axis}: {', '.join(names)}" for axis, names in content[_ROWS].items())
+        raise error(
+            f"{path} names no row of a table{nearest(row, rows)}: a row is called as in "
+            f"{path.stem if not file else Path(file).stem}:{next(iter(rows), 'NAME')}, of {axes}"
+        )
+    made = {key: value for key, value in content.items() if key not in (_ROWS, _EXCEPT)}
+    for part in rows[row]:
+        made = _merged(made, part)
+    made.setdefault("name", f"{Path(file).stem}-{row}".replace(".", "-"))
+    return made
+
+
+def rows_of(path: Path, error: type[UrushiError]) -> list[str]:
+    """The names of a table's rows; of another file, none.
+
+    Raises:
+        UrushiError: of the class `error`; it cannot be read.
+    """
+    content = _mapping_in(path, error)
+    return list(_rows(content, str(path), error)) if _ROWS in content else []
+
+
+def _rows(
+    content: dict[str, Any], source: str, error: type[UrushiError]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each row states, from the general to the special."""
+    axes, special = content.get(_ROWS, {}), content.get(_EXCEPT, {})
+    for entry in (axes, special, *(axes.values() if isinstance(axes, dict) else ())):
+        if not isinstance(entry, dict):
+            raise error(f"{source}: rows and except are not mappings of names to mappings")
+    found = {}
+    for names in product(*axes.values()) if axes else ():
+        row = ".".join(map(str, names))
+        parts = [axis[name] or {} for axis, name in zip(axes.values(), names, strict=True)]
+        own = [value for pattern, value in special.items() if fnmatchcase(row, pattern)]
+        if None not in own:
+            found[row] = [*parts, *own]
+    if not all(isinstance(part, dict) for parts in found.values() for part in parts):
+        raise error(f"{source}: a name of rows or except states no mapping")
+    return found
+
+
+def _mapping_in(path: Path, error: type[UrushiError]) -> dict[str, Any]:
     from urushi.yaml_text import YAMLTextError, read_yaml  # most processes read no YAML
 
     try:
-        content = read_yaml(Path(path))
+        content = read_yaml(path)
     except OSError as reason:
         raise error(f"{path} cannot be read: {reason.strerror or reason}") from reason
     except YAMLTextError as reason:

@@ -1,12 +1,22 @@
 """Being stopped by a signal: at once or between two steps, and the exit code that says so."""
 
+import ctypes
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["StopRequest", "Terminated", "exit_code", "stop_on_sigterm", "stop_signals"]
+__all__ = [
+    "StopRequest",
+    "Terminated",
+    "end_with_parent",
+    "exit_code",
+    "stop_on_sigterm",
+    "stop_signals",
+]
 
 
 class Terminated(KeyboardInterrupt):
@@ -34,6 +44,25 @@ def exit_code(number: int | None = None) -> int:
     """
     arrived = _arrived[-1] if _arrived else signal.SIGINT
     return 128 + (arrived if number is None else number)
+
+
+# From Linux's prctl.h.
+_SET_SIGNAL_OF_PARENTS_DEATH = 1
+
+
+def end_with_parent() -> None:
+    """Has SIGTERM sent to this process when the one that started it ends; on Linux alone.
+
+    A process that is killed cannot stop what it has started.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        parent = os.getppid()
+        prctl(_SET_SIGNAL_OF_PARENTS_DEATH, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it ended just before
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class StopRequest:

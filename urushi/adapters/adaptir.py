@@ -68,6 +68,7 @@ class AdaptIRSettings(BranchSettings):
         gates: `crossed`, the channel gate is made from the frequency branch and multiplies the
             local one, the spatial gate the reverse; `straight`, each gates where it is made.
         up_bias: an offset for every channel behind the last layer.
+        branches: those that are there. What a missing one would gate stays as it is.
     """
 
     variant: Literal["released", "paper"] = "released"
@@ -85,6 +86,20 @@ class AdaptIRSettings(BranchSettings):
     local_bias: bool | None = None
     gates: Literal["crossed", "straight"] | None = None
     up_bias: bool | None = None
+    branches: Annotated[list[Literal["local", "frequency", "channel"]], Field(min_length=1)] = [
+        "local",
+        "frequency",
+        "channel",
+    ]
+
+    @field_validator("branches")
+    @classmethod
+    def _something_to_gate(cls, branches: list[str]) -> list[str]:
+        if len(set(branches)) < len(branches) or set(branches) == {"channel"}:
+            raise ValueError(
+                "expected local, frequency or both, with channel or without, once each"
+            )
+        return branches
 
     @field_validator("kernel")
     @classmethod
@@ -131,18 +146,24 @@ class AdaptIRBranch(nn.Module):
         config = config.resolved()
         hidden = config.hidden_of(width)
         self._crossed = config.gates == "crossed"
+        there = set(config.branches)
         self.down = nn.Conv2d(width, hidden, 1)
         self.norm = _BatchNorm(hidden) if config.batch_norm else None
-        self.local = _LocalBranch(hidden, config)
-        self.frequency = FrequencyBranch(hidden, config)
-        self.channel = _ChannelBranch(hidden, config.channel_reduction)
-        squeezed = max(hidden // config.gate_reduction, 1)
-        self.channel_gate = nn.Sequential(
-            nn.Conv2d(hidden, squeezed, 1), nn.GELU(), nn.Conv2d(squeezed, hidden, 1)
+        self.local = _LocalBranch(hidden, config) if "local" in there else None
+        self.frequency = FrequencyBranch(hidden, config) if "frequency" in there else None
+        self.channel = (
+            _ChannelBranch(hidden, config.channel_reduction) if "channel" in there else None
         )
-        self.spatial_gate = nn.Conv2d(hidden, 1, 1)
+        gated = there >= {"local", "frequency"}
+        squeezed = max(hidden // config.gate_reduction, 1)
+        self.channel_gate = (
+            nn.Sequential(nn.Conv2d(hidden, squeezed, 1), nn.GELU(), nn.Conv2d(squeezed, hidden, 1))
+            if gated
+            else None
+        )
+        self.spatial_gate = nn.Conv2d(hidden, 1, 1) if gated else None
         self.up = nn.Conv2d(hidden, width, 1, bias=bool(config.up_bias))
-        for name in ("channel_gate.2", "spatial_gate", "up"):
+        for name in ("channel_gate.2", "spatial_gate", "up") if gated else ("up",):
             for parameter in self.get_submodule(name).parameters():
                 nn.init.zeros_(parameter)
 
@@ -156,14 +177,23 @@ class AdaptIRBranch(nn.Module):
         x = self.down(x)
         if self.norm is not None:
             x = self.norm(x, again)
+        places = self._places(x)
+        return self.up(places if self.channel is None else self.channel(x) * places)
+
+    def _places(self, x: Float[Tensor, "b h y x"]) -> Float[Tensor, "b h y x"]:
+        """The local and the frequency branch, gated by one another where both are there."""
+        if self.local is None or self.frequency is None:
+            alone = self.local or self.frequency
+            assert alone is not None
+            return alone(x)
+        assert self.channel_gate is not None
+        assert self.spatial_gate is not None
         local, spread = self.local(x), self.frequency(x)
         channel_gate = self.channel_gate(spread.mean((2, 3), keepdim=True)).sigmoid()
         spatial_gate = self.spatial_gate(local).sigmoid()
         if self._crossed:
-            local, spread = channel_gate * local, spatial_gate * spread
-        else:
-            local, spread = spatial_gate * local, channel_gate * spread
-        return self.up(self.channel(x) * (local + spread))
+            return channel_gate * local + spatial_gate * spread
+        return spatial_gate * local + channel_gate * spread
 
 
 class _BatchNorm(nn.Module):

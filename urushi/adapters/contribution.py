@@ -41,12 +41,14 @@ class DeltaSettings(Settings):
             neither: `affine` then has an alpha of 1 and `power` a beta of 1. Without, both are.
         clip: contributions above this quantile of the layers count as equal to it, so that one
             layer alone does not make all others small; 1 clips none. Ours.
+        inverted: give most where least is contributed: a control for comparisons.
     """
 
     map: Literal["affine", "power"] = "affine"
     alpha: Annotated[float, Field(ge=0)] | None = None
     beta: float | None = None
     clip: Annotated[float, Field(gt=0, le=1)] = 0.95
+    inverted: bool = False
 
     @model_validator(mode="after")
     def _falls_with_no_contribution(self) -> "DeltaSettings":
@@ -63,6 +65,7 @@ class DeltaSettings(Settings):
         self, contributions: Float[np.ndarray, " n"], alpha: float, beta: float
     ) -> Float[np.ndarray, " n"]:
         """Shares in [0, 1] for contributions in [0, 1]."""
+        contributions = 1 - contributions if self.inverted else contributions
         if self.map == "affine":
             return np.clip(alpha * contributions + beta, 0.0, 1.0)
         return np.minimum(alpha * contributions**beta, 1.0)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from urushi.adapters.base import Adapter, BlockChange, OutputChange
@@ -43,10 +44,23 @@ class Acting:
 
 def added(
     changes: Sequence[tuple[Adapter, OutputChange]],
-) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-    """A hook that adds to a module's output what the adapters at it make of it."""
+) -> Callable[[nn.Module, Any, Any], Any]:
+    """A hook that adds to a module's output what the adapters at it make of it.
 
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    A packed projection gives queries, keys and values apart, of which the number of tokens may
+    differ: what is added to them is made of their first tokens, since it is an offset for all.
+    """
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            first = torch.cat([part[:1] for part in output], -1)
+            offset = one(module, inputs, first) - first
+            sizes = [part.shape[-1] for part in output]
+            parts = zip(output, offset.split(sizes, -1), strict=True)
+            return tuple(part + own for part, own in parts)
+        return one(module, inputs, output)
+
+    def one(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         result = output
         for adapter, change in changes:
             if adapter.context is None or not adapter.strength:

@@ -18,11 +18,11 @@ from urushi.app.options import (
     require,
     two_folders,
 )
-from urushi.app.output import Output, examples, size_text, time_text
+from urushi.app.output import Output, examples, name_as_given, size_text, time_text
 from urushi.app.teller import Teller
 from urushi.errors import AdapterError, TargetError, UrushiError
+from urushi.remote import is_url, redacted
 from urushi.termination import exit_code
-from urushi.writing import refuse_taken
 
 __all__ = [
     "EPILOG",
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 
 def check_usage(
-    pairs: Path | None,
-    paired: "Path | PairedFolder | None",
-    clean: Path | None,
+    pairs: str | None,
+    paired: str | None,
+    clean: str | None,
     degrade: str | None,
     values: list[str] | None,
     minutes: float | None,
@@ -61,8 +61,8 @@ def check_usage(
 
 
 def check_target(
-    output: Path | None,
-    into: Path | None,
+    output: str | None,
+    into: str | None,
     name: str | None,
     data: str | None,
     backbone: str | None,
@@ -99,11 +99,11 @@ _SHEET_ROWS = 6
 
 def adapt(
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write."),
     ] = None,
     into: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--into",
             metavar="FILE",
@@ -116,7 +116,7 @@ def adapt(
     ] = None,
     data: DataRoot = None,
     pairs: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--pairs",
             metavar="FOLDER",
@@ -126,7 +126,7 @@ def adapt(
     inputs: Inputs = None,
     targets: Targets = None,
     clean: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
     ] = None,
     degrade: Annotated[
@@ -197,51 +197,70 @@ def adapt(
     device: TrainingDevice = "auto",
     json: Json = False,
 ) -> None:
-    """Adapt a model to your own degradation, from pairs, in minutes."""
-    paired = pairs if inputs is None and targets is None else two_folders(inputs, targets)
-    check_usage(pairs, paired, clean, degrade, values, minutes, steps, align)
+    """Adapt a model to your own degradation, from pairs, in minutes.
+
+    Folders of pictures, the model and the adapter file may be URLs (s3://, gs://).
+    """
+    check_usage(pairs, inputs or targets or pairs, clean, degrade, values, minutes, steps, align)
     check_target(output, into, name, data, backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
-    facts: dict[str, Any] = {}
-    if into is not None:
-        assert name is not None
-        model, facts = _base_of(into, name, model), {"degradations": [name]}
-        output = into.with_name(f"{name}.safetensors")
-    assert output is not None
-    model = _model(model, backbone)
-    if output.suffix != ".safetensors":
-        raise TargetError(f"{output}: the name of an adapter file must end in .safetensors")
-    if not resume:
-        refuse_taken([output], overwrite)
-    adapter = _adapter(method, budget, settings or [], model)
+    from urushi.inference.local_copies import LocalCopies
+    from urushi.training.processes import begin, is_main, shared
     from urushi.training.run_folder import RunFolder
 
-    out = Output(json=json)
-    kept = RunFolder(output.with_name(f"{output.stem}.run"), output)
-    going_on = kept.take(resume=resume, overwrite=overwrite)
-    try:
-        if resume and not going_on:
-            # What is there is finished, or somebody else's.
-            refuse_taken([output], overwrite)
-            out.say(f"nothing to resume in {kept.path}: it begins anew")
-        found = _examples(out, paired, clean, degrade, values or [], kept.path, align, seed)
-    except UrushiError:
-        if not going_on:
-            kept.remove()
-        raise
+    begin(device)
+    out = Output(json=json, quiet=not is_main())
+    copies = LocalCopies(out.say)
+    name_as_given(copies.told)
+    facts: dict[str, Any] = {}
+    extended, model = _extended(into), copies.model(model)
+    target = copies.target(output, keep=True)
+    if extended is not None:
+        assert name is not None
+        model, facts = _base_of(extended, name, model), {"degradations": [name]}
+        target = extended.with_name(f"{name}.safetensors")
+    assert target is not None
+    model = _model(model, backbone)
+    if target.suffix != ".safetensors":
+        raise TargetError(f"{target}: the name of an adapter file must end in .safetensors")
+    if not resume:
+        copies.refuse_taken([target], overwrite)
+    adapter = _adapter(method, budget, settings or [], model)
+    kept = RunFolder(target.with_name(f"{target.stem}.run"), target)
+
+    def looked_through() -> "Examples":
+        going_on = kept.take(resume=resume, overwrite=overwrite)
+        try:
+            if resume and not going_on:
+                # What is there is finished, or somebody else's.
+                copies.refuse_taken([target], overwrite)
+                out.say(f"nothing to resume in {kept.path}: it begins anew")
+            two = two_folders(copies.folder(inputs), copies.folder(targets))
+            paired, clean_folder = two or copies.folder(pairs), copies.folder(clean)
+            return _examples(
+                out, paired, clean_folder, degrade, values or [], kept.path, align, seed
+            )
+        except UrushiError:
+            if not going_on:
+                kept.remove()
+            raise
+
+    found = shared(looked_through)
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
 
-    recipe = adaptation_recipe(
-        output.stem,
-        model,
-        adapter,
-        found,
-        minutes=_MINUTES if minutes is None and steps is None else minutes,
-        steps=steps,
-        seed=seed,
-        bf16=prefers_bf16(device),
+    recipe = shared(
+        lambda: adaptation_recipe(
+            target.stem,
+            model,
+            adapter,
+            found,
+            minutes=_MINUTES if minutes is None and steps is None else minutes,
+            steps=steps,
+            seed=seed,
+            bf16=prefers_bf16(device),
+        )
     )
-    adaptation = Adaptation(recipe, found, output, kept.path, facts, overwrite)
+    adaptation = Adaptation(recipe, found, target, kept.path, facts, overwrite)
     out.say(_introduction(recipe, found, adaptation))
     before = adaptation.measure_base("cpu" if device == "cpu" else "auto").means
     out.say(f"the base alone: {before.psnr:.2f} dB on the validation pictures")
@@ -252,19 +271,36 @@ def adapt(
         out.say("  --resume")
         kept.release()
         raise typer.Exit(exit_code(result.training.stopped_by))
-    document = _tell(out, result, output)
+    if not is_main():
+        return
+    document = _tell(out, result, target)
     if result.after is not None:
-        document["sheet"] = str(_write_sheet(out, adaptation, output, overwrite))
-        if into is not None and name is not None:
-            document["router"] = _extend(out, into, name, output, found, data, seed, device, model)
+        sheet = _write_sheet(out, adaptation, target, overwrite)
+        document["sheet"] = str(sheet)
+        if extended is not None and name is not None:
+            document["router"] = _extend(
+                out, extended, name, target, found, data, seed, device, model
+            )
+        copies.send(target, overwrite=overwrite)
+        copies.send_beside(sheet)
     kept.remove()
     if json:
         out.document(document)
     if result.after is None:
         raise AdapterError(
-            f"no adapter was better than the base on the validation pictures, and {output} was not "
+            f"no adapter was better than the base on the validation pictures, and {target} was not "
             "written: more pairs, more --minutes or another --method may help"
         )
+
+
+def _extended(into: str | None) -> Path | None:
+    """The all-in-one file that a class is added to."""
+    if into is not None and is_url(into):
+        raise TargetError(
+            f"{redacted(into)}: --into changes a file where it lies: give a local one, and put it "
+            "into the store afterwards"
+        )
+    return None if into is None else Path(into)
 
 
 def _model(model: str | None, backbone: str | None) -> str:

@@ -58,6 +58,7 @@ _HOMES = {
     "evaluate": "evaluate",
     "adapt": "adapt",
     "compare": "compare",
+    "report": "report",
     "profile": "profile",
     "train": "train",
     "degrade": "degrade",

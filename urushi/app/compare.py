@@ -1,20 +1,22 @@
 """`urushi compare`: methods side by side, on equal terms."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from urushi.app.cluster import Accelerators, ClusterAddress, check_cluster
 from urushi.app.options import DataRoot, Json, RecipeValues, TrainingDevice, require
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
 from urushi.app.teller import Teller
 from urushi.errors import MissingExtraError, RecipeError, TakenError, TargetError, UrushiError
-from urushi.termination import exit_code
+from urushi.termination import end_with_parent, exit_code
 
 if TYPE_CHECKING:
     from urushi.training.compare.grid import Outcome
@@ -24,10 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["EPILOG", "compare"]
 
+# Called with cells, a folder, `on_share` and `on_cell`, as `run_grid` takes them.
+Runner = Callable[..., None]
+
 EPILOG = examples(
     "urushi compare adapters-cpu --data datasets/ -o compared/",
     "urushi compare adapters-cpu --data datasets/ -o compared/ --plan",
     "urushi compare mine.yaml --data datasets/ -o compared/ --only 'lowlight/*' --only '*/lora'",
+    "urushi compare adapters --data datasets/ -o compared/ --cluster auto --accelerators 0.25",
     "urushi compare mine.yaml --data datasets/ -o compared/ --set steps=500 --set seeds=[0,1]",
 )
 
@@ -56,6 +62,12 @@ Isolate = Annotated[
         help="Each cell in a process of its own; without, peak memory is not known.",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", min=1, metavar="N", help="With --cluster: cores of each cell; default: 1."
+    ),
+]
 # What such a process is started with; RECIPE is then the file that states the cell.
 OneCell = Annotated[bool, typer.Option("--cell", hidden=True)]
 
@@ -73,12 +85,17 @@ def compare(
     values: RecipeValues = None,
     device: TrainingDevice = "auto",
     isolate: Isolate = True,
+    cluster: ClusterAddress = None,
+    threads: Threads = None,
+    accelerators: Accelerators = None,
     cell: OneCell = False,
     json: Json = False,
 ) -> None:
     """Compare methods on equal terms; stop at any moment, and the same command goes on."""
     require(("torch", "accelerate", "tensorboard"), "comparing", "train")
+    check_cluster(cluster, {"--threads": threads, "--accelerators": accelerators})
     if cell:
+        end_with_parent()
         _run_cell(Path(recipe), output, device, json)
         return
     from urushi.evaluation.catalog import data_root
@@ -99,7 +116,11 @@ def compare(
         _show_plan(out, before)
         return
     _check_folder(output)
-    _run_plan(out, planned, chosen, output, device, isolate)
+    run: Runner = partial(_run_here, device=device, isolate=isolate)
+    if cluster is not None:
+        asked = (cluster, device, threads or 1, accelerators, isolate)
+        run = partial(_run_there, out, *asked)
+    _run_plan(out, planned, chosen, output, run)
 
 
 def _run_cell(stated: Path, output: Path, device: str, json: bool) -> None:
@@ -138,7 +159,7 @@ def _run_cell(stated: Path, output: Path, device: str, json: bool) -> None:
 
 
 def _run_plan(
-    out: Output, plan: "Plan", cells: "Sequence[Cell]", output: Path, device: str, isolate: bool
+    out: Output, plan: "Plan", cells: "Sequence[Cell]", output: Path, run: Runner
 ) -> None:
     """Runs cells of a plan, and leaves table, document and plots also where it is stopped."""
     try:
@@ -148,7 +169,7 @@ def _run_plan(
     errors: dict[str, str] = {}
     stopped: KeyboardInterrupt | None = None
     try:
-        _run(out, cells, output, device, isolate, errors)
+        _run(out, cells, output, run, errors)
     except KeyboardInterrupt as interruption:
         stopped = interruption
     summary = _leave(out, plan, output, errors)
@@ -208,13 +229,10 @@ def _run(
     out: Output,
     cells: "Sequence[Cell]",
     output: Path,
-    device: str,
-    isolate: bool,
+    run: Runner,
     errors: dict[str, str],
 ) -> None:
     """Runs the cells; what went wrong is put into `errors`, by the hash of the cell."""
-    from urushi.training.compare.grid import run_grid
-
     done = 0
     with out.progress() as progress:
         bar = progress.add_task("comparing", total=len(cells))
@@ -230,7 +248,41 @@ def _run(
                 errors[outcome.cell.hash] = outcome.error
             _tell(out, outcome, f"{done} of {len(cells)}")
 
-        run_grid(cells, output, device=device, isolate=isolate, on_share=on_share, on_cell=on_cell)
+        run(cells, output, on_share=on_share, on_cell=on_cell)
+
+
+def _run_here(
+    cells: "Sequence[Cell]", output: Path, *, device: str, isolate: bool, **tell: Any
+) -> None:
+    from urushi.training.compare.grid import run_grid
+
+    run_grid(cells, output, device=device, isolate=isolate, **tell)
+
+
+def _run_there(
+    out: Output,
+    address: str,
+    device: str,
+    threads: int,
+    accelerators: float | None,
+    isolate: bool,
+    cells: "Sequence[Cell]",
+    output: Path,
+    *,
+    on_share: object,
+    on_cell: "Callable[[Outcome], None]",
+) -> None:
+    """Runs cells on a cluster, which tells of those alone that have ended."""
+    from urushi.cluster.cells import run_cells
+    from urushi.cluster.connection import joined
+    from urushi.cluster.plan import pool_of
+    from urushi.cluster.tasks import Room
+
+    with joined(address) as cluster:
+        pool = pool_of(cluster.nodes, device=device, cpus=threads, accelerators=accelerators)
+        out.say(f"up to {pool.workers} cells at once on {pool.device}")
+        room = Room(pool.cpus, pool.accelerators)
+        run_cells(cells, output, room, isolate=isolate, on_cell=on_cell)
 
 
 def _tell(out: Output, outcome: "Outcome", where: str) -> None:

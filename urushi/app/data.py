@@ -1,23 +1,33 @@
 """`urushi data`: pictures made ready for training, and looked through for what spoils one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
+from urushi.app.data_shards import INDEX_EXAMPLES, SHARD_EXAMPLES, index, shard
 from urushi.app.options import Inputs, Json, Targets, two_folders
 from urushi.app.output import EXIT_FAILED, Output, examples, printable, size_text
+
+if TYPE_CHECKING:
+    from urushi.data.data_sets import DataSet
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Pack pictures for training, and check folders of them.",
+    help="Pack or shard pictures for training, check folders of them, and data sets of papers.",
     no_args_is_help=True,
     epilog=examples(
+        "urushi data list",
         "urushi data pack photos/ clean.safetensors",
         "urushi data check photos/ --against benchmark/",
+        "urushi data shard photos/ shards/",
     ),
 )
+app.command(epilog=examples(*SHARD_EXAMPLES))(shard)
+app.command(epilog=examples(*INDEX_EXAMPLES))(index)
 
 
 @app.command(
@@ -87,12 +97,19 @@ def pack(
     epilog=examples(
         "urushi data check photos/ --min-side 128",
         "urushi data check rainy/ --against benchmark/rain/",
+        "urushi data check gopro --root datasets/",
+        "urushi data check reside --root datasets/ --part sots-outdoor --json",
     )
 )
 def check(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="FOLDER", help="Of pictures, or of pairs.", show_default=False),
+        typer.Argument(
+            metavar="FOLDER",
+            help="Of pictures, or of pairs; or a data set: its name (see  urushi data list ), or "
+            "the YAML file that describes it.",
+            show_default=False,
+        ),
     ] = None,
     inputs: Inputs = None,
     targets: Targets = None,
@@ -103,14 +120,41 @@ def check(
     min_side: Annotated[
         int, typer.Option("--min-side", min=1, metavar="PIXELS", help="Report smaller ones.")
     ] = 64,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            metavar="FOLDER",
+            help="Of a data set: its folder, or the one that holds it; otherwise the environment "
+            "variable URUSHI_DATA says where all are.",
+        ),
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", metavar="NAME", help="Of a data set: this part alone; repeatable."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Of a data set: read headers alone, and decode no picture."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Find pictures that are unreadable, tiny, misnamed, there twice, or pairs that do not match.
+
+    Of a data set by name: what is missing, and what is different from its description.
 
     Exits with 1 if anything was found.
     """
     from urushi.data.check import check_folder
 
+    named = folder is not None and not folder.is_dir() and _names_data_set(folder, root)
+    if root is not None and folder is None:
+        raise typer.BadParameter("--root goes with the name of a data set.")
+    if folder is not None and (root is not None or named):
+        _check_data_set(str(folder), root, part or [], quick, json)
+        return
+    if part or quick:
+        raise typer.BadParameter("--part and --quick go with the name of a data set.")
     two = two_folders(inputs, targets)
     if (folder is None) == (two is None):
         raise typer.BadParameter("give FOLDER, or --inputs FOLDER and --targets FOLDER.")
@@ -131,3 +175,95 @@ def check(
             out.say(line)
     if not report.ok:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _names_data_set(name: Path, root: Path | None) -> bool:
+    from urushi.data.data_sets import DATA_SETS
+
+    return root is None and (str(name) in DATA_SETS or name.suffix in (".yaml", ".yml"))
+
+
+def _check_data_set(
+    name: str, root: Path | None, parts: list[str], quick: bool, json: bool
+) -> None:
+    from urushi.data.data_sets import find_data_set
+    from urushi.data.set_check import check_data_set
+    from urushi.evaluation.catalog import data_root
+
+    data_set = find_data_set(name)
+    place = data_root(root)
+    below = place / data_set.folder
+    out = Output(json=json)
+    with out.progress() as progress:
+        task = progress.add_task("looking", total=None)
+
+        def tell(done: int, total: int, name: str) -> None:
+            progress.update(task, completed=done, total=total, description=printable(name)[-40:])
+
+        report = check_data_set(
+            data_set,
+            below if below.is_dir() else place,
+            parts=parts,
+            decode=not quick,
+            on_progress=tell,
+        )
+    if json:
+        out.document(report.model_dump(mode="json"))
+    else:
+        for line in report.lines():
+            out.say(line)
+    if not report.ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command("list", epilog=examples("urushi data list", "urushi data list gopro reside"))
+def list_sets(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAMES", help="Data sets to tell all of.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the data sets of papers: where their pictures must lie, and how many there must be."""
+    from urushi.data.data_sets import DATA_SETS, find_data_set
+
+    out = Output(json=json)
+    chosen = [find_data_set(name) for name in names or DATA_SETS]
+    if json:
+        out.document([data_set.model_dump(mode="json") for data_set in chosen])
+        return
+    if names:
+        for data_set in chosen:
+            _tell_data_set(out, data_set)
+        return
+    table = Table(title="Data sets", title_justify="left")
+    for column in ("name", "what it shows", "folder", "parts"):
+        table.add_column(column, overflow="fold")
+    for data_set in chosen:
+        parts = ", ".join(
+            name if part.pictures is None else f"{name} ({part.pictures})"
+            for name, part in data_set.parts.items()
+        )
+        cells = (data_set.name, data_set.title, data_set.folder, parts)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    out.show(table)
+
+
+def _tell_data_set(out: Output, data_set: "DataSet") -> None:
+    out.say(f"{data_set.name}: {data_set.title}")
+    rows: list[tuple[str, object]] = [
+        ("folder", data_set.folder),
+        ("source", data_set.source),
+        ("licence", data_set.licence),
+        ("layout", data_set.layout),
+    ]
+    rows += [("note", data_set.note)] if data_set.note else []
+    for name, part in data_set.parts.items():
+        count = "number not told" if part.pictures is None else f"{part.pictures} ({part.told})"
+        lines = [f"{count}", *(rule.text for rule in part.rules)]
+        lines += [f"of those in {part.listed}"] if part.listed else []
+        rows.append((f"part {name}", "\n".join(lines)))
+    if data_set.benchmarks:
+        rows.append(("benchmarks", ", ".join(data_set.benchmarks)))
+    out.rows(rows)
+    out.say()

@@ -1,6 +1,5 @@
 """`urushi restore --dry-run`: what would be done, and how much memory that would take."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,17 @@ if TYPE_CHECKING:
     from urushi.inference.estimate import Memory, Restoring
     from urushi.inference.jobs import Job
     from urushi.inference.restorer import EngineOptions
+    from urushi.inference.staged import Staged
 
 __all__ = ["restoring_of", "tell_plan"]
 
 
 def tell_plan(
-    out: Output, jobs: "list[Job]", left_out: list[Path], restoring: "Restoring | None"
+    out: Output,
+    jobs: "list[Job]",
+    left_out: list[Path],
+    restoring: "Restoring | None",
+    staged: "Staged",
 ) -> None:
     """Says what would become of each file, and the memory that the largest would take.
 
@@ -25,11 +29,12 @@ def tell_plan(
         jobs: the plan.
         left_out: pictures that are passed over.
         restoring: what would restore; None where nothing is told of its memory.
+        staged: what stands in for stores, whose pictures are not looked into for this.
     """
     rows: list[dict[str, Any]] = []
     largest: tuple[Memory, str] | None = None
     for job in jobs:
-        what = _fate(job)
+        what = _fate(job, staged)
         row = {"source": str(job.source), "target": str(job.target), "would": what, "memory": None}
         found = _memory(job, restoring) if what == "restore" and restoring is not None else None
         if found is not None:
@@ -84,10 +89,10 @@ def restoring_of(
     return Restoring.of_files(found, named.values(), chosen=chosen, **options)
 
 
-def _fate(job: "Job") -> str:
+def _fate(job: "Job", staged: "Staged") -> str:
     if job.problem:
         return "fail"
-    if job.made_from is not None or (os.path.lexists(job.target) and not job.overwrite):
+    if job.made_from is not None or (not job.overwrite and staged.exists(job.target)):
         return "skip"
     return "restore"
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from json import dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -34,9 +34,16 @@ from urushi.app.options import (
     require,
     two_folders,
 )
-from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable
+from urushi.app.output import (
+    EXIT_FAILED,
+    Output,
+    complain,
+    examples,
+    name_as_given,
+    printable,
+)
 from urushi.errors import DataError, TargetError, UrushiError
-from urushi.writing import refuse_taken, whole_file
+from urushi.writing import whole_file
 
 __all__ = [
     "EPILOG",
@@ -44,6 +51,9 @@ __all__ = [
     "evaluate",
     "tell_catalog",
 ]
+
+
+_NAMED = 8
 
 
 def all_present(out: Output, root: str | None) -> list[str]:
@@ -57,7 +67,9 @@ def all_present(out: Output, root: str | None) -> list[str]:
     if len(missing) == len(BENCHMARKS):
         raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
     if missing:
-        out.say(f"left out, pictures are missing: {', '.join(missing)}")
+        named, more = missing[:_NAMED], len(missing) - _NAMED
+        rest = f" and {more} more, see  urushi evaluate --list" if more > 0 else ""
+        out.say(f"left out, pictures are missing: {', '.join(named)}{rest}")
     return [name for name in found if name not in missing]
 
 
@@ -128,13 +140,13 @@ def evaluate(
         bool, typer.Option("--all", help="Every benchmark whose pictures are present.")
     ] = False,
     pairs: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--pairs", metavar="FOLDER", help="A folder of inputs and one of targets."),
     ] = None,
     inputs: Inputs = None,
     targets: Targets = None,
     clean: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--clean", metavar="FOLDER", help="Clean pictures, with --degrade."),
     ] = None,
     degrade: Annotated[
@@ -163,7 +175,7 @@ def evaluate(
         typer.Option("--protocol", metavar="NAME", help="Instead of the benchmark's own."),
     ] = None,
     sheet: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--sheet",
             metavar="FILE",
@@ -199,7 +211,7 @@ def evaluate(
         ),
     ] = None,
     confusion: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--confusion", metavar="FILE", help="With a router: draw the confusion matrix."
         ),
@@ -211,7 +223,7 @@ def evaluate(
     overlap: Overlap = None,
     threads: Threads = None,
 ) -> None:
-    """Measure on benchmarks or on pictures of your own, and show a table."""
+    """Measure on benchmarks or on pictures of your own, here or by URL, and show a table."""
     out = Output(json=json == "-")
     if list_all:
         tell_catalog(out, data)
@@ -229,43 +241,51 @@ def evaluate(
     if (kind or confusion) and not chooses:
         given = "--kind" if kind else "--confusion"
         raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
-    if confusion is not None:
-        from urushi.evaluation.plots import check_plot_target
-
-        check_plot_target(confusion)
     if everything and benchmarks:
         raise typer.BadParameter("give --all or --benchmark, not both.")
-    refuse_taken([confusion, None if json == "-" else json], overwrite)
-    names = all_present(out, data) if everything else benchmarks or []
-    two = two_folders(inputs, targets)
-    chosen = _choose(names, pairs, two, clean, degrade, values or [], seed)
-    if not chosen:
-        raise typer.BadParameter(
-            "name what to measure on: --benchmark, --all, --pairs, --inputs or --clean."
-        )
-    sheets = [None if sheet is None else _sheet_path(sheet, one, chosen) for one in chosen]
-    refuse_taken(sheets, overwrite)
-    restorer = None
-    if not as_is:
-        restorer = choose_restorer(
-            model,
-            router,
-            task,
-            engine_options(engine, device, precision, tile, overlap, threads),
-            adapter,
-            default=False,
-            quick=quick,
-        )
-        choose_by(restorer, top_k, threshold, quick)
-    run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
-    for benchmark, path in zip(chosen, sheets, strict=True):
-        run.measure(benchmark, path)
-    _tell(out, run.results, run.routes, json, per_picture, overwrite)
-    if confusion is not None and run.routes:
-        _draw_confusion(out, run, confusion)
-    for sentence in run.failed:
-        complain(sentence)
+    from urushi.inference.local_copies import LocalCopies
+
+    with LocalCopies(out.say) as copies:
+        name_as_given(copies.told)
+        drawn = copies.target(confusion)
+        if drawn is not None:
+            from urushi.evaluation.plots import check_plot_target
+
+            check_plot_target(drawn)
+        scores = None if json == "-" else copies.target(json)
+        copies.refuse_taken([drawn, scores], overwrite)
+        names = all_present(out, data) if everything else benchmarks or []
+        two = two_folders(copies.folder(inputs), copies.folder(targets))
+        folders = copies.folder(pairs), two, copies.folder(clean)
+        chosen = _choose(names, *folders, degrade, values or [], seed)
+        if not chosen:
+            raise typer.BadParameter(
+                "name what to measure on: --benchmark, --all, --pairs, --inputs or --clean."
+            )
+        whole = copies.target(sheet)
+        sheets = [None if whole is None else _sheet_path(whole, one, chosen) for one in chosen]
+        copies.refuse_taken(sheets, overwrite)
+        restorer = None
+        if not as_is:
+            restorer = choose_restorer(
+                copies.model(model),
+                copies.model(router),
+                task,
+                engine_options(engine, device, precision, tile, overlap, threads),
+                copies.adapters(adapter),
+                default=False,
+                quick=quick,
+            )
+            choose_by(restorer, top_k, threshold, quick)
+        run = _Run(out, restorer, data, limit, protocol, kind, overwrite)
+        for benchmark, path in zip(chosen, sheets, strict=True):
+            run.measure(benchmark, path)
+        _tell(out, run.results, run.routes, "-" if json == "-" else scores, per_picture, overwrite)
+        if drawn is not None and run.routes:
+            _draw_confusion(out, run, drawn)
+        copies.send_all(overwrite=overwrite)
     if run.failed:
+        complain("\n".join(run.failed))
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -404,7 +424,7 @@ def _tell(
     out: Output,
     results: "Sequence[BenchmarkResult]",
     routes: "Sequence[RoutesResult]",
-    json: str | None,
+    json: "Path | Literal['-'] | None",
     per_picture: bool,
     overwrite: bool,
 ) -> None:

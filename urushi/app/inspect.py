@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from urushi.app.options import Json
-from urushi.app.output import Output, examples, size_text, time_text
+from urushi.app.output import (
+    Output,
+    complain,
+    examples,
+    name_as_given,
+    size_text,
+    time_text,
+)
+from urushi.remote import is_url
 
 __all__ = ["EPILOG", "inspect"]
 
@@ -14,6 +22,7 @@ EPILOG = examples(
     "urushi inspect base",
     "urushi inspect mine.safetensors --json",
     "urushi inspect photo.jpg",
+    "urushi inspect s3://models/mine.safetensors",
 )
 
 
@@ -22,19 +31,28 @@ def inspect(
         str,
         typer.Argument(
             metavar="FILE",
-            help="A model, by name or file; an adapter; a router; a profile; a picture; a pack.",
+            help="A model, by name or file; an adapter; a router; a profile; a picture; a pack. Or "
+            "the URL of one (s3://, gs://, https://).",
         ),
     ],
     json: Json = False,
 ) -> None:
     """Show what a model, an adapter, a router, a profile, a pack or a picture holds."""
     from urushi.inference.inspection import inspect_file
+    from urushi.inference.local_copies import LocalCopies
     from urushi.inference.zoo import ZOO
 
     shipped = ZOO / f"{file}.safetensors"
-    path = shipped if file == Path(file).name and shipped.is_file() else Path(file)
-    content = inspect_file(path)
     out = Output(json=json)
+    with LocalCopies(out.say if json else complain) as copies:
+        name_as_given(copies.told)
+        if is_url(file) and file.lower().partition("?")[0].endswith(".safetensors"):
+            path = Path(copies.model(file) or file)
+        else:
+            path = (
+                shipped if file == Path(file).name and shipped.is_file() else copies.picture(file)
+            )
+        content = inspect_file(path)
     if json:
         out.document(content)
         return

@@ -240,13 +240,13 @@ Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
 ]
 Inputs = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--inputs", metavar="FOLDER", help="Instead of --pairs: the folder of degraded pictures."
     ),
 ]
 Targets = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--targets",
         metavar="FOLDER",
@@ -285,7 +285,7 @@ class TrainingOptions:
 
     recipe: str
     data: str | None
-    pack: Path | None
+    pack: str | None
     output: Path | None
     resume: bool
     device: str
@@ -301,7 +301,7 @@ class TrainingOptions:
         """The command that goes on with it."""
         words = ["urushi", "train", self.recipe, "-o", str(self.run(name))]
         words += ["--data", self.data] if self.data is not None else []
-        words += ["--pack", str(self.pack)] if self.pack is not None else []
+        words += ["--pack", self.pack] if self.pack is not None else []
         words += ["--device", self.device] if self.device != "auto" else []
         words += [] if self.graph else ["--no-graph"]
         for value in self.values:
@@ -309,7 +309,7 @@ class TrainingOptions:
         return shlex.join([*words, "--resume"])
 
 
-def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | None":
+def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "PairedFolder | None":
     """The pairs of two folders; None where none are named."""
     if inputs is None and targets is None:
         return None
@@ -317,7 +317,7 @@ def two_folders(inputs: Path | None, targets: Path | None) -> "PairedFolder | No
         raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
     from urushi.data.pairs import PairedFolder
 
-    return PairedFolder.from_folders(inputs, targets)
+    return PairedFolder.from_folders(Path(inputs), Path(targets))
 
 
 def engine_options(

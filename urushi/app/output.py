@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from urushi.remote import redacted
+
 __all__ = [
     "EXIT_FAILED",
     "EXIT_USAGE",
@@ -25,8 +27,10 @@ __all__ = [
     "Output",
     "complain",
     "examples",
+    "name_as_given",
     "printable",
     "refusal",
+    "shown_as_given",
     "size_text",
     "time_text",
 ]
@@ -47,8 +51,25 @@ def printable(text: object) -> str:
     Names of files may be any bytes; Python gives halves of characters for those that its locale
     does not know. Under `LC_ALL=C` that is every letter beyond ASCII, which then is UTF-8 mostly.
     """
-    shown = _HALF.sub(lambda match: _decoded(match.group()), str(text))
+    shown = _HALF.sub(lambda match: _decoded(match.group()), shown_as_given(text))
     return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], shown)
+
+
+def shown_as_given(text: object) -> str:
+    """The text with what stands in for URLs named as it was given, and without their secrets."""
+    return redacted(_given[-1](str(text)))
+
+
+_given: list[Callable[[str], str]] = [str]
+
+
+def name_as_given(told: Callable[[str], str]) -> None:
+    """From now on everything that is written for people and machines goes through this.
+
+    Args:
+        told: replaces paths that stand in for what was given.
+    """
+    _given[-1] = told
 
 
 def _decoded(halves: str) -> str:
@@ -141,7 +162,7 @@ class Output:
 
     def document(self, content: Any) -> None:
         """Writes the JSON document; infinite and undefined numbers become null."""
-        self.text(json.dumps(_finite(content), indent=2, default=str))
+        self.text(json.dumps(_plain(content), indent=2))
 
     def text(self, text: str) -> None:
         """Writes a document for machines to stdout."""
@@ -206,11 +227,13 @@ def refusal() -> str:
     return found
 
 
-def _finite(content: Any) -> Any:
+def _plain(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [_plain(value) for value in content]
     if isinstance(content, float) and (content != content or abs(content) == float("inf")):
         return None
-    return content
+    if content is None or isinstance(content, bool | int | float):
+        return content
+    return shown_as_given(content)

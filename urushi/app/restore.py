@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TaskID
 
+from urushi.app.cluster import Accelerators, ClusterAddress, Workers, check_cluster, run_on
 from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.options import (
     Adapters,
@@ -39,6 +40,7 @@ from urushi.app.output import (
     Output,
     complain,
     examples,
+    name_as_given,
     printable,
     time_text,
 )
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from urushi.inference.batch import BatchReport, Event, FileResult, Job
     from urushi.inference.choice import PictureRestorer
     from urushi.inference.picture_files import FileOptions
+    from urushi.inference.staged import Staged
 
 __all__ = ["EPILOG", "restore"]
 
@@ -62,8 +65,10 @@ EPILOG = examples(
     "urushi restore photos/ -o mended/ --adapter mine.safetensors",
     "urushi restore photo.jpg --strength 0.7 --chroma 0.5",
     "urushi restore 'scans/**/*.tif' -o mended/ --format png",
+    "urushi restore s3://scans/in/ -o s3://scans/mended/",
     "urushi restore photos/ --look",
     "urushi restore photos/ -o mended/ --dry-run",
+    "urushi restore scans/ -o mended/ --cluster ray",
     "urushi restore - -o - --format png < photo.jpg > mended.png",
 )
 
@@ -72,7 +77,9 @@ def restore(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCES", help="Pictures, folders or quoted patterns; - reads stdin."
+            metavar="SOURCES",
+            help="Pictures, folders or quoted patterns, here or by URL (s3://, gs://, https://); "
+            "- reads stdin.",
         ),
     ],
     output: Annotated[
@@ -81,9 +88,9 @@ def restore(
             "--output",
             "-o",
             metavar="OUT",
-            help="A folder; or, for one picture, a file name, or - for stdout. One picture without "
-            "it becomes NAME_restored beside its source. With --look: the sheet, NAME.jpg or "
-            "NAME.png, or its folder.",
+            help="A folder, here or in a store (s3://OUT/); or, for one picture, a file name, or - "
+            "for stdout. One picture without it becomes NAME_restored beside its source. With "
+            "--look: the sheet, NAME.jpg or NAME.png, or its folder.",
         ),
     ] = None,
     model: MaybeModel = None,
@@ -158,60 +165,83 @@ def restore(
             "what would be done. With -o NAME.jpg or a folder it is drawn on a sheet, too.",
         ),
     ] = False,
+    cluster: ClusterAddress = None,
+    workers: Workers = None,
+    accelerators: Accelerators = None,
     json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
 ) -> None:
-    """Restore pictures. Finished ones are skipped, and a failure does not stop the others."""
+    """Restore pictures. Finished ones are skipped, and a failure does not stop the others.
+
+    Pictures, the output, models and adapters may be URLs of object stores (s3://, gs://) or, to
+    read, of web servers (https://).
+    """
     from urushi.image import Samples
     from urushi.inference.auto import with_strength
-    from urushi.inference.batch import outdated, plan_batch, run_batch
+    from urushi.inference.batch import plan_batch, run_batch
+    from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
     from urushi.inference.picture_files import FileOptions
     from urushi.inference.pipes import Pipes, is_stdout
+    from urushi.inference.staged import Staged
     from urushi.inference.strength import Strength
 
     samples = Samples(white, linear).checked()
     piped = is_stdout(output)
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
+    alone = {"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources}
+    check_cluster(cluster, {"--workers": workers, "--accelerators": accelerators}, alone)
+    if cluster is not None and output is None:
+        raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
     if piped and (json or compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
     files = FileOptions(_limit(max_pixels), pages, samples, strip_metadata, quality)
     own = engine_options(engine, device, precision, tile, overlap, threads)
-    left_out = passed_over(sources, None if look else output)
+    staged, copies = Staged(sources, output), LocalCopies(out.say)
+    name_as_given(lambda text: copies.told(staged.told(text)))
+    model, router, adapter = copies.model(model), copies.model(router), copies.adapters(adapter)
+    sources, output = staged.sources, staged.output
+    left_out = passed_over(sources, None if look else output, staged.foreign)
     if dry_run:
-        jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
-        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, own))
+        jobs = plan_batch(sources, output, format=format, overwrite=overwrite, staged=staged)
+        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, own), staged)
         return
+    run = run_batch
+    if cluster is not None and output is not None:
+        asked = {"threads": threads, "workers": workers, "accelerators": accelerators}
+        run = run_on(out, cluster, output, device=device, **asked)
+        own["device"] = "cpu"  # workers make it ready anew, for what they have
     restorer = choose_restorer(model, router, task, own, adapter, quick=quick)
     choose_by(restorer, top_k, threshold, quick)
     restorer = with_strength(restorer, Strength(strength, luma, chroma))
     if precision == "int8" and getattr(restorer, "task", "none") != "none":
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     if look:
-        look_at_all(out, restorer, sources, output, files, format, overwrite, left_out)
+        look_at_all(out, restorer, staged, files, format, overwrite, left_out)
         return
-    with Pipes(sources, output, format) as pipes, out.progress() as progress:
+    with staged, Pipes(sources, output, format) as pipes, out.progress() as progress:
         output = pipes.output
-        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite)
-        report = run_batch(
+        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite, staged=staged)
+        report = run(
             restorer,
             jobs,
             on_event=_Teller(out, progress, len(jobs), pipes.told),
             options=files,
+            staged=staged,
         )
         sheets = {}
         if compare:
-            sheets = _write_sheets(jobs, report, output, files, overwrite)
+            sheets = _write_sheets(jobs, report, output, files, overwrite, staged)
         report = replace(report, results=[pipes.told(result) for result in report.results])
         pipes.finish(report)
-    older = outdated(restorer, report)
+    older = _outdated(restorer, report)
     _tell_summary(out, report, restorer, older, sheets)
     _tell_left_out(out, left_out)
     if out.json:
         facts: dict[str, Any] = {
-            "restorer": restorer.describe(),
+            "restorer": report.restorer or restorer.describe(),
             "outdated": [str(path) for path in older],
             "left_out": [str(path) for path in left_out],
         }
@@ -223,6 +253,24 @@ def restore(
         raise typer.Exit(exit_code())
     if not report.ok or any(sheets.values()):
         raise typer.Exit(EXIT_FAILED)
+
+
+def _outdated(restorer: "PictureRestorer", report: "BatchReport") -> list[Path]:
+    """Targets that were skipped although an adapter in use is younger, so did not make them.
+
+    What made a target is not written into it, so more than this cannot be told.
+    """
+    found = []
+    for result in report.results:
+        if result.status == "skipped":
+            try:
+                age = os.lstat(result.target).st_mtime_ns
+                files = [item.adapter.path for item in restorer.adapters]
+                if any(path.stat().st_mtime_ns > age for path in files):
+                    found.append(result.target)
+            except OSError:
+                continue  # gone meanwhile
+    return found
 
 
 def _limit(max_pixels: int | None) -> int | None:
@@ -288,6 +336,7 @@ def _write_sheets(
     output: str | None,
     options: "FileOptions",
     overwrite: bool,
+    staged: "Staged",
 ) -> dict[Path, str]:
     """Sheets of all pictures that are there now -> why one is missing, empty if it is not."""
     from urushi.inference.before_after import sheet_paths, write_before_after
@@ -295,22 +344,24 @@ def _write_sheets(
     sheets: dict[Path, str] = {}
     paths = sheet_paths(jobs, None if output is None else Path(output))
     for result, path in zip(report.results, paths, strict=False):
-        if result.status == "failed" or (result.status == "skipped" and os.path.lexists(path)):
+        if result.status == "failed" or (result.status == "skipped" and staged.exists(path)):
             continue
         try:
             if os.path.realpath(result.source) == os.path.realpath(result.target):
                 raise UrushiError(
                     f"{result.source} was overwritten by its own result: no sheet can be made"
                 )
-            write_before_after(
-                result.source,
-                result.target,
-                path,
-                max_pixels=options.max_pixels,
-                page=options.first_page,
-                samples=options.samples,
-                overwrite=overwrite,
-            )
+            with staged.at_hand(result.source, result.target):
+                write_before_after(
+                    result.source,
+                    result.target,
+                    path,
+                    max_pixels=options.max_pixels,
+                    page=options.first_page,
+                    samples=options.samples,
+                    overwrite=overwrite,
+                )
+            staged.send(path, overwrite=overwrite)
             sheets[path] = ""
         except UrushiError as error:
             sheets[path] = str(error)
@@ -330,7 +381,7 @@ def _tell_summary(
         "failed": report.count("failed"),
     }
     said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    used = restorer.describe()
+    used = report.restorer or restorer.describe()
     how = f"{used['engine']} on {used['device']}, {used['precision']}"
     if "router" in used:
         how += f", {used['router']} with task {used['task']}"

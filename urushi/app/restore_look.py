@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from urushi.app.output import EXIT_FAILED, Output, complain, printable, time_text
+from urushi.errors import TakenError, UrushiError
 from urushi.termination import exit_code
+from urushi.writing import taken
 
 if TYPE_CHECKING:
     from urushi.inference.auto import AutoRestorer
     from urushi.inference.choice import PictureRestorer
     from urushi.inference.look import Looked, Looking
     from urushi.inference.look_sheet import LookSheets
+    from urushi.inference.naming import Found
     from urushi.inference.picture_files import FileOptions
     from urushi.inference.pipes import Pipes
+    from urushi.inference.staged import Staged
     from urushi.inference.suggestions import Suggestion
 
 __all__ = ["look_at_all", "refuse_with_look"]
@@ -67,8 +71,7 @@ class _Seen:
 def look_at_all(
     out: Output,
     restorer: "PictureRestorer",
-    sources: list[str],
-    output: str | None,
+    staged: "Staged",
     options: "FileOptions",
     format: str | None,
     overwrite: bool,
@@ -79,9 +82,10 @@ def look_at_all(
     Args:
         out: where it is told.
         restorer: what chooses; one that does not is refused.
-        sources, output, overwrite: as given.
+        staged: the sources and the output.
         options: how files are read.
         format: of what they would become.
+        overwrite: as given.
         left_out: pictures that are passed over.
     """
     from urushi.inference.auto import AutoRestorer
@@ -93,17 +97,24 @@ def look_at_all(
 
     if not isinstance(restorer, AutoRestorer):
         raise typer.BadParameter("--look is for a router: give --router FILE, too.")
+    output = staged.output
     path, named = (None, False) if output is None else sheet_path(output)
-    with Pipes(sources, str(path or LOOK_NAME), None) as pipes, out.progress() as progress:
-        items = find_pictures(pipes.sources, None if named else output)
+    shown = str(path or LOOK_NAME)
+    with staged, Pipes(staged.sources, shown, None) as pipes, out.progress() as progress:
+        items = find_pictures(pipes.sources, None if named else output, staged)
         suffix = None if format is None else suffix_of_format(format)
+        if path is not None and not overwrite and staged.sends([path]) and staged.exists(path):
+            raise TakenError(taken(path))
         sheets = LookSheets(path, items, overwrite=overwrite, named=named)
         bar = progress.add_task("pictures", total=len(sheets.items))
 
         def on_file(name: str, done: int) -> None:
             progress.update(bar, description=printable(name), completed=done)
 
-        seen = _look(out, restorer, sheets, Looking(options, suffix), pipes, on_file)
+        staged.begin(item.source for item in sheets.items)
+        seen = _look(out, restorer, sheets, Looking(options, suffix), pipes, staged, on_file)
+        for sheet in sheets.written:
+            staged.send(sheet, overwrite=overwrite)
     _tell(out, seen, sheets.written)
     if left_out and not out.quiet:
         from urushi.image import left_out_sentence
@@ -135,18 +146,17 @@ def _look(
     sheets: "LookSheets",
     reading: "Looking",
     pipes: "Pipes",
+    staged: "Staged",
     on_file: Callable[[str, int], None],
 ) -> _Seen:
     """Looks at one file after another; what was seen before an interruption is drawn, too."""
-    from urushi.inference.look import look_at
-
     seen = _Seen()
     begin = time.perf_counter()
     try:
         for index, item in enumerate(sheets.items):
             on_file(item.source.name, index)
-            for row in look_at(restorer, item, reading):
-                row = _as_given(row, pipes)
+            for row in _looked(restorer, item, reading, staged):
+                row = _as_given(row, pipes, staged)
                 sheets.add(row)
                 seen.rows.append(replace(row, small=None))
                 where = str(row.source) + ("" if row.page is None else f", page {row.page + 1}")
@@ -159,8 +169,27 @@ def _look(
     return seen
 
 
-def _as_given(row: "Looked", pipes: "Pipes") -> "Looked":
-    """With the name that was given for what came from a pipe."""
+def _looked(
+    restorer: "AutoRestorer", item: "Found", reading: "Looking", staged: "Staged"
+) -> "Iterator[Looked]":
+    """Looks at one file, which is fetched for that if it lies in a store."""
+    from urushi.inference.look import Looked, look_at
+
+    try:
+        staged.bring(item.source)
+        yield from look_at(restorer, item, reading)
+    except UrushiError as error:
+        yield Looked(item.source, str(item.inside), message=str(error))
+    finally:
+        staged.drop(item.source)
+
+
+def _as_given(row: "Looked", pipes: "Pipes", staged: "Staged") -> "Looked":
+    """With the name that was given for what came from a pipe or a store."""
+    notes = (*row.notes, *staged.notes(row.source))
+    row = replace(
+        row, message=staged.told(row.message), notes=tuple(staged.told(note) for note in notes)
+    )
     given = pipes.given(row.source)
     if given == row.source:
         return row

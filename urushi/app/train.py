@@ -41,11 +41,12 @@ EPILOG = examples(
 PACK_NAME = "pictures.safetensors"
 
 Pack = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--pack",
         metavar="FILE",
-        help="Pictures packed by  urushi data pack ; packed into RUN if not given.",
+        help="Pictures packed by  urushi data pack , or the folder or URL of those sharded by  "
+        "urushi data shard ; packed into RUN if not given.",
     ),
 ]
 
@@ -96,22 +97,25 @@ def _train_network(asked: TrainingOptions) -> None:
 
     from urushi.training.loop import train as run_training
     from urushi.training.outcome import check_benchmarks, score_network
+    from urushi.training.processes import begin, shared
     from urushi.training.recipe import load_recipe
 
     settings = load_recipe(asked.recipe, asked.values)
     run, checked = asked.run(settings.name), settings.validation
     check_benchmarks(checked.benchmarks, asked.data)
-    processes = PartialState(cpu=asked.device == "cpu")
+    processes = PartialState(cpu=begin(asked.device))
     main = processes.is_main_process
     out = Output(json=asked.json, quiet=not main)
-    if main:
+
+    def prepare() -> None:
         _check_taken(settings, run, asked.resume)
-    if main and asked.pack is None:
-        _pack(out, settings, asked.data, run)
-    elif settings.data.pages and asked.pack is not None:
-        out.say(f"pages: {asked.pack} is used as it is, without made pages")
-    processes.wait_for_everyone()
-    pictures = _open_pack(asked.pack or run / PACK_NAME)
+        if asked.pack is None:
+            _pack(out, settings, asked.data, run)
+        elif settings.data.pages:
+            out.say(f"pages: {asked.pack} is used as it is, without made pages")
+
+    shared(prepare)
+    pictures = _open_pack(asked.pack or run / PACK_NAME, settings)
     kind = processes.device.type if processes.device else asked.device
     where = f"{processes.num_processes} x {kind}"
     out.say(_introduction(settings, pictures, run, where))
@@ -156,8 +160,9 @@ def _check_taken(recipe: "Recipe", run: Path, resume: bool) -> None:
 
 
 def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
-    """Packs the recipe's pictures into the run's folder, once."""
-    from urushi.data.pack import pack_pictures
+    """Packs the recipe's pictures or pairs into the run's folder, once."""
+    from urushi.data.data_sets import open_pairs, open_pictures
+    from urushi.data.pack import pack_pairs, pack_pictures
     from urushi.data.synthetic_pages import PAGE_SIDE, installed_fonts, made_pages
     from urushi.evaluation.catalog import data_root
 
@@ -172,31 +177,42 @@ def _pack(out: Output, recipe: "Recipe", data: str | None, run: Path) -> None:
         def tell(done: int, total: int, _name: str) -> None:
             progress.update(task, completed=done, total=total)
 
-        folders = [root / folder for folder in recipe.data.pictures]
         # The seed of the training decides the order of patches; the pages are always the same.
         pages = made_pages(recipe.data.pages, PAGE_SIDE, 0, installed_fonts())
-        summary = pack_pictures(
-            folders, target, min_side=recipe.data.patch, on_progress=tell, made=pages
-        )
+        least, what = recipe.data.patch, "pairs" if recipe.data.pairs else "pictures"
+        if recipe.data.pairs:
+            found = [
+                (f"{number}/{pair.name}", pair.input, pair.target)
+                for number, name in enumerate(recipe.data.pairs)
+                for pair in open_pairs(root, name)
+            ]
+            summary = pack_pairs(found, target, min_side=least, on_progress=tell)
+        else:
+            files = [path for name in recipe.data.pictures for path in open_pictures(root, name)]
+            summary = pack_pictures(files, target, min_side=least, on_progress=tell, made=pages)
     size = size_text(target.stat().st_size)
     among = f", {len(pages)} made pages among them," if pages else ""
-    out.say(f"pictures: {summary.count}{among} packed into {target} ({size})")
+    out.say(f"{what}: {summary.count}{among} packed into {target} ({size})")
     for _, reason in summary.skipped:
         out.say(f"left out: {reason}")
 
 
-def _open_pack(path: Path) -> "PackedPictures":
-    from urushi.data.pack import PackedPictures
+def _open_pack(place: Path | str, recipe: "Recipe") -> "PackedPictures":
+    from urushi.data.packed import PackedPairs, PackedPictures
+    from urushi.data.shards.sharded import are_shards, open_shards
 
-    return PackedPictures(path)
+    if are_shards(place):
+        return open_shards(place)
+    return (PackedPairs if recipe.data.pairs else PackedPictures)(place)
 
 
 def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: str) -> str:
     from urushi.training.build import backbone_of
 
     data = recipe.data
+    what = "pairs" if data.pairs else "pictures"
     return (
-        f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} pictures, "
+        f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} {what}, "
         f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
         f"{recipe.precision} on {where}, in {run}"
     )

@@ -1,6 +1,5 @@
 """`urushi train` with the recipe of an all-in-one model, or of its router on photographs."""
 
-import os
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,15 +30,15 @@ def train_all_in_one(asked: TrainingOptions) -> None:
     from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
     from urushi.training.all_in_one.run import AllInOneTraining
     from urushi.training.outcome import check_benchmarks
+    from urushi.training.processes import begin, is_main, shared
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise RecipeError("an all-in-one model is trained in one process: start a single one")
+    begin(asked.device)
     settings = load_all_in_one_recipe(asked.recipe, asked.values)
     run = asked.run(settings.name)
     for plan in settings.classes.values():
         check_benchmarks(plan.benchmarks, asked.data)
-    out = Output(json=asked.json)
-    files = _packed(out, settings, asked.data, run)
+    out = Output(json=asked.json, quiet=not is_main())
+    files = shared(lambda: _packed(out, settings, asked.data, run))
     with Teller(out) as teller:
         training = AllInOneTraining(
             settings,
@@ -63,12 +62,12 @@ def train_all_in_one(asked: TrainingOptions) -> None:
         "trained": list(result.trained),
         "file": None if result.path is None else str(result.path),
     }
-    if result.finished:
+    if result.finished and is_main():
         document |= _tell(out, result, run, asked.graph)
-    else:
+    elif not result.finished:
         out.say(f"stopped in the stage {result.stage}; go on with")
         out.say(f"  {asked.command(settings.name)}")
-    if asked.json:
+    if asked.json and is_main():
         out.document(document)
     if not result.finished:
         raise typer.Exit(exit_code(result.stopped_by))
@@ -146,7 +145,10 @@ def train_router(asked: TrainingOptions) -> None:
     """Trains a router on photographs; what was read from pictures before is kept."""
     from urushi.training.photographs.photographs_recipe import load_photographic_recipe
     from urushi.training.photographs.photographs_training import train_photographic
+    from urushi.training.processes import several
 
+    if several():
+        raise RecipeError("a router on photographs is trained in one process: start a single one")
     settings = load_photographic_recipe(asked.recipe, asked.values)
     run = asked.run(settings.name)
     if (run / f"{settings.name}.safetensors").exists() and not asked.resume:

@@ -59,7 +59,7 @@ class PackedPictures:
     kind = PICTURES
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path: Path | str = Path(path)
         metadata, arrays = _map(self.path)
         if metadata["urushi"] != self.kind:
             raise FileFormatError(
@@ -83,7 +83,7 @@ class PackedPictures:
             )
 
     @classmethod
-    def of_arrays(cls, pictures: Sequence[Pixels]) -> "PackedPictures":
+    def of_arrays(cls, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> "PackedPictures":
         """A pack of pictures that are in memory already; it has no file and cannot be sent.
 
         Args:

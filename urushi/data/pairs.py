@@ -6,7 +6,7 @@ suffix may differ, and so may a word that tells the side (``rain-12.png``, ``nor
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,17 @@ class PairedFolder:
         """Pairs of two folders of any name; of one, where both sides lie in it."""
         paired = cls.__new__(cls)
         paired._match(Path(input_folder), Path(target_folder))
+        return paired
+
+    @classmethod
+    def of(
+        cls, input_folder: Path, target_folder: Path, pairs: Iterable[Pair], problems: Iterable[str]
+    ) -> "PairedFolder":
+        """Pairs that were found otherwise, and what has no partner."""
+        paired = cls.__new__(cls)
+        paired.input_folder, paired.target_folder = input_folder, target_folder
+        paired.pairs = tuple(sorted(pairs, key=lambda pair: pair.name))
+        paired.problems = tuple(sorted(problems))
         return paired
 
     def __len__(self) -> int:

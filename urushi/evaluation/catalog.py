@@ -1,12 +1,13 @@
 """What a benchmark is, and the ones we know: the YAML files of ``urushi/data/catalog``.
 
 A benchmark is pictures and a protocol. The pictures are either pairs in two folders, or one folder
-of clean pictures and a degradation. A degraded picture depends on the benchmark's seed and the
+of clean pictures and a degradation, or a part of a data set, whose description then names the
+benchmark (`urushi.data.data_sets`). A degraded picture depends on the benchmark's seed and the
 picture's name alone, so it stays the same whichever pictures are measured, and in whatever order.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ import numpy as np
 from jaxtyping import Float32
 from pydantic import Field, model_validator
 
+from urushi.data.data_sets import CATALOG, DATA_SETS, SCHEME, find_part
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
 from urushi.names import plain_name
-from urushi.settings import Settings, read_settings
+from urushi.settings import Settings, SettingsFolder, parse_settings, read_settings
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -34,10 +36,10 @@ __all__ = [
     "data_root",
     "find_benchmark",
     "paired_benchmark",
+    "part_benchmark",
 ]
 
 DATA_VARIABLE = "URUSHI_DATA"
-CATALOG = Path(__file__).resolve().parent.parent / "data" / "catalog"
 
 Picture = Float32[np.ndarray, "_ _ 3"]
 
@@ -123,6 +125,9 @@ class Benchmark(Settings):
         input: folder of degraded pictures; goes with ``target``.
         target: folder of their references.
         clean: folder of clean pictures, instead of ``input`` and ``target``.
+        data: part of a data set, ``set:NAME/PART``, instead of any of these; of pairs, or of clean
+            pictures. With a ``degradation``, the targets of pairs are clean pictures.
+        place: folder of that data set, where it is not the usual one below the data root.
         degradation: what is done to the clean ones, ``{name: ..., ...}`` as in a recipe; without it
             they are measured as they are, which shows what a network does to a good picture.
         seed: of the degradation.
@@ -130,6 +135,7 @@ class Benchmark(Settings):
         protocol: a name in ``PROTOCOLS``.
         crop_border: pixels not scored at each side.
         only: names of the samples to measure; all if empty.
+        several: pictures show several kinds of damage at once, for which no single expert is right.
         pictures: how many there must be; a benchmark with some missing has another mean.
         source: where the pictures come from.
         licence: under what terms.
@@ -142,12 +148,15 @@ class Benchmark(Settings):
     input: str | None = None
     target: str | None = None
     clean: str | None = None
+    data: str | None = None
+    place: str | None = None
     degradation: dict[str, Any] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     input_8bit: bool = True
     protocol: str = "rgb-8bit"
     crop_border: Annotated[int, Field(ge=0)] = 0
     only: list[str] = []
+    several: bool = False
     pictures: Annotated[int, Field(ge=1)] | None = None
     source: str = "not stated"
     licence: str = "not stated"
@@ -157,8 +166,11 @@ class Benchmark(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "Benchmark":
         paired = self.input is not None and self.target is not None
-        if paired == (self.clean is not None) or (self.input is None) != (self.target is None):
-            raise ValueError("expected either input and target, or clean")
+        stated = [paired, self.clean is not None, self.data is not None]
+        if sum(stated) != 1 or (self.input is None) != (self.target is None):
+            raise ValueError("expected either input and target, or clean, or data")
+        if self.place is not None and self.data is None:
+            raise ValueError("place goes with data")
         if paired and self.degradation is not None:
             raise ValueError("degradation goes with clean, not with input and target")
         if self.protocol not in PROTOCOLS:
@@ -179,10 +191,16 @@ class Benchmark(Settings):
                 not the expected one.
             DegradationError: the degradation does not exist or does not take these values.
         """
-        if self.clean is None:
-            samples = self._paired(root)
+        if self.data is not None:
+            samples = self._of_part(root, self.data)
+        elif self.clean is None:
+            assert self.input is not None
+            assert self.target is not None
+            both = self._folder(root, self.input), self._folder(root, self.target)
+            samples = self._paired(PairedFolder.from_folders(*both))
         else:
-            samples = self._degraded(self._folder(root, self.clean))
+            folder = self._folder(root, self.clean)
+            samples = self._degraded(folder, find_pictures(folder))
         if self.only:
             missing = set(self.only) - {sample.name for sample in samples}
             if missing:
@@ -197,12 +215,14 @@ class Benchmark(Settings):
             raise DataError(f"the benchmark {self.name} has no pictures: its folder is empty")
         return samples
 
-    def _paired(self, root: str | Path | None) -> list[Sample]:
-        assert self.input is not None
-        assert self.target is not None
-        folder = PairedFolder.from_folders(
-            self._folder(root, self.input), self._folder(root, self.target)
-        )
+    def _of_part(self, root: str | Path | None, name: str) -> list[Sample]:
+        data_set, part = find_part(name)
+        folder = self._folder(root, self.place or data_set.folder)
+        if data_set.parts[part].clean is None and self.degradation is None:
+            return self._paired(data_set.pairs(folder, part))
+        return self._degraded(folder, data_set.pictures(folder, part))
+
+    def _paired(self, folder: PairedFolder) -> list[Sample]:
         if folder.problems and not self.only:
             more = len(folder.problems) - 1
             raise DataError(
@@ -212,7 +232,7 @@ class Benchmark(Settings):
             )
         return [Sample(pair.name, pair.target, input=pair.input) for pair in folder]
 
-    def _degraded(self, folder: Path) -> list[Sample]:
+    def _degraded(self, folder: Path, pictures: Iterable[Path]) -> list[Sample]:
         degradation = None
         if self.degradation is not None:
             from urushi.degradations import degradation_of
@@ -226,7 +246,7 @@ class Benchmark(Settings):
                 seed=self.seed,
                 input_8bit=self.input_8bit,
             )
-            for path in find_pictures(folder)
+            for path in pictures
         ]
 
     def _folder(self, root: str | Path | None, name: str) -> Path:
@@ -281,6 +301,27 @@ def paired_benchmark(
     )
 
 
+def part_benchmark(name: str, root: str | Path, protocol: str = "rgb-8bit") -> Benchmark:
+    """A benchmark of the pairs of a part of a data set.
+
+    Args:
+        name: ``set:NAME/PART``.
+        root: the place of the data.
+        protocol: how they are scored.
+
+    Raises:
+        DataError: there is no such part.
+    """
+    data_set, part = find_part(name)
+    return Benchmark(
+        name=f"{data_set.name}-{part}",
+        title=f"{data_set.title}: {part}",
+        data=f"{SCHEME}{data_set.name}/{part}",
+        place=str((Path(root) / data_set.folder).resolve()),
+        protocol=named_protocol(protocol).name,
+    )
+
+
 def clean_benchmark(
     folder: str | Path,
     degradation: Mapping[str, Any] | None,
@@ -318,30 +359,51 @@ def clean_benchmark(
 
 
 class _Catalog(Mapping[str, Benchmark]):
-    """The benchmarks in a folder of YAML files, each read when it is asked for."""
+    """The benchmarks in a folder of YAML files, and those that data sets name."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        self._files = SettingsFolder(CATALOG, Benchmark, DataError)
 
     @cached_property
-    def _files(self) -> dict[str, Path]:
-        return {path.stem: path for path in sorted(self._folder.glob("*.yaml"))}
+    def _of_sets(self) -> dict[str, str]:
+        """The name of the data set of each benchmark that one names."""
+        found: dict[str, str] = {}
+        for name, data_set in DATA_SETS.items():
+            for benchmark in data_set.benchmarks:
+                if benchmark in found or benchmark in self._files:
+                    raise DataError(
+                        f"two benchmarks are called {benchmark!r}, one of them {name}'s"
+                    )
+                found[benchmark] = name
+        return found
 
     def __getitem__(self, name: str) -> Benchmark:
-        path = self._files[name]
-        benchmark = read_settings(path, Benchmark, DataError)
-        if benchmark.name != name:
-            raise DataError(f"{path} describes {benchmark.name!r}: file and name must be equal")
-        return benchmark
+        if name in self._files:
+            return self._files[name]
+        return _benchmark_of(self._of_sets[name], name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        yield from self._files
+        yield from self._of_sets
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._files) + len(self._of_sets)
 
 
-BENCHMARKS: Mapping[str, Benchmark] = _Catalog(CATALOG)
+def _benchmark_of(data_set: str, name: str) -> Benchmark:
+    """A benchmark that a data set names."""
+    own = DATA_SETS[data_set]
+    plan = dict(own.benchmarks[name])
+    part = plan.pop("part")
+    said = {"title": own.title, "source": own.source, "licence": own.licence, **plan}
+    said |= {"name": name, "data": f"{SCHEME}{own.name}/{part}"}
+    said["pictures"] = plan.get("pictures", own.parts[part].pictures)
+    if plan.get("degradation") and own.parts[part].targets is not None:
+        said["pictures"] = own.parts[part].targets
+    return parse_settings(said, Benchmark, DataError, f"{data_set}: benchmark {name}")
+
+
+BENCHMARKS: Mapping[str, Benchmark] = _Catalog()
 
 
 def find_benchmark(name: str) -> Benchmark:

@@ -40,6 +40,7 @@ PSNR_CEILING = 100.0
 _WINDOW, _SIGMA = 11, 1.5
 _LUMA = {
     "y": (np.array([65.481, 128.553, 24.966]) / 255.0, 16.0),
+    "y-swapped": (np.array([24.966, 128.553, 65.481]) / 255.0, 16.0),
     "grey": (np.array([0.299, 0.587, 0.114]), 0.0),
 }
 
@@ -54,22 +55,27 @@ class Protocol:
         name: what the result is labelled with.
         colour: ``rgb`` pools the three channels; ``y`` is MATLAB's BT.601 luma with its offset of
             16 and scale of 219/255 (for that scale alone an error scores 1.3 dB higher than in
-            grey); ``grey`` is full-range luma, which leaves grey pictures as they are.
+            grey); ``y-swapped`` is the same with the weights of red and blue exchanged; ``grey`` is
+            full-range luma, which leaves grey pictures as they are.
         round_8bit: pictures are rounded to multiples of 1/255 first, as if saved as 8-bit files.
         round_luma: luma is rounded to integers, as MATLAB does for 8-bit pictures.
         crop_border: pixels cut off on every side before the comparison.
         ssim: ``gaussian-valid`` is the original definition, an 11x11 Gaussian window of sigma 1.5
             evaluated where it fits, per channel; ``gaussian-replicate`` evaluates it everywhere
             with edge pixels repeated (BasicSR on luma); ``gaussian-3d`` lets an 11x11x11 window
-            run across the colour channels as well, edges repeated (BasicSR's default on RGB).
+            run across the colour channels as well, edges repeated (BasicSR's default on RGB);
+            ``uniform-valid`` has an even window of 11x11 where it fits, with sample covariances
+            (scikit-image's default).
     """
 
     name: str
-    colour: Literal["rgb", "y", "grey"] = "rgb"
+    colour: Literal["rgb", "y", "y-swapped", "grey"] = "rgb"
     round_8bit: bool = True
     round_luma: bool = False
     crop_border: int = 0
-    ssim: Literal["gaussian-valid", "gaussian-replicate", "gaussian-3d"] = "gaussian-valid"
+    ssim: Literal["gaussian-valid", "gaussian-replicate", "gaussian-3d", "uniform-valid"] = (
+        "gaussian-valid"
+    )
 
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -85,6 +91,8 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
         "y-matlab-rounded": Protocol("y-matlab-rounded", colour="y", round_luma=True),
         # BasicSR's luma option.
         "y-basicsr": Protocol("y-basicsr", colour="y", ssim="gaussian-replicate"),
+        # LoRA-IR's released scorer: it reads blue, green, red, and weighs them as red, green, blue.
+        "y-lora-ir": Protocol("y-lora-ir", colour="y-swapped", ssim="uniform-valid"),
         # Grey benchmarks (classic5) whose pictures are handled as three equal channels.
         "grey-8bit": Protocol("grey-8bit", colour="grey", round_luma=True),
     }
@@ -205,21 +213,25 @@ def _ssim(a: Planes, b: Planes, protocol: Protocol) -> float:
         )
     if protocol.ssim == "gaussian-3d":
         return float(np.mean(_ssim_map(a, b, axes=(0, 1, 2), pad=True)))
-    pad = protocol.ssim == "gaussian-replicate"
+    pad, even = protocol.ssim == "gaussian-replicate", protocol.ssim == "uniform-valid"
     # Channel by channel: the intermediate planes of one channel stay in the processor's cache.
-    planes = range(a.shape[2])
-    return float(np.mean([_ssim_map(a[..., c], b[..., c], (0, 1), pad).mean() for c in planes]))
+    maps = [_ssim_map(a[..., c], b[..., c], (0, 1), pad, even) for c in range(a.shape[2])]
+    return float(np.mean([found.mean() for found in maps]))
 
 
 def _ssim_map(
-    a: Float64[np.ndarray, "..."], b: Float64[np.ndarray, "..."], axes: tuple[int, ...], pad: bool
+    a: Float64[np.ndarray, "..."],
+    b: Float64[np.ndarray, "..."],
+    axes: tuple[int, ...],
+    pad: bool,
+    even: bool = False,
 ) -> Float64[np.ndarray, "..."]:
     """Equation 13 of the paper at every window, with K1 = 0.01, K2 = 0.03, L = 255."""
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
 
     def blurred(plane: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
         for axis in axes:
-            plane = _gaussian(plane, axis, pad)
+            plane = _filtered(plane, axis, pad, even)
         return plane
 
     mean_a, mean_b = blurred(a), blurred(b)
@@ -227,15 +239,18 @@ def _ssim_map(
     covariance = blurred(a * b) - product
     # The two variances appear only as a sum, so one filtering serves both.
     variances = blurred(a**2 + b**2) - squares
+    if even:
+        samples = _WINDOW ** len(axes)
+        covariance, variances = (v * samples / (samples - 1) for v in (covariance, variances))
     return (2.0 * product + c1) * (2.0 * covariance + c2) / ((squares + c1) * (variances + c2))
 
 
-def _gaussian(
-    plane: Float64[np.ndarray, "..."], axis: int, pad: bool
+def _filtered(
+    plane: Float64[np.ndarray, "..."], axis: int, pad: bool, even: bool
 ) -> Float64[np.ndarray, "..."]:
-    """Filters along one axis with 11 taps of sigma 1.5, keeping what the window covers whole."""
+    """Filters along one axis with 11 taps, even or Gaussian, keeping what the window covers."""
     distance = np.arange(_WINDOW) - _WINDOW // 2
-    taps = np.exp(-(distance**2) / (2.0 * _SIGMA**2))
+    taps = np.ones(_WINDOW) if even else np.exp(-(distance**2) / (2.0 * _SIGMA**2))
     taps /= taps.sum()
     plane = np.moveaxis(plane, axis, 0)
     half = _WINDOW // 2

@@ -123,6 +123,11 @@ def class_of(benchmark: Benchmark, classes: Sequence[str], stated: str | None = 
                 f"{', '.join(classes)}"
             )
         return stated
+    if benchmark.several:
+        raise DataError(
+            f"{benchmark.name} shows several kinds of damage at once: state the one whose expert "
+            "is to count as right"
+        )
     said = str((benchmark.degradation or {}).get("name", ""))
     for text in (said, benchmark.name.lower().replace("-", "_")):
         for kind, words in _WORDS:

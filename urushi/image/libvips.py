@@ -1,9 +1,10 @@
 """libvips as this library uses it: loaded when first needed, with small caches, and never noisy."""
 
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -13,7 +14,16 @@ import numpy as np
 from urushi.image.formats.known import FORMATS
 from urushi.image.opened import OpenFile
 
-__all__ = ["can_write", "fields_of", "from_array", "open_image", "reason", "to_array", "vips"]
+__all__ = [
+    "can_write",
+    "fields_of",
+    "from_array",
+    "open_image",
+    "own_errors",
+    "reason",
+    "to_array",
+    "vips",
+]
 
 _FORMAT_OF_DTYPE = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 _INTERPRETATIONS = {
@@ -29,9 +39,7 @@ _INTERPRETATIONS = {
 }
 
 
-# libvips has one buffer of errors for all threads: of two that fail at once, one says why the other
-# did, and that one says nothing. Headers are read one after the other, and with the buffer empty.
-_OPENING = threading.Lock()
+_FAILING = threading.RLock()
 
 
 @functools.cache
@@ -48,6 +56,19 @@ def vips() -> ModuleType:
     pyvips.cache_set_max_files(0)
     pyvips.concurrency_set(min(4, os.cpu_count() or 1))  # pyright: ignore[reportAttributeAccessIssue]
     return pyvips
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Lets no other thread in, so that what fails here says why, and nothing of another file.
+
+    libvips has one buffer of errors for all threads: of two that fail at once, one says why the
+    other did, and that one says nothing. What often fails belongs here, such as reading headers;
+    decoding does not, which takes long and seldom fails.
+    """
+    with _FAILING:
+        vips().vips_lib.vips_error_clear()
+        yield
 
 
 def open_image(
@@ -79,8 +100,7 @@ def open_image(
     stream.on_seek(file.seek)
     loader = getattr(vips().Image, FORMATS[format].loader + "_source")
     fail_on = "none" if broken else "warning" if format == "jpeg" else "error"
-    with _OPENING:
-        vips().vips_lib.vips_error_clear()
+    with own_errors():
         image = loader(stream, access="sequential", fail_on=fail_on, **place)
     # Lives as long as the image, and what is made of it: pyvips hands its references on.
     image._references.append(stream)

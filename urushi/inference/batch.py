@@ -1,14 +1,14 @@
 """Restoring many files one after another, and the report on them."""
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from threading import Lock
+from typing import Any, Literal, NamedTuple
 
 from urushi.errors import TakenError, TargetError, UrushiError
 from urushi.image.opened import Identity, check_unchanged, identity_of
@@ -29,14 +29,17 @@ from urushi.inference.picture_files import (
     write,
 )
 from urushi.inference.restorer import Restorer
+from urushi.inference.staged import Staged
 from urushi.inference.suggestions import Suggestion, suggestions_of
 from urushi.writing import remove_leftovers
 
-__all__ = ["BatchReport", "Event", "FileResult", "Job", "outdated", "plan_batch", "run_batch"]
+__all__ = ["BatchReport", "Event", "FileResult", "Job", "fate_of", "plan_batch", "run_batch"]
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["restored", "skipped", "failed"]
+# Results on their way to a store, and threads that take them there.
+_SENDING = {"most": 6, "threads": 4}
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,13 @@ class BatchReport:
         results: one for each job that was begun, in order.
         seconds: time it took.
         interrupted: whether it was stopped before the last job was finished.
+        restorer: what restored, as it describes itself, where that was not in this process.
     """
 
     results: list[FileResult] = field(default_factory=list)
     seconds: float = 0.0
     interrupted: bool = False
+    restorer: dict[str, Any] | None = None
 
     def count(self, status: Status) -> int:
         """How many files ended so."""
@@ -147,6 +152,7 @@ def run_batch(
     *,
     on_event: Callable[[Event], None] | None = None,
     options: FileOptions = AS_USUAL,
+    staged: Staged | None = None,
 ) -> BatchReport:
     """Restore files one after another; one that fails never stops the others.
 
@@ -161,10 +167,12 @@ def run_batch(
         jobs: from `plan_batch`.
         on_event: told of each job's begin, progress and end.
         options: how all of them are read and written.
+        staged: what stands in for stores among the jobs; entered, and ended by the caller.
     """
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    run = _Run(restorer, jobs, on_event or (lambda event: None), options)
+    staged = staged or Staged((), None)
+    run = _Run(restorer, jobs, on_event or (lambda event: None), options, staged)
     begin = time.perf_counter()
     interrupted = run.all()
     return BatchReport(run.results, time.perf_counter() - begin, interrupted)
@@ -196,6 +204,7 @@ class _Run:
         restorer, jobs: as `run_batch` takes them.
         tell: is told of events, of one job after the other.
         options: how all files are read and written.
+        staged: what stands in for stores.
     """
 
     def __init__(
@@ -204,16 +213,21 @@ class _Run:
         jobs: Sequence[Job],
         tell: Callable[[Event], None],
         options: FileOptions,
+        staged: Staged,
     ) -> None:
         self._restorer, self._jobs, self._options = restorer, jobs, options
+        self._staged, self._writing = staged, Lock()
         self._events = InOrder(tell)
         self.results: list[FileResult] = []
 
     def all(self) -> bool:
         """Does all jobs; tells whether it was interrupted."""
         ahead = Ahead(self._jobs, self._read, **({} if len(self._jobs) > 1 else {"ahead": 0}))
-        with ahead, Behind(self._finished) as behind:
+        # Of pictures that go to stores, several are on their way at a time.
+        sending = _SENDING if self._staged.sends(job.target for job in self._jobs) else {}
+        with ahead, Behind(self._finished, **sending) as behind:
             try:
+                self._staged.begin(job.source for job in self._jobs if not job.problem)
                 for index, job in enumerate(self._jobs):
                     self._events.tell(index, Event(index, len(self._jobs), job))
                     self._one(index, job, ahead.take(index), behind)
@@ -225,7 +239,9 @@ class _Run:
         return False
 
     def _read(self, job: Job) -> Held | None:
-        return hold(job.source, job.target, self._options) if not _before(job)[1] else None
+        if fate_of(job, self._staged)[1] or not self._staged.bring(job.source, now=False):
+            return None
+        return hold(job.source, job.target, self._options)
 
     def _one(
         self, index: int, job: Job, held: Held | None, behind: Behind[_Begun, "_Written"]
@@ -239,10 +255,11 @@ class _Run:
             self._events.tell(index, Event(index, len(self._jobs), job, done, pixels))
 
         try:
-            status, message = _before(job)
+            status, message = fate_of(job, self._staged)
             if status != "restored":
                 part = partial(_Written, status, message)
             else:
+                self._staged.bring(job.source)
                 seen = _identity(job.source) if self._restorer.looks else None
                 options = self._options
                 chosen = _PerPage(self._restorer, job.source, options)
@@ -251,19 +268,31 @@ class _Run:
                     check_unchanged(job.source, seen, held.info.identity)
                     restored = mend(ready, held, progress)
                     pixels = held.pixels
-                    part = partial(_write, job, restored, options)
+                    part = partial(self._write, job, restored)
                 else:
                     behind.finish()
                     outcome = _run_job(ready, job, progress, options, seen, chosen.later)
                     pixels = outcome.pixels
-                    part = partial(_Written, "restored", "", (*outcome.notes, *chosen.notes))
+                    part = partial(self._sent, job, (*outcome.notes, *chosen.notes))
         except Exception as error:
             part = partial(_raised, error)
         behind.add(_Begun(index, job, start, choice, pixels), part)
 
+    def _write(self, job: Job, restored: Restored) -> "_Written":
+        with self._writing:
+            _make_folder(job)
+            notes = write(restored, job.target, job.overwrite, self._options)
+        return self._sent(job, notes)
+
+    def _sent(self, job: Job, notes: tuple[str, ...]) -> "_Written":
+        """Ends a job whose picture is written: one of a store is put there."""
+        self._staged.send(job.target, overwrite=job.overwrite)
+        return _Written("restored", "", (*notes, *self._staged.notes(job.source, job.target)))
+
     def _finished(self, begun: _Begun, written: Callable[[], "_Written"]) -> None:
         """Notes down what became of a job, and tells it."""
         job, done = begun.job, _outcome(begun.job, written)
+        self._staged.drop(job.source, job.target)
         seconds = time.perf_counter() - begun.start
         finished = begun.pixels if done.status == "restored" else 0
         result = FileResult(
@@ -289,11 +318,6 @@ class _Written(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def _write(job: Job, restored: Restored, options: FileOptions) -> _Written:
-    _make_folder(job)
-    return _Written("restored", "", write(restored, job.target, job.overwrite, options))
-
-
 def _raised(error: Exception) -> _Written:
     raise error
 
@@ -314,24 +338,6 @@ def _outcome(job: Job, written: Callable[[], _Written]) -> _Written:
         logger.exception("restoring %s failed unexpectedly", job.source)
         name = type(error).__name__
         return _Written("failed", f"{job.source}: unexpected {name}: {error}")
-
-
-def outdated(restorer: PictureRestorer, report: BatchReport) -> list[Path]:
-    """Targets that were skipped although an adapter in use is younger, so did not make them.
-
-    What made a target is not written into it, so more than this cannot be told.
-    """
-    found = []
-    for result in report.results:
-        if result.status == "skipped":
-            try:
-                age = os.lstat(result.target).st_mtime_ns
-                files = [item.adapter.path for item in restorer.adapters]
-                if any(path.stat().st_mtime_ns > age for path in files):
-                    found.append(result.target)
-            except OSError:
-                continue  # gone meanwhile
-    return found
 
 
 class _PerPage:
@@ -372,7 +378,7 @@ class _PerPage:
         )
 
 
-def _before(job: Job) -> tuple[Status, str]:
+def fate_of(job: Job, staged: Staged) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
@@ -381,7 +387,7 @@ def _before(job: Job) -> tuple[Status, str]:
             f"{job.source}: taken for what {job.made_from} became, so it is not restored again: "
             "another output folder restores both"
         )
-    if not job.overwrite and os.path.lexists(job.target):
+    if not job.overwrite and staged.exists(job.target):
         return "skipped", f"{job.target}: exists already, --overwrite restores it again"
     return "restored", ""
 

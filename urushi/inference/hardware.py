@@ -244,6 +244,15 @@ class MadeAnew(ABC):
     def _make(self, *made: Any, **made_from: Any) -> None:
         """Makes it; given what `_record` was."""
 
+    def run_with(self, **options: Any) -> None:
+        """Changes options of the engine, such as its device, before what was pickled is used."""
+        made_from = getattr(self, "_made_from", {})
+        for inner in made_from.values():
+            if isinstance(inner, MadeAnew):
+                inner.run_with(**options)
+        if "options" in made_from:
+            made_from["options"] = {**made_from["options"], **options}
+
     def __getstate__(self) -> dict[str, Any]:
         return {"_made_from": self._made_from, "_waits": True}
 

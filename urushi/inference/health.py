@@ -41,6 +41,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "plots": ("matplotlib",),
     "clip": ("torch", "transformers"),
     "hub": ("huggingface_hub",),
+    "cluster": ("ray",),
     "serve": ("openvino", "fastapi", "uvicorn", "python-multipart", "prometheus-client"),
 }
 # Packages that others bring, and what is wanted of them, which some import only then.

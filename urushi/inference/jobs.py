@@ -26,6 +26,7 @@ from urushi.inference.naming import (
     target_names,
     with_suffix,
 )
+from urushi.inference.staged import Staged
 
 __all__ = ["Job", "find_pictures", "plan_batch", "suffix_of_format"]
 
@@ -56,6 +57,7 @@ def plan_batch(
     *,
     format: str | None = None,
     overwrite: bool = False,
+    staged: Staged | None = None,
 ) -> list[Job]:
     """Decide which files are restored into which.
 
@@ -70,6 +72,7 @@ def plan_batch(
             beside its source, as `NAME_restored`.
         format: suffix of the targets; None keeps the sources' own.
         overwrite: replace targets that are there.
+        staged: what stands in for stores among the sources and the output, which are its own.
 
     Returns:
         Jobs without duplicates, in the order of the sources.
@@ -80,7 +83,7 @@ def plan_batch(
     """
     suffix = None if format is None else suffix_of_format(format)
     folder = None if output is None else Path(output)
-    items = find_pictures(sources, output)
+    items = find_pictures(sources, output, staged)
     if folder is None:
         targets = [_beside(items, suffix)]
     elif _is_file_name(output, items):
@@ -97,12 +100,15 @@ def plan_batch(
     return jobs
 
 
-def find_pictures(sources: Sequence[str | Path], output: str | Path | None = None) -> list[Found]:
+def find_pictures(
+    sources: Sequence[str | Path], output: str | Path | None = None, staged: Staged | None = None
+) -> list[Found]:
     """The files of `plan_batch`, each once, in the order of the sources.
 
     Args:
         sources: as for `plan_batch`.
         output: a folder that is not looked into where it lies within the sources.
+        staged: as for `plan_batch`.
 
     Raises:
         UnreadableError: there is none.
@@ -110,10 +116,12 @@ def find_pictures(sources: Sequence[str | Path], output: str | Path | None = Non
     folder = None if output is None else Path(output)
     found: dict[Path, Found] = {}
     for source in sources:
-        for item in _find(source, folder):
+        listed = None if staged is None else staged.listed(source)
+        for item in _find(source, folder) if listed is None else _outside(listed, folder):
             found.setdefault(Path(os.path.abspath(item.source)), item)
     if not found:
-        left_out = left_out_sentence(passed_over(sources, output))
+        of_store = None if staged is None else staged.foreign
+        left_out = left_out_sentence(passed_over(sources, output, of_store))
         raise UnreadableError(
             f"no pictures in {', '.join(map(str, sources)) or 'an empty list'}: "
             + (left_out or f"name files of a known format ({', '.join(READ_SUFFIXES)})")
@@ -179,6 +187,14 @@ def _find(source: str | Path, output: Path | None) -> Iterator[Found]:
         yield from _match(str(source), output)
     else:
         yield Found(path, Path(path.name), named=True)
+
+
+def _outside(items: list[Found], output: Path | None) -> Iterator[Found]:
+    """Those of a store's files that are not in the output folder."""
+    for item in items:
+        base = item.source.parents[len(item.inside.parts) - 1]
+        if item.named or not _inside(item.source, output, base):
+            yield item
 
 
 def _match(pattern: str, output: Path | None) -> Iterator[Found]:

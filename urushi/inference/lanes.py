@@ -70,23 +70,29 @@ class Ahead(Generic[Item, Made]):
 
 
 class Behind(Generic[Note, Made]):
-    """Does the last part of each work on a thread, in order, while the next is done.
+    """Does the last part of each work on a thread while the next is done, told in order.
 
     Args:
         done: told of each, in order, on the thread that calls the methods: its note, and what
             gives its result or raises what went wrong.
         most: parts that wait or are under way at most.
+        threads: that do them; what is told of them stays in order.
     """
 
-    def __init__(self, done: Callable[[Note, Callable[[], Made]], None], most: int = 2) -> None:
-        self._done, self._most = done, most
+    def __init__(
+        self,
+        done: Callable[[Note, Callable[[], Made]], None],
+        most: int = 2,
+        threads: int = 1,
+    ) -> None:
+        self._done, self._most, self._threads = done, most, threads
         self._begun: deque[tuple[Note, Future[Made]]] = deque()
         self._thread: ThreadPoolExecutor | None = None
 
     def add(self, note: Note, part: Callable[[], Made]) -> None:
         """Takes one; waits where as many as may be are under way."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "urushi-write")
+            self._thread = ThreadPoolExecutor(self._threads, "urushi-write")
         self._begun.append((note, self._thread.submit(part)))
         while len(self._begun) > self._most or (self._begun and self._begun[0][1].done()):
             self._tell()

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,11 @@ def _longer(path: Path, item: Found) -> Iterator[Path]:
         number += 1
 
 
-def passed_over(sources: Sequence[str | Path], output: str | Path | None = None) -> list[Path]:
+def passed_over(
+    sources: Sequence[str | Path],
+    output: str | Path | None = None,
+    of_store: Callable[[str | Path], list[Path] | None] | None = None,
+) -> list[Path]:
     """What `plan_batch` makes no job of although it is, or holds, a picture.
 
     That are pictures of formats that are not read, by their names; files without a suffix, by their
@@ -136,6 +140,7 @@ def passed_over(sources: Sequence[str | Path], output: str | Path | None = None)
     Args:
         sources: files, folders and patterns; a file that is named itself is never passed over.
         output: the output folder, which is not looked into where it lies within the sources.
+        of_store: gives what of a source that is a store is passed over; None for other sources.
 
     Returns:
         Sorted within each source, and each file once.
@@ -143,7 +148,8 @@ def passed_over(sources: Sequence[str | Path], output: str | Path | None = None)
     inside = None if output is None else os.path.realpath(output)
     found: dict[str, Path] = {}
     for source in sources:
-        for path in _of(source, inside):
+        foreign = None if of_store is None else of_store(source)
+        for path in _of(source, inside) if foreign is None else foreign:
             found.setdefault(os.path.abspath(path), path)
     return list(found.values())
 

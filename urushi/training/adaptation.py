@@ -28,6 +28,7 @@ from urushi.training.build import build_network
 from urushi.training.examples import Examples
 from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
+from urushi.training.processes import begin, shared
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.recipe import DataSettings, Recipe, ScheduleSettings, ValidationSettings
 from urushi.training.run_folder import BEST_NAME
@@ -212,7 +213,7 @@ class Adaptation:
                 f"{self.recipe.start} {does}, and the targets need a network that {wanted}: "
                 "choose another model, or pictures made for this one"
             )
-        self.before = evaluate(restorer, self.examples.validation)
+        self.before = shared(lambda: evaluate(restorer, self.examples.validation))
         return self.before
 
     def train(
@@ -229,10 +230,15 @@ class Adaptation:
         Raises:
             TakenError: an adapter file is there that this adaptation did not write.
         """
-        if resume:
-            self._recall()
-        if self._best is None:
-            refuse_taken([self.target], self.overwrite)
+        begin(device)
+
+        def ready() -> None:
+            if resume:
+                self._recall()
+            if self._best is None:
+                refuse_taken([self.target], self.overwrite)
+
+        shared(ready)
 
         def tell(progress: Progress) -> None:
             self._share = progress.share
@@ -249,7 +255,8 @@ class Adaptation:
             on_progress=tell,
             watch=self._watch,
         )
-        return AdaptationResult(self.before, self._best, self._header, training)
+        found = shared(lambda: (self._best, self._header))
+        return AdaptationResult(self.before, *found, training)
 
     def before_and_after(self, most: int) -> list[list[tuple[np.ndarray, str]]]:
         """Rows for a contact sheet: input, base, best adapter and target of validation pictures.

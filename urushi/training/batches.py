@@ -21,6 +21,7 @@ from urushi.degradations.chain import Chain
 from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
 from urushi.errors import DataError
+from urushi.training.streaming import Cuts, Stream
 
 __all__ = [
     "Batch",
@@ -115,6 +116,7 @@ class Batches:
         resident: the pack's pixels on `device`; None reads them from the mapped file.
         rank: of this process.
         processes: how many share the batch; divides `batch`.
+        stream: the order in which pictures come, where they come from shards; None draws them.
     """
 
     pack: PackedPictures
@@ -126,6 +128,7 @@ class Batches:
     resident: UInt8[Tensor, " bytes"] | None = None
     rank: int = 0
     processes: int = 1
+    stream: Stream | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         usable = int((self.pack.sizes.min(1) >= self._side).sum())
@@ -153,11 +156,13 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         """The patches of this process for step `step`."""
-        return self.some(step_generator(self.seed, step), self.rows)
+        if self.stream is not None:
+            self.stream.announce(step, self.rows, self._cuts_of)
+        return self.some(step_generator(self.seed, step), self.rows, step)
 
-    def some(self, generator: torch.Generator, rows: Rows) -> Batch:
-        """Some patches of the global batch that `generator` draws."""
-        crops = self._draw_crops(generator)
+    def some(self, generator: torch.Generator, rows: Rows, step: int | None = None) -> Batch:
+        """Some patches of the global batch that `generator` draws; of a stream, those of a step."""
+        crops = self._draw_crops(generator, step)
         symmetry = torch.randint(8, (self.batch,), generator=generator)[rows]
         indices, tops, lefts = (values[rows] for values in crops)
         return self._make((indices, tops, lefts), symmetry, generator, rows)
@@ -174,8 +179,25 @@ class Batches:
         patches = self._cut(*crops, side or self._side)
         return turn_and_mirror(patches, symmetry) if self.augment else patches
 
-    def _draw_crops(self, generator: torch.Generator) -> _Crops:
-        """Indices, tops and lefts, every position in every picture equally likely."""
+    def _cuts_of(self, step: int) -> list[Cuts]:
+        """What the global batch of a step cuts out of pictures."""
+        return self._cuts(self._draw_crops(step_generator(self.seed, step), step))
+
+    def _cuts(self, crops: _Crops) -> list[Cuts]:
+        return [(*crops, self._side)]
+
+    def _draw_crops(self, generator: torch.Generator, step: int | None = None) -> _Crops:
+        """Indices, tops and lefts, every position in every picture equally likely.
+
+        A stream says which pictures; every position in them is equally likely.
+        """
+        if self.stream is not None and step is not None:
+            indices = self.stream.samples(step)
+            room = self.pack.sizes[indices] - self._side + 1
+            positions = room.prod(1)
+            drawn = torch.rand(self.batch, dtype=torch.float64, generator=generator).numpy()
+            within = np.minimum((drawn * positions).astype(np.int64), positions - 1)
+            return indices, within // room[:, 1], within % room[:, 1]
         room = self.pack.sizes - self._side + 1
         positions = np.where((room > 0).all(1), room.prod(1), 0)
         ends = positions.cumsum()
@@ -276,15 +298,19 @@ class PairBatches(Batches):
         assert isinstance(self.pack, PackedPairs)
         return self.pack.scale
 
-    def _make(
-        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
-    ) -> Batch:
+    def _cuts(self, crops: _Crops) -> list[Cuts]:
         indices, tops, lefts = crops
         # In a pack of pairs the input of pair k is picture 2 k, its target the next.
         scale = self.scale
-        degraded = self._patches((2 * indices, tops, lefts), symmetry)
-        larger = (2 * indices + 1, scale * tops, scale * lefts)
-        clean = self._patches(larger, symmetry, scale * self.patch)
+        larger = (2 * indices + 1, scale * tops, scale * lefts, scale * self.patch)
+        return [(2 * indices, tops, lefts, self.patch), larger]
+
+    def _make(
+        self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
+    ) -> Batch:
+        inputs, targets = self._cuts(crops)
+        degraded = self._patches(inputs[:3], symmetry)
+        clean = self._patches(targets[:3], symmetry, targets[3])
         if self.rehaze is not None:
             # Drawn for the whole batch, so that it does not depend on how many processes share it.
             drawn = self.rehaze.sample(self.batch, generator)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from urushi.adapters.stored import load_adapter
 from urushi.backbones import RestorationNetwork, create_backbone
 from urushi.backbones.claims import create_claimed
 from urushi.data.packed import PackedPairs, PackedPictures
+from urushi.data.shards.sharded import ShardedPictures
 from urushi.degradations import degradation_of
 from urushi.errors import RecipeError
 from urushi.files.adapter import check_base, read_adapter
@@ -19,6 +21,7 @@ from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_adapter, find_model
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, Recipe
+from urushi.training.streaming import Stream
 
 __all__ = [
     "Material",
@@ -227,15 +230,24 @@ def build_stages(
         held, wanted = ("pairs", "pictures") if paired else ("pictures", "pairs")
         raise RecipeError(f"{pack.path} holds {held}, the recipe wants {wanted}: pack them again")
     # On an accelerator the pixels stay there; on a CPU the mapped file is as near.
-    resident = None if device.type == "cpu" else pack.to_tensor(device)
+    streamed = isinstance(pack, ShardedPictures)
+    resident = None if device.type == "cpu" or streamed else pack.to_tensor(device)
     degradation = None if paired else degradation_of(recipe.degradation or {})
     stages: Stages = []
-    for start, patch, batch in stage_sizes(recipe, processes):
+    sizes = list(stage_sizes(recipe, processes))
+    ends = [start for start, _, _ in sizes[1:]] + [recipe.schedule.steps]
+    for (start, patch, batch), end in zip(sizes, ends, strict=True):
         shared = (pack, patch, batch, recipe.data.augment, recipe.seed, device)
+        stream = None
+        if isinstance(pack, ShardedPictures):
+            side = patch * (1 if degradation is None else degradation.scale)
+            usable = np.flatnonzero(pack.sizes.min(1) >= side)
+            stream = Stream(pack, usable, batch, recipe.seed, recipe.data.crops, start, end)
+        own = {"resident": resident, "rank": rank, "processes": processes, "stream": stream}
         if degradation is None:
-            made: Draws = PairBatches(*shared, resident, rank, processes)
+            made: Draws = PairBatches(*shared, **own)
         else:
-            made = DegradedBatches(*shared, resident, rank, processes, degradation=degradation)
+            made = DegradedBatches(*shared, **own, degradation=degradation)
         stages.append((start, made))
     return stages
 

@@ -252,13 +252,46 @@ class WeightAverage:
     def update(self, network: nn.Module, step: int) -> None:
         """Moves towards the weights after optimizer step `step` (counted from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [p.detach() for _, p in network.named_parameters()]
-        get_ema_multi_avg_fn(decay)(list(self.weights.values()), current, step)
+        current = [_own_part(p.detach()) for _, p in network.named_parameters()]
+        own = [_own_part(tensor) for tensor in self.weights.values()]
+        get_ema_multi_avg_fn(decay)(own, current, step)
 
     def load(self, weights: dict[str, Tensor]) -> None:
         """Takes over stored weights."""
         for name, tensor in self.weights.items():
-            tensor.copy_(weights[name])
+            _fill(tensor, weights[name])
+
+
+# Under FSDP each process holds a part of every tensor. What needs a whole one is done by all of
+# them at once, since all give their parts.
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all, unless it is shared out."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@torch.no_grad()
+def _fill(tensor: Tensor, whole: Tensor) -> None:
+    """Puts whole values into a tensor, of which this process may hold a part."""
+    if not hasattr(tensor, "full_tensor"):
+        tensor.copy_(whole)
+        return
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(tensor, DTensor)
+    # Every process has read the same file: none needs to be sent its part.
+    shared_out = distribute_tensor(
+        whole.to(tensor.device, tensor.dtype),
+        tensor.device_mesh,
+        tensor.placements,
+        src_data_rank=None,
+    )
+    tensor.to_local().copy_(shared_out.to_local())
 
 
 class State:
@@ -286,6 +319,7 @@ class State:
         """The network's tensors as they are shipped: on the CPU, float32, counters as they are."""
         tensors = dict(self._network.state_dict())
         tensors |= {} if self._average is None else self._average.weights
+        tensors = {name: _whole(tensor) for name, tensor in tensors.items()}
         return {
             name: (tensor.detach().float() if tensor.is_floating_point() else tensor).cpu().clone()
             for name, tensor in tensors.items()
@@ -302,14 +336,20 @@ class State:
         for index, state in optimizer.state_dict()["state"].items():
             tensors[f"moment1.{names[index]}"] = state["exp_avg"]
             tensors[f"moment2.{names[index]}"] = state["exp_avg_sq"]
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return {name: _whole(tensor.detach()).cpu().clone() for name, tensor in tensors.items()}
 
     def restore(self, checkpoint: Checkpoint, optimizer: torch.optim.Optimizer) -> None:
         """Takes over what `tensors` gave."""
         weights = checkpoint.group("weights")
         if self._pretext is not None:
             self._pretext.load_state_dict(checkpoint.group("weights.pretext"))
-        self._network.load_state_dict(_without(weights, _PRETEXT))
+        weights = _without(weights, _PRETEXT)
+        own = self._network.state_dict()
+        if any(hasattr(tensor, "full_tensor") for tensor in own.values()):
+            for name, tensor in own.items():
+                _fill(tensor, weights[name])
+        else:
+            self._network.load_state_dict(weights)
         if self._average is not None:
             self._average.load(checkpoint.group("ema"))
         first, second = checkpoint.group("moment1"), checkpoint.group("moment2")
@@ -319,13 +359,19 @@ class State:
             index: {
                 "step": step.clone(),
                 # The fused optimizer walks through memory: moments must lie as their weights do.
-                "exp_avg": torch.empty_like(parameter.detach()).copy_(first[name]),
-                "exp_avg_sq": torch.empty_like(parameter.detach()).copy_(second[name]),
+                "exp_avg": _like(parameter, first[name]),
+                "exp_avg_sq": _like(parameter, second[name]),
             }
             for index, (name, parameter) in enumerate(self.trained())
             if name in first
         }
         optimizer.load_state_dict(state)
+
+
+def _like(parameter: Tensor, values: Tensor) -> Tensor:
+    made = torch.empty_like(parameter.detach())
+    _fill(made, values)
+    return made
 
 
 def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ def learning_rate(
     """The learning rate of optimizer step `step`, counted from 0.
 
     Args:
-        schedule: linear warm-up, then half a cosine.
+        schedule: linear warm-up, then half a cosine, or halvings at milestones.
         greatest: learning rate.
         step: of the training.
         seconds: spent training so far; counts where the schedule is in minutes.
@@ -33,6 +33,8 @@ def learning_rate(
     share = min(1.0, (step - schedule.warmup) / length)
     if schedule.minutes is not None:
         share = min(1.0, max(share, seconds / (60 * schedule.minutes)))
+    if schedule.milestones:
+        return greatest / 2 ** sum(share >= milestone for milestone in schedule.milestones)
     share = max(0.0, 1 - (1 - share) / schedule.decay)
     least = min(schedule.final_learning_rate, greatest)
     return least + (greatest - least) * (1 + math.cos(math.pi * share)) / 2

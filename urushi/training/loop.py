@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from torch import Tensor, nn
 
 from urushi.backbones.network import RestorationNetwork
 from urushi.data.packed import PackedPictures
-from urushi.errors import UrushiError
+from urushi.errors import RecipeError, UrushiError
 from urushi.inference.hardware import keep_freed_memory
 from urushi.termination import StopRequest, stop_signals
 from urushi.training.batches import Batch, DegradedBatches, step_generator
@@ -28,6 +28,7 @@ from urushi.training.checkpoint import (
 from urushi.training.fitting import learning_rate, make_optimizer
 from urushi.training.losses import make_loss
 from urushi.training.pretext import Pretext
+from urushi.training.processes import begin, check_same
 from urushi.training.progress import Clock, Progress, TrainingResult
 from urushi.training.recipe import Recipe
 from urushi.training.router.router_recipe import RouterRecipe
@@ -76,7 +77,25 @@ def train(
         with stop_signals() as request:
             return session.run_steps(request)
     finally:
-        session.accelerator.end_training()
+        # The processes stay together: the next stage of a training may follow.
+        for tracker in session.accelerator.trackers:
+            tracker.finish()
+
+
+class _Judged(nn.Module):
+    """A network with a loss of its own; as one module, so that processes share its gradients.
+
+    Args:
+        network: what is trained.
+        loss: of an optimizer step, given the network.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable[[nn.Module, int], Tensor]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, step: int) -> Tensor:
+        return self._loss(self.network, step)
 
 
 class _Session:
@@ -99,16 +118,21 @@ class _Session:
             assert isinstance(recipe, Recipe)
             pack = material_of(recipe, pack)
         self.material = pack
+        cpu = begin(device)
         # Autocast is ours: accelerate fixes the precision once for the whole process.
         self.accelerator = Accelerator(
-            cpu=device == "cpu", mixed_precision="no", log_with="tensorboard", project_dir=run
+            cpu=cpu, mixed_precision="no", log_with="tensorboard", project_dir=run
         )
         checkpoint = checked_checkpoint(recipe, self.material.sha256, run, resume=resume)
+        check_same(0 if checkpoint is None else checkpoint.step, run)
         if self.accelerator.device.type == "cpu":
             keep_freed_memory()
         set_seed(recipe.seed)
         self.network = self.material.network(checkpoint is not None)
-        self.network.to(self.accelerator.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._sharded = self._shares_weights()
+        # FSDP takes no other layout than that in which weights are made.
+        layout = torch.contiguous_format if self._sharded else torch.channels_last
+        self.network.to(self.accelerator.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         self.stages = self.material.stages(
             self.accelerator.device,
             self.accelerator.process_index,
@@ -117,24 +141,27 @@ class _Session:
         if self.material.loss is None:
             check_scale(self.network, self.stages)
         self.pretext = self._make_pretext()
-        average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
-        self.average, self.state = average, State(self.network, self.pretext, average)
-        trained = [parameter for _, parameter in self.state.trained()]
-        optimizer = make_optimizer(trained, recipe.optimizer)
-        self.step, self.seconds, self.log, self.pixels = 0, 0.0, [], 0
-        if checkpoint is not None:
-            self.state.restore(checkpoint, optimizer)
-            self.step, self.seconds = checkpoint.step, checkpoint.seconds
-            self.log = list(checkpoint.log)
-        if self.pretext is not None:
-            self.pretext.listen(self._in_pretext())
         if recipe.compile:
             # One shape after another, each with a program of its own: a program for any shape
             # would be slower, and PyTorch fails to make it.
             # Programs of an earlier training in this process know nothing of this one's hooks.
             torch.compiler.reset()
             self.network.compile(dynamic=False)
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        trained = [p for _, p in State(self.network, self.pretext, None).trained()]
+        whole = _Judged(self.network, self.material.loss) if self.material.loss else self.network
+        self.model, self.optimizer = self.accelerator.prepare(
+            whole, make_optimizer(trained, recipe.optimizer)
+        )
+        # What follows the weights is made when each process has its part of them.
+        self.average = WeightAverage(self.network, recipe.ema) if recipe.ema else None
+        self.state = State(self.network, self.pretext, self.average)
+        self.step, self.seconds, self.log, self.pixels = 0, 0.0, [], 0
+        if checkpoint is not None:
+            self.state.restore(checkpoint, self.optimizer)
+            self.step, self.seconds = checkpoint.step, checkpoint.seconds
+            self.log = list(checkpoint.log)
+        if self.pretext is not None:
+            self.pretext.listen(self._in_pretext())
         self.pretext_loss = None
         if self.pretext is not None and self.pretext.settings.classify:
             self.pretext_loss = self.accelerator.prepare(self.pretext)
@@ -151,6 +178,23 @@ class _Session:
         batches = self.stages[0][1]
         kinds = batches.kinds if isinstance(batches, DegradedBatches) else 1
         return Pretext(settings, self.network, kinds).to(self.accelerator.device)
+
+    def _shares_weights(self) -> bool:
+        """Whether each process holds a part of every weight (FSDP)."""
+        if self.accelerator.distributed_type is not DistributedType.FSDP:
+            return False
+        plugin = self.accelerator.state.fsdp_plugin
+        if plugin is None or plugin.fsdp_version != 2:
+            raise RecipeError("FSDP is used in its version 2: start with --fsdp_version 2")
+        if self.recipe.pretext is not None:
+            raise RecipeError("pretext cannot be trained under FSDP: leave out one of the two")
+        return True
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, for the main process; under FSDP all give their parts of them."""
+        if self._sharded or self.accelerator.is_main_process:
+            return self.state.averaged()
+        return {}
 
     def _in_pretext(self) -> bool:
         return self.recipe.pretext is not None and self.step < self.recipe.pretext.until
@@ -191,9 +235,10 @@ class _Session:
 
     def _watched(self, scores: dict[str, float]) -> bool:
         """Whether to go on after a validation."""
-        if self.watch is None or not self.accelerator.is_main_process:
+        if self.watch is None:
             return True
-        return self.watch(scores, self.state.averaged())
+        weights = self._averaged()
+        return not self.accelerator.is_main_process or self.watch(scores, weights)
 
     def _one_step(self, clock: "Clock") -> Tensor:
         # Networks may have random layers of their own: these, too, depend on the step alone.
@@ -202,7 +247,7 @@ class _Session:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         if self.material.loss is not None:
-            loss = total = self.material.loss(self.model, self.step)
+            loss = total = self.model(self.step)
         else:
             loss, total = self._restoring_loss(clock, generator)
         self.accelerator.backward(total)
@@ -277,9 +322,10 @@ class _Session:
 
     def _scores(self) -> dict[str, float]:
         scores: dict[str, float] = {}
+        weights = {} if self.validate is None else self._averaged()
         if self.validate is not None and self.accelerator.is_main_process:
             network = self.material.network(True)
-            network.load_state_dict(self.state.averaged())
+            network.load_state_dict(weights)
             network = network.to(self.accelerator.device).eval().requires_grad_(False)
             scores = self.validate(network)
         self.accelerator.wait_for_everyone()
@@ -322,8 +368,10 @@ class _Session:
         return self.run / "checkpoints"
 
     def _save(self) -> None:
-        if self.accelerator.is_main_process:
+        tensors = {}
+        if self._sharded or self.accelerator.is_main_process:
             tensors = self.state.tensors(self.optimizer)
+        if self.accelerator.is_main_process:
             recipe = self.recipe.model_dump(mode="json")
             data = self.material.sha256
             write_checkpoint(

@@ -13,10 +13,10 @@ from pydantic import AfterValidator, Field, model_validator
 from urushi.data.synthetic_pages import PAGE_SIDE
 from urushi.errors import RecipeError
 from urushi.files.router_file import ClassName
-from urushi.settings import Settings, names_file, read_settings, shown
-from urushi.yaml_text import YAMLTextError, read_yaml
+from urushi.settings import Settings, names_file, read_mapping, read_settings, shown
 
 __all__ = [
+    "PAPERS",
     "RECIPES",
     "BackboneSettings",
     "ClassSource",
@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+PAPERS = RECIPES / "papers"
+"""Tables of recipes: a row for each cell of a paper's tables."""
 
 
 class Origin(Settings):
@@ -104,11 +106,14 @@ class DataSettings(PatchSettings):
         pairs: folders that hold a folder of inputs and one of targets each, instead of `pictures`.
         pages: number of made pages (text, screens, charts, line art, ...) of 512x512 pixels that
             are packed beside the pictures. Patches fall on them by their area.
+        crops: patches cut from a picture each time it comes, where pictures come from shards;
+            large pictures cost less to decode so. Without effect on packs.
     """
 
     pictures: list[str] = []
     pairs: list[str] = []
     pages: Annotated[int, Field(ge=0, le=100_000)] = 0
+    crops: Annotated[int, Field(ge=1, le=1000)] = 1
     batch: Annotated[int, Field(ge=1)] = 32
 
     @model_validator(mode="after")
@@ -240,6 +245,8 @@ class ScheduleSettings(Settings):
         decay: share of the steps after the warm-up over which the learning rate falls, at the end;
             before it stays at its greatest. A training whose end is not known yet can so go on
             until its `steps` are set, and fall then.
+        milestones: shares of the steps, ascending, at each of which the learning rate is halved;
+            where there are any, it does not fall otherwise.
         patches: later stages with patches of another size, in the order of their steps; before
             the first, `data.patch` and `data.batch` count.
     """
@@ -249,10 +256,15 @@ class ScheduleSettings(Settings):
     warmup: Annotated[int, Field(ge=0)] = 0
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = []
     patches: list[PatchStage] = []
 
     @model_validator(mode="after")
     def _stages_in_order(self) -> "ScheduleSettings":
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"milestones are {self.milestones}: expected them in ascending order")
+        if self.milestones and self.decay != 1:
+            raise ValueError("decay has no effect with milestones: leave it out")
         starts = [stage.from_step for stage in self.patches]
         if starts != sorted(set(starts)):
             raise ValueError(f"patches begin at steps {starts}: expected them in ascending order")
@@ -368,16 +380,23 @@ class Recipe(TrainingSettings, LearningSettings):
 def find_recipe(name: Path | str) -> Path:
     """The file of a recipe given by path, or by the name of one that comes with Urushi.
 
+    A row of a table is `TABLE:ROW`; see `urushi.settings`.
+
     Raises:
         RecipeError: there is neither.
     """
     path = Path(name)
     if names_file(path):
         return path
-    shipped = RECIPES / f"{name}.yaml"
-    if path.suffix == "" and names_file(shipped):
-        return shipped
-    known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+    table, colon, row = str(name).rpartition(":")
+    if colon and len(table) > 1:
+        found = find_recipe(table)
+        return found.with_name(f"{found.name}:{row}")
+    for folder in (RECIPES, PAPERS):
+        shipped = folder / f"{name}.yaml"
+        if path.suffix == "" and names_file(shipped):
+            return shipped
+    known = ", ".join(sorted(p.stem for p in [*RECIPES.glob("*.yaml"), *PAPERS.glob("*.yaml")]))
     raise RecipeError(
         f"there is no recipe {shown(str(name))}: expected a YAML file, or one of {known}"
     )
@@ -396,11 +415,9 @@ def recipe_kind(name: Path | str) -> str | None:
     while (path := find_recipe(name)) not in seen:
         seen.add(path)
         try:
-            content = read_yaml(path)
-        except (OSError, YAMLTextError):
+            content = read_mapping(path, RecipeError)
+        except RecipeError:
             break  # whoever reads it as a recipe says what is wrong
-        if not isinstance(content, dict):
-            break
         if "kind" in content or not isinstance(content.get("extends"), str):
             return content.get("kind")
         name = content["extends"]

@@ -31,7 +31,7 @@ from urushi.image.colour.profiles import (
 from urushi.image.formats.jpeg_parts import read_jpeg_parts
 from urushi.image.formats.png_chunks import read_png_parts
 from urushi.image.info import Header
-from urushi.image.libvips import from_array, interpretation, to_array, vips
+from urushi.image.libvips import from_array, interpretation, own_errors, to_array, vips
 from urushi.image.tiff.exif_directory import read_tags
 
 __all__ = [
@@ -209,9 +209,10 @@ def profile_colours(kind: str, profile: bytes | None, *, own: bool = False) -> U
     if profile is None:
         return ProfiledColours(kind, None, own=own) if kind == "cmyk" else PlainColours(kind)
     candidate = ProfiledColours(kind, profile)
+    probe = _probe(kind)
     try:
-        probe = _probe(kind)
-        candidate.from_working(candidate.to_working(probe))
+        with own_errors():
+            candidate.from_working(candidate.to_working(probe))
     except vips().Error:
         return profile_colours(kind, None, own=own)
     if kind == "cmyk":
@@ -319,7 +320,8 @@ def _usable(kind: str, profile: bytes) -> bool:
         from PIL import ImageCms
 
         ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        ProfiledColours(kind, profile).to_working(np.zeros((1, 1, channels), np.uint16))
+        with own_errors():
+            ProfiledColours(kind, profile).to_working(np.zeros((1, 1, channels), np.uint16))
     except (vips().Error, OSError):
         return False
     return True

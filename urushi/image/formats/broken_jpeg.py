@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from urushi.image.formats.jpeg_parts import read_jpeg_parts
-from urushi.image.libvips import reason, vips
+from urushi.image.libvips import own_errors, reason, vips
 
 __all__ = ["Damage", "damage_of"]
 
@@ -56,6 +56,11 @@ def damage_of(path: Path) -> Damage:
 @functools.lru_cache(maxsize=8)
 def _damage(path: Path, identity: tuple[int, ...]) -> Damage:
     """See `damage_of`. `identity` tells one state of the file from another."""
+    with own_errors():
+        return _looked_through(path)
+
+
+def _looked_through(path: Path) -> Damage:
     complaint = _first_complaint(vips().Image.jpegload, str(path))
     if not complaint or any(words in complaint.lower() for words in _HARMLESS):
         return Damage("", spoils=False)

@@ -9,7 +9,7 @@ from urushi.image.formats.foreign import foreign_name, foreign_title, way_out
 from urushi.image.formats.heif_boxes import codec_of
 from urushi.image.formats.jpeg_parts import read_jpeg_parts
 from urushi.image.formats.known import FORMATS, READ_SUFFIXES
-from urushi.image.libvips import reason, vips
+from urushi.image.libvips import own_errors, reason, vips
 from urushi.image.tiff.exif_directory import read_tags
 
 __all__ = [
@@ -34,11 +34,12 @@ _TRIAL = (
 @functools.cache
 def decodes_hevc() -> bool:
     """Whether the installed libvips decodes it."""
-    try:
-        vips().Image.heifload_buffer(base64.b64decode(_TRIAL)).avg()
-    except vips().Error:
-        return False
-    return True
+    with own_errors():
+        try:
+            vips().Image.heifload_buffer(base64.b64decode(_TRIAL)).avg()
+        except vips().Error:
+            return False
+        return True
 
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339

@@ -11,6 +11,7 @@ from urushi.files.router_facts import Scale
 from urushi.files.router_file import CLEAN, ClassName
 from urushi.settings import Settings, read_settings
 from urushi.training.recipe import (
+    BackboneSettings,
     ClassSource,
     LearningSettings,
     LossSettings,
@@ -123,10 +124,12 @@ class StagePlan(LearningSettings):
     Attributes:
         steps: optimizer steps; of `separate` experts, for each of them.
         warmup: steps of the warm-up.
+        final_learning_rate: reached at the last step.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
     warmup: Annotated[int, Field(ge=0)] = 20
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-7
     loss: LossSettings = LossSettings(floor=1e-5)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=2e-3, clip=0.5)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
@@ -220,6 +223,8 @@ class AllInOneRecipe(Origin):
         kind: always `all-in-one`: tells this recipe from others.
         name: of the all-in-one file; letters, digits, dash and underscore.
         start: the base: a model file, or a name in the zoo.
+        backbone: a network of random weights, drawn from the seed, in place of `start`; the second
+            stage then trains all of it (`guided.mode` is `full`).
         classes: by name, in the order of the router's logits; every one but `clean` gets an expert
             in a file of its name.
         data: pictures and patches.
@@ -238,6 +243,7 @@ class AllInOneRecipe(Origin):
     kind: Literal["all-in-one"]
     name: ClassName
     start: str = "base"
+    backbone: BackboneSettings | None = None
     classes: Annotated[dict[ClassName, ClassPlan], Field(min_length=2)]
     data: AllInOneData
     router: RouterPlan = RouterPlan()
@@ -275,6 +281,10 @@ class AllInOneRecipe(Origin):
                     raise ValueError(
                         f"class {name} has {own}, which joint experts do not take: leave it out"
                     )
+        if self.backbone is not None and self.guided.mode != "full":
+            raise ValueError("backbone has random weights, which need guided.mode full")
+        if self.backbone is not None and self.start != type(self).model_fields["start"].default:
+            raise ValueError("start has no effect with backbone: leave one out")
         taken = {self.name, f"{self.name}-base", "guidance"} & set(self.classes)
         if taken:
             raise ValueError(f"a class is named {min(taken)}, as another file of this training")

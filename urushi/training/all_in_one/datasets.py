@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from urushi.data.data_sets import SCHEME, open_pairs, open_pictures
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.data.pairs import Pair, PairedFolder
+from urushi.data.pairs import Pair
 from urushi.degradations import create_rehaze, degradation_of
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
@@ -85,8 +86,10 @@ def pack_all_in_one(
     data = data_root(root)
     packer = _Packer(folder, on_progress)
     patch = recipe.largest_patch
-    clean = packer.pictures("clean", [data / name for name in recipe.data.clean], patch)
-    held = packer.pictures("clean-validation", [data / name for name in recipe.data.validation], 16)
+    sources = [path for name in recipe.data.clean for path in open_pictures(data, name)]
+    clean = packer.pictures("clean", sources, patch)
+    sources = [path for name in recipe.data.validation for path in open_pictures(data, name)]
+    held = packer.pictures("clean-validation", sources, 16)
     pairs: dict[str, PackedPairs] = {}
     inputs: dict[str, list[Path]] = {}
     measured: dict[str, list[Path]] = {}
@@ -98,13 +101,13 @@ def pack_all_in_one(
             pairs[name] = packer.pairs(f"pairs-{name}", found, patch)
             inputs[name] = [pair.input for _, pair in found]
             targets += [pair.target for _, pair in found]
-            folders[name] = [PairedFolder(data / one).input_folder for one in plan.pairs]
+            folders[name] = [open_pairs(data, one).input_folder for one in plan.pairs]
         if plan.validation:
-            measured[name] = [PairedFolder(data / one).input_folder for one in plan.validation]
+            measured[name] = [path for one in plan.validation for path in _inputs(data, one)]
     if CLEAN in recipe.classes and targets and recipe.router.targets:
         inputs[CLEAN] = targets
         folders[CLEAN] = [
-            PairedFolder(data / one).target_folder
+            open_pairs(data, one).target_folder
             for plan in recipe.classes.values()
             for one in plan.pairs
         ]
@@ -121,6 +124,12 @@ def pack_all_in_one(
     }
     router = RouterData(clean, held, real, real_held)
     return AllInOneFiles(clean, pairs, router, named, tuple(packer.notes))
+
+
+def _inputs(data: Path, name: str) -> list[Path]:
+    """What shows the damage of pairs: their folder of inputs, or the inputs of a data set."""
+    pairs = open_pairs(data, name)
+    return [pair.input for pair in pairs] if name.startswith(SCHEME) else [pairs.input_folder]
 
 
 def _check_damage(recipe: AllInOneRecipe) -> None:
@@ -142,7 +151,7 @@ def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
     rows = [
         (f"{number}/{pair.name}", pair)
         for number, folder in enumerate(plan.pairs)
-        for pair in PairedFolder(data / folder)
+        for pair in open_pairs(data, folder)
     ]
     missing = set(plan.without) - {pair.name for _, pair in rows}
     if missing:

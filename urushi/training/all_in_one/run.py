@@ -5,25 +5,35 @@ apart. Then, where that is wanted, the base learns to be guided by the router's 
 experts are trained, and the third stage writes nothing but them and the file that names them.
 
 Several processes may share a run: each stage, and each separate expert, is trained by the one that
-comes first, and the others wait for it only when nothing else is left to do.
+comes first, and the others wait for it only when nothing else is left to do. Processes that a
+launcher has started together share every batch instead, and count as one here.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
 from urushi.adapters import Adapted, Adapter
 from urushi.adapters.experts import Experts, split
+from urushi.backbones import create_backbone
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import RecipeError
 from urushi.files.adapter import LoadedAdapter, base_facts, read_adapter, write_adapter
 from urushi.files.all_in_one_file import AllInOne, Expert
-from urushi.files.model import LoadedModel, graph_path, read_model
+from urushi.files.model import (
+    LoadedModel,
+    ModelHeader,
+    graph_path,
+    read_model,
+    write_model,
+)
 from urushi.files.router_file import RouterHeader, read_router
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_model
@@ -40,6 +50,7 @@ from urushi.training.outcome import (
     adapter_tensors,
     benchmark_scores,
 )
+from urushi.training.processes import begin, shared
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.router.router_training import train_router
 
@@ -109,8 +120,9 @@ class AllInOneTraining:
 
     def __post_init__(self) -> None:
         self._trained: list[str] = []
+        begin(self.device)
         stated = self.run / "recipe.yaml"
-        if stated.exists() and not self.resume:
+        if shared(stated.exists) and not self.resume:
             raise RecipeError(
                 f"{self.run} holds an all-in-one training: resume it (--resume), or choose another "
                 "folder"
@@ -122,7 +134,7 @@ class AllInOneTraining:
         Raises:
             UrushiError: see `urushi.training.loop.train` and `train_router`.
         """
-        write_recipe(self.run, self.recipe)
+        shared(lambda: write_recipe(self.run, self.recipe))
         try:
             with self._lock("router"):
                 # One that is there already may be part of another model.
@@ -149,7 +161,8 @@ class AllInOneTraining:
         own = router_recipe_of(self.recipe, self.files)
         folder = self.run / "router"
         path = folder / f"{own.name}.safetensors"
-        if path.is_file() and read_router(path).header.recipe == own.model_dump(mode="json"):
+        stated = own.model_dump(mode="json")
+        if shared(lambda: path.is_file() and read_router(path).header.recipe == stated):
             self.on_stage("router: trained before")
             return path
         self.on_stage(f"router: {own.steps} steps")
@@ -180,24 +193,45 @@ class AllInOneTraining:
     # --- second stage ---
 
     def _train_guided(self) -> tuple[LoadedModel, LoadedAdapter | None]:
-        base = read_model(find_model(self.recipe.start))
+        base = read_model(self._start())
         mode = self.recipe.guided.mode
         if mode == "none":
-            return self._own_base(base), None
+            return shared(lambda: self._own_base(base)), None
         stage = self._plans.guided(base)
         target = self.run / "guidance.safetensors"
         own = self.run / f"{self.recipe.name}-base.safetensors"
-        if finished(target, stage.recipe):
+        if shared(lambda: finished(target, stage.recipe)):
             self.on_stage("guidance: trained before")
         else:
             network = self._run_stage("guidance", stage, self.run / "guided")
-            if mode == "full":
-                model, guidance = settled_base(network, base, own, self.recipe, stage.recipe)
-            else:
-                model, guidance = base, _last_adapter(network)
-            self._write(guidance, target, stage, model)
-        model = read_model(own) if mode == "full" else self._own_base(base)
+
+            def write() -> None:
+                if mode == "full":
+                    model, guidance = settled_base(network, base, own, self.recipe, stage.recipe)
+                else:
+                    model, guidance = base, _last_adapter(network)
+                self._write(guidance, target, stage, model)
+
+            shared(write)
+        model = read_model(own) if mode == "full" else shared(lambda: self._own_base(base))
         return model, read_adapter(target)
+
+    def _start(self) -> Path:
+        """The file of the base: the one that is stated, or one of random weights."""
+        stated = self.recipe.backbone
+        if stated is None:
+            return find_model(self.recipe.start)
+        path = self.run / f"{self.recipe.name}-start.safetensors"
+        if not path.is_file():
+            # Not the seed of batches: weights must have nothing in common with those.
+            torch.manual_seed(self.recipe.seed + (1 << 32))
+            network = create_backbone(stated.name, stated.config)
+            tensors = {name: t.numpy() for name, t in network.state_dict().items()}
+            header = ModelHeader(
+                backbone=stated.name, config=stated.config, description="Random weights."
+            )
+            write_model(path, tensors, header, "float32")
+        return path
 
     def _own_base(self, base: LoadedModel) -> LoadedModel:
         """The base, with a copy beside the all-in-one file where it does not ship."""
@@ -216,24 +250,39 @@ class AllInOneTraining:
         """One expert after another; those that another process trains are waited for last."""
         elsewhere = []
         for name in self.recipe.expert_classes:
-            try:
-                with self._lock(name, wait=False):
+            with self._lock(name, wait=False) as held:
+                if held:
                     self._train_expert(name)
-            except Timeout:
-                self.on_stage(f"{name} is being trained by another process")
-                elsewhere.append(name)
+                else:
+                    self.on_stage(f"{name} is being trained by another process")
+                    elsewhere.append(name)
         for name in elsewhere:
             with self._lock(name):
                 self._train_expert(name)
 
-    def _lock(self, name: str, *, wait: bool = True) -> FileLock:
-        """Held by the process that trains a stage of this run."""
-        return FileLock(self.run / f"{name}.lock", blocking=wait)
+    @contextmanager
+    def _lock(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Holds what the process has that trains a stage of this run; says whether it does."""
+        lock = FileLock(self.run / f"{name}.lock", blocking=wait)
+
+        def taken() -> bool:
+            try:
+                lock.acquire()
+            except Timeout:
+                return False
+            return True
+
+        held = shared(taken)
+        try:
+            yield held
+        finally:
+            if lock.is_locked:
+                lock.release()
 
     def _train_expert(self, name: str) -> None:
         stage = self._plans.expert(name, self._model, self._guidance)
         target = self.run / f"{name}.safetensors"
-        if finished(target, stage.recipe):
+        if shared(lambda: finished(target, stage.recipe)):
             self.on_stage(f"{name}: trained before")
             return
         benchmarks = self.recipe.classes[name].benchmarks
@@ -246,41 +295,52 @@ class AllInOneTraining:
             name, stage, self.run / "experts" / name, validate if benchmarks else None
         )
         expert = _last_adapter(network)
-        scores: dict[str, Any] = {}
-        if benchmarks:
-            before = self._scores(name, None, benchmarks)
-            loaded = adapter_in_training(stage.recipe, expert, self._model)
-            after = self._scores(name, loaded, benchmarks)
-            scores = {b: {"psnr_base": before[b], "psnr": after[b]} for b in benchmarks}
-        self._write(expert, target, stage, self._model, scores=scores)
+
+        def write() -> None:
+            scores: dict[str, Any] = {}
+            if benchmarks:
+                before = self._scores(name, None, benchmarks)
+                loaded = adapter_in_training(stage.recipe, expert, self._model)
+                after = self._scores(name, loaded, benchmarks)
+                scores = {b: {"psnr_base": before[b], "psnr": after[b]} for b in benchmarks}
+            self._write(expert, target, stage, self._model, scores=scores)
+
+        shared(write)
 
     def _train_joint(self) -> None:
         stage = self._plans.joint(self._model, self._guidance)
         names = self.recipe.expert_classes
         targets = {name: self.run / f"{name}.safetensors" for name in names}
-        if all(finished(path, stage.recipe) for path in targets.values()):
+        if shared(lambda: all(finished(path, stage.recipe) for path in targets.values())):
             self.on_stage("experts: trained before")
             return
         network = self._run_stage("experts", stage, self.run / "experts" / "joint")
         assert isinstance(network, Adapted)
         joint = _last_adapter(network)
         assert isinstance(joint, Experts)
-        for name, expert in zip(names, split(joint, network.backbone), strict=True):
-            self._write(expert, targets[name], stage, self._model, name=name, degradations=[name])
+
+        def write() -> None:
+            for name, expert in zip(names, split(joint, network.backbone), strict=True):
+                own = {"name": name, "degradations": [name]}
+                self._write(expert, targets[name], stage, self._model, **own)
+
+        shared(write)
 
     # --- what the stages share ---
 
     def _assembled(self) -> tuple[Path, RouterHeader]:
-        made = assemble(
-            self.recipe,
-            self.files,
-            self.run,
-            self._router,
-            self._model,
-            self._guidance,
-            device=self.device,
-            on_stage=self.on_stage,
-            on_pictures=self.on_router_pictures,
+        made = shared(
+            lambda: assemble(
+                self.recipe,
+                self.files,
+                self.run,
+                self._router,
+                self._model,
+                self._guidance,
+                device=self.device,
+                on_stage=self.on_stage,
+                on_pictures=self.on_router_pictures,
+            )
         )
         if isinstance(made, int):
             raise _StoppedError("evidence", made)

@@ -154,7 +154,7 @@ class StagePlans:
         steps: int | None,
     ) -> Recipe:
         own = self.recipe
-        start = own.start
+        start = own.start if own.backbone is None else f"{own.name}-start"
         if own.guided.mode == "full" and name != "guidance":
             start = f"{own.name}-base"
         sources = {n: ClassSource(**own.classes[n].values_of(ClassSource)) for n in classes}
@@ -177,6 +177,7 @@ class StagePlans:
             schedule=ScheduleSettings(
                 steps=steps or plan.steps,
                 warmup=plan.warmup,
+                final_learning_rate=plan.final_learning_rate,
                 patches=single.patches if single else [],
             ),
             precision=own.precision,

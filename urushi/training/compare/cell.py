@@ -6,22 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from urushi.adapters import Adapted, Adapter
 from urushi.backbones.claims import create_claimed
-from urushi.data.pack import PackSummary, pack_pairs, pack_pictures
-from urushi.data.packed import PackedPairs, PackedPictures
-from urushi.errors import DataError
+from urushi.data.packed import PackedPictures
 from urushi.evaluation.benchmark import PictureScore, evaluate
-from urushi.files.adapter import write_adapter
+from urushi.evaluation.metrics import mean_psnr
+from urushi.files.adapter import read_adapter, write_adapter
 from urushi.files.container import write_whole
 from urushi.files.model import read_model, write_model
 from urushi.inference.restorer import Restorer
-from urushi.training.build import build_network
+from urushi.training.build import Material, build_network
 from urushi.training.compare.plan import Cell
+from urushi.training.compare.together import (
+    SteeredRestorer,
+    Steering,
+    class_material,
+    pack_examples,
+    scores_of_parts,
+)
 from urushi.training.loop import train
 from urushi.training.outcome import adapter_header, adapter_tensors
 from urushi.training.progress import Progress, TrainingResult
@@ -54,7 +61,9 @@ class CellResult(BaseModel):
         adapter_bytes: size of the adapter file; 0 where nothing is trained.
         psnr_input, ssim_input: means of the validation pictures as they are, in dB and in [-1, 1].
         psnr, ssim: of what the restorer made of them.
-        pictures: the same, one by one.
+        pictures: the same, one by one; of a task of classes none.
+        parts: of such a task the pictures of each class, whose means the four above are the means
+            of, and of each composite; see `urushi.training.compare.together.scores_of_parts`.
         steps: optimizer steps.
         seconds: of training.
         seconds_per_step: mean without the first step, which takes longer; None where there is none.
@@ -82,6 +91,7 @@ class CellResult(BaseModel):
     psnr: float
     ssim: float
     pictures: tuple[PictureScore, ...]
+    parts: dict[str, tuple[PictureScore, ...]] = {}
     steps: int
     seconds: float
     seconds_per_step: float | None
@@ -93,6 +103,11 @@ class CellResult(BaseModel):
     threads: int
     torch: str
     urushi: str = __version__
+
+    def of_part(self, name: str) -> "CellResult":
+        """The same with the scores of one class or composite alone."""
+        rows = self.parts[name]
+        return self.model_copy(update={**_means(rows), "pictures": rows, "parts": {}})
 
 
 def find_result(folder: Path, cell: Cell) -> CellResult | None:
@@ -182,22 +197,18 @@ class _Run:
         if training is not None:
             path = self._write(network)
             adapters, size = [path], path.stat().st_size
-        restorer = Restorer(self.base, adapters=adapters, engine="torch", device=self.device)
-        scores = evaluate(restorer, cell.validation)
-        means = scores.means
-        assert means.psnr is not None
-        assert means.ssim is not None
+        pictures, parts = self._measured(adapters)
+        of_classes = [_means(parts[part.name]) for part in cell.classes] or [_means(pictures)]
+        means = {key: float(np.mean([one[key] for one in of_classes])) for key in of_classes[0]}
         return CellResult(
             hash=cell.hash,
             identity=cell.identity,
             trainable=report.trainable,
             backbone=report.backbone,
             adapter_bytes=size,
-            psnr_input=means.psnr_input,
-            ssim_input=means.ssim_input,
-            psnr=means.psnr,
-            ssim=means.ssim,
-            pictures=scores.pictures,
+            **means,
+            pictures=pictures,
+            parts=parts,
             peak_memory=self.memory[1],
             memory_before=self.memory[0],
             memory_kind="accelerator" if _on_cuda(self.device) else "process",
@@ -223,23 +234,27 @@ class _Run:
         write_model(path, tensors, model.header.model_copy(update=facts), "float32")
         return recipe.model_copy(update={"start": str(path)})
 
-    def _pack(self) -> PackedPictures:
-        path, patch = self.run / "pack.safetensors", self.recipe.data.patch
-        summary: PackSummary
-        if self.recipe.degradation is None:
-            rows = [(name, one, other) for name, one, other in self.cell.examples if other]
-            summary = pack_pairs(rows, path, min_side=patch, overwrite=True)
-        else:
-            pictures = [one for _, one, _ in self.cell.examples]
-            summary = pack_pictures(pictures, path, min_side=patch, overwrite=True)
-        if summary.skipped:
-            raise DataError(
-                f"a picture of the task cannot be used: {summary.skipped[0][1]}: every cell needs "
-                "the number of pictures it states"
-            )
-        return PackedPairs(path) if self.recipe.degradation is None else PackedPictures(path)
+    def _measured(
+        self, adapters: list[Path]
+    ) -> tuple[tuple[PictureScore, ...], dict[str, tuple[PictureScore, ...]]]:
+        """Scores of the pictures of the task, or of each of its parts."""
+        cell = self.cell
+        if cell.route is None:
+            restorer = Restorer(self.base, adapters=adapters, engine="torch", device=self.device)
+            if cell.validation is not None:
+                return evaluate(restorer, cell.validation, limit=cell.limit).pictures, {}
+            return (), scores_of_parts(cell, restorer)
+        steering = Steering(cell.route, [part.name for part in cell.classes], self.recipe.seed)
+        steered = SteeredRestorer(self.base, read_adapter(adapters[0]), steering, self.device)
+        return (), scores_of_parts(cell, steered)
 
-    def _train(self, pack: PackedPictures) -> TrainingResult:
+    def _pack(self) -> PackedPictures | Material:
+        if self.cell.classes:
+            return class_material(self.cell, self.recipe, self.run)
+        path = self.run / "pack.safetensors"
+        return pack_examples(self.cell.examples, path, self.recipe.data.patch)
+
+    def _train(self, pack: PackedPictures | Material) -> TrainingResult:
         before = _memory(self.device, peak=False) if self.alone else None
         training = train(
             self.recipe,
@@ -261,6 +276,17 @@ class _Run:
         header = adapter_header(self.recipe, adapter, self.base)
         write_adapter(path, adapter_tensors(adapter), header, self.recipe.storage)
         return path
+
+
+def _means(rows: tuple[PictureScore, ...]) -> dict[str, float]:
+    psnr = [row.psnr for row in rows if row.psnr is not None]
+    ssim = [row.ssim for row in rows if row.ssim is not None]
+    return {
+        "psnr_input": mean_psnr([row.psnr_input for row in rows]),
+        "ssim_input": float(np.mean([row.ssim_input for row in rows])),
+        "psnr": mean_psnr(psnr),
+        "ssim": float(np.mean(ssim)),
+    }
 
 
 def _training_facts(training: TrainingResult | None) -> dict[str, Any]:

@@ -22,7 +22,9 @@ __all__ = [
     "COMPARISONS",
     "BaseSettings",
     "Comparison",
+    "CompositeSettings",
     "MethodSettings",
+    "RouteSettings",
     "TaskSettings",
     "Variant",
     "find_comparison",
@@ -52,8 +54,24 @@ class BaseSettings(Settings):
     random: bool = False
 
 
+class CompositeSettings(Settings):
+    """Pictures with several degradations at once, which nothing is learned from.
+
+    Attributes:
+        name: in tables and plots.
+        of: names of the classes that are on them.
+        validation: folder of clean pictures.
+        degradation: what spoils them.
+    """
+
+    name: _Name
+    of: Annotated[list[str], Field(min_length=2)]
+    validation: str
+    degradation: dict[str, Any]
+
+
 class TaskSettings(Settings):
-    """What is learned: pairs of pictures, or clean ones and what spoils them.
+    """What is learned: pairs of pictures, clean ones and what spoils them, or classes of these.
 
     Folders are relative to the place of the data.
 
@@ -63,20 +81,77 @@ class TaskSettings(Settings):
         clean: folder of clean pictures, at any depth; goes with `degradation`.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it.
         validation: of the same kind as what is learned from, and none of its pictures.
+        classes: tasks that are learned together, each patch being of one of them; their scores
+            stand apart, and their mean is that of the task.
+        composites: what is measured besides, where there are classes.
     """
 
     name: _Name
     pairs: str | None = None
     clean: str | None = None
     degradation: dict[str, Any] | None = None
-    validation: str
+    validation: str | None = None
+    classes: list["TaskSettings"] = []
+    composites: list[CompositeSettings] = []
 
     @model_validator(mode="after")
     def _one_kind(self) -> "TaskSettings":
+        if self.classes:
+            return self._of_classes()
         if (self.pairs is None) == (self.clean is None):
             raise ValueError("expected a folder in pairs or in clean, one of the two")
         if (self.clean is None) != (self.degradation is None):
             raise ValueError("expected a degradation with clean, and none with pairs")
+        if self.validation is None:
+            raise ValueError("validation is missing: it names what is measured")
+        if self.composites:
+            raise ValueError("composites has no effect without classes: leave it out")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What its mean is of: its classes, or itself."""
+        return [one.name for one in self.classes] or [self.name]
+
+    def _of_classes(self) -> "TaskSettings":
+        for name in ("pairs", "clean", "degradation", "validation"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect beside classes, which state their own")
+        names = [one.name for one in self.classes]
+        if len(set(names)) < len(names) or any(one.classes for one in self.classes):
+            raise ValueError("expected classes of different names that have no classes themselves")
+        for composite in self.composites:
+            if missing := set(composite.of) - set(names):
+                raise ValueError(f"composite {composite.name} is of {min(missing)!r}, no class")
+        return self
+
+
+class RouteSettings(Settings):
+    """By what a method acts that is told something of every patch and picture.
+
+    Attributes:
+        router: file of a router that knows the classes; `{seed}` in it stands for the cell's seed.
+            It is frozen, and reads patches in training and whole pictures in measuring.
+        by: what names the experts: the router; `oracle`, the class that a patch is of; `random`,
+            any of them; null gives no experts.
+        k: with `router`, experts of one picture at most.
+        vector: what guides: the router's degradation vector; `constant`, zeros, which say nothing;
+            null guides not.
+    """
+
+    router: str | None = None
+    by: Literal["router", "oracle", "random"] | None = None
+    k: Annotated[int, Field(ge=1)] = 1
+    vector: Literal["router", "constant"] | None = None
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> "RouteSettings":
+        if self.by is None and self.vector is None:
+            raise ValueError("expected what names experts in by, or what guides in vector")
+        if (self.router is None) == (self.by == "router" or self.vector is not None):
+            raise ValueError("router goes with by: router, or with a vector, whose length it has")
+        if self.k != 1 and self.by != "router":
+            raise ValueError("k has no effect without by: router")
         return self
 
 
@@ -87,12 +162,14 @@ class MethodSettings(Settings):
         method: an entry of `METHODS`.
         label: in tables and plots; null is the name of the method.
         learning_rate: the greatest; null is that of `urushi adapt` for the method.
+        route: of `experts` and `guidance`, which are for tasks of several classes.
         settings: all other keys.
     """
 
     method: str
     label: _Name | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    route: RouteSettings | None = None
     settings: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -126,6 +203,8 @@ class Comparison(PatchSettings):
         clip: greatest norm of the gradient; null does not clip.
         ema: decay of the moving average of the weights, which is what is measured.
         save_memory: keep less for the way back and calculate it again.
+        limit: pictures of each validation that are measured, spread evenly over their names; null
+            takes all.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -143,15 +222,19 @@ class Comparison(PatchSettings):
     clip: Annotated[float, Field(gt=0)] | None = 0.5
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
     save_memory: bool = False
+    limit: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> "Comparison":
         named = {
-            "tasks": [task.name for task in self.tasks],
+            "tasks": [name for task in self.tasks for name in task.names],
             "base": [base.name for base in self.bases],
             "pairs": self.pairs,
             "seeds": self.seeds,
         }
+        routed = {entry.method for entry in self.methods if entry.route is not None}
+        if routed and not all(task.classes for task in self.tasks):
+            raise ValueError(f"{min(routed)} has a route, which only tasks of classes have")
         for key, values in named.items():
             if twice := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{key} has {twice[0]!r} twice: each must be there once")
@@ -175,6 +258,7 @@ class Variant:
         config: `{"method": ..., ...}` as `urushi.adapters.create_adapter` takes it.
         resolved: all settings, defaults included.
         learning_rate: the greatest.
+        route: by what it acts, if it is told anything.
     """
 
     label: str
@@ -182,6 +266,7 @@ class Variant:
     config: dict[str, Any]
     resolved: dict[str, Any]
     learning_rate: float
+    route: RouteSettings | None = None
 
 
 def variants(comparison: Comparison, source: str = "the comparison") -> list[Variant]:
@@ -244,6 +329,7 @@ def _variant(
         resolved=made.model_dump(mode="json"),
         learning_rate=entry.learning_rate
         or LEARNING_RATES.get(entry.method, DEFAULT_LEARNING_RATE),
+        route=entry.route,
     )
 
 

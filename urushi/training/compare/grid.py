@@ -26,7 +26,7 @@ from urushi.files.container import write_whole
 from urushi.training.compare.cell import CellResult, CellStopped, cell_folder, find_result, run_cell
 from urushi.training.compare.plan import Cell
 
-__all__ = ["Outcome", "run_grid", "run_in_child", "stored"]
+__all__ = ["Outcome", "run_grid", "run_in_child", "run_one", "stored"]
 
 # What a process of its own returns that was stopped: an exit code, or the signal itself where it
 # had no time for one.
@@ -101,11 +101,10 @@ def run_grid(
     while left:
         others = []
         for cell in left:
-            with _claimed(folder, cell) as mine:
-                if not mine:
-                    others.append(cell)
-                    continue
-                outcome = _outcome(cell, folder, device, isolate, on_share)
+            outcome = run_one(cell, folder, device=device, isolate=isolate, on_share=on_share)
+            if outcome is None:
+                others.append(cell)
+                continue
             outcomes.append(outcome)
             if on_cell is not None:
                 on_cell(outcome)
@@ -113,6 +112,25 @@ def run_grid(
             time.sleep(_PATIENCE_SECONDS)
         left = others
     return outcomes
+
+
+def run_one(
+    cell: Cell,
+    folder: Path,
+    *,
+    device: str = "auto",
+    isolate: bool = True,
+    on_share: Callable[[Cell, float], None] | None = None,
+) -> Outcome | None:
+    """Runs a cell if it is not finished; None where another process is running it.
+
+    The arguments are those of `run_grid`.
+
+    Raises:
+        KeyboardInterrupt: a signal arrived.
+    """
+    with _claimed(folder, cell) as mine:
+        return _outcome(cell, folder, device, isolate, on_share) if mine else None
 
 
 @contextmanager

@@ -2,31 +2,36 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from urushi.adapters import ParameterReport, attach, create_adapter
 from urushi.adapters.contribution_profile import locate_profile
-from urushi.data.pairs import PairedFolder, find_pictures
-from urushi.errors import AdapterError, DataError, RecipeError
-from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
+from urushi.errors import AdapterError, RecipeError
+from urushi.evaluation.catalog import Benchmark
 from urushi.files.model import LoadedModel, architecture_hash, read_model
 from urushi.inference.zoo import find_model
 from urushi.training.compare.description import (
     BaseSettings,
     Comparison,
-    TaskSettings,
+    RouteSettings,
     Variant,
     variants,
 )
+from urushi.training.compare.task_files import (
+    ClassPart,
+    Composite,
+    Digests,
+    TaskFiles,
+    read_task,
+)
 from urushi.training.profile_tasks import build_model
 from urushi.training.recipe import (
+    ClassSource,
     DataSettings,
     OptimizerSettings,
     PatchSettings,
@@ -35,128 +40,7 @@ from urushi.training.recipe import (
     ValidationSettings,
 )
 
-__all__ = [
-    "Cell",
-    "Digests",
-    "Example",
-    "Plan",
-    "TaskFiles",
-    "make_plan",
-    "nested_subset",
-    "read_task",
-]
-
-# Name, input and target of a pair; of a clean picture the last is None.
-Example = tuple[str, Path, Path | None]
-
-
-class Digests:
-    """Hashes of files' contents, each file read once."""
-
-    def __init__(self) -> None:
-        self._known: dict[Path, str] = {}
-
-    def __call__(self, path: Path) -> str:
-        """The hash of a file.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        if path not in self._known:
-            try:
-                content = path.read_bytes()
-            except OSError as error:
-                raise DataError(
-                    f"{path} cannot be read ({error.strerror or error}): name a file that can"
-                ) from error
-            self._known[path] = hashlib.sha256(content).hexdigest()
-        return self._known[path]
-
-
-@dataclass(frozen=True)
-class TaskFiles:
-    """A task with its files.
-
-    Attributes:
-        settings: the task.
-        examples: all there are to learn from, by name.
-        validation: what is measured on.
-        facts: what a measurement depends on, as JSON values.
-    """
-
-    settings: TaskSettings
-    examples: dict[str, Example]
-    validation: Benchmark
-    facts: dict[str, Any]
-
-
-def nested_subset(names: list[str], count: int, seed: int) -> list[str]:
-    """Some of the names, sorted; those of a smaller `count` are among them.
-
-    Args:
-        names: to choose from; their order does not matter.
-        count: how many, at most as many as there are.
-        seed: another one chooses others.
-    """
-    ordered = sorted(names)
-    order = np.random.default_rng(seed).permutation(len(ordered))
-    return sorted(ordered[index] for index in order[:count])
-
-
-def read_task(task: TaskSettings, root: Path, digest: Callable[[Path], str]) -> TaskFiles:
-    """Finds the files of a task.
-
-    Args:
-        task: its folders.
-        root: what they are relative to.
-        digest: hash of a file's content.
-
-    Raises:
-        DataError: a folder is missing or empty, its pairs do not match, or a picture is learned
-            from and measured by.
-        DegradationError: the degradation does not exist or does not take these values.
-    """
-    held_folder = root / task.validation
-    examples: dict[str, Example]
-    if task.pairs is not None:
-        held = _paired(held_folder)
-        examples = {p.name: (p.name, p.input, p.target) for p in _paired(root / task.pairs)}
-        measured = [path for pair in held for path in (pair.input, pair.target)]
-        validation = paired_benchmark(held.input_folder, held.target_folder)
-    else:
-        assert task.clean is not None
-        folder = root / task.clean
-        names = {path: path.relative_to(folder).as_posix() for path in find_pictures(folder)}
-        examples = {name: (name, path, None) for path, name in names.items()}
-        measured = find_pictures(held_folder)
-        validation = clean_benchmark(held_folder, task.degradation)
-    samples = validation.samples()
-    held_digests = {digest(path) for path in measured}
-    for name, *paths in examples.values():
-        if any(path and digest(path) in held_digests for path in paths):
-            raise DataError(
-                f"task {task.name}: {name} is used both for training and for measuring: take it "
-                "out of "
-                f"{held_folder}"
-            )
-    facts = {
-        "protocol": validation.protocol,
-        "degradation": task.degradation,
-        "names": [sample.name for sample in samples],
-        "files": sorted(held_digests),
-    }
-    return TaskFiles(task, examples, validation, facts)
-
-
-def _paired(folder: Path) -> PairedFolder:
-    found = PairedFolder(folder)
-    if found.problems or not found.pairs:
-        reason = found.problems[0] if found.problems else "there are none"
-        raise DataError(
-            f"the pairs of {folder} do not match: {reason}; find all such with  urushi data check"
-        )
-    return found
-
+__all__ = ["Cell", "Plan", "make_plan"]
 
 # Part of every identity: raised when a cell of the same terms would come out differently, as when a
 # default of `Recipe` that is not among them changes.
@@ -178,7 +62,11 @@ class Cell(BaseModel):
         recipe: of the training.
         random: the weights of the base are drawn from the seed.
         examples: name, input and target of each pair; of clean pictures the last is None.
-        validation: what is measured on.
+        validation: what is measured on; None where there are classes, which have their own.
+        classes: what is learned together, in the order of the experts.
+        composites: what is measured besides.
+        route: by what the method acts, if it is told anything.
+        limit: pictures of it that are measured, spread evenly; None takes all.
         identity: everything its result depends on, but for the machine.
         hash: of `identity`.
         parameters: trained ones; None where the method does not go onto the base.
@@ -196,7 +84,11 @@ class Cell(BaseModel):
     recipe: Recipe
     random: bool
     examples: tuple[tuple[str, Path, Path | None], ...]
-    validation: Benchmark
+    validation: Benchmark | None
+    classes: tuple[ClassPart, ...] = ()
+    composites: tuple[Composite, ...] = ()
+    route: RouteSettings | None = None
+    limit: int | None = None
     identity: dict[str, Any]
     hash: str
     parameters: int | None
@@ -302,11 +194,11 @@ class _Planner:
         self.bases = [self._read_base(base) for base in self.comparison.bases]
         self.tasks = [read_task(task, self.root, self._digest) for task in self.comparison.tasks]
         for task in self.tasks:
-            missing = [n for n in self.comparison.pairs if n > len(task.examples)]
+            missing = [n for n in self.comparison.pairs if n > task.count]
             if missing:
                 said = ", ".join(map(str, missing))
                 self.notes.append(
-                    f"{task.settings.name} has {len(task.examples)} pairs: left out at {said}"
+                    f"{task.settings.name} has {task.count} pairs: left out at {said}"
                 )
 
     def frozen(self) -> list[Cell]:
@@ -327,7 +219,7 @@ class _Planner:
             for seed in self.comparison.seeds
             for count in sorted(self.comparison.pairs)
             for task in self.tasks
-            if count <= len(task.examples)
+            if count <= task.count
             for base in self.bases
             for variant in self.variants
             if variant.method != "frozen"
@@ -336,10 +228,8 @@ class _Planner:
     def _cell(
         self, base: _Base, task: TaskFiles, variant: Variant, count: int | None, seed: int | None
     ) -> Cell:
-        chosen = []
-        if count is not None:
-            names = nested_subset(list(task.examples), count, seed or 0)
-            chosen = [task.examples[name] for name in names]
+        chosen = [] if count is None else task.chosen(count, seed or 0)
+        route = None if count is None else _of_seed(variant.route, seed)
         recipe = self._recipe(base, task, variant, seed or 0)
         identity = {
             "version": VERSION,
@@ -347,6 +237,12 @@ class _Planner:
             "method": self._method_facts(variant, base),
             "validation": task.facts,
         }
+        if route is not None:
+            identity["route"] = route.model_dump(mode="json", exclude={"router"})
+            if route.router is not None:
+                identity["route"]["router"] = self._digest(Path(route.router))
+        if self.comparison.limit is not None:
+            identity["limit"] = self.comparison.limit
         if count is not None:
             terms = self.comparison.model_dump(mode="json", include=_TERMS)
             terms |= {"seed": seed, "learning_rate": variant.learning_rate}
@@ -365,6 +261,10 @@ class _Planner:
             random=base.settings.random,
             examples=tuple(chosen),
             validation=task.validation,
+            classes=task.parts,
+            composites=task.composites,
+            route=route,
+            limit=self.comparison.limit,
             identity=identity,
             hash=_hash(identity),
             parameters=report.trainable if fits else None,
@@ -373,7 +273,14 @@ class _Planner:
 
     def _recipe(self, base: _Base, task: TaskFiles, variant: Variant, seed: int) -> Recipe:
         plan, degradation = self.comparison, task.settings.degradation
-        here = "pairs" if degradation is None else "pictures"
+        sources = {
+            f"class-{index}": ClassSource(
+                degradation=part.settings.degradation,
+                pairs=["."] if part.settings.degradation is None else [],
+            )
+            for index, part in enumerate(task.classes)
+        }
+        here = "pairs" if degradation is None and not sources else "pictures"
         return Recipe(
             name=plan.name,
             start=str(base.model.path.resolve()),
@@ -381,6 +288,7 @@ class _Planner:
             save_memory=plan.save_memory,
             data=DataSettings.model_validate({here: ["."], **plan.values_of(PatchSettings)}),
             degradation=degradation,
+            classes=sources,
             seed=seed,
             loss=plan.loss,
             optimizer=OptimizerSettings(learning_rate=variant.learning_rate, clip=plan.clip),
@@ -413,6 +321,12 @@ def _report(model: LoadedModel, variant: Variant) -> ParameterReport | str:
         return attach(network, create_adapter(network, config)).report()
     except AdapterError as error:
         return str(error)
+
+
+def _of_seed(route: RouteSettings | None, seed: int | None) -> RouteSettings | None:
+    if route is None or route.router is None:
+        return route
+    return route.model_copy(update={"router": route.router.replace("{seed}", str(seed or 0))})
 
 
 def _hash(identity: dict[str, Any]) -> str:

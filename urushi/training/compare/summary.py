@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -59,7 +60,8 @@ class Row(_Document):
     """One method at one number of pairs, over its finished seeds.
 
     Attributes:
-        base, task, label, method, pairs: see `Cell`; the task `MEAN` stands for all tasks.
+        base, task, label, method, pairs: see `Cell`; the task `MEAN` stands for all tasks. What is
+            learned together has rows for each of its classes and composites.
         seeds: those that are finished; of `MEAN`, in all tasks. Empty where nothing is random.
         psnr: in dB, on the validation pictures.
         ssim: in [-1, 1].
@@ -143,7 +145,8 @@ def summarise(
         outcomes: of all its cells, in their order.
         notes: what was left out.
     """
-    finished = [one for one in outcomes if one.result is not None]
+    done = [one for one in outcomes if one.result is not None]
+    finished = [part for one in done for part in in_parts(one)]
     frozen = {
         (one.cell.base, one.cell.task, one.cell.seed): one
         for one in finished
@@ -151,7 +154,8 @@ def summarise(
     }
     order = list(dict.fromkeys(one.cell.label for one in outcomes))
     by_task: dict[str, dict[_Place, list[Outcome]]] = {}
-    for task in [task.name for task in comparison.tasks]:
+    names = [n for task in comparison.tasks for n in task.names]
+    for task in dict.fromkeys([*names, *(one.cell.task for one in finished)]):
         places: dict[_Place, list[Outcome]] = {}
         for one in finished:
             if one.cell.task == task:
@@ -162,9 +166,10 @@ def summarise(
     for task, places in by_task.items():
         made = [_row(task, [[one] for one in group], frozen) for group in places.values()]
         rows += _sorted(made, order)
+    by_task = {name: by_task[name] for name in names}  # composites are no part of the mean
     if len(by_task) > 1:
         rows += _sorted(_means(by_task, frozen), order)
-    results = [one.result for one in finished if one.result is not None]
+    results = [one.result for one in done if one.result is not None]
     machines = dict.fromkeys(
         f"{r.device}, {r.threads} thread{'s' if r.threads > 1 else ''}, torch {r.torch}"
         for r in results
@@ -175,11 +180,25 @@ def summarise(
         rows=tuple(rows),
         machines=tuple(machines),
         memory_kinds=tuple(kinds),
-        finished=len(finished),
+        finished=len(done),
         planned=len(outcomes),
         failed=tuple((one.cell.title, one.error) for one in outcomes if one.error),
         notes=tuple(notes),
     )
+
+
+def in_parts(one: Outcome) -> list[Outcome]:
+    """An outcome for each class and composite of a cell; itself where there are none."""
+    if one.result is None or not one.result.parts:
+        return [one]
+    return [
+        replace(
+            one,
+            cell=one.cell.model_copy(update={"task": name}),
+            result=one.result.of_part(name),
+        )
+        for name in one.result.parts
+    ]
 
 
 def _means(

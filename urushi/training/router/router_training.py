@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from urushi.data.pack import PackedPictures
 from urushi.errors import RecipeError
@@ -33,6 +34,7 @@ from urushi.training.checkpoint import checked_checkpoint, write_recipe
 from urushi.training.kept_parts import OnPictures
 from urushi.training.loop import train
 from urushi.training.losses import class_loss
+from urushi.training.processes import begin, rows_of, shared
 from urushi.training.progress import Progress, TrainingResult
 from urushi.training.router.router_batches import router_batches
 from urushi.training.router.router_pool import Rows, StatisticsPool
@@ -171,8 +173,9 @@ def train_router(
     """
     # Now, and not after all pictures were read.
     checkpoint = checked_checkpoint(recipe, data.sha256, run, resume=resume)
+    begin(device)
     session = _Session(recipe, data, run, torch.device(choose_device(device)), download)
-    write_recipe(run, recipe, ours=checkpoint is not None)
+    shared(lambda: write_recipe(run, recipe, ours=checkpoint is not None))
     with stop_signals() as request:
         session.fill(lambda: request.number is not None, on_pictures)
     if request.number is not None:
@@ -180,17 +183,16 @@ def train_router(
         if checkpoint is not None:
             step, seconds, log = checkpoint.step, checkpoint.seconds, checkpoint.log
         return RouterTrainingResult(False, request.number, step, seconds, None, None, None, log)
-    return session.result(
-        train(
-            recipe,
-            session.material,
-            run,
-            resume=resume,
-            device="cpu" if device == "cpu" else "auto",
-            validate=session.validate,
-            on_progress=on_progress,
-        )
+    training = train(
+        recipe,
+        session.material,
+        run,
+        resume=resume,
+        device="cpu" if device == "cpu" else "auto",
+        validate=session.validate,
+        on_progress=on_progress,
     )
+    return shared(lambda: session.result(training))
 
 
 class _Session:
@@ -226,7 +228,8 @@ class _Session:
         encoder, settings = self.router.encoder, self.recipe.encoder
         if not isinstance(encoder, FeatureEncoder) or not isinstance(settings, FeatureSettings):
             return None, None
-        stated = self.recipe.model_dump(mode="json", include={"seed", "classes", "mode", "most"})
+        kept = {"seed", "classes", "mode", "max_degradations"}
+        stated = self.recipe.model_dump(mode="json", include=kept)
         stated["pictures"] = self.recipe.pictures.model_dump(mode="json")
         bf16 = self.recipe.precision == "bf16"
         kinds = len(self.recipe.classes) + (self.recipe.pictures.unknown is not None)
@@ -254,9 +257,17 @@ class _Session:
 
     # --- steps ---
 
+    @property
+    def _normalises(self) -> bool:
+        """Whether what is learnt depends on the other pictures of a batch."""
+        return any(isinstance(layer, _BatchNorm) for layer in self.router.modules())
+
     def _loss(self, network: nn.Module, step: int) -> Tensor:
         if self.pool is None:
-            batch = self.draw(step)
+            whole = self.draw(step)
+            # A batch that is normalised as a whole is the same to all processes only as a whole.
+            rows = slice(None) if self._normalises else rows_of(len(whole.degraded))
+            batch = Batch(*(part[rows] for part in whole[:3]))
             return class_loss(self._read(network, batch).logits, batch.applied, self.recipe.mode)
         settings = self.recipe.encoder
         assert isinstance(settings, FeatureSettings)

@@ -1,0 +1,190 @@
+"""The page of the papers' claims: what it says is made of the committed rows, and no stronger."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from urushi.training.compare.description import load_comparison, variants
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def claims():
+    """Both modules, the rows' names among the page's."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        page, rows = (importlib.import_module(name) for name in ("claims", "claims_rows"))
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    return SimpleNamespace(**{**vars(rows), **vars(page)})
+
+
+def row(label, task, seed, psnr, pairs=64, base="small"):
+    return {
+        "base": base, "task": task, "label": label, "pairs": None if seed is None else pairs,
+        "seed": seed, "psnr": psnr, "ssim": 0.5, "parameters": 0 if seed is None else 10,
+    }  # fmt: skip
+
+
+def table_of(claims, rows, tasks=("one", "two")):
+    terms = {"steps": 5, "batch": 2, "patch": 8, "precision": "float32", "limit": 1, "pairs": [64]}
+    return claims.Table(
+        {
+            "rows": rows,
+            "mean_of": list(tasks),
+            "terms": terms,
+            "finished": len(rows),
+            "planned": len(rows),
+            "base_parameters": 100,
+            "machines": ["cpu"],
+        }
+    )
+
+
+def test_the_page_says_what_the_rows_say(claims):
+    text = claims.PAGE.read_text("utf-8")
+    tables = claims.load()
+    assert claims.replaced(text, claims.body(tables)) == text, (
+        "docs/claims.md is not made of the rows: python benchmarks/claims.py write"
+    )
+    for claim in claims.CLAIMS:
+        table = tables.get(claim.comparison)
+        ran = table is not None and claims.was_run(claim, table)
+        assert (claims.PICTURES / f"{claim.name}.png").exists() == ran
+
+
+def test_every_claim_is_of_rows_that_its_comparison_has(claims):
+    for claim in claims.CLAIMS:
+        settings = load_comparison(f"claim-{claim.comparison}")
+        labels = {variant.label for variant in variants(settings)}
+        bases = [base.name for base in settings.bases]
+        if len(bases) > 1:
+            labels = {f"{base}: {label}" for base in bases for label in labels}
+        ways = ("both", "routed", claims.BEST)
+        known = labels | {f"{label}, {way}" for label in labels for way in ways}
+        assert set(claim.labels) <= labels
+        parts = {name for task in settings.tasks for name in task.names}
+        parts |= {part.name for task in settings.tasks for part in task.composites}
+        for contrast in claim.contrasts:
+            assert {contrast.better, contrast.than} <= known
+            assert set(contrast.on) <= parts
+        assert 1 <= claim.decisive <= len(claim.contrasts)
+
+
+def test_differences_are_of_the_same_seed_and_of_all_tasks(claims):
+    rows = [
+        *(row("a", task, seed, 20 + seed) for task in ("one", "two") for seed in (0, 1, 2)),
+        *(row("b", task, seed, 19 + seed) for task in ("one", "two") for seed in (0, 1, 2)),
+        row("a", "one", 3, 99.0),  # the other task of this seed is not finished
+        row("b", "one", 3, 0.0),
+        *(row("frozen", task, None, 10.0) for task in ("one", "two")),
+    ]
+    table = table_of(claims, rows)
+    assert table.differences(claims.Contrast("a", "b")) == [1.0, 1.0, 1.0]
+    assert table.differences(claims.Contrast("a", "b", ("one",)))[3] == 99.0
+    assert table.differences(claims.Contrast("a", "frozen")) == [10.0, 11.0, 12.0]
+    assert table.differences(claims.Contrast("a", "c")) == []
+
+
+def test_where_a_task_lacks_seeds_it_is_told_on_the_others(claims):
+    rows = [
+        *(row(n, "one", seed, level) for n, level in (("a", 2.0), ("b", 1.0)) for seed in (0, 1)),
+        *(row(n, "two", 0, level) for n, level in (("a", 1.0), ("b", 9.0))),
+    ]
+    table, contrast = table_of(claims, rows), claims.Contrast("a", "b")
+    assert table.compared_on(contrast) == ["one"]
+    assert table.differences(contrast) == [1.0, 1.0]
+    claim = claims.Claim("x", "X", "", "x", (contrast,))
+    assert "a over b +1.00 ± 0.00 dB (2 seeds on one)" in claims.verdict(claim, table)
+    assert "| a | b | one | +1.00 ± 0.00 | 2 |" in claims.contrasts(claim, table)
+    assert table.compared_on(claims.Contrast("a", "c")) == []
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([], "NOT_RUN"),
+        ([3.0], "FEW"),
+        ([3.0, 3.1], "FEW"),
+        ([0.5, 0.6, 0.55], "HOLDS"),
+        ([-0.5, -0.6, -0.55], "REVERSE"),
+        ([0.5, 0.6, -0.1], "WITHIN"),
+        ([0.1, 0.5, 0.9], "WITHIN"),  # one sign, and less than two deviations
+        ([0.0, 0.0, 0.0], "WITHIN"),
+    ],
+)
+def test_a_verdict_is_no_stronger_than_the_spread(claims, differences, said):
+    assert claims.judged(differences) == getattr(claims, said)
+
+
+def test_a_claim_of_several_rows_needs_all_of_them(claims):
+    claim = claims.Claim(
+        "x", "X", "", "x", tuple(claims.Contrast("a", name) for name in "bcd"), decisive=2
+    )
+
+    def table(**levels):
+        rows = [row(n, "one", s, v + s) for n, v in levels.items() for s in (0, 1, 2)]
+        return table_of(claims, rows, ("one",))
+
+    assert claims.verdict(claim, table(a=9, b=8, c=7, d=10)) == (
+        "It holds here: a over b +1.00 ± 0.00 dB (3 seeds); a over c +2.00 ± 0.00 dB (3 seeds)."
+    )
+    assert claims.verdict(claim, table(a=9, b=8, c=9)).startswith("It holds here in part: ")
+    assert claims.verdict(claim, table(a=9, b=8, c=10)).startswith("It is not shown here: ")
+    assert claims.verdict(claim, table(a=9, b=10, c=10)).startswith("The reverse holds here: ")
+    assert claims.verdict(claim, table(a=9, d=8)) == "Not run."
+
+
+def test_the_best_single_expert_is_that_of_each_seed(claims):
+    rows = []
+    for seed, (first, second, both) in enumerate([(20, 22, 23), (25, 21, 23)]):
+        ways = {"p": first, "q": second, "both": both, "routed": 20}
+        rows += [row("e", f"p and q, {way}", seed, value) for way, value in ways.items()]
+        rows += [row("e", "p", seed, 30.0), row("plain, too", "p and q", seed, 21.0)]
+    table = table_of(claims, rows, ("p",))
+    best = table.per_seed(f"e, {claims.BEST}", ("p and q",))
+    assert best == {0: 22, 1: 25}
+    contrast = claims.Contrast("e, both", f"e, {claims.BEST}", ("p and q",))
+    assert table.differences(contrast) == [1, -2]
+    assert table.per_seed("plain, too", ("p and q",)) == {0: 21.0, 1: 21.0}
+
+
+def test_what_was_not_run_says_so_with_its_command(claims):
+    claim = claims.CLAIMS[0]
+    for table in (None, table_of(claims, [])):
+        text = claims.section(claim, table)
+        assert "**Verdict.** Not run." in text
+        assert f"urushi compare claim-{claim.comparison} --data DATA" in text
+        assert "![" not in text
+
+
+def test_rows_and_points_of_a_curve_are_drawn(claims, tmp_path):
+    counts = (16, 64)
+    rows = [
+        row("full", task, seed, 20.0 + seed + n / 64, pairs=n, base=base)
+        for base in ("PROD", "random")
+        for task in ("one", "two")
+        for seed in (0, 1)
+        for n in counts
+        if not (task == "two" and n == 64)
+    ]
+    table = table_of(claims, rows)
+    curve = claims.Claim("x", "X", "", "x", (), curve=True)
+    text = claims.rows(curve, table)
+    assert "| PROD: full | 16 | 10 | 20.75 ± 0.71 | 20.75 ± 0.71 | 20.75 ± 0.71 |" in text
+    assert "| PROD: full | 64 | 10 | 21.50 ± 0.71 | - | - |" in text
+    claims.draw(curve, table, tmp_path / "curve.png")
+    claims.draw(claims.Claim("x", "X", "", "x", ()), table, tmp_path / "points.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"curve.png", "points.png"}
+
+
+def test_the_page_is_changed_between_its_markers_alone(claims):
+    text = f"a\n{claims.BEGIN}\nold\n{claims.END}\nz\n"
+    assert claims.replaced(text, "new") == f"a\n{claims.BEGIN}\n\nnew\n\n{claims.END}\nz\n"
+    for wrong in ("a\n", f"{claims.END}\n{claims.BEGIN}", text + text):
+        with pytest.raises(ValueError, match="once each"):
+            claims.replaced(wrong, "new")

@@ -1,0 +1,123 @@
+"""`--cluster`: what commands do on a Ray cluster instead of in this process."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from urushi.app.options import require
+from urushi.app.output import Output
+from urushi.errors import TargetError
+
+if TYPE_CHECKING:
+    from urushi.inference.batch import BatchReport, Job
+
+__all__ = ["Accelerators", "ClusterAddress", "Workers", "check_cluster", "run_on"]
+
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Have it done on Ray: ray starts one on this machine, auto takes the one that runs "
+        "on it, ray://HOST:10001 and HOST:6379 are others.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="With --cluster: so many workers at most; default: as many as its nodes have room "
+        "for, each with --threads cores, or 1.",
+    ),
+]
+Accelerators = Annotated[
+    float | None,
+    typer.Option(
+        "--accelerators",
+        metavar="SHARE",
+        help="With --cluster: of an accelerator for each worker; at 0.25 four share one. Default: "
+        "1 where nodes have some.",
+    ),
+]
+
+
+def check_cluster(
+    address: str | None, with_it: Mapping[str, object], never: Mapping[str, bool] = {}
+) -> None:
+    """Refuses what cannot be done on a cluster, before anything is read.
+
+    Args:
+        address: of the cluster; None where nothing is to be done on one.
+        with_it: options that are for a cluster alone, with their values.
+        never: options that go with none, and whether they are given.
+    """
+    if address is None:
+        given = [name for name, value in with_it.items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"{given[0]} is for a cluster: give --cluster, too.")
+        return
+    given = [name for name, is_given in never.items() if is_given]
+    if given:
+        raise typer.BadParameter(f"{given[0]} is for this process alone: leave out --cluster.")
+    require(("ray", "pyarrow", "pandas"), "--cluster", "cluster")
+    from urushi.cluster.connection import check_address
+
+    check_address(address)
+
+
+def run_on(
+    out: Output,
+    address: str,
+    output: str,
+    *,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    accelerators: float | None,
+) -> "Callable[..., BatchReport]":
+    """What does as `run_batch` does, on a cluster."""
+
+    def run(
+        restorer: Any, jobs: "Sequence[Job]", *, on_event: Any, options: Any, staged: Any
+    ) -> "BatchReport":
+        from urushi.cluster.connection import joined
+        from urushi.cluster.manifest import Manifest
+        from urushi.cluster.plan import pool_of
+        from urushi.cluster.restoring import restore_on_cluster
+
+        if any(job.target == Path(output) for job in jobs):
+            raise TargetError(
+                f"{output} is a file name: with --cluster give a folder, which gets a manifest"
+            )
+        with joined(address) as cluster:
+            pool = pool_of(
+                cluster.nodes,
+                device=device,
+                cpus=threads or 1,
+                accelerators=accelerators,
+                workers=workers,
+            )
+            manifest = Manifest(Path(output), staged.place_of(Path(output)))
+            where = f"{pool.workers} worker{'s' if pool.workers > 1 else ''} on {pool.device}"
+            out.say(f"{len(jobs)} pictures for {where}; manifest: {manifest}")
+            report = restore_on_cluster(
+                restorer,
+                jobs,
+                pool,
+                manifest,
+                options=options,
+                on_event=on_event,
+                staged=staged,
+            )
+        if report.deaths:
+            out.say(
+                f"{report.deaths} times a worker died, and another one went on with what it had "
+                "begun"
+            )
+        return report
+
+    return run

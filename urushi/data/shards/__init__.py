@@ -1,0 +1,1 @@
+"""Training data as shards: WebDataset tars with an index, in a folder or an object store."""
