@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -88,13 +89,36 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         }
         table["rows"][name] = row
         print(name, json.dumps(row), flush=True)
-    target.write_text(json.dumps(table, indent=1) + "\n")
+        target.write_text(json.dumps(table, indent=1) + "\n")
+    print(markdown(table["rows"]))
     if options.sheet:
         write_sheet(shown, options.sheet)
 
 
+def markdown(rows: dict[str, dict]) -> str:
+    """The table of docs/hosts.md."""
+    lines = [
+        "| host | what was run | tile | on one tile | largest difference | mean | PSNR |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        tile = f"{row['tile']}, margin {row['overlap']}" if row["tile"] else "none"
+        lines.append(
+            f"| {name} | {row['run']} | {tile} | {row['on_one_tile']:.1e} | "
+            f"{row['largest_difference']:.3f} | {row['mean_difference']:.4f} | {row['psnr']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def on_one_tile(run: Run, side: int) -> float:
     """Largest difference from torch on one tile: what arithmetic alone makes."""
+    tile, expected = reference(side)
+    return float(np.abs(run(tile) - expected).max())
+
+
+@cache
+def reference(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """A random tile, and what torch makes of it."""
     from urushi.files.model import read_model
     from urushi.inference.adapted_weights import apply_adapters
     from urushi.inference.engines.torch_engine import TorchEngine
@@ -102,8 +126,7 @@ def on_one_tile(run: Run, side: int) -> float:
 
     ready, _, attached = apply_adapters(read_model(find_model("base")), ["noise"])
     tile = np.random.default_rng(SEED).random((3, side, side), dtype=np.float32)
-    expected = TorchEngine(ready, device="cpu", adapters=attached).run(tile[None])[0]
-    return float(np.abs(run(tile) - expected).max())
+    return tile, TorchEngine(ready, device="cpu", adapters=attached).run(tile[None])[0]
 
 
 def pictures(path: Path) -> tuple[np.ndarray, np.ndarray]:
