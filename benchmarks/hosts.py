@@ -76,7 +76,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         except ImportError as error:
             print(f"{name}: not run ({error})", flush=True)
             continue
-        result = tiled(run, noisy, tile, overlap)
+        # As programs write it, and `urushi restore` does.
+        result = np.clip(tiled(run, noisy, tile, overlap), 0, 1)
         shown[name] = result
         row = {
             "run": told,
@@ -271,7 +272,7 @@ def ncnn(folder: Path) -> Row:
     if not param.exists():
         import pnnx
 
-        program = Path(pnnx.__file__).parent / "bin" / "pnnx"
+        program = pnnx.EXEC_PATH
         shape = f"inputshape=[1,3,{STATIC[0]},{STATIC[1]}]"
         words = [program, path.name, shape, "fp16=0", f"ncnnparam={param.name}",
                  f"ncnnbin={weights.name}"]  # fmt: skip
