@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("--files", type=Path, help="where exported files are, or are put")
     parser.add_argument("--sheet", type=Path, help="the noisy picture and what hosts make of it")
+    parser.add_argument("--large", action="store_true", help="measure alone what tiles of 512 cost")
     parser.add_argument("hosts", nargs="*", metavar="HOST")
     options = parser.parse_args()
     if unknown := set(options.hosts) - set(ROWS):
         parser.error(f"{min(unknown)!r} is no row: expected some of {', '.join(ROWS)}")
     with tempfile.TemporaryDirectory() as made:
-        measure(options, options.files or Path(made))
+        (cut if options.large else measure)(options, options.files or Path(made))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -128,6 +129,26 @@ def reference(side: int) -> tuple[np.ndarray, np.ndarray]:
     ready, _, attached = apply_adapters(read_model(find_model("base")), ["noise"])
     tile = np.random.default_rng(SEED).random((3, side, side), dtype=np.float32)
     return tile, TorchEngine(ready, device="cpu", adapters=attached).run(tile[None])[0]
+
+
+def cut(options: argparse.Namespace, folder: Path) -> None:
+    """What it costs that averages are those of tiles of 512: a large picture whole, and cut."""
+    clean, noisy = pictures(options.picture)
+    run = session(exported(folder, "vs-mlrt"))
+    whole, cut = (np.clip(tiled(run, noisy, tile, 16), 0, 1) for tile in (None, STATIC[0]))
+    inner = np.abs(whole - cut)[64:-64, 64:-64]
+    row = {
+        "size": noisy.shape[:2],
+        "largest_difference": float(np.abs(whole - cut).max()),
+        "largest_inside": float(inner.max()),
+        "mean_difference": float(np.abs(whole - cut).mean()),
+        "psnr_whole": psnr(whole, clean),
+        "psnr_cut": psnr(cut, clean),
+    }
+    target = RESULTS / "hosts.json"
+    table = json.loads(target.read_text()) | {"tiles of 512": row}
+    target.write_text(json.dumps(table, indent=1) + "\n")
+    print(json.dumps(row))
 
 
 def pictures(path: Path) -> tuple[np.ndarray, np.ndarray]:
