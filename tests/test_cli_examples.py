@@ -49,6 +49,8 @@ READ_ALONE = (
     "restore more/",
     "export mine.safetensors --precision int8",  # see test_int8.py
     "export base --for browser",  # fetches; see test_browser_folder.py
+    "export base --for darktable",  # see test_hosts.py
+    "export mine.safetensors --static",  # see test_hosts.py
 )  # fmt: skip
 # What lies in a store is for tests that have one.
 RUN = [

@@ -11,32 +11,22 @@ import torch
 from commands import run, run_watched
 from onnx import TensorProto, helper
 from pictures import picture
-from world import TINY_X2, write_random, write_tiny
+from world import TINY_X2, write_network, write_random, write_tiny
 
 from urushi.adapters.adaptir import AdaptIRSettings, FrequencyBranch
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.backbones import BACKBONES, create_backbone
+from urushi.backbones import BACKBONES
 from urushi.convert import standalone as export_module
 from urushi.convert.graph_checks import Agreement, import_onnxruntime
 from urushi.convert.standalone import export_standalone
 from urushi.convert.standalone_frame import framed, squares
 from urushi.convert.traced_forms import frequency_branch
 from urushi.errors import BackboneError, FileFormatError
-from urushi.files.model import ModelHeader, architecture_hash, graph_path, read_model, write_model
+from urushi.files.model import architecture_hash, graph_path, read_model
 from urushi.inference.engines.openvino_engine import openvino_core
 from urushi.inference.engines.torch_engine import TorchEngine
 from urushi.inference.restorer import Restorer
 from urushi.inference.tiling import pad_tile
-
-
-def write_network(path, backbone, config):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = create_backbone(backbone, config)
-    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    header = ModelHeader(backbone=backbone, config=config, licence="MIT", description="A test.")
-    write_model(path, tensors, header)
-    return read_model(path)
 
 
 def opened(path):

@@ -64,6 +64,16 @@ def write_tiny(path: Path, seed: int = 0, **changes) -> Path:
     return path
 
 
+def write_network(path, backbone, config):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = create_backbone(backbone, config)
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    header = ModelHeader(backbone=backbone, config=config, licence="MIT", description="A test.")
+    write_model(path, tensors, header)
+    return read_model(path)
+
+
 def network_of(model: LoadedModel):
     network = create_backbone(model.header.backbone, model.header.config)
     network.load_state_dict({name: torch.tensor(array) for name, array in model.tensors.items()})

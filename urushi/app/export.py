@@ -1,5 +1,6 @@
-"""`urushi export`: graphs, ONNX files, a page that mends in browsers, adapters in other forms."""
+"""`urushi export`: graphs, files for other programs, a page for browsers, forms of adapters."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ EPILOG = examples(
     "urushi export mine.safetensors",
     "urushi export mine.safetensors -o mine-rain.onnx --adapter rain.safetensors",
     "urushi export base --for browser --adapter noise -o site/",
+    "urushi export base --for darktable --adapter noise",
+    "urushi export mine.safetensors --static 720x1280 -o mine-720.onnx",
     "urushi export mine.safetensors --precision int8 --clean photos/",
     "urushi export adapter.safetensors --merged whole.safetensors",
     "urushi export adapter.safetensors --peft folder/",
@@ -34,18 +37,28 @@ Target = Annotated[
     typer.Option(
         "--output",
         "-o",
-        metavar="OUT.onnx|FOLDER",
+        metavar="OUT.onnx|FILE|FOLDER",
         help="Write one ONNX file for other programs, with the weights inside and for pictures of "
-        "any size; or the folder of --for browser.",
+        "any size; or the file of --for HOST, or the folder of --for browser.",
     ),
 ]
 For = Annotated[
     str | None,
     typer.Option(
         "--for",
-        metavar="browser",
-        help="With -o FOLDER, write a page that mends pictures in the browser, for any static web "
-        "server; each --adapter is a choice on it.",
+        metavar="HOST",
+        help="Write what another program loads: spandrel (ComfyUI and others), opencv, darktable, "
+        "chainner, imagetoolbox or vs-mlrt. Or browser: with -o FOLDER, a page that mends pictures "
+        "in the browser, for any static web server; each --adapter is a choice on it.",
+    ),
+]
+Static = Annotated[
+    str | None,
+    typer.Option(
+        "--static",
+        metavar="HEIGHTxWIDTH",
+        help="Write an ONNX file for pictures of one size, for CoreML, MIGraphX, TensorRT, ncnn; "
+        "also with --for.",
     ),
 ]
 Runtime = Annotated[
@@ -102,11 +115,12 @@ def export(
     model: Model = "base",
     peft: Peft = None,
     purpose: For = None,
+    static: Static = None,
     runtime: Runtime = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Export a model: the graph that runs fast without torch, or an ONNX file for other programs.
+    """Export a model: the graph that runs fast without torch, or a file for other programs.
 
     Or a page that mends in the browser, or an adapter in another form.
     """
@@ -122,18 +136,20 @@ def export(
         raise typer.BadParameter("--merged and --peft are for adapters, int8 is for models.")
     if merged is None and model != "base":
         raise typer.BadParameter("--model is the base for --merged.")
-    if output is not None and (merged or peft or clean):
-        raise typer.BadParameter("-o stands alone: leave out --precision int8, --merged, --peft.")
-    if purpose not in (None, "browser"):
-        raise typer.BadParameter(f"--for {purpose!r}: there is --for browser alone.")
-    if purpose is not None and output is None:
-        raise typer.BadParameter("--for browser needs -o FOLDER.")
-    if runtime is not None and purpose is None:
+    if (output or purpose or static) and (merged or peft or clean):
+        raise typer.BadParameter(
+            "-o, --for and --static stand alone: leave out --precision int8, --merged, --peft."
+        )
+    if purpose == "browser" and (output is None or static is not None):
+        raise typer.BadParameter("--for browser needs -o FOLDER, and takes no --static.")
+    if runtime is not None and purpose != "browser":
         raise typer.BadParameter("--runtime is for --for browser.")
-    if adapter and output is None:
-        raise typer.BadParameter("--adapter is for -o OUT.onnx; to merge one, give --merged OUT.")
+    if adapter and not (output or purpose or static):
+        raise typer.BadParameter("--adapter is for -o or --for; to merge one, give --merged OUT.")
     out = Output(json=json)
-    if output is not None and purpose is not None:
+    if (purpose is not None and purpose != "browser") or static is not None:
+        _export_for_host(out, file, purpose, static, output, adapter or [], overwrite)
+    elif output is not None and purpose is not None:
         _export_browser(out, file, output, adapter or [], runtime, overwrite)
     elif output is not None:
         refuse_taken([output], overwrite)
@@ -166,6 +182,51 @@ def _export_standalone(out: Output, model: str, target: Path, adapters: list[str
         complain(f"note: {note}")
     if out.json:
         out.document({**made._asdict(), "onnx": str(target), "path": model, "size": size})
+
+
+def _export_for_host(
+    out: Output,
+    model: str,
+    purpose: str | None,
+    static: str | None,
+    target: Path | None,
+    adapters: list[str],
+    overwrite: bool,
+) -> None:
+    size = None if static is None else _static_size(static)
+    from urushi.convert.hosts import STATIC, export_for_host, find_host
+    from urushi.files.model import read_model
+    from urushi.inference.adapted_weights import parse_adapter
+    from urushi.inference.zoo import find_model
+
+    host = STATIC if purpose is None else find_host(purpose)
+    refuse_taken([target], overwrite)
+    made = export_for_host(
+        read_model(find_model(model)),
+        host,
+        target,
+        [parse_adapter(text) for text in adapters],
+        static=size,
+        overwrite=overwrite,
+    )
+    bytes_written = made.path.stat().st_size
+    out.say(f"{host.programs}: {made.path} ({size_text(bytes_written)})")
+    if made.checked_with:
+        out.say(f"gives what torch gives, run by {' and by '.join(made.checked_with)}")
+    out.say(f"to use it: {host.where}")
+    for note in made.notes:
+        complain(f"note: {note}")
+    if out.json:
+        out.document({**made._asdict(), "path": str(made.path), "size": bytes_written})
+
+
+def _static_size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,5})[xX]([0-9]{1,5})", text.strip())
+    if found is None:
+        raise typer.BadParameter(
+            f"--static {text!r} is no size: expected HEIGHTxWIDTH in pixels, such as 720x1280."
+        )
+    return int(found[1]), int(found[2])
 
 
 def _export_browser(

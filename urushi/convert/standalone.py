@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
     from urushi.inference.engines.torch_engine import TorchEngine
 
-__all__ = ["StandaloneExport", "export_standalone"]
+__all__ = [
+    "StandaloneExport",
+    "check_onnx_target",
+    "describe_graph",
+    "export_standalone",
+    "licences_of",
+]
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -88,14 +94,14 @@ def export_standalone(
         MissingExtraError: torch, onnx or onnxscript is not installed.
     """
     target = Path(target)
-    _check_target(target)
+    check_onnx_target(target)
     require_exporting()
     ready, applied, attached = apply_adapters(model, adapters)
     from urushi.inference.engines.torch_engine import TorchEngine
 
     reference = TorchEngine(ready, device="cpu", adapters=attached)
     graph = _whole_graph(ready, reference, attached)
-    _describe(graph, ready, applied, attached, reference.scale)
+    describe_graph(graph, ready, applied, attached, reference.scale)
     try:
         with whole_file(target, overwrite=True) as part:
             part.write_bytes(_serialized(graph, target))
@@ -106,7 +112,8 @@ def export_standalone(
     return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, ran, notes)
 
 
-def _check_target(target: Path) -> None:
+def check_onnx_target(target: Path) -> None:
+    """Raise `FileFormatError` where one ONNX file cannot stand."""
     if target.suffix != ".onnx":
         raise FileFormatError(f"{target}: the name of an ONNX file must end in .onnx")
     beside = target.with_suffix(".safetensors")
@@ -167,29 +174,36 @@ def _graph_beside(model: LoadedModel) -> "onnx.ModelProto | None":
     return graph
 
 
-def _describe(
+def licences_of(model: LoadedModel, attached: Sequence[AppliedAdapter]) -> str:
+    """The licences of a model and of adapters beside it, as far as they are stated.
+
+    That of adapters in the weights is in the model's header already.
+    """
+    licences = [model.header.licence, *(item.adapter.header.licence for item in attached)]
+    return "; ".join(licence for licence in dict.fromkeys(licences) if licence)
+
+
+def describe_graph(
     graph: "onnx.ModelProto",
     model: LoadedModel,
     adapters: Sequence[AppliedAdapter],
     attached: Sequence[AppliedAdapter],
     scale: int,
+    sizes: str = "any size",
 ) -> None:
-    """Say in the file what it is."""
+    """Say in a graph what it is, and which pictures it takes (`sizes`)."""
     header = model.header
-    # That of adapters in the weights is in the header already.
-    licences = [header.licence, *(item.adapter.header.licence for item in attached)]
-    licences = [licence for licence in dict.fromkeys(licences) if licence]
     larger = "" if scale == 1 else f"{scale} * "
     facts = {
         "name": model.path.stem,
         "version": __version__,
         "description": header.description,
         "backbone": header.backbone,
-        "licence": "; ".join(licences) or "not stated",
+        "licence": licences_of(model, attached) or "not stated",
         "data": header.data,
         "weights_hash": header.weights_hash,
         "adapters": ", ".join(item.told for item in adapters),
-        "input": "RGB, float32, 0..1, (batch, 3, height, width), any size",
+        "input": f"RGB, float32, 0..1, (batch, 3, height, width), {sizes}",
         "output": f"RGB, float32, 0..1 but not clipped, (batch, 3, {larger}height, {larger}width)",
         "scale": str(scale),
     }

@@ -20,7 +20,7 @@ from urushi.inference.engines.torch_engine import build_network
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["RESULT", "traced"]
+__all__ = ["RESULT", "traced", "traced_with_weights"]
 
 Weights = dict[str, Tensor]
 Restored = Callable[[Tensor, list[Tensor]], Tensor]
@@ -47,6 +47,60 @@ def traced(
         BackboneError: the network, or an adapter on it, cannot be a graph.
     """
     weights, restored = _with_adapters(model, attached) if attached else _plain(model)
+    # Sides that differ, and more than one picture: equal or single ones would be taken as fixed.
+    example = torch.zeros(2, 3, 3 * size_multiple, 5 * size_multiple)
+    subject = _subject(model, attached)
+    with quiet(), torch.no_grad():
+        graph = _exported(
+            _function(model, restored),
+            (example, list(weights.values())),
+            _open_shape(size_multiple),
+            list(weights),
+            subject,
+        )
+    trim(graph)
+    return graph
+
+
+def traced_with_weights(
+    model: LoadedModel,
+    size_multiple: int,
+    attached: Sequence[AppliedAdapter] = (),
+    *,
+    size: Sequence[int] | None = None,
+) -> "onnx.ModelProto":
+    """Export the network of a model with its weights inside, in the layers as they are trained.
+
+    Many programs know those layers, and none of them asks for a size.
+
+    Args:
+        model, size_multiple, attached: as for `traced`.
+        size: height and width of the only pictures it takes, one at a time; None leaves batch,
+            height and width open, as `traced` does.
+
+    Raises:
+        BackboneError: the network, or an adapter on it, cannot be a graph.
+    """
+    if attached:
+        _, restored = _with_adapters(model, attached)
+    else:
+        network = build_network(model).eval().requires_grad_(False)
+
+        def restored(x: Tensor, values: list[Tensor], /) -> Tensor:
+            return network(x)
+
+    function, shape = _function(model, restored), _open_shape(size_multiple)
+    example = torch.zeros(2, 3, 3 * size_multiple, 5 * size_multiple)
+    if size is not None:
+        example, shape = torch.zeros(1, 3, *size), None
+    with quiet(), torch.no_grad():
+        graph = _exported(function, (example, []), shape, [], _subject(model, attached))
+    trim(graph)
+    return graph
+
+
+def _function(model: LoadedModel, restored: Restored) -> nn.Module:
+    """A network as a module that takes pictures of three colours, and lists of weights."""
     grey = picture_channels(model) == 1
 
     class Function(nn.Module):
@@ -55,21 +109,17 @@ def traced(
                 return restored(image, values)
             return restored(image.flatten(0, 1)[:, None], values).unflatten(0, (-1, 3))[:, :, 0]
 
-    # Sides that differ, and more than one picture: equal or single ones would be taken as fixed.
-    example = torch.zeros(2, 3, 3 * size_multiple, 5 * size_multiple)
+    return Function().eval()
+
+
+def _open_shape(size_multiple: int) -> dict:
+    """Any batch, and any sides that are multiples."""
     largest = _LARGEST_SIDE // size_multiple
-    shape = {
+    return {
         0: Dim("batch"),
         2: size_multiple * Dim("rows", min=1, max=largest),
         3: size_multiple * Dim("columns", min=1, max=largest),
     }
-    subject = _subject(model, attached)
-    with quiet(), torch.no_grad():
-        graph = _exported(
-            Function().eval(), (example, list(weights.values())), shape, list(weights), subject
-        )
-    trim(graph)
-    return graph
 
 
 def _subject(model: LoadedModel, attached: Sequence[AppliedAdapter]) -> str:
@@ -110,12 +160,11 @@ def _with_adapters(
 
 
 def _exported(
-    function: nn.Module, arguments: tuple, shape: dict, names: list[str], subject: str
+    function: nn.Module, arguments: tuple, shape: dict | None, names: list[str], subject: str
 ) -> "onnx.ModelProto":
     try:
-        program = torch.export.export(
-            function, arguments, dynamic_shapes=(shape, [None for _ in names])
-        )
+        shapes = None if shape is None else (shape, [None for _ in names])
+        program = torch.export.export(function, arguments, dynamic_shapes=shapes)
         exported = torch.onnx.export(
             program,
             dynamo=True,
