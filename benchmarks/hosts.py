@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measuring import RESULTS, processor, run_script
@@ -68,7 +69,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     ours = Restorer("base", adapters=["noise"]).restore(noisy)
     shown = {"noisy": noisy, "urushi restore": ours}
     target = RESULTS / "hosts.json"
-    table = json.loads(target.read_text()) if target.exists() else {"rows": {}}
+    table: dict[str, Any] = json.loads(target.read_text()) if target.exists() else {"rows": {}}
     table |= {"processor": processor(), "size": noisy.shape[:2], "sigma_255": SIGMA}
     table["psnr"] = {"noisy": psnr(noisy, clean), "urushi restore": psnr(ours, clean)}
     for name in options.hosts or ROWS:
@@ -286,12 +287,12 @@ def vs_mlrt(folder: Path) -> Row:
 
 
 def ncnn(folder: Path) -> Row:
-    import ncnn as library
+    import ncnn as library  # pyright: ignore[reportMissingImports]
 
     path = exported(folder, "static", STATIC)
     param, weights = (path.with_suffix(f".ncnn.{ending}") for ending in ("param", "bin"))
     if not param.exists():
-        import pnnx
+        import pnnx  # pyright: ignore[reportMissingImports]
 
         program = pnnx.EXEC_PATH
         shape = f"inputshape=[1,3,{STATIC[0]},{STATIC[1]}]"

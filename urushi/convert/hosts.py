@@ -4,20 +4,17 @@ What each asks for is in `HOSTS` and in docs/hosts.md. A file leaves behind what
 no place for: the router, colour profiles, and whatever is not eight bits where they know no more.
 """
 
-import io
-import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from urushi.convert.dtmodel import darktable_package
 from urushi.convert.graph_checks import require_exporting
-from urushi.convert.standalone import check_onnx_target, describe_graph, licences_of
+from urushi.convert.standalone import check_onnx_target, describe_graph
 from urushi.errors import AdapterError, BackboneError, FileFormatError, nearest
 from urushi.files.model import LoadedModel, write_model
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
-from urushi.version import __version__
 from urushi.writing import refuse_taken, whole_file
 
 if TYPE_CHECKING:
@@ -212,7 +209,7 @@ def export_for_host(
     describe_graph(graph.model, ready, applied, attached, graph.scale, sizes)
     content = graph.model.SerializeToString(deterministic=True)
     if host.name == "darktable":
-        content = _package(content, path.stem, ready, applied, attached, graph)
+        content = darktable_package(content, path.stem, ready, applied, attached, graph)
         if not ready.header.data:
             notes.append("darktable asks for the data of the training, which this model leaves out")
     try:
@@ -402,60 +399,3 @@ def _sizes(graph: "HostGraph") -> str:
     if graph.size is not None:
         return f"{graph.size[0]} x {graph.size[1]} pixels alone"
     return "any size" if graph.multiple == 1 else f"multiples of {graph.multiple}"
-
-
-def _package(
-    graph_bytes: bytes,
-    name: str,
-    model: LoadedModel,
-    applied: Sequence[AppliedAdapter],
-    attached: Sequence[AppliedAdapter],
-    graph: "HostGraph",
-) -> bytes:
-    """A `.dtmodel`: one folder named as the id, with what darktable reads first and the graph."""
-    header = model.header
-    mended = dict.fromkeys(d for item in applied for d in item.adapter.header.degradations)
-    description = ", ".join(mended or header.degradations) or header.description or header.backbone
-    # What adapters in the weights say is in the header already.
-    data = [header.data, *(item.adapter.header.data for item in attached)]
-    card = {
-        "long_description": header.description,
-        "scope": f"Developed pictures with: {description}." if mended else "",
-        "author": header.created_by,
-        "paper": _paper(header.backbone),
-        "license": licences_of(model, attached),
-        "training_data": " ".join(dict.fromkeys(text for text in data if text)),
-        "notes": "No colours are managed and no router chooses in this file; one network restores "
-        "every picture.",
-    }
-    config: dict[str, Any] = {
-        "id": name,
-        "name": name.replace("-", " "),
-        "description": f"Restores pictures: {description}",
-        "task": "denoise",
-        "backend": "onnx",
-        "version": __version__,
-        "arch": header.backbone,
-        "tiling": True,
-        "num_inputs": 1,
-        "spatial_dims": ["height", "width"],
-        "model_card": {key: text for key, text in card.items() if text},
-        "attributes": {"size_multiple": graph.multiple},
-    }
-    if graph.size is not None:
-        config["attributes"] = {"input_sizes": [graph.size[0]]}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        text = json.dumps(config, indent=4, ensure_ascii=False) + "\n"
-        for inside, content in (("config.json", text.encode()), ("model.onnx", graph_bytes)):
-            # The same file at any time.
-            entry = zipfile.ZipInfo(f"{name}/{inside}", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(entry, content)
-    return buffer.getvalue()
-
-
-def _paper(backbone: str) -> str:
-    from urushi.backbones import BACKBONES
-
-    return BACKBONES[backbone].paper if backbone in BACKBONES else ""
