@@ -1,5 +1,6 @@
 """Recipes: those that ship are whole, and broken ones are told."""
 
+import contextlib
 import runpy
 from pathlib import Path
 
@@ -155,3 +156,10 @@ def test_former_names_of_keys_are_refused_with_the_present_one(model, error, con
     with pytest.raises(error) as raised:
         parse_settings(content, model, error, "mine.yaml")
     assert said in str(raised.value)
+    # Of what the program wrote itself, they are read.
+    with contextlib.suppress(error):
+        parse_settings(content, model, error, "run", former=True)
+        assert "did you mean" not in said
+    with pytest.raises(error) as again:
+        parse_settings({**content, "nothing": 1}, model, error, "run", former=True)
+    assert "is called" not in str(again.value)

@@ -1,9 +1,14 @@
 """Options of a training: stages of patches, a start from a model, and tasks beside restoring."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from networks import same
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from world import TINY_TRAINING, newest, recipe, write_random
 
 from urushi.backbones import create_backbone
@@ -118,6 +123,23 @@ def test_training_begins_with_the_start_and_resumes_without_it(pack, tmp_path):
     assert train(recipe(**longer), pack, tmp_path / "run", resume=True, device="cpu").step == 3
     with pytest.raises(FileFormatError, match="neither a file nor a name"):
         train(plan, pack, tmp_path / "other", device="cpu")
+
+
+def test_a_training_is_resumed_whose_recipe_is_of_former_names(pack, tmp_path):
+    run = tmp_path / "run"
+    train(recipe(schedule={"steps": 2}), pack, run, device="cpu")
+    stated = yaml.safe_load((run / "recipe.yaml").read_text())
+    stated["begin"] = stated.pop("initial_adapter")
+    (run / "recipe.yaml").write_text(yaml.safe_dump(stated))
+    last = max((run / "checkpoints").glob("step-*"))
+    with safe_open(last, "pt") as file:
+        facts = json.loads(file.metadata()["urushi"])
+    facts["recipe"]["begin"] = facts["recipe"].pop("initial_adapter")
+    save_file(load_file(last), last, {"urushi": json.dumps(facts)})
+    with pytest.raises(RecipeError, match="--resume"):
+        train(recipe(schedule={"steps": 3}), pack, run, device="cpu")
+    assert train(recipe(schedule={"steps": 3}), pack, run, resume=True, device="cpu").step == 3
+    assert "initial_adapter" in yaml.safe_load((run / "recipe.yaml").read_text())
 
 
 def test_an_adapter_is_trained_on_from_a_file_of_its_own_method(pack, tmp_path):

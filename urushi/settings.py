@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from urushi.errors import UrushiError, nearest
 
@@ -50,6 +50,13 @@ class Settings(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Former names of keys, each with the present one, which the refusal of a former one names."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, content: Any, info: Any) -> Any:
+        if not (info.context and info.context["former"] and isinstance(content, dict)):
+            return content
+        return {cls.renamed.get(key, key): value for key, value in content.items()}
 
     def values_of(self, model: "type[Settings]") -> dict[str, Any]:
         """The values of the fields of `model`, all of which these settings have, too."""
@@ -218,11 +225,20 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_settings(
-    content: dict[str, Any], model: type[Model], error: type[UrushiError], source: str
+    content: dict[str, Any],
+    model: type[Model],
+    error: type[UrushiError],
+    source: str,
+    *,
+    former: bool = False,
 ) -> Model:
-    """Validates `content` as `model`; see `read_settings`."""
+    """Validates `content` as `model`; see `read_settings`.
+
+    With `former`, keys may have former names: what an earlier version wrote stays readable, where
+    what a person writes is refused with the present name.
+    """
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context={"former": former})
     except ValidationError as reason:
         raise error(f"{source}: {_explain(reason, model)}") from reason
 

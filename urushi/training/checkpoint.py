@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from urushi.errors import FileFormatError, RecipeError, TakenError, TargetError
-from urushi.settings import parse_settings
+from urushi.settings import Settings, parse_settings
 from urushi.training.pretext import Pretext
 from urushi.training.recipe import TrainingSettings
 from urushi.writing import remove_leftovers, whole_file
@@ -184,7 +183,9 @@ def checked_checkpoint(
             f"{run} was trained on other pictures: give the same, or choose another folder"
         )
     # Read anew, so that keys which came later have their defaults.
-    before = parse_settings(checkpoint.recipe, type(recipe), RecipeError, f"the recipe in {run}")
+    before = parse_settings(
+        checkpoint.recipe, type(recipe), RecipeError, f"the recipe in {run}", former=True
+    )
     then = before.model_dump(mode="json")
     for key, value in recipe.model_dump(mode="json").items():
         if key not in recipe.changeable and value != then[key]:
@@ -196,7 +197,7 @@ def checked_checkpoint(
     return checkpoint
 
 
-def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
+def write_recipe(run: Path, recipe: Settings, *, ours: bool = False) -> None:
     """Makes the folder of a training and writes its recipe there.
 
     Args:
@@ -210,7 +211,7 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
     """
     content = recipe.model_dump(mode="json")
     path = run / RECIPE_NAME
-    if not ours and path.exists() and not _same_kind(path, content):
+    if not ours and path.exists() and not _same_kind(path, recipe):
         raise TakenError(
             f"'{path}' belongs to another training and was not touched: choose another folder"
         )
@@ -225,8 +226,9 @@ def write_recipe(run: Path, recipe: BaseModel, *, ours: bool = False) -> None:
         ) from error
 
 
-def _same_kind(path: Path, content: dict[str, object]) -> bool:
-    """Whether a recipe is there of that name and of keys that this one has."""
+def _same_kind(path: Path, recipe: Settings) -> bool:
+    """Whether a recipe is there of that name and of keys that this one has or had."""
+    content = recipe.model_dump(mode="json")
     try:
         there = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
@@ -234,7 +236,7 @@ def _same_kind(path: Path, content: dict[str, object]) -> bool:
     if not isinstance(there, dict) or there.get("name") != content.get("name"):
         return False
     # What `urushi train` reads leaves defaults out; what it leaves has every key.
-    return "seed" in there and set(there) <= set(content)
+    return "seed" in there and set(there) <= {*content, *recipe.renamed}
 
 
 class WeightAverage:

@@ -220,7 +220,9 @@ def finished(path: Path, recipe: Recipe) -> bool:
     stated = read_adapter_header(path).recipe
     try:
         # Read anew, so that keys which came later have their defaults.
-        before = parse_settings(stated or {}, Recipe, RecipeError, f"the recipe in {path}")
+        before = parse_settings(
+            stated or {}, Recipe, RecipeError, f"the recipe in {path}", former=True
+        )
     except RecipeError:
         return False
     return _what(before) == _what(recipe)
