@@ -195,15 +195,15 @@ class OpenVINOEngine(MadeAnew):
 
     def _lane(self, shape: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
         """Requests for batches of this shape that run at the same time; the latest are kept."""
-        kept = self._lanes_kept
-        if kept is None or kept.shape != shape:
+        kept, own = self._lanes_kept, _own_shape(shape)
+        if kept is None or kept.shape != own:
             self._lanes_kept = None
             options = self._options() | {
                 "NUM_STREAMS": self.lanes,
                 # Where others use a core, too, its lane goes on at another.
                 "ENABLE_CPU_PINNING": False,
             }
-            kept = _Lanes(shape, self._network.compiled(shape, options), self.lanes)
+            kept = _Lanes(own, self._network.compiled(own, options), self.lanes)
             self._lanes_kept = kept
         return kept.requests
 
@@ -211,14 +211,14 @@ class OpenVINOEngine(MadeAnew):
         """Return the compiled network for batches of this shape; the latest few are kept."""
         # The choice depends on the shape and what is asked for, and not on what was done before,
         # so that the same picture gives the same bits.
-        fixed = not self._any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
-        key = shape if fixed else ()
+        own = None if self._any_size else _own_shape(shape)
+        key = own or ()
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
                 self._requests.popitem(last=False)
             # One batch at a time, on all threads.
             options = self._options() | {"PERFORMANCE_HINT": "LATENCY"}
-            compiled = self._network.compiled(shape if fixed else None, options)
+            compiled = self._network.compiled(own, options)
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
@@ -231,16 +231,21 @@ class OpenVINOEngine(MadeAnew):
         return options
 
 
+def _own_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape that a network is compiled for to run batches of this one; None for any."""
+    return shape if shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING else None
+
+
 class _Lanes:
-    """A network compiled for batches of one shape, several at the same time.
+    """A network compiled for several batches at the same time.
 
     Args:
-        shape: of the batches.
+        shape: of the batches; None for any.
         compiled: with as many streams.
         count: how many.
     """
 
-    def __init__(self, shape: tuple[int, ...], compiled: Any, count: int) -> None:
+    def __init__(self, shape: tuple[int, ...] | None, compiled: Any, count: int) -> None:
         self.shape, self.compiled = shape, compiled
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(count):
