@@ -34,6 +34,7 @@ __all__ = [
     "IMAGE_INPUT",
     "OpenVINOEngine",
     "compile_open",
+    "cpu_options",
     "has_bf16",
     "import_openvino",
     "openvino_core",
@@ -198,11 +199,7 @@ class OpenVINOEngine(MadeAnew):
         kept, own = self._lanes_kept, _own_shape(shape)
         if kept is None or kept.shape != own:
             self._lanes_kept = None
-            options = self._options() | {
-                "NUM_STREAMS": self.lanes,
-                # Where others use a core, too, its lane goes on at another.
-                "ENABLE_CPU_PINNING": False,
-            }
+            options = cpu_options(self._hint, self._threads) | {"NUM_STREAMS": self.lanes}
             kept = _Lanes(own, self._network.compiled(own, options), self.lanes)
             self._lanes_kept = kept
         return kept.requests
@@ -217,18 +214,11 @@ class OpenVINOEngine(MadeAnew):
             while len(self._requests) >= _KEPT_SIZES:
                 self._requests.popitem(last=False)
             # One batch at a time, on all threads.
-            options = self._options() | {"PERFORMANCE_HINT": "LATENCY"}
+            options = cpu_options(self._hint, self._threads) | {"PERFORMANCE_HINT": "LATENCY"}
             compiled = self._network.compiled(own, options)
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
-
-    def _options(self) -> dict[str, Any]:
-        """Of OpenVINO's CPU plugin, whatever is compiled."""
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._hint}
-        if self._threads is not None:
-            options["INFERENCE_NUM_THREADS"] = self._threads
-        return options
 
 
 def _own_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -256,6 +246,18 @@ def _result(request: Any, batch: np.ndarray) -> np.ndarray:
     """What a request makes of a batch; an array of its own."""
     request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
     return request.get_output_tensor(0).data.copy()
+
+
+def cpu_options(hint: str, threads: int | None) -> dict[str, Any]:
+    """Options of OpenVINO's CPU plugin, whatever is compiled.
+
+    Args:
+        hint: the precision it calculates in, `f32` or `bf16`.
+        threads: CPU threads, or None for OpenVINO's choice.
+    """
+    # Bound to cores, every process of one thread has the first core, which all of them share.
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False}
+    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
 
 
 def openvino_core() -> Any:
@@ -349,12 +351,7 @@ def compile_open(
     graph, facts = read_open(core, model)
     in_use("openvino")
     wanted = precision == "bf16" and has_bf16(core)
-    options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if wanted else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
+    options = cpu_options("bf16" if wanted else "f32", threads) | {"PERFORMANCE_HINT": "LATENCY"}
     try:
         graph.reshape({IMAGE_INPUT: list(shape)})
         request = core.compile_model(graph, "CPU", options).create_infer_request()
