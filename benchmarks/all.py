@@ -118,7 +118,9 @@ def _steps(row: Row) -> list[Figure]:
 
 
 def _cluster(row: Row) -> list[Figure]:
-    what = "one small picture" if row["pictures"] == "one" else f"{row['restored']:,} small pictures"
+    what = (
+        "one small picture" if row["pictures"] == "one" else f"{row['restored']:,} small pictures"
+    )
     name = f"{what}, {'Ray on this machine' if row['way'] == 'cluster' else 'the command'}"
     return [(name, f"{row['wall']:.1f} s, {row['cpu']:.1f} s of the processor")]
 

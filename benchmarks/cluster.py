@@ -59,7 +59,7 @@ def all_rows(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A row for each way, of one picture and of all."""
     parts = make_pictures(folder, options)
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    others = dict.fromkeys(("one", "all"), 0)
+    others: dict[str, int] = dict.fromkeys(("one", "all"), 0)
     for part in parts:
         name = "one" if part.name == "one" else "all"
         targets = {way: folder / way / part.name for way in WAYS}

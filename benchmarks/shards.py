@@ -25,8 +25,8 @@ from restore import make_picture
 SETS = {"480x320": (480, 320, 64), "2040x1356": (2040, 1356, 16)}
 PATCH, BATCH = 128, 32
 WHY = (
-    "Patches wait for decoding alone: a picture is decoded each time it comes, whether one patch is "
-    "cut out of it or several."
+    "Patches wait for decoding alone: a picture is decoded each time it comes, whether one patch "
+    "is cut out of it or several."
 )
 
 

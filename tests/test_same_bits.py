@@ -1,4 +1,4 @@
-"""A picture becomes the same to the bit, whatever was restored before it and on how many threads."""
+"""A picture becomes the same to the bit, whatever was before it, on however many threads."""
 
 import platform
 

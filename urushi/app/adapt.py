@@ -21,7 +21,6 @@ from urushi.app.options import (
 from urushi.app.output import Output, examples, name_as_given, size_text, time_text
 from urushi.app.teller import Teller
 from urushi.errors import AdapterError, TargetError, UrushiError
-from urushi.remote import is_url, redacted
 from urushi.termination import exit_code
 
 __all__ = [
@@ -213,7 +212,7 @@ def adapt(
     copies = LocalCopies(out.say)
     name_as_given(copies.told)
     facts: dict[str, Any] = {}
-    extended, model = _extended(into), copies.model(model)
+    extended, model = copies.changed(into), copies.model(model)
     target = copies.target(output, keep=True)
     if extended is not None:
         assert name is not None
@@ -282,6 +281,9 @@ def adapt(
                 out, extended, name, target, found, data, seed, device, model
             )
         copies.send(target, overwrite=overwrite)
+        if extended is not None:
+            # Behind the member that it names from now on.
+            copies.send_changed(extended)
         copies.send_beside(sheet)
     kept.remove()
     if json:
@@ -291,16 +293,6 @@ def adapt(
             f"no adapter was better than the base on the validation pictures, and {target} was not "
             "written: more pairs, more --minutes or another --method may help"
         )
-
-
-def _extended(into: str | None) -> Path | None:
-    """The all-in-one file that a class is added to."""
-    if into is not None and is_url(into):
-        raise TargetError(
-            f"{redacted(into)}: --into changes a file where it lies: give a local one, and put it "
-            "into the store afterwards"
-        )
-    return None if into is None else Path(into)
 
 
 def _model(model: str | None, backbone: str | None) -> str:
