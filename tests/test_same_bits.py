@@ -1,6 +1,8 @@
 """A picture becomes the same to the bit, whatever was before it, on however many threads."""
 
+import os
 import platform
+import threading
 
 import numpy as np
 import pytest
@@ -22,12 +24,39 @@ measured = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def on_one_thread():
+    return OpenVINOEngine(read_model(ZOO / "base.safetensors"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return np.random.default_rng(3).random((1, 3, 256, 264), dtype=np.float32)
+
+
 @measured
-def test_threads_of_the_engine_change_no_bit():
-    model = read_model(ZOO / "base.safetensors")
-    one, two = (OpenVINOEngine(model, threads=threads) for threads in (1, 2))
-    batch = np.random.default_rng(3).random((1, 3, 256, 264), dtype=np.float32)
-    np.testing.assert_array_equal(one.run(batch), two.run(batch))
+def test_threads_of_the_engine_change_no_bit(on_one_thread, batch):
+    on_two = OpenVINOEngine(read_model(ZOO / "base.safetensors"), threads=2)
+    np.testing.assert_array_equal(on_one_thread.run(batch), on_two.run(batch))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be asked of Linux")
+def test_an_engine_of_one_thread_may_use_any_core(on_one_thread, batch):
+    on_one_thread.run(batch)
+    before, seen = os.sched_getaffinity(0), []
+    caller, done = threading.get_native_id(), threading.Event()
+
+    def watch():
+        while not done.wait(0.005):
+            seen.append(os.sched_getaffinity(caller))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    on_one_thread.run(batch)
+    done.set()
+    watcher.join()
+    # Bound to one, several processes would share the first core and leave the others idle.
+    assert all(cores == before for cores in seen)
 
 
 @measured
