@@ -17,6 +17,7 @@ from urushi.inference.engines.graph_trust import (
     graph_facts,
     trusted_graph,
 )
+from urushi.inference.engines.steady import make_steady
 
 if TYPE_CHECKING:
     import openvino
@@ -119,32 +120,8 @@ def read_open(
         raise FileFormatError(
             f"{model.path}: its graph has no tensor {min(unused)!r}: get both again"
         )
-    _turn_rows(graph)
+    make_steady(graph)
     return graph, facts
-
-
-def _turn_rows(graph: "openvino.Model") -> None:
-    """Has convolutions of maps that are one row high calculated as those of one column, in place.
-
-    OpenVINO cuts a row among its threads, and rounds otherwise where it is cut, so the result would
-    depend on their number; a column it does not.
-    """
-    from openvino import opset13
-
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() != "Convolution":
-            continue
-        shape = node.input_value(0).get_partial_shape()
-        if len(shape) != 4 or shape[2].get_max_length() != 1 or shape[3].get_max_length() == 1:
-            continue
-        of_node = node.get_attributes()
-        sides = ("strides", "pads_begin", "pads_end", "dilations")
-        across = (list(of_node[side])[::-1] for side in sides)
-        axes = opset13.constant(np.array([0, 1, 3, 2]))
-        column, kernel = (opset13.transpose(value, axes) for value in node.input_values())
-        turned = opset13.convolution(column, kernel, *across, of_node["auto_pad"])
-        node.output(0).replace(opset13.transpose(turned, axes).output(0))
-        graph.validate_nodes_and_infer_types()
 
 
 def _compare_with_torch(model: LoadedModel) -> None:
