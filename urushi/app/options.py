@@ -47,7 +47,6 @@ __all__ = [
     "choose_by",
     "choose_restorer",
     "degradation_options",
-    "engine_options",
     "make_degradation",
     "one_of",
     "require",
@@ -57,8 +56,6 @@ __all__ = [
 # Written out, since the tables they stand in take long to import; a test compares them.
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "bf16", "int8")
-
-DEFAULT_OVERLAP = 16
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -318,27 +315,6 @@ def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "Paire
     from urushi.data.pairs import PairedFolder
 
     return PairedFolder.from_folders(Path(inputs), Path(targets))
-
-
-def engine_options(
-    engine: str,
-    device: str,
-    precision: str,
-    tile: int | None,
-    overlap: int | None,
-    threads: int | None,
-) -> "EngineOptions":
-    """What these options say of every restorer."""
-    if overlap is None:
-        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
-    return {
-        "engine": engine,
-        "device": device,
-        "precision": precision,
-        "tile": tile,
-        "overlap": overlap,
-        "threads": threads,
-    }
 
 
 def choose_restorer(
