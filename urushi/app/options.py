@@ -372,12 +372,9 @@ def choose_by(
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:
     """Raises `MissingExtraError` unless the packages are there that `what` needs."""
-    from urushi.errors import MissingExtraError
-    from urushi.inference.hardware import is_installed
+    from urushi.inference import hardware
 
-    for package in packages:
-        if not is_installed(package):
-            raise MissingExtraError(f"{package}, which {what} needs,", extra)
+    hardware.require(packages, what, extra)
 
 
 def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
