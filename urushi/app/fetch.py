@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from urushi.app.groups import grouped
-from urushi.app.options import Json, require
+from urushi.app.options import Json, OverwriteFile, require
 from urushi.app.output import Output, examples, size_text
 from urushi.writing import refuse_taken
 
@@ -81,9 +81,7 @@ def fetch(
         bool, typer.Option("--offline", help="Take what was fetched before, ask no network.")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    overwrite: OverwriteFile = False,
     json: Json = False,
 ) -> None:
     """Fetch weights that authors released; their licence is shown before, and is theirs."""

@@ -19,14 +19,17 @@ __all__ = [
     "PRECISIONS",
     "Adapters",
     "DataRoot",
+    "Description",
     "Device",
     "EngineName",
     "Inputs",
     "Json",
+    "Licence",
     "Linear",
     "MaybeModel",
     "Model",
     "Overlap",
+    "OverwriteFile",
     "Precision",
     "Quick",
     "RecipeValues",
@@ -236,6 +239,13 @@ Threads = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
 ]
+Description = Annotated[
+    str, typer.Option("--description", metavar="TEXT", help="A sentence about it.")
+]
+Licence = Annotated[
+    str, typer.Option("--licence", metavar="NAME", help="Its licence, as SPDX names it.")
+]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 Inputs = Annotated[
     str | None,
     typer.Option(
