@@ -93,7 +93,7 @@ def opened(browser: Any, address: str, folder: Path) -> Any:
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(address)
-    page.wait_for_function("document.querySelector('#service').textContent === 'ready'")
+    page.locator("#service", has_text="ready").wait_for()
     page.set_input_files("#files", str(folder / "picture.png"))
     page.wait_for_selector("#list li.done")
     page.click("#mixing summary")
