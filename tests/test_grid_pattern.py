@@ -2,13 +2,8 @@
 
 import numpy as np
 import pytest
-from world import write_random, write_tiny_model
 
-from urushi.files.adapter import write_adapter
-from urushi.files.model import read_model
-from urushi.inference import tile_runs
 from urushi.inference.grid_pattern import without_grid
-from urushi.inference.restorer import Restorer
 
 CELL = 8
 
@@ -76,23 +71,3 @@ def test_where_nothing_can_be_told_nothing_is_done(sides, cell):
     before = smooth(*sides)
     made = before + np.float32(0.1)
     assert without_grid(before, made, cell) is made
-
-
-@pytest.mark.parametrize(("kind", "asked"), [("low-light", True), ("noise", False)])
-def test_it_is_for_adapters_of_what_hangs_on_the_whole(tmp_path, monkeypatch, kind, asked):
-    base = read_model(write_tiny_model(tmp_path / "tiny.safetensors"))
-    stored = write_random(tmp_path / "a.safetensors", base)
-    header = stored.header.model_copy(update={"degradations": [kind]})
-    write_adapter(tmp_path / "a.safetensors", stored.tensors, header, "float32")
-    cells = []
-
-    def seen(tile, restored, cell):
-        cells.append(cell)
-        return restored
-
-    monkeypatch.setattr(tile_runs, "without_grid", seen)
-    restorer = Restorer(
-        base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu", tile=32
-    )
-    restorer.restore(smooth(40, 56).transpose(1, 2, 0))
-    assert set(cells) == ({restorer.engine.size_multiple} if asked else set())

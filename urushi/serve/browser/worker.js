@@ -3,8 +3,8 @@
 // It is told {file, network, gpu, most}, and tells {loading}, {opened}, {mended: share}, {done}, or
 // {problem, smaller}: `smaller` is a side that tiles may have where memory ran out.
 
+import { finished } from "./finishing.js";
 import { asPng, exifOf, opened } from "./picture.js";
-import { withoutGrid } from "./grid.js";
 import { mendInLight, reduction } from "./light.js";
 import { mendTiles, planTiles } from "./tiles.js";
 
@@ -76,12 +76,12 @@ async function prepared(network, gpu) {
   return (ready = { key, session, ort });
 }
 
-function runner(session, ort, { wide, multiple }) {
+function runner(session, ort, network) {
   return async (tile, rows, columns) => {
     const { restored } = await session.run({ image: new ort.Tensor("float32", tile, [1, 3, rows, columns]) });
     const values = await restored.getData();
     restored.dispose();
-    return wide ? withoutGrid(tile, values, rows, columns, multiple) : values;
+    return finished(tile, values, rows, columns, network);
   };
 }
 
