@@ -10,6 +10,7 @@ Needs `playwright`, and `chromium`.
 """
 
 import argparse
+import os
 import re
 import shutil
 import signal
@@ -77,7 +78,8 @@ def main() -> None:
             )
             page = opened(browser, found.group(), Path(folder))
             rows = [measured(page, name, options.moves) for name in SLIDERS]
-            write_report("page", {"pixels": SIZE[0] * SIZE[1]}, ("openvino", "playwright"), rows)
+            facts = {"pixels": SIZE[0] * SIZE[1], "load": round(os.getloadavg()[0], 1)}
+            write_report("page", facts, ("openvino", "playwright"), rows)
             browser.close()
     finally:
         service.send_signal(signal.SIGTERM)
