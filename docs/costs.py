@@ -227,7 +227,8 @@ FORWARD_SIZE = 256
 def papers_table() -> str:
     """What the recipes of the papers' tables take in core-hours."""
     lines = [
-        "| recipes | network | rows | steps of a row | core-hours of a row | of all | not counted |",
+        "| recipes | network | rows | steps of a row | core-hours of a row | of all "
+        "| not counted |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     forward = forward_seconds()
