@@ -12,7 +12,8 @@ from urushi.files.model import read_model
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import run_batch
-from urushi.inference.engines.openvino_engine import OpenVINOEngine
+from urushi.inference.engines.openvino_engine import OpenVINOEngine, cpu_options, openvino_core
+from urushi.inference.engines.steady import make_steady
 from urushi.inference.jobs import Job
 from urushi.inference.zoo import ZOO
 
@@ -61,6 +62,40 @@ def test_an_engine_of_one_thread_may_use_any_core(on_one_thread):
     watcher.join()
     # Bound to one, several processes would share the first core and leave the others idle.
     assert all(cores == before for cores in seen)
+
+
+@pytest.mark.parametrize(
+    ("height", "kernel", "begin", "end", "rewritten"),
+    [
+        (1, (4, 8, 1, 3), (0, 2), (0, 1), True),  # a map of one row
+        (-1, (2, 8, 2, 2), (1, 0), (0, 1), True),
+        (-1, (1, 8, 2, 3), (0, 0), (0, 0), True),
+        (-1, (3, 8, 2, 2), (1, 1), (1, 1), False),  # its products take more room than it reads
+        (-1, (8, 8, 1, 1), (0, 0), (0, 0), False),
+    ],
+)
+def test_what_is_rewritten_stays_the_same_function(height, kernel, begin, end, rewritten):
+    import openvino
+    from openvino import opset13
+
+    random = np.random.default_rng(5)
+    weight = opset13.constant(random.standard_normal(kernel).astype(np.float32))
+
+    def graph():
+        image = opset13.parameter([1, 8, height, -1], np.float32)
+        made = opset13.convolution(image, weight, [1, 1], list(begin), list(end), [1, 1])
+        made.output(0).set_names({"made"})
+        return openvino.Model([made], [image], "one")
+
+    def result(model):
+        return openvino_core().compile_model(model, "CPU", cpu_options("f32", 1))(x)["made"]
+
+    x = random.random((1, 8, 9 if height < 0 else height, 13), dtype=np.float32)
+    plain, steady = graph(), graph()
+    make_steady(steady)
+    kinds = [[node.get_type_name() for node in one.get_ordered_ops()] for one in (plain, steady)]
+    assert (kinds[0] != kinds[1]) == rewritten
+    np.testing.assert_allclose(result(steady), result(plain), atol=2e-6)
 
 
 @measured
