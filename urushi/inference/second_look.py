@@ -1,0 +1,48 @@
+"""A second look: what a picture still has once the expert for what was seen first has acted.
+
+The router names one kind of damage at a time, and of a picture that has two the stronger hides the
+other. So the views that it looked at are mended by the first expert and read again, which costs
+what a fifth of a megapixel costs, whatever the size of the picture. Where it is then sure of
+another kind, the experts of both act, one after the other. See docs/decisions/0052.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from urushi.files.router_file import CLEAN
+from urushi.inference.restorer import Restorer
+from urushi.routing.decision import Decision
+
+__all__ = ["Views", "kind_behind", "mended"]
+
+Views = Float[np.ndarray, "n 3 s s"]
+
+
+def mended(views: Sequence[Views], restorer: Restorer) -> list[Views]:
+    """The views of a picture by each look, `(n, 3, s, s)` in [0, 1], as an expert leaves them."""
+    return [np.stack([_restored(view, restorer.restore) for view in look]) for look in views]
+
+
+def _restored(
+    view: Float[np.ndarray, "3 s s"], restore: Callable[[np.ndarray], np.ndarray]
+) -> Float[np.ndarray, "3 s s"]:
+    return restore(np.ascontiguousarray(view.transpose(1, 2, 0))).transpose(2, 0, 1)
+
+
+def kind_behind(
+    second: Decision, first: str, least: Mapping[str, float], experts: Mapping[str, object]
+) -> str | None:
+    """The kind of damage that shows once another is gone; None where none is sure enough.
+
+    Args:
+        second: what the router decides of the mended views.
+        first: the kind whose expert has mended them.
+        least: how probable each kind has to be, by class; others are never taken.
+        experts: the classes that have one.
+    """
+    seen = second.seen
+    if seen in (CLEAN, first) or seen not in least or seen not in experts:
+        return None
+    return seen if second.probabilities[seen] >= least[seen] else None
