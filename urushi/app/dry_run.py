@@ -83,12 +83,13 @@ def restoring_of(
     file = find_all_in_one(router)
     if file is None:
         return None
-    base, experts = members_of(file)
+    base, experts, stages = members_of(file)
     chosen = task in (None, "auto")
     names = split_task(task or "auto")
     named = experts if chosen else {name: experts[name] for name in names if name in experts}
     found = base if model is None else find_model(model)
-    return Restoring.of_files(found, named.values(), chosen=chosen, **options)
+    stages = stages if chosen else (max(len(named), 1),)
+    return Restoring.of_files(found, named.values(), chosen=chosen, stages=stages, **options)
 
 
 def _fate(job: "Job", staged: "Staged") -> str:

@@ -133,9 +133,9 @@ def _abstains(header: dict[str, Any]) -> str:
 
 
 def _again(header: dict[str, Any]) -> str:
-    """What a second expert acts for."""
-    own = [f"for {name} from {100 * least:.3g} %" for name, least in header["again"].items()]
-    return ", ".join(own) or "no"
+    """When a second expert acts."""
+    least = header["again"]
+    return "no" if least is None else f"a second expert acts from {100 * least:.3g} %"
 
 
 def _router(content: dict[str, Any]) -> Rows:

@@ -94,9 +94,9 @@ class RouterHeader(Header):
         threshold: it abstains where the largest probability is below.
         thresholds: lower ones of classes whose experts do little harm where they are not needed;
             of routers of mode `single`. See `urushi.routing.decision`.
-        again: classes that a second look is for, at what the first expert has made of a picture,
-            and how probable each has to be for its expert to act as well; empty for one look alone.
-            Of routers of mode `single`. See `urushi.inference.second_look`.
+        again: of an all-in-one file, how probable another kind of damage has to be, at a second
+            look at what the first expert has made of a picture, for its expert to act as well; null
+            for one look alone. Of routers of mode `single`. See `urushi.inference.second_look`.
         base: of an all-in-one file, the model that its members are for; else null.
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
@@ -127,7 +127,7 @@ class RouterHeader(Header):
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = {}
-    again: dict[ClassName, Annotated[float, Field(ge=0.5, le=1)]] = {}
+    again: Annotated[float, Field(ge=0, le=1)] | None = None
     base: BaseFacts | None = None
     guidance: Member | None = None
     experts: dict[ClassName, Member] = {}
@@ -159,10 +159,7 @@ class RouterHeader(Header):
         for name, own in self.thresholds.items():
             if name not in self.classes or name == CLEAN or own > self.threshold:
                 raise ValueError(f"thresholds has {name!r}: expected kinds of damage, none higher")
-        for name in self.again:
-            if name not in self.classes or name == CLEAN:
-                raise ValueError(f"again has {name!r}: expected kinds of damage")
-        if self.again and self.mode != "single":
+        if self.again is not None and self.mode != "single":
             raise ValueError("a second look is for mode single")
         if self.thresholds and self.mode != "single":
             raise ValueError("thresholds of single classes are for mode single")
@@ -241,7 +238,7 @@ class LoadedRouter:
         """Return it without members, and without what was fitted to them."""
         fitted = self.header.evidence
         left = {"base": None, "guidance": None, "experts": {}, "evidence": None, "thresholds": {}}
-        left["again"] = {}
+        left["again"] = None
         if fitted is not None:
             left["temperature"] = fitted.temperature
         tensors = {

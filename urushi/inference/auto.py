@@ -285,7 +285,7 @@ class AutoRestorer(MadeAnew):
         """The choice with a second expert, where a second look shows what that is for."""
         least = self.members.router.header.again
         whole = len(choice.route) == 1 and choice.route[0][1] == 1
-        if not (self._twice and least and whole) or choice.guard is not None:
+        if least is None or not (self._twice and whole) or choice.guard is not None:
             return choice
         assert self._router is not None
         assert choice.decision is not None

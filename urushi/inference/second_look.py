@@ -32,17 +32,17 @@ def _restored(
 
 
 def kind_behind(
-    second: Decision, first: str, least: Mapping[str, float], experts: Mapping[str, object]
+    second: Decision, first: str, least: float, experts: Mapping[str, object]
 ) -> str | None:
     """The kind of damage that shows once another is gone; None where none is sure enough.
 
     Args:
         second: what the router decides of the mended views.
         first: the kind whose expert has mended them.
-        least: how probable each kind has to be, by class; others are never taken.
+        least: how probable it has to be.
         experts: the classes that have one.
     """
     seen = second.seen
-    if seen in (CLEAN, first) or seen not in least or seen not in experts:
+    if seen in (CLEAN, first) or seen not in experts:
         return None
-    return seen if second.probabilities[seen] >= least[seen] else None
+    return seen if second.probabilities[seen] >= least else None
