@@ -11,12 +11,13 @@ into docs/measured.md.
 """
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from measuring import run_script, write_report
+from measuring import RESULTS, run_script, write_report
 
 SIZE = (256, 384)
 HAZE = {"name": "haze", "beta": [0.8, 2]}
@@ -60,6 +61,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(COMPOSITES), default=list(COMPOSITES))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--automatic", action="store_true", help="what asks the router anew, beside kept rows"
+    )
     options = parser.parse_args()
     from urushi.data.pairs import find_pictures
     from urushi.inference.auto import AutoRestorer
@@ -68,8 +72,11 @@ def main() -> None:
     ways = AutoRestorer(**own), AutoRestorer(quick=True, **own)
     paths = find_pictures(options.data / options.clean)[options.first :: options.every]
     rows = []
+    kept = kept_rows() if options.automatic else {}
     for name in options.only:
-        found = [measured(ways, COMPOSITES[name], path) for path in paths]
+        found = [
+            measured(ways, COMPOSITES[name], path, kept.get((name, path.stem))) for path in paths
+        ]
         rows.append(summed(name, COMPOSITES[name], found))
         print({key: value for key, value in rows[-1].items() if key != "pictures"}, flush=True)
     facts = {
@@ -108,8 +115,16 @@ def spoilt(clean: np.ndarray, steps: Sequence[dict[str, Any]], name: str) -> np.
     return eight_bits(degrade_pixels(clean, chain, picture_seed(0, name)))
 
 
-def measured(ways: Any, composite: Composite, path: Path) -> dict[str, Any]:
-    """All ways of restoring one picture."""
+def kept_rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """The committed row of each composite and picture."""
+    rows = json.loads((RESULTS / "composites.json").read_text("utf-8"))["rows"]
+    return {(row["composite"], one["picture"]): one for row in rows for one in row["pictures"]}
+
+
+def measured(
+    ways: Any, composite: Composite, path: Path, kept: dict[str, Any] | None
+) -> dict[str, Any]:
+    """All ways of restoring one picture; of one with a kept row, those that ask the router."""
     from urushi.evaluation.metrics import PROTOCOLS, score
     from urushi.inference.choice import Choice
     from urushi.inference.in_turn import in_order
@@ -125,11 +140,12 @@ def measured(ways: Any, composite: Composite, path: Path) -> dict[str, Any]:
         return of(auto.restorer(Choice(route, "", in_turn=in_turn)).restore(bad))
 
     one, other = in_order(composite.kinds)
-    row: dict[str, Any] = {"picture": path.stem, "input": of(bad), "base": by()}
-    row["experts"] = {name: by((name, 1.0)) for name in auto.tasks}
-    row["halves"] = by((one, 0.5), (other, 0.5))
-    row["in_order"] = by((one, 1.0), (other, 1.0), in_turn=True)
-    row["other_way_round"] = by((other, 1.0), (one, 1.0), in_turn=True)
+    row: dict[str, Any] = dict(kept or {"picture": path.stem, "input": of(bad), "base": by()})
+    if kept is None:
+        row["experts"] = {name: by((name, 1.0)) for name in auto.tasks}
+        row["halves"] = by((one, 0.5), (other, 0.5))
+        row["in_order"] = by((one, 1.0), (other, 1.0), in_turn=True)
+        row["other_way_round"] = by((other, 1.0), (one, 1.0), in_turn=True)
     row["one_look"] = of(quick.restore(bad))
     assert quick.last is not None
     chances = quick.last.decision.probabilities
@@ -162,6 +178,22 @@ def summed(name: str, composite: Composite, pictures: Sequence[dict[str, Any]]) 
         "best": experts[best],
         "pictures": list(pictures),
     }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in Markdown."""
+    titles = {
+        "input": "input", "base": "network alone", "best": "best single expert",
+        "halves": "mixed by halves", "by_the_router": "mixed by the router",
+        "in_order": "one after the other", "other_way_round": "the other way round",
+        "one_look": "automatic, one look", "two_looks": "automatic",
+    }  # fmt: skip
+    lines = [f"| | {' | '.join(titles.values())} |", "|---" * (len(titles) + 1) + "|"]
+    for row in rows:
+        values = {key: f"{row[key]:.2f}" for key in titles}
+        values["best"] += f" ({row['best_expert']})"
+        lines.append(f"| {row['composite']} | {' | '.join(values.values())} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ it stands the rule that the router's certainty is the strength, taken in quarter
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,20 @@ def row_of(auto: Any, kind: str, degree: str, place: int, paths: list[Path]) -> 
         for at in pictures[0]["by"]
     }
     return {"kind": kind, "degree": degree, number: values[place], **means, "pictures": pictures}
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in Markdown: a line for each kind and degree."""
+    titles = ["full strength", "best for each picture", "by the router's certainty"]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for row in rows:
+        values = [f"{row[key]:.2f}" for key in ("full", "best", "by_certainty")]
+        lines.append(f"| {row['kind']}, {row['degree']} | {' | '.join(values)} |")
+    means = [
+        f"**{np.mean([row[key] for row in rows]):.2f}**" for key in ("full", "best", "by_certainty")
+    ]
+    lines.append(f"| **mean** | {' | '.join(means)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -219,7 +219,8 @@ class AutoRestorer(MadeAnew):
         colours = colours_of(image)
         views = views_of(colours, self._router.looks)
         with self._turn:
-            return self._chosen(views, is_empty(colours), signs_of(colours))
+            pixels = colours.shape[0] * colours.shape[1]
+            return self._chosen(views, pixels, is_empty(colours), signs_of(colours))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
@@ -229,7 +230,7 @@ class AutoRestorer(MadeAnew):
         watcher = Watcher(emptiness.read, height, width)
         views = view_rows(watcher.read, self._router.looks, height, width)
         with self._turn:
-            return self._chosen(views, emptiness.empty, watcher)
+            return self._chosen(views, height * width, emptiness.empty, watcher)
 
     def choose_file(
         self,
@@ -262,7 +263,7 @@ class AutoRestorer(MadeAnew):
         choice = self.choose_file(path, max_pixels=max_pixels, page=page, samples=samples)
         return self.restorer(choice), choice
 
-    def _chosen(self, views: list[Views], empty: bool, watcher: Watcher) -> Choice:
+    def _chosen(self, views: list[Views], pixels: int, empty: bool, watcher: Watcher) -> Choice:
         assert self._router is not None
         reading = self._router.read_views(views)
         vector = reading.vector if self.members.guidance is not None else None
@@ -279,9 +280,9 @@ class AutoRestorer(MadeAnew):
             reason += f", but there is no expert for {' and '.join(missing)}"
             reason += "" if route else ", so the base works alone"
         choice = self._guarded(Choice(route, reason, decision, vector), watcher)
-        return hinted(self._again(choice, views, watcher))
+        return hinted(self._again(choice, views, pixels, watcher))
 
-    def _again(self, choice: Choice, views: list[Views], watcher: Watcher) -> Choice:
+    def _again(self, choice: Choice, views: list[Views], pixels: int, watcher: Watcher) -> Choice:
         """The choice with a second expert, where a second look shows what that is for."""
         least = self.members.router.header.again
         whole = len(choice.route) == 1 and choice.route[0][1] == 1
@@ -290,7 +291,7 @@ class AutoRestorer(MadeAnew):
         assert self._router is not None
         assert choice.decision is not None
         first, decision = choice.route[0][0], choice.decision
-        seen = mended(views, self._of_route(choice.route, choice.vector))
+        seen = mended(views, self._of_route(choice.route, choice.vector), pixels)
         second = self._router.decide(self._router.read_views(seen))
         kind = kind_behind(second, first, least, self.members.experts)
         if kind is None:
@@ -346,7 +347,7 @@ class AutoRestorer(MadeAnew):
         if choice.guard is not None and choice.guard.strength == 0 and self._ready:
             # Nothing will run, so any will do.
             return next(reversed(self._ready.values()))
-        if not choice.in_turn:
+        if not choice.in_turn or len(choice.route) < 2:
             return self._of_route(choice.route, choice.vector)
         return RestorerInTurn([self._of_route((one,), choice.vector) for one in choice.route])
 

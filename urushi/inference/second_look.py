@@ -1,9 +1,9 @@
 """A second look: what a picture still has once the expert for what was seen first has acted.
 
 The router names one kind of damage at a time, and of a picture that has two the stronger hides the
-other. So the views that it looked at are mended by the first expert and read again, which costs
-what a fifth of a megapixel costs, whatever the size of the picture. Where it is then sure of
-another kind, the experts of both act, one after the other. See docs/decisions/0052.
+other. So views that it looked at are mended by the first expert and read again, which costs what a
+fifth of a megapixel costs at most. Where it is then sure of another kind, the experts of both act,
+one after the other. See docs/decisions/0052.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +17,28 @@ from urushi.routing.decision import Decision
 
 __all__ = ["Views", "kind_behind", "mended"]
 
+_SHARE = 4  # of a picture's pixels, one in so many is mended for a second look
+
 Views = Float[np.ndarray, "n 3 s s"]
 
 
-def mended(views: Sequence[Views], restorer: Restorer) -> list[Views]:
-    """The views of a picture by each look, `(n, 3, s, s)` in [0, 1], as an expert leaves them."""
-    return [np.stack([_restored(view, restorer.restore) for view in look]) for look in views]
+def mended(views: Sequence[Views], restorer: Restorer, pixels: int) -> list[Views]:
+    """The views of a picture by each look, `(n, 3, s, s)` in [0, 1], as an expert leaves them.
+
+    Args:
+        views: that of the whole picture first. Of the windows behind it so many are kept that all
+            together have at most a quarter of the picture's pixels, but one at least.
+        restorer: with the expert.
+        pixels: of the picture.
+    """
+    first, *others = views
+    most = max(1, pixels // (_SHARE * first[0, 0].size) - 1)
+    windows = range(1, len(first))
+    if len(windows) > most:
+        # From the middle of as many equal parts.
+        windows = [1 + (2 * part + 1) * len(windows) // (2 * most) for part in range(most)]
+    taken = [first[[0, *windows]], *others]
+    return [np.stack([_restored(view, restorer.restore) for view in look]) for look in taken]
 
 
 def _restored(
