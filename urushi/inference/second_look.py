@@ -19,7 +19,7 @@ __all__ = ["Views", "kind_behind", "mended"]
 
 _SHARE = 4  # of a picture's pixels, one in so many is mended for a second look
 
-Views = Float[np.ndarray, "n 3 s s"]
+Views = Float[np.ndarray, "_ 3 s s"]
 
 
 def mended(views: Sequence[Views], restorer: Restorer, pixels: int) -> list[Views]:
