@@ -71,8 +71,12 @@ def main() -> None:
     own: dict[str, Any] = {"threads": options.threads, "device": "cpu", "kept": 40}
     ways = AutoRestorer(**own), AutoRestorer(quick=True, **own)
     paths = find_pictures(options.data / options.clean)[options.first :: options.every]
+    committed = committed_rows() if options.automatic or len(options.only) < len(COMPOSITES) else []
+    of_pictures = {
+        (r["composite"], one["picture"]): one for r in committed for one in r["pictures"]
+    }
+    kept = of_pictures if options.automatic else {}
     rows = []
-    kept = kept_rows() if options.automatic else {}
     for name in options.only:
         found = [
             measured(ways, COMPOSITES[name], path, kept.get((name, path.stem))) for path in paths
@@ -84,7 +88,8 @@ def main() -> None:
         "clean": options.clean,
         "router": ways[0].members.router.header.tensors_hash[:12],
     }
-    write_report("composites", facts, ("openvino",), rows)
+    found = {row["composite"]: row for row in [*committed, *rows]}
+    write_report("composites", facts, ("openvino",), [found[n] for n in COMPOSITES if n in found])
 
 
 def clean_picture(path: Path) -> np.ndarray:
@@ -115,16 +120,15 @@ def spoilt(clean: np.ndarray, steps: Sequence[dict[str, Any]], name: str) -> np.
     return eight_bits(degrade_pixels(clean, chain, picture_seed(0, name)))
 
 
-def kept_rows() -> dict[tuple[str, str], dict[str, Any]]:
-    """The committed row of each composite and picture."""
-    rows = json.loads((RESULTS / "composites.json").read_text("utf-8"))["rows"]
-    return {(row["composite"], one["picture"]): one for row in rows for one in row["pictures"]}
+def committed_rows() -> list[dict[str, Any]]:
+    """The rows that were measured before."""
+    return json.loads((RESULTS / "composites.json").read_text("utf-8"))["rows"]
 
 
 def measured(
     ways: Any, composite: Composite, path: Path, kept: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """All ways of restoring one picture; of one with a kept row, those that ask the router."""
+    """All ways of restoring a picture; of one with a kept row those that ask the router."""
     from urushi.evaluation.metrics import PROTOCOLS, score
     from urushi.inference.choice import Choice
     from urushi.inference.in_turn import in_order

@@ -37,6 +37,8 @@ def test_what_came_last_is_undone_first():
     assert split_task("haze") == ("haze",)
     assert split_task("haze+noise") == split_task("noise, haze") == ("noise", "haze")
     assert split_task("low-light+snow+jpeg") == ("jpeg", "snow", "low-light")
+    assert split_task("jpeg+noise") == ("noise", "jpeg")
+    assert split_task("jpeg+low-light") == ("low-light", "jpeg")
     # Kinds of other routers keep the order in which they are named, behind those known.
     assert in_order(["moss", "haze", "dust"]) == ("haze", "moss", "dust")
     for wrong, why in (("haze+", "expected one name"), ("haze+haze", "haze twice")):

@@ -1,8 +1,10 @@
 """Several experts on one picture, one after the other: what came last is undone first.
 
-A picture is spoilt in the order of nature: the scene (haze, low light, rain, snow), what is before
-or in the lens (drops, shake), the sensor (noise), the file (JPEG). Each expert then gets a picture
-that has only the damage that it and the later ones are for. See docs/decisions/0052.
+A picture is spoilt in the order of nature: the scene (low light, haze, rain, snow), what is before
+or in the lens (drops, shake), the sensor (noise), the file (JPEG). Undone the other way round, each
+expert gets a picture that has only the damage that it and the later ones are for. Noise goes before
+JPEG nevertheless: its expert has learned noise that was compressed, and that for JPEG takes noise
+for what compression left. See docs/decisions/0052.
 """
 
 import re
@@ -21,8 +23,10 @@ from urushi.inference.tiling import ReadRows
 
 __all__ = ["ORDER", "RestorerInTurn", "in_order", "split_task"]
 
-ORDER = ("jpeg", "noise", "blur", "raindrop", "snow", "rain", "haze", "low-light")
-"""Kinds of damage in the order in which they are undone: file, sensor, lens, scene, its light."""
+ORDER = ("noise", "jpeg", "blur", "raindrop", "snow", "rain", "haze", "low-light")
+"""Kinds of damage in the order in which they are undone: sensor, file, lens, scene, its light."""
+
+_LIGHT, _FILE = "low-light", "jpeg"
 
 _BETWEEN = re.compile(r"\s*[+,]\s*")
 
@@ -43,6 +47,9 @@ def split_task(task: str) -> tuple[str, ...]:
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Classes in the order in which their experts act; those of other routers as given, last."""
+    if set(names) == {_LIGHT, _FILE}:
+        # In the dark little is seen of what compression left, and brightening shows it.
+        return _LIGHT, _FILE
     known = {name: place for place, name in enumerate(ORDER)}
     return tuple(sorted(names, key=lambda name: known.get(name, len(known))))
 
