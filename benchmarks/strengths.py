@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How strong an expert should be.")
     parser.add_argument("--data", required=True, type=Path, help="of the data sets")
     parser.add_argument("--clean", default="bench/Kodak24", help="folder of clean pictures in it")
-    parser.add_argument("--every", type=int, default=8, help="one in so many is taken")
+    parser.add_argument("--every", type=int, default=12, help="one in so many is taken")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

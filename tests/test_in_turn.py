@@ -17,6 +17,8 @@ from urushi.inference.auto import AutoRestorer
 from urushi.inference.estimate import Restoring, estimate_memory
 from urushi.inference.in_turn import RestorerInTurn, in_order, split_task
 from urushi.inference.restorer import Restorer
+from urushi.inference.second_look import kind_behind
+from urushi.routing.decision import Decision
 from urushi.routing.head import Reading
 
 
@@ -180,6 +182,16 @@ def test_one_expert_acts_alone(looking, second, options):
     assert len(auto.views) == 1 + looked
 
 
-def test_what_is_left_alone_is_not_looked_at_again(looking):
-    auto = looking(("clean", 0.9))
+@pytest.mark.parametrize("first", [("clean", 0.9), ("haze", 0.6)])
+def test_only_what_is_sure_is_looked_at_again(looking, first):
+    auto = looking(first)
     assert auto.choose(picture()).second is None
+
+
+def test_what_experts_leave_behind_is_no_second_damage():
+    def seen(name):
+        return Decision({}, {name: 0.9, "clean": 0.1}, False, name)
+
+    experts = dict.fromkeys(("noise", "haze", "blur", "raindrop"))
+    found = {name: kind_behind(seen(name), "noise", 0.7, experts) for name in experts}
+    assert found == {"noise": None, "haze": "haze", "blur": None, "raindrop": None}

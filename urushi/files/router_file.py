@@ -94,9 +94,10 @@ class RouterHeader(Header):
         threshold: it abstains where the largest probability is below.
         thresholds: lower ones of classes whose experts do little harm where they are not needed;
             of routers of mode `single`. See `urushi.routing.decision`.
-        again: of an all-in-one file, how probable another kind of damage has to be, at a second
-            look at what the first expert has made of a picture, for its expert to act as well; null
-            for one look alone. Of routers of mode `single`. See `urushi.inference.second_look`.
+        again: of an all-in-one file, how probable the kind of damage seen first has to be, and at a
+            second look at what its expert has made of a picture another one, for the experts of
+            both to act; null for one look alone. Of routers of mode `single`. See
+            `urushi.inference.second_look`.
         base: of an all-in-one file, the model that its members are for; else null.
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together

@@ -291,6 +291,8 @@ class AutoRestorer(MadeAnew):
         assert self._router is not None
         assert choice.decision is not None
         first, decision = choice.route[0][0], choice.decision
+        if decision.probabilities[first] < least:
+            return choice
         seen = mended(views, self._of_route(choice.route, choice.vector), pixels)
         second = self._router.decide(self._router.read_views(seen))
         kind = kind_behind(second, first, least, self.members.experts)

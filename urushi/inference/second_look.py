@@ -19,6 +19,9 @@ __all__ = ["Views", "kind_behind", "mended"]
 
 _SHARE = 4  # of a picture's pixels, one in so many is mended for a second look
 
+# What experts leave of noise and compression is soft, and of flakes and streaks looks like drops.
+_LEFT_BEHIND = ("blur", "raindrop")
+
 Views = Float[np.ndarray, "_ 3 s s"]
 
 
@@ -59,6 +62,6 @@ def kind_behind(
         experts: the classes that have one.
     """
     seen = second.seen
-    if seen in (CLEAN, first) or seen not in experts:
+    if seen in (CLEAN, first, *_LEFT_BEHIND) or seen not in experts:
         return None
     return seen if second.probabilities[seen] >= least else None
