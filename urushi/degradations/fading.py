@@ -21,8 +21,8 @@ from urushi.degradations.fields import smooth_field
 __all__ = ["Fading"]
 
 _DISPLAY = 2.2
-# Density of the blackest that a print or a scan of a slide shows.
-_BLACKEST = 2.4
+# Light that even the blackest part of a print gives back; densities are of light above none at all.
+_LEAST = 10.0**-2.4
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ class Fading(Degradation):
         # Rows: what each dye holds back of a colour; the inverse parts colours into dyes.
         dyes = own + side * (1 - own)
         parted = _inverse(side[:, 0, 0])
-        darkest = 10.0 ** (-_BLACKEST)
-        density = -images.clamp_min(0).pow(_DISPLAY).clamp_min(darkest).log10()
+        # Powers of zero have an infinite slope, which matters to whoever differentiates this.
+        light = images.clamp(1e-6, 1).pow(_DISPLAY)
+        density = -((light + _LEAST) / (1 + _LEAST)).log10()
         amount = torch.einsum("bij,bjhw->bihw", parted, density)
         place = smooth_field(parameters["seed"], size, 2, device).to(dtype)
         place = (1 + per_image(parameters["uneven"], images) * place).clamp_min(0)
@@ -108,10 +109,10 @@ class Fading(Degradation):
         density = torch.einsum("bij,bjhw->bihw", dyes, amount)
         yellow = torch.tensor((0.05, 0.33, 1.0), device=device, dtype=dtype).view(3, 1, 1)
         density = density + yellow * per_image(parameters["stain"], images) * place
-        light = 10.0 ** (-density)
+        light = (10.0 ** (-density) * (1 + _LEAST) - _LEAST).clamp(1e-12, 1)
         flare = per_image(parameters["flare"], images)
         light = flare + (1 - flare) * light
-        return light.clamp(0, 1).pow(1 / _DISPLAY).clamp(0, 1)
+        return light.pow(1 / _DISPLAY).clamp(0, 1)
 
 
 def _inverse(side: Float[Tensor, " b"]) -> Float[Tensor, "b 3 3"]:

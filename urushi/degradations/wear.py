@@ -83,18 +83,15 @@ def cracks(
     )
     step = (length / points)[..., None]
     x, y = (torch.cumsum(f(angle), -1) * step for f in (torch.cos, torch.sin))
-    # The first third begins anywhere, the others branch off from one of it.
-    roots = (count + 2) // 3
-    parent = torch.arange(count, device=device) % roots
-    at = (rows[..., 4] * (points - 1)).long()
-    left, top = (
-        rows[..., k] * side - line[..., points // 2]
-        for k, side, line in ((1, size[1], x), (0, size[0], y))
-    )
-    branch = torch.arange(count, device=device) >= roots
-    for line, start in ((x, left), (y, top)):
-        origin = start[:, parent] + line[:, parent].gather(2, at[..., None])[..., 0]
-        line += torch.where(branch, origin, start)[..., None]
+    # The first third of a picture's begins anywhere, the others branch off from one of it.
+    roots = (there.sum(1, keepdim=True) + 2) // 3
+    number = torch.arange(count, device=device)
+    parent, branch = (number % roots)[..., None], (number >= roots)[..., None]
+    at = (rows[..., 4, None] * (points - 1)).long()
+    for axis, line in enumerate((y, x)):
+        start = rows[..., axis, None] * size[axis] - line[..., points // 2, None]
+        joint = line.gather(1, parent.expand_as(line)).gather(2, at)
+        line += torch.where(branch, start.gather(1, parent) + joint, start)
     time = torch.linspace(0, 1, points, device=device)
     flaked = (noise(86, 9.0) * noise(87, 29.0)).pow(2)
     wide = (0.8 + 2.4 * numbers[:, 1].square()).to(device)[:, None, None] * unit[..., None]
@@ -102,7 +99,9 @@ def cracks(
     side = uniform_field(seeds ^ 88, (count, points), device) - 0.5
     side = side * (width - 0.8).clamp_min(0)
     weight = (length / points)[..., None] * width.clamp_min(1) * there[..., None]
-    faint = (noise(89, 14.0) * 1.5 + 0.2 - 0.5 * numbers[:, 2].to(device)[:, None, None]).clamp(0, 1)
+    faint = (noise(89, 14.0) * 1.5 + 0.2 - 0.5 * numbers[:, 2].to(device)[:, None, None]).clamp(
+        0, 1
+    )
     flat = (part.reshape(batch, -1) for part in (x - side * angle.sin(), y + side * angle.cos()))
     field = drawn(*flat, (weight * faint).reshape(batch, -1), size)
     return 1 - torch.exp(-1.8 * field)
@@ -132,7 +131,7 @@ def blots(
     clear = torch.ones(len(seeds), *size, device=device)
     for one in range(rows.shape[1]):
         place = rows[:, one, :, None, None]
-        radius = (5 + 34 * place[:, 2].square()) * scale.to(device)[:, None, None]
+        radius = (5 + 26 * place[:, 2].square()) * scale.to(device)[:, None, None]
         turn, flat = 3.1416 * place[:, 3], 0.5 + 0.5 * place[:, 4]
         off_y, off_x = y - place[:, 0] * size[0], x - place[:, 1] * size[1]
         long = (off_x * turn.cos() + off_y * turn.sin()) * flat
