@@ -31,7 +31,7 @@ from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
-from urushi.inference.zoo import ZOO, find_all_in_one, find_model
+from urushi.inference.zoo import ZOO, find_all_in_one, find_model, zoo_experts
 from urushi.routing.head import Reading
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
@@ -322,6 +322,8 @@ class AutoRestorer(MadeAnew):
             return
         known = ", ".join((AUTO, NONE, *self.members.experts))
         hint = nearest(task, self.members.experts)
+        if self.members.path == find_all_in_one() and task in zoo_experts():
+            hint = f", which the router does not know: --adapter {task} asks for it by its name"
         raise AdapterError(f"task is {task!r}{hint}: {self.members.path.name} has {known}")
 
     # --- restoring ---
