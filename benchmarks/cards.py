@@ -2,8 +2,8 @@
 
     python benchmarks/cards.py benchmarks/results/routes-*.json
 
-That of `film`, which no router knows, is made from results/film.json. What only a person can say stands in `cards.yaml` beside this file. Cards are written to
-`urushi/zoo/NAME.md`.
+That of `film`, which no router knows, is made from results/film.json. What only a person can say
+stands in `cards.yaml` beside this file. Cards are written to `urushi/zoo/NAME.md`.
 """
 
 import argparse
