@@ -77,7 +77,7 @@ def film_card(note: str) -> str:
         lines.append(f"| {row['kind']} | {row['halves']} | " + " | ".join(cells) + " |")
     parts = [
         "# film",
-        "For scans of film and old prints: takes dust, hairs, scratches, cracks and stains away. "
+        "For scans of film and old prints: takes hairs, scratches, specks and cracks away. "
         "An adapter on the frozen [base](base.md). No router knows it: it is asked for by its "
         "name.",
         facts(ZOO / "film.safetensors"),
@@ -86,12 +86,13 @@ def film_card(note: str) -> str:
         "urushi restore scans/ -o mended/ --adapter film\n"
         "urushi restore scan.tif --adapter film:0.7       # weaker\n```",
         "## Scores\nOverlays of real film (FilmDamageSimulator, of which nothing was learned), "
-        "white and black, each over a half of a clean picture that nothing learned from (Kodak24, "
-        "and eight of a validation set): PSNR in dB of the whole half; the share of damaged "
-        "pixels that came closer to the truth; PSNR of the pixels that were not damaged, and of "
-        "the clean picture, to themselves.",
+        "white and black, each over a half of a clean picture that nothing learned from "
+        f"({report['rows'][0]['halves'] // 2} of Kodak24 and of a validation set): PSNR in dB of "
+        "the whole half; the share of damaged pixels that came closer to the truth; PSNR of the "
+        "pixels that were not damaged, and of the clean picture, to themselves.",
         "\n".join(lines),
-        "Made by `python benchmarks/film.py --data DATA` and `python benchmarks/cards.py`.",
+        f"Made by `python benchmarks/film.py --data DATA --limit {report['limit']}` and "
+        "`python benchmarks/cards.py`.",
     ]
     return "\n\n".join(parts) + "\n"
 

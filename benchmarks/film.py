@@ -71,7 +71,7 @@ def main() -> None:
     print(json.dumps(fading))
     if not given.rows:
         told: dict[str, Any] = {"what": "marks of film over clean pictures", "sets": SETS}
-        told |= {"seed": SEED, "fading": fading}
+        told |= {"seed": SEED, "limit": given.limit, "fading": fading}
         write_report("film", told, ("torch", "openvino"), table)
 
 
