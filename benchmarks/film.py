@@ -92,7 +92,7 @@ def pictures(data: Path, limit: int | None) -> list[Damaged]:
             kind = (2 * number + side) % len(kinds)
             columns = slice(0, middle) if side == 0 else slice(middle, clean.shape[1])
             files = overlays[kind]
-            opacity = laid(files[rng.integers(len(files))], damaged[:, columns].shape[:2], rng)
+            opacity = laid(files[int(rng.integers(len(files)))], damaged[:, columns].shape[:2], rng)
             colour = np.float32(
                 255 * (1 - rng.random() * 0.15)
                 if (number + side) % 2
@@ -107,7 +107,7 @@ def pictures(data: Path, limit: int | None) -> list[Damaged]:
 def laid(path: Path, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Opacity of an overlay, turned by right angles, at its own size, somewhere within a half."""
     alpha = np.asarray(Image.open(path).convert("RGBA"))[..., 3].astype(np.float32) / 255
-    alpha = np.rot90(alpha, rng.integers(4)) * np.float32(rng.uniform(0.7, 1))
+    alpha = np.rot90(alpha, int(rng.integers(4))) * np.float32(rng.uniform(0.7, 1))
     result = np.zeros(size, np.float32)
     top, left = ((have - want) // 2 for have, want in zip(size, alpha.shape, strict=True))
     shift = rng.integers(-40, 41, 2)
@@ -186,7 +186,7 @@ def fading_of(data: Path) -> dict[str, float]:
         whole = Image.open(path).convert("RGB")
         clean = np.asarray(whole.reduce(2), np.float32) / 255
         images = torch.from_numpy(clean.transpose(2, 0, 1))[None]
-        faded = made.apply(images, made.sample(tuple(images.shape), generator))[0]
+        faded = made.apply(images, made.sample((1, 3, *clean.shape[:2]), generator))[0]
         faded = faded.permute(1, 2, 0).numpy()
         light = np.maximum(faded, 1e-3) ** 2.2 + 0.004
         low, high = np.percentile(density := -np.log10(light), [0.5, 99.5], axis=(0, 1))

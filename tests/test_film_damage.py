@@ -35,9 +35,10 @@ def test_marks_are_light_or_dark(share, sign):
 
 
 def test_more_and_larger_marks_cover_more():
-    grey = torch.full((24, 3, 96, 96), 0.5)
+    grey = torch.full((12, 3, 96, 96), 0.5)
 
     def covered(**options):
+        options = {"kinds": ["flecks", "lint", "lines"], **options}
         return float(((damaged(grey, **options) - grey).abs() > 0.05).float().mean())
 
     few, many = covered(amount=[0.3, 0.3]), covered(amount=[3, 3])
@@ -82,11 +83,11 @@ def test_the_mask_holds_all_that_is_changed(kind):
 
 
 def test_a_picture_does_not_depend_on_its_batch():
-    images = torch.rand(4, 3, 48, 48, generator=generator(5))
+    images = torch.rand(3, 3, 32, 40, generator=generator(5))
     degradation = create_degradation("film_damage", several=1)
     parameters = degradation.sample(tuple(images.shape), generator(2))
     together = degradation.apply(images, parameters)
-    for row in range(4):
+    for row in range(3):
         own = {name: values[row : row + 1] for name, values in parameters.items()}
         alone = degradation.apply(images[row : row + 1], own)
         assert torch.allclose(alone, together[row : row + 1], atol=1e-4)
@@ -109,8 +110,8 @@ def test_light_marks_throw_a_shadow():
 
 def test_layers_of_dye_are_worn_through_one_after_another():
     degradation = create_degradation("film_damage", neutral_share=0, layered_share=1)
-    parameters = degradation.sample((8, 3, 64, 64), generator(3))
-    black = torch.zeros(8, 3, 64, 64)
+    parameters = degradation.sample((4, 3, 48, 48), generator(3))
+    black = torch.zeros(4, 3, 48, 48)
     parameters["shadow"] &= False  # shadows darken all colours alike
     cover = 1 - (degradation.apply(black + 1, parameters) - degradation.apply(black, parameters))
     red, green, blue = cover.unbind(1)
@@ -130,7 +131,7 @@ def test_marks_out_of_focus_have_soft_edges():
 
 
 def test_lines_run_down_the_picture():
-    grey = torch.full((12, 3, 96, 96), 0.5)
+    grey = torch.full((8, 3, 64, 64), 0.5)
     result = damaged(grey, kinds=["lines"], several=0)
     down, right = (result.diff(dim=axis).abs().mean() for axis in (2, 3))
     assert right > 3 * down

@@ -102,8 +102,9 @@ def cracks(
     faint = (noise(89, 14.0) * 1.5 + 0.2 - 0.5 * numbers[:, 2].to(device)[:, None, None]).clamp(
         0, 1
     )
-    flat = (part.reshape(batch, -1) for part in (x - side * angle.sin(), y + side * angle.cos()))
-    field = drawn(*flat, (weight * faint).reshape(batch, -1), size)
+    x, y = x - side * angle.sin(), y + side * angle.cos()
+    weight = (weight * faint).reshape(batch, -1)
+    field = drawn(x.reshape(batch, -1), y.reshape(batch, -1), weight, size)
     return 1 - torch.exp(-1.8 * field)
 
 
