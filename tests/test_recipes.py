@@ -20,18 +20,23 @@ PLAIN = [path for path in sorted(RECIPES.glob("*.yaml")) if recipe_kind(path) is
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
 def test_shipped_recipes_are_whole(path):
+    from urushi.adapters import Adapted
     from urushi.backbones import create_backbone
     from urushi.degradations import create_degradation
     from urushi.evaluation.benchmark import BENCHMARKS
+    from urushi.training.build import backbone_of, build_network
 
     plan = load_recipe(path.stem)
     assert plan.name == path.stem
-    with torch.device("meta"):
-        create_backbone(plan.backbone.name, plan.backbone.config)
-    options = dict(plan.degradation)
-    degradation = create_degradation(options.pop("name"), **options)
-    parameters = degradation.sample((2, 3, 16, 16), torch.Generator().manual_seed(0))
-    assert degradation.apply(torch.rand(2, 3, 16, 16), parameters).shape == (2, 3, 16, 16)
+    if plan.adapter is None:
+        with torch.device("meta"):
+            create_backbone(backbone_of(plan).name, backbone_of(plan).config)
+    else:
+        assert isinstance(build_network(plan), Adapted)  # with what its adapter begins with
+    for options in filter(None, (plan.degradation, plan.scene)):
+        degradation = create_degradation(**options)
+        parameters = degradation.sample((2, 3, 16, 16), torch.Generator().manual_seed(0))
+        assert degradation.apply(torch.rand(2, 3, 16, 16), parameters).shape == (2, 3, 16, 16)
     assert set(plan.validation.benchmarks) <= set(BENCHMARKS)
 
 

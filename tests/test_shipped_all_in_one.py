@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from urushi.errors import AdapterError
 from urushi.evaluation.metrics import psnr
 from urushi.files.adapter import describe_adapter
 from urushi.files.all_in_one_file import read_all_in_one
@@ -23,6 +24,8 @@ KINDS = {
     "raindrops.webp": "raindrop",
     "snow.webp": "snow",
 }
+# Adapters that ship and that no router knows.
+BY_NAME = ("film",)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +37,8 @@ def test_router_and_experts_stay_small():
     path = find_all_in_one()
     assert path is not None
     members = read_all_in_one(path)
-    assert (
-        set(members.experts) == set(zoo_experts()) == set(members.router.header.classes) - {"clean"}
-    )
+    assert set(members.experts) == set(members.router.header.classes) - {"clean"}
+    assert set(zoo_experts()) == {*members.experts, *BY_NAME}
     files = [path, *(ZOO / f"{name}.safetensors" for name in members.experts)]
     assert sum(file.stat().st_size for file in files) < 40e6
     encoder = members.router.part("encoder")
@@ -51,7 +53,8 @@ def test_every_expert_has_a_card_that_is_of_its_file(name):
     assert f"`{name}.safetensors`, {told['size'] / 1e6:.1f} MB" in card
     assert f"{told['header']['method']}, {told['parameters']:,} parameters" in card
     assert f"{told['header']['recipe']['schedule']['steps']:,} steps" in card
-    assert "| benchmark | pictures | input | base | right | automatic | wrong |" in card
+    rows = "| marks |" if name in BY_NAME else "| benchmark | pictures | input | base | right |"
+    assert rows in card
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
@@ -74,6 +77,12 @@ def test_experts_mend_what_the_base_leaves(chooser, name, least):
     assert psnr(chooser.restore(spoilt), good) > before + least
     alone = AutoRestorer(task="none", device="cpu", engine="openvino")
     assert abs(psnr(alone.restore(spoilt), good) - before) < 1
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_the_router_does_not_know_is_asked_for_by_its_name(name):
+    with pytest.raises(AdapterError, match=f"--adapter {name} asks for it"):
+        AutoRestorer(task=name, device="cpu", engine="openvino")
 
 
 def test_experts_go_by_their_names(tmp_path, monkeypatch):

@@ -70,6 +70,19 @@ def test_processes_share_the_scenes_as_well(pack):
     assert not torch.equal(whole.clean, batches(pack)(3).clean)
 
 
+def test_a_recipe_may_state_the_scene_that_is_to_come_back(pack):
+    from urushi.training.build import build_stages
+
+    grey = {"name": "develop", "saturation": [0, 0], "balance": [0, 0]}
+    own = recipe(scene=grey, degradation={"name": "low_light", "exposure": [0.1, 0.1]})
+    ((_, draw),) = build_stages(own, pack, torch.device("cpu"))
+    clean, degraded = draw(0)[1], draw(0)[0]
+    assert (clean - clean[:, :1]).abs().max() < 1e-5
+    assert degraded.mean() < 0.6 * clean.mean()
+    with pytest.raises(RecipeError, match="scene has no effect without degradation"):
+        recipe(scene=grey, degradation=None, data={"pairs": ["pairs"]})
+
+
 def test_pixels_on_the_device_give_the_same_batch(pack):
     resident = batches(pack, resident=pack.to_tensor("cpu"))
     assert torch.equal(resident(2)[1], batches(pack)(2)[1])

@@ -14,6 +14,7 @@ from urushi.degradations.camera import CameraNoise
 from urushi.degradations.chain import Chain
 from urushi.degradations.develop import Develop
 from urushi.degradations.developed import DevelopedNoise
+from urushi.degradations.fading import Fading
 from urushi.degradations.film import FilmDamage
 from urushi.degradations.haze import Haze
 from urushi.degradations.holes import Holes
@@ -68,6 +69,7 @@ _BUILT_IN: Mapping[str, type[Degradation]] = {
     "holes": Holes,
     "develop": Develop,
     "film_damage": FilmDamage,
+    "fading": Fading,
     "web": Web,
 }
 

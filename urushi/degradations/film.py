@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from urushi.degradations.base import (
     coin,
     draw_seeds,
     log_uniform,
+    per_image,
     uniform,
 )
 from urushi.degradations.marks import MARKS
@@ -33,18 +34,26 @@ _ENDINGS = (".png", ".webp")
 
 _KINDS = tuple(MARKS)
 
+# How much more each colour is missing from light marks that are not grey: those are like old paper.
+_WARM = (0.5, 0.9, 1.6)
+# How deep a mark goes before it takes red, green and blue: dyes lie one over another.
+_LAYERS = (0.5, 0.25, 0.0)
+_SHADOW = 0.6
+
 
 @dataclass(frozen=True)
 class FilmDamage(Degradation):
-    """Dust, flecks, scratches, hairs, lint and stains over the picture, light or dark.
+    """Dust, scratches, hairs, stains, cracks and the like over the picture, light or dark.
 
     Every picture has one kind or several. Each kind is a layer of a colour of its own, nearly white
-    or nearly black, laid over what is below by its opacity.
+    or nearly black, grey or a little warm, laid over what is below by its opacity. Some layers are
+    out of focus; some throw a shadow, as what stands out from a print does under the lamp of a
+    scanner; some go through the layers of dye one after another, which gives them coloured edges.
 
     Reference:
         The model is that of Ivanova et al., Simulating analogue film damage, Computer Graphics
         Forum 2023 (marks laid over the picture by their opacity). Shapes and ranges are ours, set
-        beside overlays from real film.
+        beside overlays from real film and beside old prints.
 
     Args:
         kinds: names from `MARKS`; the first of a picture is drawn from them evenly.
@@ -53,6 +62,10 @@ class FilmDamage(Degradation):
         size: factor on the size of marks, log-uniform; 0.5 to 8.
         opacity: of the densest marks, in [0, 1].
         light_share: share of layers that are light; the others are dark.
+        neutral_share: share of layers that are grey.
+        softness: standard deviation in pixels of the blur of marks, in [0, 8].
+        shadow_share: share of layers with a shadow beside light marks.
+        layered_share: share of the layers that are not grey whose edges are coloured.
         overlays: a folder of pictures whose opacity is laid on in place of the marks above, or
             None.
         overlay_share: share of pictures with one of `overlays`.
@@ -68,6 +81,10 @@ class FilmDamage(Degradation):
     size: Range = (0.8, 1.6)
     opacity: Range = (0.4, 1.0)
     light_share: float | int = 0.6
+    neutral_share: float | int = 0.5
+    softness: Range = (0.0, 1.0)
+    shadow_share: float | int = 0.25
+    layered_share: float | int = 0.25
     overlays: str | None = None
     overlay_share: float | int = 0.5
 
@@ -84,7 +101,9 @@ class FilmDamage(Degradation):
         check_range(self.name, "amount", self.amount, 0.05, 20.0)
         check_range(self.name, "size", self.size, 0.5, 8.0)
         check_range(self.name, "opacity", self.opacity, 0.0, 1.0)
-        check_share(self.name, "light_share", self.light_share)
+        for field in ("light_share", "neutral_share", "shadow_share", "layered_share"):
+            check_share(self.name, field, getattr(self, field))
+        check_range(self.name, "softness", self.softness, 0.0, 8.0)
         check_share(self.name, "overlay_share", self.overlay_share)
         if self.overlays is not None and not isinstance(self.overlays, str):
             raise DegradationError(
@@ -99,18 +118,17 @@ class FilmDamage(Degradation):
         present = coin(self.several, total, generator).view(batch, kinds)
         first = torch.randint(kinds, (batch, 1), generator=generator)
         light = coin(self.light_share, total, generator)
-        tone = uniform(0.0, 0.22, total, generator)
-        tint = torch.rand(total, 3, generator=generator)
-        # Dark marks are often brown, light ones hardly coloured.
-        colour = torch.where(
-            light[:, None], 1 - tone[:, None] * (0.6 + 0.4 * tint), tone[:, None] * (0.5 + tint)
-        )
+        neutral = coin(self.neutral_share, total, generator)
+        layered = coin(self.layered_share, total, generator) & ~neutral
         parameters = {
             "present": present.scatter(1, first, True),
             "amount": log_uniform(*self.amount, total, generator).view(batch, kinds),
             "size": log_uniform(*self.size, total, generator).view(batch, kinds),
             "opacity": uniform(*self.opacity, total, generator).view(batch, kinds),
-            "colour": colour.view(batch, kinds, 3),
+            "colour": _colours(light, neutral, generator).view(batch, kinds, 3),
+            "softness": uniform(*self.softness, total, generator).view(batch, kinds),
+            "shadow": (coin(self.shadow_share, total, generator) & light).view(batch, kinds),
+            "layered": layered.view(batch, kinds),
             "seed": draw_seeds(batch, generator),
         }
         if self.overlays is not None:
@@ -149,6 +167,32 @@ class FilmDamage(Degradation):
             _lay(result, rows.tolist(), opacity, parameters, index)
         return result.clamp_(0, 1)
 
+    def mask(
+        self, parameters: Parameters, size: tuple[int, int], device: torch.device | str
+    ) -> Bool[Tensor, "b 1 h w"]:
+        """Where a picture of that size is changed by more than half a level of 255 at most.
+
+        Args:
+            parameters: what `sample` drew.
+            size: height and width of the pictures.
+            device: where the mask is made.
+
+        Raises:
+            DegradationError: the overlays cannot be read.
+        """
+        # Marks are laid on by their opacity, so black and white show all that they hide.
+        black = torch.zeros(len(parameters["seed"]), 3, *size, device=device)
+        left = self.apply(black + 1, parameters) - self.apply(black, parameters)
+        return left.amin(1, keepdim=True) < 1 - 0.5 / 255
+
+
+def _colours(light: Tensor, neutral: Tensor, generator: torch.Generator) -> Float[Tensor, "n 3"]:
+    """Nearly white like paper, or nearly black; what is not grey is mostly warm."""
+    tone = uniform(0.0, 0.22, len(light), generator)[:, None]
+    tint = torch.rand(len(light), 3, generator=generator)
+    tint = torch.where(neutral[:, None], tint.mean(1, keepdim=True), tint * torch.tensor(_WARM))
+    return torch.where(light[:, None], 1 - tone * (0.4 + 0.8 * tint), tone * (0.5 + tint.flip(1)))
+
 
 def _lay(
     result: Float[Tensor, "b 3 h w"],
@@ -159,10 +203,37 @@ def _lay(
 ) -> None:
     """Lays a layer over some rows, in place."""
     device, dtype = result.device, result.dtype
-    colour = parameters["colour"][rows, index].to(device, dtype)[:, :, None, None]
-    dense = parameters["opacity"][rows, index].to(device, dtype)[:, None, None, None]
+
+    def own(name: str) -> Tensor:
+        return parameters[name][rows, index].to(device)
+
+    colour, dense = own("colour").to(dtype)[:, :, None, None], per_image(own("opacity"), opacity)
+    marks = [
+        _soft(one, float(sigma))
+        for one, sigma in zip(opacity.split(1), own("softness"), strict=True)
+    ]
+    cover = torch.cat(marks)
     below = result[rows]
-    result[rows] = below + (dense * opacity.to(dtype)) * (colour - below)
+    # The lamp shines from above on the left.
+    beside = F.pad(cover, (2, 0, 2, 0))[..., :-2, :-2]
+    shade = per_image(own("shadow"), cover) * (_SHADOW * dense * (beside - cover).clamp_min(0))
+    below = below * (1 - shade.to(dtype))
+    # What is not worn through to the last layer of dye has lost one or two of three.
+    worn = torch.tensor(_LAYERS, device=device).view(3, 1, 1)
+    worn = torch.where(own("layered")[:, None, None, None], worn, 0.0)
+    cover = ((cover - worn) / (1 - worn)).clamp(0, 1) * dense
+    result[rows] = below + cover.to(dtype) * (colour - below)
+
+
+def _soft(opacity: Float[Tensor, "1 1 h w"], sigma: float) -> Float[Tensor, "1 1 h w"]:
+    """Blurred by a Gaussian."""
+    if sigma < 0.2:
+        return opacity
+    reach = int(3 * sigma + 1)
+    kernel = torch.arange(-reach, reach + 1, device=opacity.device).square() / (-2 * sigma**2)
+    kernel = kernel.exp() / kernel.exp().sum()
+    opacity = F.conv2d(opacity, kernel.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(opacity, kernel.view(1, 1, -1, 1), padding=(reach, 0))
 
 
 @lru_cache(maxsize=16)

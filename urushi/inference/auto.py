@@ -33,7 +33,7 @@ from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
-from urushi.inference.zoo import find_model
+from urushi.inference.zoo import find_all_in_one, find_model, zoo_experts
 from urushi.routing.views import view_rows, views_of
 from urushi.routing.wording import percent
 
@@ -330,6 +330,11 @@ class AutoRestorer(MadeAnew):
             if name not in self.members.experts:
                 known = ", ".join((AUTO, NONE, *self.members.experts))
                 hint = nearest(name, self.members.experts)
+                if self.members.path == find_all_in_one() and name in zoo_experts():
+                    hint = (
+                        f", which the router does not know: --adapter {name} asks for it by its "
+                        "name"
+                    )
                 what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
                 raise AdapterError(f"{what}{hint}: {self.members.path.name} has {known}")
         return named

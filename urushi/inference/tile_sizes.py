@@ -46,7 +46,7 @@ ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 
 # What needs no more of a picture than what is near. Whatever else an adapter mends, such as haze or
 # low light, hangs on the picture as a whole: small tiles would each be given a light of its own.
-LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop"})
+LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop", "film damage"})
 WIDE_TILE, WIDE_OVERLAP = 1024, 256
 
 

@@ -233,6 +233,7 @@ def build_stages(
     streamed = isinstance(pack, ShardedPictures)
     resident = None if device.type == "cpu" or streamed else pack.to_tensor(device)
     degradation = None if paired else degradation_of(recipe.degradation or {})
+    scene = None if recipe.scene is None else degradation_of(recipe.scene)
     stages: Stages = []
     sizes = list(stage_sizes(recipe, processes))
     ends = [start for start, _, _ in sizes[1:]] + [recipe.schedule.steps]
@@ -247,7 +248,7 @@ def build_stages(
         if degradation is None:
             made: Draws = PairBatches(*shared, **own)
         else:
-            made = DegradedBatches(*shared, **own, degradation=degradation)
+            made = DegradedBatches(*shared, **own, degradation=degradation, scene=scene)
         stages.append((start, made))
     return stages
 

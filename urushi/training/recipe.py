@@ -334,6 +334,8 @@ class Recipe(TrainingSettings, LearningSettings):
             with, of the same method and settings; null begins with one that changes nothing.
         degradation: `{name: ..., ...}` as `urushi.degradations.create_degradation` takes it; null
             where the data are pairs, or where there are classes.
+        scene: what clean pictures are made into before that, in the same form, and what is to come
+            back: such as grey, or with grain; null leaves them as they are.
         classes: kinds of damage by name, in place of one degradation; a patch is of each of them
             with the same probability. `clean` stays as it is. Part of all-in-one trainings.
         degradations: kinds of damage the trained network is for, named in its model file.
@@ -354,6 +356,7 @@ class Recipe(TrainingSettings, LearningSettings):
     initial_adapter: str | None = None
     data: DataSettings
     degradation: dict[str, Any] | None = None
+    scene: dict[str, Any] | None = None
     classes: dict[ClassName, ClassSource] = {}
     degradations: list[str] = []
     schedule: ScheduleSettings
@@ -369,6 +372,8 @@ class Recipe(TrainingSettings, LearningSettings):
             raise ValueError("classes state degradations and pairs: leave them out elsewhere")
         if (self.degradation is None) != bool(self.data.pairs or self.classes):
             raise ValueError("expected a degradation for pictures, and none for pairs")
+        if self.scene is not None and self.degradation is None:
+            raise ValueError("scene has no effect without degradation")
         for name in ("save_memory", "initial_adapter"):
             if self.adapter is None and getattr(self, name):
                 raise ValueError(f"{name} has no effect without an adapter: leave it out")
