@@ -172,7 +172,7 @@ class ClassSource(Settings):
             if getattr(self, name) not in ([], None, False) and not self.pairs:
                 raise ValueError(f"{name} has no effect without pairs")
         if self.rehaze is not None and self.rerain is not None:
-            raise ValueError("rehaze and rerain are for different pairs: leave one out")
+            raise ValueError("pairs cannot have both rehaze and rerain: leave one out")
         if self.scene is not None and self.degradation is None:
             raise ValueError("scene has no effect without degradation")
         return self
