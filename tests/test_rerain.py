@@ -12,7 +12,6 @@ from urushi.image import write_picture
 from urushi.training.batches import CleanBatches, PairBatches
 
 SIDE = 96
-AS_IT_WAS = {"lighter": 0.0, "elsewhere": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,7 @@ def pairs():
     clean = 0.1 + 0.5 * torch.rand(3, 3, SIDE, SIDE, generator=generator)
     streaks = create_degradation("rain_streaks", coverage=[0.8, 0.8], screen=0.0)
     dark = torch.zeros(3, 3, SIDE, SIDE)
-    rain = 0.8 * streaks.apply(dark, streaks.sample(tuple(dark.shape), generator))[:, :1]
+    rain = 0.8 * streaks.apply(dark, streaks.sample((3, 3, SIDE, SIDE), generator))[:, :1]
     return clean, rain
 
 
@@ -43,7 +42,7 @@ def test_rain_goes_over_other_scenes(pairs):
     clean, rain = pairs
     rainy = (clean + rain).clamp(0, 1)
     others = clean.flip(0)
-    moved = Rerain(**{**AS_IT_WAS, "elsewhere": 0.5})
+    moved = Rerain(lighter=0.0, elsewhere=0.5)
     drawn = moved.sample(64, torch.Generator().manual_seed(0))
     assert 0.3 < drawn["elsewhere"].float().mean() < 0.7
     rows = {name: values[:3] for name, values in drawn.items()}
@@ -77,7 +76,7 @@ def test_scenes_that_are_burnt_out_keep_their_rain(pairs):
     clean, rain = pairs
     bright = clean + 0.35
     rainy = (bright + rain + 0.3).clamp(0, 1)
-    moved = Rerain(**{**AS_IT_WAS, "elsewhere": 1.0})
+    moved = Rerain(lighter=0.0, elsewhere=1.0)
     drawn = moved.sample(3, torch.Generator())
     _, scene = moved.apply(rainy, bright, drawn, torch.zeros_like(clean))
     assert torch.equal(scene, bright)
@@ -111,7 +110,7 @@ def test_patches_are_not_turned_and_the_same_for_any_number_of_processes(tmp_pat
         scenes = CleanBatches(*shared)
         return PairBatches(*shared, None, *share, rerain=Rerain(**own), scenes=scenes)(3)
 
-    whole = drawn(**AS_IT_WAS)
+    whole = drawn(lighter=0.0, elsewhere=0.0)
     rain = (whole.degraded - whole.clean).mean(1)
     assert (rain.std(1) < 0.01).all()  # along a column
     assert (rain.std(2) > 0.1).all()
