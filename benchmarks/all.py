@@ -117,6 +117,20 @@ def _steps(row: Row) -> list[Figure]:
     return [(name, f"{row['cpu']:.2f} s of the processor, {ratio}")]
 
 
+def _cluster(row: Row) -> list[Figure]:
+    what = (
+        "one small picture" if row["pictures"] == "one" else f"{row['restored']:,} small pictures"
+    )
+    name = f"{what}, {'Ray on this machine' if row['way'] == 'cluster' else 'the command'}"
+    return [(name, f"{row['wall']:.1f} s, {row['cpu']:.1f} s of the processor")]
+
+
+def _shards(row: Row) -> list[Figure]:
+    value = f"{row['patches_per_second']} a second, "
+    value += f"{row['cpu_milliseconds_per_patch']:.1f} ms of the processor each"
+    return [(f"patches of 128 for a training, {row['name']}", value)]
+
+
 BENCHMARKS = (
     Benchmark("restore", _restore, ("--skip-large", "--rounds", "1"), options=("--skip-large",)),
     Benchmark("choosing", _choosing, ("--rounds", "1")),
@@ -125,6 +139,8 @@ BENCHMARKS = (
     Benchmark("memory", _memory, ("--quick",)),
     Benchmark("small", _small, ("--count", "4"), data="--data"),
     Benchmark("adapt_steps", _steps),
+    Benchmark("cluster", _cluster, ("--count", "8")),
+    Benchmark("shards", _shards, ("--quick",)),
 )
 
 
