@@ -4,8 +4,9 @@
 
 A picture is restored again by each route that takes the expert: the right one of its own kind, the
 wrong one where it was drawn, and the automatic one of pictures that the router took for its kind.
-What the router sees hangs on no expert, so that all else would come out as it was; after a change
-of the router, of the base or of what decides, measure with `urushi evaluate --router` instead.
+What the router sees at its first look hangs on no expert, so that all else would come out as it
+was. Where experts acted one after the other, or the router, the base or what decides changed,
+measure with `urushi evaluate --router` instead.
 """
 
 import argparse
