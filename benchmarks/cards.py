@@ -119,6 +119,9 @@ def facts(path: Path) -> str:
     if source["pairs"]:
         share = source["real"] if source["degradation"] is not None else 1
         varied = ", in other haze" if source.get("rehaze") is not None else ""
+        varied += (
+            ", in lighter rain and over other scenes" if source.get("rerain") is not None else ""
+        )
         varied += ", levelled" if source.get("level") else ""
         named = ", ".join(source["pairs"])
         learned.append(f"pairs of `{named}` in {100 * share:.0f} % of the patches{varied}")

@@ -227,6 +227,7 @@ def test_a_router_that_is_there_already_is_taken(world, files, trained, tmp_path
             "has router_degradation",
         ),
         ({"classes": {"clean": {}, "a": {"degradation": {}, "rehaze": {}}}}, "rehaze has no"),
+        ({"classes": {"clean": {}, "a": {"pairs": ["x"], "rehaze": {}, "rerain": {}}}}, "both"),
         (joint(patch=8), "has patch,"),
         (joint(initial_adapter="haze"), "has initial_adapter,"),
         (

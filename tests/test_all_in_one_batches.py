@@ -4,7 +4,7 @@ import pytest
 import torch
 from world import TINY_ALL_IN_ONE, tiny_files, tiny_recipe
 
-from urushi.degradations import Rehaze
+from urushi.degradations import Rehaze, Rerain
 from urushi.errors import DataError, DegradationError
 from urushi.files.model import read_model
 from urushi.training.all_in_one.datasets import class_stages, pack_all_in_one, router_recipe_of
@@ -133,6 +133,7 @@ def _router():
     ("own", "words"),
     [
         ({"rehaze": {"power": [2, 1]}}, "power"),
+        ({"rerain": {"thin": [2, 1]}}, "thin"),
         ({"degradation": {"name": "low_lihgt"}}, "did you mean 'low_light'"),
         ({"router_degradation": {"name": "low_light", "exposure": 3}}, "exposure"),
     ],
@@ -163,6 +164,17 @@ def test_pairs_of_a_class_may_be_varied(world, files):
     torch.testing.assert_close(batch.clean.mean((2, 3)), batch.degraded.mean((2, 3)))
     details = (image - image.mean((2, 3), keepdim=True) for image in batch[:2])
     torch.testing.assert_close(next(details), 0.3 * next(details), atol=0.01, rtol=0)
+
+
+def test_rain_of_pairs_may_be_varied_in_its_place(world, files):
+    classes = {name: dict(plan) for name, plan in TINY_ALL_IN_ONE["classes"].items()}
+    classes["dark"] |= {"rerain": {"lighter": 1}}
+    own = tiny_recipe(world / "tiny.safetensors", classes=classes)
+    model = read_model(world / "tiny.safetensors")
+    stage = StagePlans(own, files, _router(), "cpu").expert("dark", model, None)
+    ((_, draw),) = stage.material.stages(torch.device("cpu"), 0, 1)
+    assert draw.classes[0].real.rerain == Rerain(lighter=1)
+    assert draw.classes[0].real.scenes.pack is files.clean
 
 
 def test_damage_may_lie_over_scenes_that_were_made_first(world, files):

@@ -26,6 +26,7 @@ from urushi.degradations.rain import RainStreaks, RainVeil
 from urushi.degradations.raindrops import Raindrops
 from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
+from urushi.degradations.rerain import Rerain
 from urushi.degradations.resize import Downsample
 from urushi.degradations.snow import Snow
 from urushi.degradations.web import Web
@@ -40,8 +41,10 @@ __all__ = [
     "Parameters",
     "Regions",
     "Rehaze",
+    "Rerain",
     "create_degradation",
     "create_rehaze",
+    "create_rerain",
     "degradation_of",
 ]
 
@@ -127,6 +130,16 @@ def create_rehaze(**options: Any) -> Rehaze:
     """
     _refuse_unknown("rehaze", options, Rehaze)
     return _built("rehaze", Rehaze, {key: _as_tuple(value) for key, value in options.items()})
+
+
+def create_rerain(**options: Any) -> Rerain:
+    """Builds what lays other rain over pairs, from plain values such as a recipe's.
+
+    Raises:
+        DegradationError: an option is unknown, or a value is out of range.
+    """
+    _refuse_unknown("rerain", options, Rerain)
+    return _built("rerain", Rerain, {key: _as_tuple(value) for key, value in options.items()})
 
 
 def _built(name: str, build: Callable[..., Any], options: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from urushi.degradations.base import Parameters
 from urushi.degradations.chain import Chain
 from urushi.degradations.regions import Regions
 from urushi.degradations.rehaze import Rehaze
+from urushi.degradations.rerain import Rerain
 from urushi.errors import DataError
 from urushi.training.streaming import Cuts, Stream
 
@@ -284,11 +285,13 @@ class PairBatches(Batches):
 
     Args:
         rehaze: lays other haze over them, or None; for networks that keep the size.
-        scenes: clear patches for the share of it that goes elsewhere, or None.
+        rerain: lays other rain over them in its place, or None; patches are then not turned.
+        scenes: clear patches for the share of either that goes elsewhere, or None.
         level: give every target the mean of its input, channel by channel; may leave [0, 1].
     """
 
     rehaze: Rehaze | None = field(default=None, kw_only=True)
+    rerain: Rerain | None = field(default=None, kw_only=True)
     scenes: Batches | None = field(default=None, kw_only=True)
     level: bool = field(default=False, kw_only=True)
 
@@ -309,14 +312,17 @@ class PairBatches(Batches):
         self, crops: _Crops, symmetry: Tensor, generator: torch.Generator, rows: Rows
     ) -> Batch:
         inputs, targets = self._cuts(crops)
+        varied = self.rehaze or self.rerain
+        if self.rerain is not None:
+            symmetry = symmetry & 3  # both mirrors, without the transposition
         degraded = self._patches(inputs[:3], symmetry)
         clean = self._patches(targets[:3], symmetry, targets[3])
-        if self.rehaze is not None:
+        if varied is not None:
             # Drawn for the whole batch, so that it does not depend on how many processes share it.
-            drawn = self.rehaze.sample(self.batch, generator)
+            drawn = varied.sample(self.batch, generator)
             own = {name: values[rows] for name, values in drawn.items()}
             others = self.scenes.some(generator, rows).clean if self.scenes else None
-            degraded, clean = self.rehaze.apply(degraded, clean, own, others)
+            degraded, clean = varied.apply(degraded, clean, own, others)
         if self.level:
             wanted, own = (picture.mean((2, 3), keepdim=True) for picture in (degraded, clean))
             clean = clean + (wanted - own)

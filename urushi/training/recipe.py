@@ -140,6 +140,9 @@ class ClassSource(Settings):
             that show what a benchmark shows.
         rehaze: settings of `urushi.degradations.rehaze.Rehaze`, which lays other haze over patches
             of pairs; `{}` takes its own, null leaves pairs as they are.
+        rerain: settings of `urushi.degradations.rerain.Rerain`, which lays the rain of pairs over
+            other scenes and makes it lighter; null leaves pairs as they are. Patches of these pairs
+            are mirrored and not turned, since rain falls.
         level: give the target of every patch of a pair the mean of its input, channel by channel:
             shots of one scene often differ in brightness, which is nothing to learn.
         real: share of the patches that are from pairs, where there are both.
@@ -154,6 +157,7 @@ class ClassSource(Settings):
     pairs: list[str] = []
     without: list[str] = []
     rehaze: dict[str, Any] | None = None
+    rerain: dict[str, Any] | None = None
     level: bool = False
     real: Annotated[float, Field(ge=0, le=1)] = 0.5
     final_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -164,9 +168,11 @@ class ClassSource(Settings):
         for name in ("real", "final_share"):
             if getattr(self, name) != type(self).model_fields[name].default and not both:
                 raise ValueError(f"{name} has no effect without both degradation and pairs")
-        for name in ("without", "rehaze", "level"):
+        for name in ("without", "rehaze", "rerain", "level"):
             if getattr(self, name) not in ([], None, False) and not self.pairs:
                 raise ValueError(f"{name} has no effect without pairs")
+        if self.rehaze is not None and self.rerain is not None:
+            raise ValueError("pairs cannot have both rehaze and rerain: leave one out")
         if self.scene is not None and self.degradation is None:
             raise ValueError("scene has no effect without degradation")
         return self

@@ -12,7 +12,7 @@ from urushi.data.data_sets import SCHEME, open_pairs, open_pictures
 from urushi.data.pack import pack_pairs, pack_pictures
 from urushi.data.packed import PackedPairs, PackedPictures
 from urushi.data.pairs import Pair
-from urushi.degradations import create_rehaze, degradation_of
+from urushi.degradations import create_rehaze, create_rerain, degradation_of
 from urushi.errors import DataError
 from urushi.evaluation.catalog import data_root
 from urushi.files.router_file import CLEAN
@@ -139,6 +139,8 @@ def _check_damage(recipe: AllInOneRecipe) -> None:
             degradation_of(options)
         if plan.rehaze is not None:
             create_rehaze(**plan.rehaze)
+        if plan.rerain is not None:
+            create_rerain(**plan.rerain)
 
 
 def _chosen(plan: ClassSource, data: Path) -> list[tuple[str, Pair]]:
@@ -243,9 +245,11 @@ def _real(
     if not source.pairs:
         return None
     rehaze = None if source.rehaze is None else create_rehaze(**source.rehaze)
-    elsewhere = rehaze is not None and rehaze.elsewhere
+    rerain = None if source.rerain is None else create_rerain(**source.rerain)
+    varied = rehaze or rerain
+    elsewhere = varied is not None and varied.elsewhere
     scenes = cut(CleanBatches, files.clean) if elsewhere else None
-    own = {"rehaze": rehaze, "scenes": scenes, "level": source.level}
+    own = {"rehaze": rehaze, "rerain": rerain, "scenes": scenes, "level": source.level}
     return cut(PairBatches, files.pairs[name], **own)
 
 
