@@ -8,13 +8,15 @@ what `docs/claims.md` says of a claim, and its plots, are made of nothing else, 
 """
 
 import argparse
+import shlex
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claims_rows import CLAIMS, LEAST_SEEDS, MEAN, Claim, Table, collect, load
+from claims_list import CLAIMS, Claim, Contrast
+from claims_rows import LEAST_SEEDS, MEAN, Table, collect, load
 
 from urushi.evaluation.plots import new_figure, save_figure
 
@@ -70,25 +72,54 @@ def judged(differences: Sequence[float]) -> str:
 
 def verdict(claim: Claim, table: Table) -> str:
     """One sentence of what the rows say of a claim."""
-    decisive = claim.contrasts[: claim.decisive]
-    judgements, told = [], []
-    for contrast in decisive:
-        found, tasks = table.differences(contrast), table.compared_on(contrast)
-        judgements.append(judged(found))
-        if found:
-            seeds = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
-            where = "" if tasks == table.mean_of else f" on {', '.join(tasks)}"
-            than = f"{contrast.better} over {contrast.than}"
-            told.append(f"{than} {spread(found, '+')} dB ({seeds}{where})")
-    return ": ".join(filter(None, [_overall(judgements), "; ".join(told)])) + "."
+    decisive, against = claim.contrasts[: claim.decisive], _against(claim, table)
+    overall = _overall([judged(table.differences(one)) for one in decisive], bool(against))
+    told: dict[tuple[str, str], list[str]] = {}
+    for contrast in claim.contrasts[: claim.quoted or claim.decisive]:
+        if found := table.differences(contrast):
+            key = (f"{contrast.better} over {contrast.than}", _where(contrast, table))
+            told.setdefault(key, []).append(f"{spread(found, '+')} dB{_pairs(contrast)}")
+    said = [f"{rows} {' and '.join(values)} ({where})" for (rows, where), values in told.items()]
+    return ": ".join(filter(None, [overall, "; ".join([*said, *against])])) + "."
 
 
-def _overall(judgements: Sequence[str]) -> str:
-    if len(set(judgements)) == 1:
-        return _OVERALL[judgements[0]]
-    if HOLDS in judgements and REVERSE not in judgements:
-        return "It holds here in part"
-    return "It is not shown here"
+def _where(contrast: Contrast, table: Table) -> str:
+    count, tasks = len(table.differences(contrast)), table.compared_on(contrast)
+    words = [f"{count} seed{'s' if count > 1 else ''}"]
+    words += [f"on {', '.join(tasks)}"] if tasks != table.mean_of else []
+    words += [f"less the lead on {', '.join(contrast.less)}"] if contrast.less else []
+    return " ".join(words)
+
+
+def _pairs(contrast: Contrast) -> str:
+    return "" if contrast.pairs is None else f" at {contrast.pairs} pairs"
+
+
+def _against(claim: Claim, table: Table) -> list[str]:
+    """Tasks on which rows that decide lie outside the spread on the other side than their mean."""
+    said: dict[str, list[str]] = {}
+    for contrast in claim.contrasts[: claim.decisive]:
+        mean = table.differences(contrast)
+        for task, found in table.by_task(contrast).items() if not contrast.less else ():
+            if outside(found) and statistics.fmean(found) * statistics.fmean(mean) < 0:
+                rows = f"{contrast.better} over {contrast.than}"
+                value = f"{task} {spread(found, '+')} dB{_pairs(contrast)}"
+                said.setdefault(rows, []).append(value)
+    return [f"against that, {rows} on {', '.join(tasks)}" for rows, tasks in said.items()]
+
+
+def _overall(judgements: Sequence[str], mixed: bool) -> str:
+    known = set(judgements) - {FEW, NOT_RUN}
+    if not known:
+        return _OVERALL[FEW if FEW in judgements else NOT_RUN]
+    if {HOLDS, REVERSE} <= known:
+        words = "It holds here in part, and in part the reverse"
+    elif len(known) > 1 and WITHIN in known:
+        words = f"{_OVERALL[HOLDS if HOLDS in known else REVERSE]} in part"
+    else:
+        words = _OVERALL[known.pop()]
+    words += " in the mean" if mixed and WITHIN not in judgements else ""
+    return words + (" as far as it was run" if {FEW, NOT_RUN} & set(judgements) else "")
 
 
 # --- the page ---
@@ -114,15 +145,27 @@ def replaced(text: str, made: str) -> str:
 
 def section(claim: Claim, table: Table | None) -> str:
     """The part of the page on one claim."""
-    command = (
-        f"urushi compare claim-{claim.comparison} --data DATA -o runs/claims/{claim.comparison}"
-    )
     parts = [f"## {claim.title}", wrapped(claim.says)]
     if table is None or not was_run(claim, table):
-        return "\n\n".join([*parts, "**Verdict.** Not run.", f"`{command}`"])
+        return "\n\n".join([*parts, "**Verdict.** Not run.", command(claim)])
     parts += [wrapped(f"**Verdict.** {verdict(claim, table)}"), contrasts(claim, table)]
     parts += [rows(claim, table), f"![{claim.title}](claims/{claim.name}.png)"]
-    return "\n\n".join([*parts, wrapped(conditions(table, command))])
+    parts += [wrapped(told) for told in [routers(claim, table)] if told]
+    return "\n\n".join([*parts, command(claim), wrapped(conditions(table))])
+
+
+def command(claim: Claim) -> str:
+    """What runs the rows of a claim, in lines short enough to read: all of a comparison, or those
+    it names."""
+    words = [f"urushi compare claim-{claim.comparison} --data DATA"]
+    words += [f"-o runs/claims/{claim.comparison}"]
+    words += [f"--only {shlex.quote(name)}" for name in claim.labels if name != "frozen"]
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 112:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return "\n".join(["```", " \\\n".join(lines), "```"])
 
 
 def wrapped(text: str) -> str:
@@ -135,30 +178,62 @@ def was_run(claim: Claim, table: Table) -> bool:
     return any(table.differences(contrast) for contrast in claim.contrasts)
 
 
-def conditions(table: Table, command: str) -> str:
+def conditions(table: Table) -> str:
     """What was run, and how much of it."""
     d, t = table.document, table.document["terms"]
     counts = ", ".join(map(str, t["pairs"]))
     return (
-        f"`{command}`: {d['finished']} of {d['planned']} cells; {t['steps']} steps of {t['batch']} "
+        f"{d['finished']} of the comparison's {d['planned']} cells, seeds "
+        f"{', '.join(map(str, t['seeds']))}; {t['steps']} steps of {t['batch']} "
         f"patches of {t['patch']} pixels in {t['precision']}, {counts} pairs or pictures of each "
         f"task, {t['limit']} pictures of each validation, base of {d['base_parameters']:,} "
         f"parameters; {'; '.join(d['machines'])}."
     )
 
 
+def routers(claim: Claim, table: Table) -> str:
+    """How well the routers know the classes; empty where there are none."""
+    by_scores: dict[tuple[float, ...], list[str]] = {}
+    for label, scores in table.document.get("routers", {}).items():
+        if not claim.labels or label in claim.labels:
+            by_scores.setdefault(tuple(scores), []).append(label)
+    if not by_scores:
+        return ""
+    said = [
+        f"{', '.join(f'{100 * score:.0f} %' for score in scores)}"
+        + (f" ({', '.join(labels)})" if len(by_scores) > 1 else "")
+        for scores, labels in by_scores.items()
+    ]
+    return f"Of held-out pictures the routers of the seeds name the class of {'; '.join(said)}."
+
+
 def contrasts(claim: Claim, table: Table) -> str:
     """The table of differences."""
-    lines = ["| better | than | on | difference (dB) | seeds | |", "|---|---|---|---:|---:|---|"]
+    lines = [
+        "| better | than | on | difference (dB) | seeds | | single tasks outside the spread |",
+        "|---|---|---|---:|---:|---|---|",
+    ]
     for one in claim.contrasts:
-        found = table.differences(one)
-        tasks = table.compared_on(one)
+        found, tasks = table.differences(one), table.compared_on(one)
         on = "all" if tasks == table.mean_of else ", ".join(tasks) or "-"
+        on += f" less {', '.join(one.less)}" if one.less and found else ""
         value = spread(found, "+") if found else "-"
-        lines.append(
-            f"| {one.better} | {one.than} | {on} | {value} | {len(found)} | {judged(found)} |"
-        )
+        cells = [one.better, one.than, on + _pairs(one), value, str(len(found)), judged(found)]
+        lines.append(f"| {' | '.join([*cells, single_tasks(one, table)])} |")
     return "\n".join(lines)
+
+
+def single_tasks(contrast: Contrast, table: Table) -> str:
+    """On which of several tasks alone a difference lies outside the spread."""
+    found = {} if contrast.less else table.by_task(contrast)
+    if len(found) < 2 or len(table.differences(contrast)) < LEAST_SEEDS:
+        return ""
+    signs = {
+        task: "better" if statistics.fmean(values) > 0 else "worse"
+        for task, values in found.items()
+        if outside(values)
+    }
+    return ", ".join(f"{task}: {sign}" for task, sign in signs.items()) or "none"
 
 
 def rows(claim: Claim, table: Table) -> str:

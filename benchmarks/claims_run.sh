@@ -51,6 +51,7 @@ compare experts oracle 'gates*' 'guided*'
 compare adaptir "$mixed/without *" "low resolution/*"
 compare experts
 compare adaptir
+compare rates
 pretrain single
 pretrain degae-like
 pretrain masked --set pretext.until=300
