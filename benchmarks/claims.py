@@ -150,7 +150,7 @@ def section(claim: Claim, table: Table | None) -> str:
         return "\n\n".join([*parts, "**Verdict.** Not run.", command(claim)])
     parts += [wrapped(f"**Verdict.** {verdict(claim, table)}"), contrasts(claim, table)]
     parts += [rows(claim, table), f"![{claim.title}](claims/{claim.name}.png)"]
-    parts += [wrapped(told) for told in [routers(claim, table)] if told]
+    parts += [wrapped(told) for told in (routers(claim, table), claim.remark) if told]
     return "\n\n".join([*parts, command(claim), wrapped(conditions(table))])
 
 

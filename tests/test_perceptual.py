@@ -155,6 +155,14 @@ def test_piqe_sees_blocks_and_no_more_than_whole_ones():
     assert piqe_of_luma(more) == pytest.approx(piqe_of_luma(noisy_luma), abs=1e-9)
 
 
+def test_piqe_has_no_left_and_no_right():
+    y, x = np.mgrid[:64, :64]
+    luma = luma_of(30)[:, 8:72] + 5 * np.sin(x * y / 9)
+    plain = piqe_of_luma(luma)
+    for turned in (luma[:, ::-1], luma[::-1]):
+        assert piqe_of_luma(turned) == pytest.approx(plain, abs=1e-9)
+
+
 def test_piqe_of_a_block_with_all_its_structure_in_the_middle():
     """The rest is even: no deviation to divide by."""
     luma = np.full((48, 48), 128.0)
