@@ -125,10 +125,10 @@ GUIDANCE = (
             "whole view",
         ),
         remark="With k = 1 a seed's experts either restore low light (16 dB) and spoil noise "
-        "(29 dB), or keep noise (38 dB) and leave low light dark (8 dB): of 32 held-out pictures with noise the routers take 4, 2 and 6 for low light. "
-        "Likely, for it was not tried: the loss is PSNR, in which the nearly clean pictures weigh "
-        "most, so the expert that gets a few of them learns to leave all alone. Experts by label "
-        "have neither fault.",
+        "(29 dB), or keep noise (38 dB) and leave low light dark (8 dB): of 32 held-out pictures "
+        "with noise the routers take 4, 2 and 6 for low light. Likely, for it was not tried: the "
+        "loss is PSNR, in which the nearly clean pictures weigh most, so the expert that gets a "
+        "few of them learns to leave all alone. Experts by label have neither fault.",
     ),
 )
 

@@ -53,6 +53,8 @@ def test_the_page_says_what_the_rows_say(claims):
     assert claims.replaced(text, claims.body(tables)) == text, (
         "docs/claims.md is not made of the rows: python benchmarks/claims.py write"
     )
+    looked_at = sum(len(claim.contrasts) for claim in claims.CLAIMS)
+    assert f"and {looked_at} are looked at here" in text
     for claim in claims.CLAIMS:
         table = tables.get(claim.comparison)
         ran = table is not None and claims.was_run(claim, table)
