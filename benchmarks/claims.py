@@ -28,7 +28,8 @@ PAGE = HERE.parent / "docs/claims.md"
 PICTURES = HERE.parent / "docs/claims"
 BEGIN = "<!-- made by  python benchmarks/claims.py write -->"
 END = "<!-- until here -->"
-INK, RED, BLUE, GREY = "#222222", "#b3261e", "#0072b2", "#7a7a7a"
+BLUE, GREY = "#0072b2", "#7a7a7a"
+MARKS = "os^Dv"  # of seeds
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 HOLDS, REVERSE, WITHIN = "better outside the spread", "worse outside the spread", "not shown"
@@ -286,7 +287,7 @@ def shown_labels(claim: Claim, table: Table) -> list[str]:
 
 
 def draw(claim: Claim, table: Table, path: Path) -> None:
-    """A panel for each task, every seed a point."""
+    """A panel for each task, every seed a mark of its own."""
     tasks, labels = shown_tasks(claim, table), shown_labels(claim, table)
     if claim.curve:
         figure, axes = new_figure((2.9 * len(tasks) + 1.6, 3.4), [1.0] * len(tasks))
@@ -313,13 +314,16 @@ def _points(
 ) -> None:
     axis.grid(axis="x", alpha=0.3)
     for place, label in enumerate(labels):
-        values = list(table.per_seed(label, tasks).values())
+        by_seed = table.per_seed(label, tasks)
+        values = list(by_seed.values())
         if not values:
             continue
         if label == "frozen" and len(labels) > 1:
             axis.axvline(values[0], ls="--", lw=1, c=GREY)
         colour = GREY if label in ("frozen", "full") else BLUE
-        axis.plot(values, [place] * len(values), "o", ms=4, mfc="none", c=colour)
+        for seed, value in by_seed.items():
+            mark = MARKS[(seed or 0) % len(MARKS)]
+            axis.plot([value], [place], mark, ms=4.5, mfc="none", c=colour)
         axis.plot([statistics.fmean(values)], [place], "|", ms=14, mew=2, c=colour)
     axis.set_yticks(range(len(labels)), labels if names else [""] * len(labels))
     axis.set_ylim(len(labels) - 0.5, -0.5)
