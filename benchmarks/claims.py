@@ -337,7 +337,8 @@ def _curve(axis: "Axes", table: Table, labels: Sequence[str], tasks: Sequence[st
         points = [(n, list(table.per_seed(label, tasks, n).values())) for n in table.counts]
         points = [(count, values) for count, values in points if values]
         axis.errorbar(
-            [count for count, _ in points],
+            # Beside one another, so that spreads can be told apart.
+            [count * 2 ** (0.06 * (index - (len(trained) - 1) / 2)) for count, _ in points],
             [statistics.fmean(values) for _, values in points],
             yerr=[statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in points],
             marker="osD^vP"[index % 6], ms=4, lw=1.3, capsize=2, elinewidth=0.8,
