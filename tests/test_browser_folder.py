@@ -22,6 +22,8 @@ from world import write_random
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
+from urushi.inference.finishing import with_highlights
+from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
 from urushi.serve import browser_runtime
@@ -288,6 +290,37 @@ def test_what_needs_the_whole_is_joined_as_by_the_command(page):
     )
     expected = np.rint(255 * np.clip(np.concatenate(list(rows)), 0, 1))
     assert np.abs(by_page - expected).max() <= 1
+
+
+def test_the_grid_of_a_network_is_taken_out_as_by_the_command(page):
+    height, width = 90, 108
+    tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
+    places = np.indices((height, width)).sum(0) % 8
+    made = np.float32(1.3) * tile + np.float32(4 / 255) * (places == 3).astype(np.float32)
+    expected = without_grid(tile, made, 8)
+    assert np.abs(expected - made).max() > 1 / 255
+    script = """async ([tile, made, height, width]) => {
+        const { withoutGrid } = await import('./grid.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        return [...withoutGrid(...given, height, width, 8)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-5)
+
+
+def test_highlights_are_kept_as_by_the_command(page):
+    height, width = 20, 31
+    tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
+    made = np.sqrt(tile)
+    script = """async ([tile, made, height, width]) => {
+        const { withHighlights } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        return [...withHighlights(...given, height, width)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
+    expected = with_highlights(tile, made)
+    assert np.abs(expected - made).max() > 0.05
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 
 
 def test_what_cannot_be_read_is_told(page, tmp_path):

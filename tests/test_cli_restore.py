@@ -180,6 +180,7 @@ def test_compare_writes_a_sheet_per_picture(photos, model, tmp_path):
     sheets = sorted(path.relative_to(out).as_posix() for path in out.rglob("*_compare.jpg"))
     names = ["more/picture0_compare", "picture0_compare", "picture1_compare"]
     assert sheets == [f"compare/{name}.jpg" for name in names]
+    assert f"3 in {out / 'compare'}\n" in result.stdout
     # A sheet that was lost is made again, without restoring anything.
     (out / sheets[0]).unlink()
     result = run("restore", photos, "-o", out, "--model", model, "--compare")

@@ -404,7 +404,7 @@ def _tell_summary(
         out.say(suggestion.sentence(restored=True))
     made = [path for path, problem in sheets.items() if not problem]
     if made:
-        where = made[0] if len(made) == 1 else f"{len(made)} in {made[0].parent}"
+        where = made[0] if len(made) == 1 else f"{len(made)} in {os.path.commonpath(made)}"
         out.say(f"before/after sheets: {where}")
     for result in report.results:
         for note in () if out.quiet else result.notes:

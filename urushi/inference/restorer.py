@@ -22,6 +22,7 @@ from urushi.inference.arrays import (
 )
 from urushi.inference.beyond import Values
 from urushi.inference.engines import Engine, create_engine
+from urushi.inference.finishing import finishing
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (
@@ -214,6 +215,7 @@ class Restorer(MadeAnew):
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
         self.engine, self._wide = engine, wide
+        self._finish = finishing(self.adapters, engine.size_multiple)
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
         self._latest = LatestPicture()
@@ -419,7 +421,7 @@ class Restorer(MadeAnew):
         """What `_restore_tile` gives if nothing is amiss with this engine, and else None."""
         if self._shrunk is not None and max(tile.shape[1:]) > self._shrunk:
             return None
-        return run_beside_others(tile, engine)
+        return run_beside_others(tile, engine, self._finish)
 
     def _restore_tile(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
@@ -455,7 +457,7 @@ class Restorer(MadeAnew):
     def _run_usable(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """The result of the engine, or of float32 where that is not usable."""
         engine = picture.engine
-        restored, problem = run_once(tile, engine, large=picture.large)
+        restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
         if problem and engine.precision != "float32":
             picture.notes.append(
                 f"{engine.precision} gave {problem}: from there on this picture was restored in "
@@ -466,7 +468,7 @@ class Restorer(MadeAnew):
                 self._float32 = self.engine.in_float32()
             engine = picture.engine = self._float32
             logger.warning("%s gave %s, trying float32", self.engine.name, problem)
-            restored, problem = run_once(tile, engine, large=picture.large)
+            restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
         if problem:
             raise EngineError(
                 f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "

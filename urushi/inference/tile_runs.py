@@ -11,6 +11,7 @@ from urushi.errors import PictureError, UrushiError
 from urushi.inference.arrays import problem_in_int8, problem_of
 from urushi.inference.beyond import mend_beyond, reaches_beyond
 from urushi.inference.engines import Engine
+from urushi.inference.finishing import Finish
 
 __all__ = [
     "LatestPicture",
@@ -63,7 +64,12 @@ def run_checked(tile: np.ndarray, run: Callable[[np.ndarray], np.ndarray]) -> np
 
 
 def run_once(
-    tile: np.ndarray, engine: Engine, *, large: bool, beside: bool = False
+    tile: np.ndarray,
+    engine: Engine,
+    *,
+    large: bool,
+    beside: bool = False,
+    finish: Finish | None = None,
 ) -> tuple[np.ndarray, str]:
     """The result of an engine and what is wrong with it, if anything.
 
@@ -72,6 +78,7 @@ def run_once(
         engine: what restores.
         large: whether the tile is one of a large picture.
         beside: other tiles are restored at the same time.
+        finish: what is done to a usable result.
     """
     # By the picture's own size alone: the same bits come of it whatever was restored before.
     name = "run_beside" if beside else "run" if large else "run_few"
@@ -79,15 +86,17 @@ def run_once(
     problem = problem_of(tile, restored)
     if not problem and engine.precision == "int8":
         problem = problem_in_int8(engine, tile)
-    return restored, problem
+    return finish(tile, restored) if finish and not problem else restored, problem
 
 
-def run_beside_others(tile: np.ndarray, engine: Engine) -> np.ndarray | None:
+def run_beside_others(
+    tile: np.ndarray, engine: Engine, finish: Finish | None = None
+) -> np.ndarray | None:
     """Restores a tile of a large picture while others are restored; None if not usable."""
     problems: list[str] = []
 
     def run(values: np.ndarray) -> np.ndarray:
-        restored, problem = run_once(values, engine, large=True, beside=True)
+        restored, problem = run_once(values, engine, large=True, beside=True, finish=finish)
         problems.append(problem)
         return restored
 

@@ -3,6 +3,7 @@
 // It is told {file, network, gpu, most}, and tells {loading}, {opened}, {mended: share}, {done}, or
 // {problem, smaller}: `smaller` is a side that tiles may have where memory ran out.
 
+import { finished } from "./finishing.js";
 import { asPng, exifOf, opened } from "./picture.js";
 import { mendInLight, reduction } from "./light.js";
 import { mendTiles, planTiles } from "./tiles.js";
@@ -28,7 +29,7 @@ onmessage = async ({ data }) => {
     const began = performance.now();
     postMessage({ mended: 0, tiles: plan.count });
     const onTile = (finished) => postMessage({ mended: finished / plan.count });
-    const run = runner(session, ort);
+    const run = runner(session, ort, data.network);
     const inLight = data.network.wide && plan.count > 1 && reduction(width, height) > 1;
     const pixels = inLight
       ? await mendInLight(picture, data.network, plan, run, onTile)
@@ -75,12 +76,12 @@ async function prepared(network, gpu) {
   return (ready = { key, session, ort });
 }
 
-function runner(session, ort) {
+function runner(session, ort, network) {
   return async (tile, rows, columns) => {
     const { restored } = await session.run({ image: new ort.Tensor("float32", tile, [1, 3, rows, columns]) });
     const values = await restored.getData();
     restored.dispose();
-    return values;
+    return finished(tile, values, rows, columns, network);
   };
 }
 

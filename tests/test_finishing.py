@@ -1,0 +1,74 @@
+"""What is done to results of adapters that change the light of a whole picture."""
+
+import numpy as np
+import pytest
+from world import write_random, write_tiny_model
+
+from urushi.files.adapter import write_adapter
+from urushi.files.model import read_model
+from urushi.inference import finishing
+from urushi.inference.finishing import with_highlights
+from urushi.inference.restorer import Restorer
+
+
+def grey(*levels):
+    """Flat parts side by side, wide enough not to see one another."""
+    row = np.repeat(np.float32(levels), 8)
+    return np.ascontiguousarray(np.broadcast_to(row, (3, 12, len(row))))
+
+
+def middles(tile):
+    return tile[:, 6, 4::8].mean(axis=0)
+
+
+def test_dark_parts_are_taken_as_they_come_and_white_stays():
+    levels = (0.0, 0.1, 0.3, 0.5, 0.75, 1.0)
+    brightened = np.minimum(grey(*levels) * 3 + 0.05, 1).astype(np.float32)
+    made = middles(with_highlights(grey(*levels), brightened))
+    np.testing.assert_allclose(made, [0.05, 0.35, 0.95, 1.0, 0.875, 1.0], atol=1e-6)
+
+
+def test_what_was_brighter_stays_brighter():
+    levels = np.linspace(0, 1, 41)
+    tile = grey(*levels)
+    # As much as such a curve may do: ten stops for black, none for white.
+    made = middles(with_highlights(tile, (1 - (1 - tile) ** 1.9).astype(np.float32)))
+    assert (np.diff(made) > 0).all()
+
+
+def test_a_bright_colour_counts_as_bright():
+    sky = np.stack([np.full((9, 9), level, np.float32) for level in (0.2, 0.4, 0.9)])
+    made = with_highlights(sky, np.ones_like(sky))
+    np.testing.assert_allclose(made[:, 4, 4], np.float32([0.2, 0.4, 0.9]) * 0.8 + 0.2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "asked"),
+    [
+        (["low-light"], ["grid", "highlights"]),
+        (["haze"], ["grid"]),
+        ([], ["grid"]),
+        (["noise"], []),
+    ],
+)
+def test_each_kind_of_adapter_gets_its_own(tmp_path, monkeypatch, kinds, asked):
+    base = read_model(write_tiny_model(tmp_path / "tiny.safetensors"))
+    stored = write_random(tmp_path / "a.safetensors", base)
+    header = stored.header.model_copy(update={"degradations": kinds})
+    write_adapter(tmp_path / "a.safetensors", stored.tensors, header, "float32")
+    done = []
+
+    def grid(tile, restored, cell):
+        assert cell == restorer.engine.size_multiple
+        done.append("grid")
+        return restored
+
+    def highlights(tile, restored):
+        done.append("highlights")
+        return restored
+
+    monkeypatch.setattr(finishing, "without_grid", grid)
+    monkeypatch.setattr(finishing, "with_highlights", highlights)
+    restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
+    restorer.restore(np.full((40, 56, 3), 0.3, np.float32))
+    assert done == asked

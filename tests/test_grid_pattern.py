@@ -1,0 +1,73 @@
+"""The grid that a network's upsampling leaves is taken out, and nothing else."""
+
+import numpy as np
+import pytest
+
+from urushi.inference.grid_pattern import without_grid
+
+CELL = 8
+
+
+def smooth(height=96, width=136):
+    """A sky: brighter towards the horizon, a little noise."""
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    sky = 0.2 + 0.2 * rows / height + 0.05 * np.sin(columns / 40)
+    noise = np.random.default_rng(1).normal(0, 0.5 / 255, (3, height, width))
+    return np.float32(sky + noise)
+
+
+def grid(height=96, width=136, size=3 / 255):
+    cell = np.random.default_rng(2).uniform(-1, 1, (3, CELL, CELL))
+    return np.float32(size * np.tile(cell, (1, height // CELL + 1, width // CELL + 1)))[
+        :, :height, :width
+    ]
+
+
+def off_by(one, other):
+    return float(np.sqrt(np.mean(np.square(one - other))))
+
+
+@pytest.mark.parametrize("sides", [(96, 136), (97, 143), (24, 24)])
+def test_a_grid_over_smooth_ground_goes(sides):
+    height, width = (side // CELL * CELL for side in sides)
+    before = smooth(*sides)
+    wanted = 1.5 * before
+    mended = without_grid(before, wanted + grid(*sides), CELL)
+    inside = (slice(None), slice(0, height), slice(0, width))
+    assert off_by(mended[inside], wanted[inside]) < 0.3 * off_by(grid(*sides), 0)
+    # The mean of a neighbourhood is none of its business.
+    np.testing.assert_allclose(mended.mean((1, 2)), (wanted + grid(*sides)).mean((1, 2)), atol=1e-3)
+
+
+def test_edges_do_not_hide_it_and_stay():
+    before = smooth()
+    before[:, 40:] += np.float32(0.4)
+    wanted = 1.5 * before
+    mended = without_grid(before, wanted + grid(), CELL)
+    assert off_by(mended, wanted) < 0.4 * off_by(grid(), 0)
+    step = mended[:, 41].mean() - mended[:, 38].mean()
+    np.testing.assert_allclose(step, wanted[:, 41].mean() - wanted[:, 38].mean(), atol=3 / 255)
+
+
+def test_a_change_without_a_grid_stays_as_it_is():
+    scene = np.random.default_rng(5).random((3, 96, 136)).astype(np.float32)
+    mended = without_grid(scene, np.float32(0.8) * scene + np.float32(0.1), CELL)
+    assert off_by(mended, np.float32(0.8) * scene + np.float32(0.1)) < 0.3 / 255
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.7])
+def test_what_the_picture_itself_repeats_is_not_the_networks(strength):
+    # Blinds, and a sensor that reads its columns unevenly: made stronger, or taken away.
+    before = smooth() + grid(size=5 / 255)
+    wanted = smooth() * np.float32(1.5) + np.float32(strength) * grid(size=5 / 255)
+    mended = without_grid(before, wanted, CELL)
+    assert off_by(mended, wanted) < 0.3 / 255
+
+
+@pytest.mark.parametrize(
+    ("sides", "cell"), [((96, 136), 1), ((96, 136), 2), ((23, 136), 8), ((7, 5), 8), ((96, 96), 64)]
+)
+def test_where_nothing_can_be_told_nothing_is_done(sides, cell):
+    before = smooth(*sides)
+    made = before + np.float32(0.1)
+    assert without_grid(before, made, cell) is made

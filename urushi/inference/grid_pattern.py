@@ -1,0 +1,115 @@
+"""The grid that a network's upsampling leaves where a picture is brightened: told apart, taken out.
+
+A network that halves the sides of a picture a few times and doubles them again computes each pixel
+of a cell, of 8 x 8 pixels say, by weights of its own. Where it changes much over smooth ground, as
+in a sky that gets brighter, some of that shows: the same small pattern in every cell. So what was
+changed is averaged over the cells around, pixel by pixel of a cell: scenes cancel out, the pattern
+stays. What the picture itself repeats in its cells is no work of the network and is kept, and
+nothing is taken out where the average may be chance.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["without_grid"]
+
+# Cells on either side of one, over which is averaged.
+_REACH = 4
+# A grid is faint: what differs by more is an edge of the scene, and counts as so much. In [0, 1].
+_MOST = 6 / 255
+# How many times the variance of chance a pattern has to exceed.
+_SURE = 4.0
+# Variance of what a picture repeats by itself, below which it says nothing.
+_FAINT = (0.25 / 255) ** 2
+_CELLS = range(4, 33)
+
+
+def without_grid(
+    tile: Float[np.ndarray, "3 h w"], restored: Float[np.ndarray, "3 h w"], cell: int
+) -> Float[np.ndarray, "3 h w"]:
+    """A restored tile without the pattern that its upsampling left.
+
+    Args:
+        tile: what was restored, nominally in [0, 1].
+        restored: what came of it, of the same size.
+        cell: pixels of a cell's side: 2 to the power of the levels of the network. With fewer than
+            4 or more than 32, and where fewer than three cells lie side by side, there is nothing
+            to tell.
+    """
+    height, width = (side // cell * cell for side in tile.shape[1:])
+    if cell not in _CELLS or min(height, width) < 3 * cell or tile.shape != restored.shape:
+        return restored
+    result = restored.copy()
+    # One channel at a time, which fits into the caches of a processor.
+    for before, after, out in zip(tile, restored, result, strict=True):
+        before = before[:height, :width]
+        pattern, chance = _repeated(after[:height, :width] - before, cell)
+        if not (_over_cell(pattern * pattern) > _SURE * chance).any():
+            continue
+        own, _ = _repeated(before, cell)
+        share = _over_cell(pattern * own) / (_over_cell(own * own) + _FAINT)
+        pattern -= share * own
+        power = _over_cell(pattern * pattern)
+        pattern *= np.maximum(power - _SURE * chance, 0) / np.maximum(power, 1e-12)
+        out[:height, :width] -= pattern.reshape(height, width)
+    return result
+
+
+def _repeated(
+    values: Float[np.ndarray, "h w"], cell: int
+) -> tuple[Float[np.ndarray, "r n c n"], Float[np.ndarray, "r 1 c 1"]]:
+    """What every cell repeats of those around, and how much of its power is chance."""
+    height, width = values.shape
+    # A mean over as many pixels as a cell has is free of whatever all cells repeat.
+    fine = values - _means(_means(values, 0, cell), 1, cell)
+    np.clip(fine, -_MOST, _MOST, out=fine)
+    fine = fine.reshape(height // cell, cell, width // cell, cell)
+    count = _around(np.ones((fine.shape[0], 1, fine.shape[2], 1), np.float32))
+    mean = _around(fine) / count
+    variance = _around(_over_cell(fine * fine)) / count - _over_cell(mean * mean)
+    mean -= _over_cell(mean)
+    return mean, np.maximum(variance, 0) / count
+
+
+def _over_cell(values: Float[np.ndarray, "r n c n"]) -> Float[np.ndarray, "r 1 c 1"]:
+    return values.mean(axis=(1, 3), keepdims=True)
+
+
+def _around(values: np.ndarray) -> np.ndarray:
+    """Sums over the cells around, as far as there are any."""
+    for axis in (0, 2):
+        around = [(0, 0)] * values.ndim
+        around[axis] = (_REACH, _REACH)
+        values = _sums(np.pad(values, around), axis, 2 * _REACH + 1)
+    return values
+
+
+def _means(values: Float[np.ndarray, "h w"], axis: int, count: int) -> np.ndarray:
+    """Means over `count` neighbours along an axis, mirrored at its ends."""
+    around = [(0, 0)] * values.ndim
+    around[axis] = (count // 2, count - count // 2 - 1)
+    return _sums(np.pad(values, around, mode="symmetric"), axis, count) / np.float32(count)
+
+
+def _sums(values: np.ndarray, axis: int, count: int) -> np.ndarray:
+    """Sums of `count` neighbours along an axis, by sums of twice as many each time."""
+    length = values.shape[axis] - count + 1
+
+    def part(array: np.ndarray, first: int, size: int) -> np.ndarray:
+        cut = [slice(None)] * array.ndim
+        cut[axis] = slice(first, first + size)
+        return array[tuple(cut)]
+
+    total: np.ndarray | None = None
+    done, width = 0, 1  # neighbours summed up so far, and in each entry of `values`
+    while True:
+        if count & width:
+            more = part(values, done, length)
+            total, done = more if total is None else total + more, done + width
+        if done == count:
+            assert total is not None
+            return total
+        values = part(values, 0, values.shape[axis] - width) + part(
+            values, width, values.shape[axis] - width
+        )
+        width *= 2
