@@ -88,7 +88,7 @@ def _where(contrast: Contrast, table: Table) -> str:
     count, tasks = len(table.differences(contrast)), table.compared_on(contrast)
     words = [f"{count} seed{'s' if count > 1 else ''}"]
     words += [f"on {', '.join(tasks)}"] if tasks != table.mean_of else []
-    words += [f"less the lead on {', '.join(contrast.less)}"] if contrast.less else []
+    words += [f"less the lead on {', '.join(table.less_on(contrast))}"] if contrast.less else []
     return " ".join(words)
 
 
@@ -217,7 +217,7 @@ def contrasts(claim: Claim, table: Table) -> str:
     for one in claim.contrasts:
         found, tasks = table.differences(one), table.compared_on(one)
         on = "all" if tasks == table.mean_of else ", ".join(tasks) or "-"
-        on += f" less {', '.join(one.less)}" if one.less and found else ""
+        on += f" less {', '.join(table.less_on(one))}" if one.less and found else ""
         value = spread(found, "+") if found else "-"
         cells = [one.better, one.than, on + _pairs(one), value, str(len(found)), judged(found)]
         lines.append(f"| {' | '.join([*cells, single_tasks(one, table)])} |")

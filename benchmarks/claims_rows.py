@@ -173,6 +173,10 @@ class Table:
         any such, which is what a verdict needs."""
         return self._shared(contrast, contrast.on or self.mean_of)
 
+    def less_on(self, contrast: Contrast) -> list[str]:
+        """The tasks whose lead is taken off, of those that it can be told on."""
+        return self._shared(contrast, contrast.less)
+
     def _shared(self, contrast: Contrast, tasks: Iterable[str]) -> list[str]:
         shared: dict[str, int] = {}
         for task in tasks:
@@ -189,7 +193,7 @@ class Table:
         lead = self._lead(contrast, self.compared_on(contrast))
         if not contrast.less:
             return list(lead.values())
-        there = self._lead(contrast, self._shared(contrast, contrast.less))
+        there = self._lead(contrast, self.less_on(contrast))
         return [lead[seed] - there[seed] for seed in lead if seed in there]
 
     def by_task(self, contrast: Contrast) -> dict[str, list[float]]:

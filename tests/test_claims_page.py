@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +182,10 @@ def test_a_lead_is_set_beside_the_lead_on_other_tasks(claims):
     assert table_of(claims, rows).differences(contrast) == [3.0, 3.0, 3.0]
     claim = claims.Claim("x", "X", "", "x", (contrast,))
     assert "(3 seeds on one less the lead on two)" in claims.verdict(claim, table_of(claims, rows))
+    # A task without rows is not named.
+    more = claims.Claim("x", "X", "", "x", (replace(contrast, less=("two", "three")),))
+    assert "less the lead on two)" in claims.verdict(more, table_of(claims, rows))
+    assert "| one less two |" in claims.contrasts(more, table_of(claims, rows))
     assert table_of(claims, rows[:6]).differences(contrast) == []
 
 

@@ -20,7 +20,6 @@ EPILOG = examples(
     "urushi report",
     "urushi report scores.json --paper lora-ir",
     "urushi report scores/ -o report.html -o report.md -o report.json",
-    "urushi report runs/colora-nafnet/comparison.json --paper colora",
 )
 _FORMATS = (".md", ".html", ".json")
 
