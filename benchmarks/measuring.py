@@ -5,8 +5,10 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 # What OpenVINO, and the oneDNN in it and in torch, may use of the processor; all if not set.
@@ -58,6 +60,16 @@ def in_own_process(script: str, plan: dict) -> dict:
         env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")},
     )
     return json.loads(done.stdout)
+
+
+def best(act: Callable[[], Any]) -> float:
+    """Seconds, of the quickest of three."""
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        act()
+        seconds.append(time.perf_counter() - start)
+    return round(min(seconds), 4)
 
 
 def middle(values: list[float]) -> int:

@@ -13,6 +13,7 @@ SPDX-License-Identifier: Apache-2.0
 """
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 NAME = "plug-in-urushi-restore"
@@ -134,8 +136,9 @@ def run_command(command: list[str], on_wait: Callable[[], object]) -> Restored:
             process.kill()
 
 
-def main() -> None:
-    """Registers the plug-in with GIMP, which started this file."""
+@functools.cache
+def modules() -> Any:
+    """What only GIMP's own Python has: Gimp, GimpUi, Gio, GLib and GObject."""
     import gi  # pyright: ignore[reportMissingImports]
 
     gi.require_version("Gimp", "3.0")
@@ -148,82 +151,155 @@ def main() -> None:
         GObject,
     )
 
-    def copy_of(image: Any, layer: Any, source: str) -> Any:
-        """A new image of what is to be restored: one layer, sRGB-like values of 8 or 16 bits."""
-        if source == "visible":
-            made = image.duplicate()
-            made.merge_visible_layers(Gimp.MergeType.CLIP_TO_IMAGE)
-        else:
-            made = Gimp.Image.new_with_precision(
-                layer.get_width(), layer.get_height(), image.get_base_type(), image.get_precision()
-            )
-            profile = image.get_color_profile()
-            if profile is not None:
-                made.set_color_profile(profile)
-            copied = Gimp.Layer.new_from_drawable(layer, made)
-            made.insert_layer(copied, None, 0)
-            if copied.get_mask() is not None:
-                copied.remove_mask(Gimp.MaskApplyMode.DISCARD)
-            copied.set_offsets(0, 0)
-            copied.set_visible(True)
-            copied.set_opacity(100.0)
-            copied.set_mode(Gimp.LayerMode.NORMAL)
-        if made.get_precision() != Gimp.Precision.U8_NON_LINEAR:
-            made.convert_precision(Gimp.Precision.U16_NON_LINEAR)
-        return made
+    return SimpleNamespace(Gimp=Gimp, GimpUi=GimpUi, Gio=Gio, GLib=GLib, GObject=GObject)
 
-    def write(image: Any, path: Path) -> None:
-        file = Gio.File.new_for_path(str(path))
-        if not Gimp.file_save(Gimp.RunMode.NONINTERACTIVE, image, file, None):
+
+def copy_of(image: Any, layer: Any, source: str) -> Any:
+    """A new image of what is to be restored: one layer, sRGB-like values of 8 or 16 bits."""
+    gimp = modules().Gimp
+    if source == "visible":
+        made = image.duplicate()
+        made.merge_visible_layers(gimp.MergeType.CLIP_TO_IMAGE)
+    else:
+        made = gimp.Image.new_with_precision(
+            layer.get_width(), layer.get_height(), image.get_base_type(), image.get_precision()
+        )
+        profile = image.get_color_profile()
+        if profile is not None:
+            made.set_color_profile(profile)
+        copied = gimp.Layer.new_from_drawable(layer, made)
+        made.insert_layer(copied, None, 0)
+        if copied.get_mask() is not None:
+            copied.remove_mask(gimp.MaskApplyMode.DISCARD)
+        copied.set_offsets(0, 0)
+        copied.set_visible(True)
+        copied.set_opacity(100.0)
+        copied.set_mode(gimp.LayerMode.NORMAL)
+    if made.get_precision() != gimp.Precision.U8_NON_LINEAR:
+        made.convert_precision(gimp.Precision.U16_NON_LINEAR)
+    return made
+
+
+def write_copy(image: Any, layer: Any, source: str, path: Path) -> None:
+    """Writes what is to be restored as a file."""
+    gimp, file = modules().Gimp, modules().Gio.File.new_for_path(str(path))
+    copied = copy_of(image, layer, source)
+    try:
+        if not gimp.file_save(gimp.RunMode.NONINTERACTIVE, copied, file, None):
             raise RestoreError("GIMP cannot write the layer as PNG")
+    finally:
+        copied.delete()
 
-    def put(image: Any, layer: Any, source: str, path: Path, name: str) -> None:
-        """Puts a restored file into an image, as a layer above what it was made from."""
-        file = Gio.File.new_for_path(str(path))
-        made = Gimp.file_load_layer(Gimp.RunMode.NONINTERACTIVE, image, file)
-        if made is None:
-            raise RestoreError("GIMP cannot read what was restored")
-        made.set_name(name)
-        if source == "visible":
-            image.insert_layer(made, None, 0)
-        else:
-            image.insert_layer(made, layer.get_parent(), image.get_item_position(layer))
-            _, x, y = layer.get_offsets()
-            made.set_offsets(x, y)
 
-    def restore(image: Any, layer: Any, config: Any) -> None:
-        """Does all that was asked for, in one step of undoing."""
-        source = config.get_property("source")
-        if source == "layer" and layer.is_group():
-            raise RestoreError("a group of layers has no pixels: choose what is seen instead")
-        with tempfile.TemporaryDirectory(prefix="urushi-") as folder:
-            before, after = Path(folder, "before.png"), Path(folder, "after.png")
-            copied = copy_of(image, layer, source)
-            try:
-                write(copied, before)
-            finally:
-                copied.delete()
-            command = restore_command(
-                config.get_property("program"),
-                str(before),
-                str(after),
-                task=config.get_property("task"),
-                strength=config.get_property("strength"),
-                router=config.get_property("router"),
-            )
-            Gimp.progress_init("Restoring with Urushi")
-            restored = run_command(command, Gimp.progress_pulse)
-            image.undo_group_start()
-            try:
-                reason = f" ({restored.reason})" if restored.reason else ""
-                put(image, layer, source, after, f"Urushi{reason}")
-            finally:
-                image.undo_group_end()
-            Gimp.displays_flush()
-            for note in restored.notes:
-                Gimp.message(note.replace(str(before), "the picture"))
+def put(image: Any, layer: Any, source: str, path: Path, name: str) -> None:
+    """Puts a restored file into an image, as a layer above what it was made from."""
+    gimp, file = modules().Gimp, modules().Gio.File.new_for_path(str(path))
+    made = gimp.file_load_layer(gimp.RunMode.NONINTERACTIVE, image, file)
+    if made is None:
+        raise RestoreError("GIMP cannot read what was restored")
+    made.set_name(name)
+    if source == "visible":
+        image.insert_layer(made, None, 0)
+    else:
+        image.insert_layer(made, layer.get_parent(), image.get_item_position(layer))
+        _, x, y = layer.get_offsets()
+        made.set_offsets(x, y)
 
-    class Urushi(Gimp.PlugIn):
+
+def restore(image: Any, layer: Any, config: Any) -> None:
+    """Does all that was asked for, in one step of undoing."""
+    gimp, source = modules().Gimp, config.get_property("source")
+    if source == "layer" and layer.is_group():
+        raise RestoreError("a group of layers has no pixels: choose what is seen instead")
+    with tempfile.TemporaryDirectory(prefix="urushi-") as folder:
+        before, after = Path(folder, "before.png"), Path(folder, "after.png")
+        write_copy(image, layer, source, before)
+        command = restore_command(
+            config.get_property("program"),
+            str(before),
+            str(after),
+            task=config.get_property("task"),
+            strength=config.get_property("strength"),
+            router=config.get_property("router"),
+        )
+        gimp.progress_init("Restoring with Urushi")
+        restored = run_command(command, gimp.progress_pulse)
+        image.undo_group_start()
+        try:
+            reason = f" ({restored.reason})" if restored.reason else ""
+            put(image, layer, source, after, f"Urushi{reason}")
+        finally:
+            image.undo_group_end()
+        gimp.displays_flush()
+        for note in restored.notes:
+            gimp.message(note.replace(str(before), "the picture"))
+
+
+def describe(procedure: Any, name: str) -> None:
+    """Says where a procedure stands in the menu, and what its dialog asks."""
+    gimp = modules().Gimp
+    procedure.set_image_types("RGB*, GRAY*")
+    procedure.set_sensitivity_mask(gimp.ProcedureSensitivityMask.DRAWABLE)
+    procedure.set_menu_label("Restore with _Urushi...")
+    procedure.add_menu_path("<Image>/Filters/Enhance")
+    procedure.set_documentation(
+        "Mends noise, blur, rain, haze and more",
+        "Runs urushi restore and adds the result as a layer.",
+        name,
+    )
+    procedure.set_attribution("Urushi", "Urushi", "2026")
+    flags = modules().GObject.ParamFlags.READWRITE
+    for key, label, blurb, values in (
+        ("task", "_Task", "What is wrong with the picture", TASKS),
+        ("source", "_Restore", "What is restored", SOURCES),
+    ):
+        choice = gimp.Choice.new()
+        for number, (value, said) in enumerate(values.items()):
+            choice.add(value, number, said, "")
+        procedure.add_choice_argument(key, label, blurb, choice, next(iter(values)), flags)
+    procedure.add_double_argument(
+        "strength", "_Strength", "0 leaves all as it was, 1 keeps all that is changed",
+        0.0, 1.0, 1.0, flags,
+    )  # fmt: skip
+    procedure.add_string_argument(
+        "router", "R_outer", "An all-in-one file; empty: the one that ships", "", flags
+    )
+    procedure.add_string_argument(
+        "program", "_Program", "The program urushi, with its folder", "urushi", flags
+    )
+
+
+def is_agreed(procedure: Any, config: Any) -> bool:
+    """Shows the dialog; whether it was not cancelled."""
+    ui = modules().GimpUi
+    ui.init("urushi")
+    dialog = ui.ProcedureDialog.new(procedure, config, "Restore with Urushi")
+    dialog.fill(None)
+    chosen = dialog.run()
+    dialog.destroy()
+    return bool(chosen)
+
+
+def run(procedure: Any, run_mode: Any, image: Any, drawables: Any, config: Any) -> Any:
+    """What the menu does; gives GIMP what it wants to know of that."""
+    gimp, glib_error = modules().Gimp, modules().GLib.Error
+    status = gimp.PDBStatusType
+    if run_mode == gimp.RunMode.INTERACTIVE and not is_agreed(procedure, config):
+        return procedure.new_return_values(status.CANCEL, glib_error())
+    try:
+        if len(drawables) != 1 or not isinstance(drawables[0], gimp.Layer):
+            raise RestoreError("select one layer, and not its mask or a channel")
+        restore(image, drawables[0], config)
+    except RestoreError as error:
+        return procedure.new_return_values(status.EXECUTION_ERROR, glib_error(str(error)))
+    return procedure.new_return_values(status.SUCCESS, glib_error())
+
+
+def main() -> None:
+    """Registers the plug-in with GIMP, which started this file."""
+    gimp = modules().Gimp
+
+    class Urushi(gimp.PlugIn):
         """What GIMP asks for procedures."""
 
         def do_set_i18n(self, name: str) -> bool:
@@ -233,60 +309,17 @@ def main() -> None:
             return [NAME]
 
         def do_create_procedure(self, name: str) -> Any:
-            procedure = Gimp.ImageProcedure.new(self, name, Gimp.PDBProcType.PLUGIN, self.run, None)
-            procedure.set_image_types("RGB*, GRAY*")
-            procedure.set_sensitivity_mask(Gimp.ProcedureSensitivityMask.DRAWABLE)
-            procedure.set_menu_label("Restore with _Urushi...")
-            procedure.add_menu_path("<Image>/Filters/Enhance")
-            procedure.set_documentation(
-                "Mends noise, blur, rain, haze and more",
-                "Runs urushi restore and adds the result as a layer.",
-                name,
-            )
-            procedure.set_attribution("Urushi", "Urushi", "2026")
-            flags = GObject.ParamFlags.READWRITE
-            for key, label, blurb, values in (
-                ("task", "_Task", "What is wrong with the picture", TASKS),
-                ("source", "_Restore", "What is restored", SOURCES),
-            ):
-                choice = Gimp.Choice.new()
-                for number, (value, said) in enumerate(values.items()):
-                    choice.add(value, number, said, "")
-                procedure.add_choice_argument(key, label, blurb, choice, next(iter(values)), flags)
-            procedure.add_double_argument(
-                "strength", "_Strength", "0 leaves all as it was, 1 keeps all that is changed",
-                0.0, 1.0, 1.0, flags,
-            )  # fmt: skip
-            procedure.add_string_argument(
-                "router", "R_outer", "An all-in-one file; empty: the one that ships", "", flags
-            )
-            procedure.add_string_argument(
-                "program", "_Program", "The program urushi, with its folder", "urushi", flags
-            )
+            plug_in = gimp.PDBProcType.PLUGIN
+            procedure = gimp.ImageProcedure.new(self, name, plug_in, self.run, None)
+            describe(procedure, name)
             return procedure
 
         def run(
             self, procedure: Any, run_mode: Any, image: Any, drawables: Any, config: Any, data: Any
         ) -> Any:
-            if run_mode == Gimp.RunMode.INTERACTIVE:
-                GimpUi.init("urushi")
-                dialog = GimpUi.ProcedureDialog.new(procedure, config, "Restore with Urushi")
-                dialog.fill(None)
-                chosen = dialog.run()
-                dialog.destroy()
-                if not chosen:
-                    return procedure.new_return_values(Gimp.PDBStatusType.CANCEL, GLib.Error())
-            try:
-                if len(drawables) != 1 or not isinstance(drawables[0], Gimp.Layer):
-                    raise RestoreError("select one layer, and not its mask or a channel")
-                restore(image, drawables[0], config)
-            except RestoreError as error:
-                return procedure.new_return_values(
-                    Gimp.PDBStatusType.EXECUTION_ERROR, GLib.Error(str(error))
-                )
-            return procedure.new_return_values(Gimp.PDBStatusType.SUCCESS, GLib.Error())
+            return run(procedure, run_mode, image, drawables, config)
 
-    Gimp.main(Urushi.__gtype__, sys.argv)
+    gimp.main(Urushi.__gtype__, sys.argv)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,10 @@ from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
-from urushi.training.compare.description import COMPARISONS, load_comparison, variants
+from urushi.training.compare.description import load_comparison
 from urushi.training.compare.grid import run_grid, run_in_child
 from urushi.training.compare.plan import make_plan
 from urushi.training.compare.summary import MEAN, Spread, markdown
-from urushi.training.compare.task_files import nested_subset
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 
@@ -160,18 +159,6 @@ def test_a_changed_recipe_runs_only_what_changed(finished, world, tmp_path):
 
 
 # --- equal terms ---
-
-
-def test_fewer_pairs_are_among_more():
-    names = [f"{index:03}" for index in range(40)]
-    for seed in range(3):
-        few, more = (set(nested_subset(names, count, seed)) for count in (16, 32))
-        assert len(few) == 16
-        assert few < more
-    assert nested_subset(names, 16, 0) == nested_subset(names[::-1], 16, 0)
-    assert nested_subset(names, 16, 0) != nested_subset(names, 16, 1)
-
-
 def test_all_methods_see_the_same_batches(world, tmp_path, monkeypatch):
     import urushi.training.batches as batches
 
@@ -389,15 +376,6 @@ def test_clean_pictures_budgets_and_random_bases(world, tmp_path):
 
 
 # --- recipes ---
-
-
-@pytest.mark.parametrize("path", sorted(COMPARISONS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_comparisons_are_whole(path):
-    plan = load_comparison(path.stem)
-    assert plan.name == path.stem
-    methods = [variant.method for variant in variants(plan)]
-    assert methods[0] == "frozen"
-    assert "full" in methods
 
 
 @pytest.mark.parametrize(

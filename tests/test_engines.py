@@ -194,6 +194,14 @@ def test_auto_chooses_by_what_there_is(model, monkeypatch):
             create_engine(bare)
 
 
+def test_openvino_is_not_waited_for_where_nothing_describes_the_processor(model, monkeypatch):
+    home = "urushi.inference.engines.openvino_engine"
+    monkeypatch.setattr(f"{home}.describes_processor", lambda: False)
+    monkeypatch.setattr(f"{home}._the_core", None)
+    with pytest.raises(EngineError, match="neither /proc nor /sys describes the processor"):
+        create_engine(model, engine="openvino")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

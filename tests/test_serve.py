@@ -1,5 +1,6 @@
 """The HTTP interface: what comes back is what the command gives, whatever is sent."""
 
+import base64
 import io
 import json
 import zipfile
@@ -16,6 +17,8 @@ from world import write_random
 from urushi.errors import UnreadableError
 from urushi.files.model import read_model
 from urushi.image import inspect_picture, read_picture, write_picture
+from urushi.image.formats.causes import _TRIAL as HEVC
+from urushi.image.formats.causes import decodes_hevc
 from urushi.inference.zoo import find_model
 from urushi.serve.limits import Limits
 
@@ -159,6 +162,36 @@ def test_a_truncated_picture_fails_in_the_words_of_the_command(client, small, fo
     assert answer.json()["detail"].replace("'", "") in result.stderr.replace("'", "").replace(
         f"{folder}/", ""
     )
+
+
+def test_heic_that_cannot_be_decoded_is_told_with_the_way_out(client, folder):
+    path = folder / "iphone.heic"
+    path.write_bytes(base64.b64decode(HEVC))
+    if decodes_hevc():
+        pytest.skip("this libvips decodes HEVC")
+    for route in ("restore", "look", "pictures"):
+        answer = client.post(f"/v1/{route}", files=file(path))
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == (
+            "'iphone.heic' is coded in HEVC, which the installed libvips does not decode: convert "
+            "it to JPEG, PNG or TIFF first."
+        )
+
+
+def test_heic_that_can_be_decoded_comes_back(client, folder):
+    path = folder / "phone.heic"
+    pyvips.Image.black(40, 24, bands=3).copy(interpretation="srgb").heifsave(
+        str(path), compression="av1"
+    )
+    answer = client.post("/v1/restore", files=file(path), data={"format": "png"})
+    assert answer.status_code == 200
+    assert Image.open(io.BytesIO(answer.content)).size == (40, 24)
+    answer = client.post("/v1/restore", files=file(path))
+    if answer.status_code != 200:  # few encode it
+        assert answer.json()["detail"] == (
+            "'phone.heic' cannot be written because the installed libvips has no HEIF encoder: "
+            "choose another format."
+        )
 
 
 def test_an_empty_file_is_told_in_the_words_of_the_command(client, folder):

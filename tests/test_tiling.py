@@ -1,6 +1,7 @@
 """Tiles: how a picture is covered, and that no seam is left."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pictures import reader
 
 from urushi.errors import UnreadableError
-from urushi.inference.hardware import available_memory, host_memory
+from urushi.inference.hardware import available_memory, describes_processor, host_memory
 from urushi.inference.tiling import TilePlan, pad_tile, plan_tiles, stream_tiles
 
 
@@ -280,6 +281,14 @@ def test_memory_of_an_old_container(tmp_path):
     (base / "memory.limit_in_bytes").write_text("4000000\n")
     (base / "memory.usage_in_bytes").write_text("1000000\n")
     assert host_memory(tmp_path) == 3_000_000
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others always say it")
+@pytest.mark.parametrize("place", ["proc__cpuinfo", "sys__devices__system__cpu__online"])
+def test_linux_describes_the_processor_in_either_place(tmp_path, place):
+    assert not describes_processor(tmp_path)
+    write(tmp_path, **{place: "0\n"})
+    assert describes_processor(tmp_path)
 
 
 def test_memory_without_linux_is_a_positive_guess(tmp_path):

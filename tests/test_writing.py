@@ -174,9 +174,11 @@ def test_a_comparison_leaves_what_is_of_no_comparison(tmp_path):
 def test_a_training_leaves_the_recipe_of_another(tmp_path):
     from pydantic import create_model
 
+    from urushi.settings import Settings
     from urushi.training.checkpoint import write_recipe
 
-    own = create_model("Recipe", name=(str, ...), seed=(int, 0), steps=(int, 5))(name="own")
+    fields = {"name": (str, ...), "seed": (int, 0), "steps": (int, 5)}
+    own = create_model("Recipe", __base__=Settings, **fields)(name="own")
     write_recipe(tmp_path, own)
     write_recipe(tmp_path, own)
     stated = (tmp_path / "recipe.yaml").read_text()

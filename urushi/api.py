@@ -18,6 +18,7 @@ from urushi.inference.adapted_weights import AdapterLike
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import FileResult, plan_batch, run_batch
 from urushi.inference.choice import PictureRestorer
+from urushi.inference.hardware import require
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
@@ -295,7 +296,7 @@ def adapt(
         MissingExtraError: torch or accelerate is not installed.
         KeyboardInterrupt: it was interrupted.
     """
-    _require_training()
+    require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
     from urushi.training.examples import pair_examples
     from urushi.training.method_choice import choose_method
@@ -313,24 +314,8 @@ def adapt(
         )  # fmt: skip
         adaptation = Adaptation(recipe, examples, run / "adapter.safetensors", run)
         adaptation.measure_base("cpu" if device == "cpu" else "auto")
-        result = adaptation.train(device=device, on_progress=on_progress)
-        if not result.training.finished:
-            raise KeyboardInterrupt
-        if result.after is None:
-            raise AdapterError(
-                "no adapter was better than the base on the pairs that were set aside: more "
-                "pairs, more minutes or another method may help"
-            )
+        adaptation.train_to_the_end(device=device, on_progress=on_progress)
         return Adapter.load(adaptation.target)
-
-
-def _require_training() -> None:
-    from urushi.errors import MissingExtraError
-    from urushi.inference.hardware import is_installed
-
-    for package in ("torch", "accelerate", "tensorboard"):
-        if not is_installed(package):
-            raise MissingExtraError(f"{package}, which adapting needs,", "train")
 
 
 def found_pairs(pairs: Any, folder: Path) -> "Path | PairedFolder":

@@ -109,6 +109,26 @@ def shown(value: object) -> str:
     return _BOUNDED.repr(value)[:200]
 
 
+def find_settings(
+    name: str, table: Mapping[str, Model], model: type[Model], error: type[UrushiError], what: str
+) -> Model:
+    """What is called that in a table, or what the YAML file of that path describes.
+
+    Args:
+        name: of either.
+        table: what is known.
+        model: what a file describes.
+        error: the exception to raise.
+        what: the entries of the table, in the singular, for messages.
+    """
+    if name in table:
+        return table[name]
+    if name.endswith((".yaml", ".yml")):
+        return read_settings(name, model, error)
+    hint = nearest(name, table)
+    raise error(f"there is no {what} {name!r}{hint}: known are {', '.join(table)}")
+
+
 def read_settings(
     path: Path | str,
     model: type[Model],

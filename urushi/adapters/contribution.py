@@ -185,13 +185,8 @@ def allocate(
         ranks = _within(sizes, shares, ideal(alpha, beta), budget - tuned)
     costs = [size.cost(rank) for size, rank in zip(sizes, ranks, strict=True)]
     dense = tuple(s.name for s, cost in zip(sizes, costs, strict=True) if cost == s.full)
-    return Allocation(
-        ranks={s.name: r for s, r in zip(sizes, ranks, strict=True) if s.name not in dense},
-        dense=dense,
-        parameters=tuned + sum(costs),
-        alpha=alpha,
-        beta=beta,
-    )
+    low = {s.name: r for s, r in zip(sizes, ranks, strict=True) if s.name not in dense}
+    return Allocation(low, dense, tuned + sum(costs), alpha, beta)
 
 
 def _solve(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from jaxtyping import Float
@@ -79,13 +80,11 @@ def measure_profile(
     order = execution_order(network, tasks[0].pairs[0][0])
     kinds = parameter_kinds(network)
     counts = {name: p.numel() for name, p in network.named_parameters()}
-    total, done = steps * sum(len(task.pairs) for task in tasks), 0
+    total, done = steps * sum(len(task.pairs) for task in tasks), count(1)
 
     def tell() -> None:
-        nonlocal done
-        done += 1
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(next(done), total)
 
     means = dict.fromkeys(order, 0.0)
     facts = []

@@ -1,89 +1,27 @@
 """`urushi adapt`: from a few pairs of pictures to a small file that mends more of their kind."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import (
-    DataRoot,
-    Inputs,
-    Json,
-    MaybeModel,
-    Seed,
-    Targets,
-    TrainingDevice,
-    degradation_options,
-    require,
-    two_folders,
-)
+from urushi.app.adapt_options import LengthGroup, MethodGroup, PictureGroup, TargetGroup
+from urushi.app.groups import grouped
+from urushi.app.options import Json, Seed, TrainingDevice, require
 from urushi.app.output import Output, examples, name_as_given, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.errors import AdapterError, TargetError, UrushiError
-from urushi.remote import is_url, redacted
+from urushi.errors import AdapterError, TargetError
 from urushi.termination import exit_code
 
-__all__ = [
-    "EPILOG",
-    "adapt",
-    "check_target",
-    "check_usage",
-]
+__all__ = ["EPILOG", "adapt"]
 
 if TYPE_CHECKING:
-    from urushi.data.pairs import PairedFolder
-
-
-def check_usage(
-    pairs: str | None,
-    paired: str | None,
-    clean: str | None,
-    degrade: str | None,
-    values: list[str] | None,
-    minutes: float | None,
-    steps: int | None,
-    align: bool,
-) -> None:
-    """Refuses options of `urushi adapt` that do not go together; those it learns from."""
-    if pairs is not None and paired is not pairs:
-        raise typer.BadParameter("give --pairs FOLDER, or --inputs and --targets, not both.")
-    if (paired is None) == (clean is None):
-        raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
-    if (clean is None) != (degrade is None):
-        raise typer.BadParameter("--clean FOLDER and --degrade KIND need each other.")
-    if values and degrade is None:
-        raise typer.BadParameter("--set is an option of --degrade.")
-    if align and paired is None:
-        raise typer.BadParameter("--align is for --pairs.")
-    if minutes is not None and (steps is not None or minutes <= 0):
-        raise typer.BadParameter("give --minutes above 0, or --steps instead.")
-
-
-def check_target(
-    output: str | None,
-    into: str | None,
-    name: str | None,
-    data: str | None,
-    backbone: str | None,
-) -> None:
-    """Refuses options of `urushi adapt` that do not go together; those of what it writes."""
-    if (output is None) == (into is None):
-        raise typer.BadParameter("give -o FILE, or --into FILE with --name NAME.")
-    if (into is None) != (name is None):
-        raise typer.BadParameter("--into FILE and --name NAME need each other.")
-    if data is not None and into is None:
-        raise typer.BadParameter("--data is for --into: where its router's pictures are.")
-    if backbone is not None and into is not None:
-        raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
-
-
-if TYPE_CHECKING:
-    from urushi.data.pairs import PairedFolder
+    from urushi.inference.local_copies import LocalCopies
     from urushi.training.adaptation import Adaptation, AdaptationResult
     from urushi.training.examples import Examples
-    from urushi.training.recipe import Recipe
-
+    from urushi.training.run_folder import RunFolder
 
 EPILOG = examples(
     "urushi adapt --pairs mine/ -o mine.safetensors",
@@ -93,106 +31,32 @@ EPILOG = examples(
     "urushi adapt --pairs mine/ --backbone restormer --method adaptir -o mine.safetensors",
     "urushi restore more/ -o mended/ --adapter mine.safetensors",
 )
-_MINUTES = 10.0
 _SHEET_ROWS = 6
 
 
+Align = Annotated[
+    bool, typer.Option("--align", help="Align shifted pairs and crop them to what both show.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted adaptation.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the file, and what an interrupted adaptation left, if they are there.",
+    ),
+]
+
+
+@grouped
 def adapt(
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write."),
-    ] = None,
-    into: Annotated[
-        str | None,
-        typer.Option(
-            "--into",
-            metavar="FILE",
-            help="Instead of -o: add the adapter to this all-in-one file, as --name.",
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", help="With --into: the new class's name."),
-    ] = None,
-    data: DataRoot = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option(
-            "--pairs",
-            metavar="FOLDER",
-            help="A folder that holds one of inputs and one of targets.",
-        ),
-    ] = None,
-    inputs: Inputs = None,
-    targets: Targets = None,
-    clean: Annotated[
-        str | None,
-        typer.Option("--clean", metavar="FOLDER", help="Clean pictures, for --degrade."),
-    ] = None,
-    degrade: Annotated[
-        str | None,
-        typer.Option(
-            "--degrade",
-            metavar="KIND",
-            help="The degradation to apply; `urushi degrade` lists them.",
-        ),
-    ] = None,
-    values: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="An option of the degradation; repeatable."
-        ),
-    ] = None,
-    model: MaybeModel = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            "--backbone",
-            metavar="NAME",
-            help="A kind of network instead of --model: NAME.safetensors of this folder, where "
-            "`urushi import` puts released weights, or the one that ships.",
-        ),
-    ] = None,
-    method: Annotated[
-        str, typer.Option("--method", metavar="METHOD", help="How to adapt: colora, lora, ssf, ...")
-    ] = "colora",
-    budget: Annotated[
-        str | None,
-        typer.Option(
-            "--budget",
-            metavar="SHARE",
-            help="Trained parameters relative to the base's, such as 7%; for colora.",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method-set", metavar="KEY=VALUE", help="Setting of the method; repeatable."
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes", metavar="M", help=f"Train at most this long; default: {_MINUTES:g}."
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", min=1, metavar="N", help="Instead: train at most this many steps."),
-    ] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="Align shifted pairs and crop them to what both show.")
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted adaptation.")
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace the file, and what an interrupted adaptation left, if they are there.",
-        ),
-    ] = False,
+    *,
+    where: TargetGroup,
+    pictures: PictureGroup,
+    how: MethodGroup,
+    length: LengthGroup,
+    align: Align = False,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
     seed: Seed = 0,
     device: TrainingDevice = "auto",
     json: Json = False,
@@ -201,67 +65,152 @@ def adapt(
 
     Folders of pictures, the model and the adapter file may be URLs (s3://, gs://).
     """
-    check_usage(pairs, inputs or targets or pairs, clean, degrade, values, minutes, steps, align)
-    check_target(output, into, name, data, backbone)
+    pictures.check(align)
+    length.check()
+    where.check(how.backbone)
     require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     from urushi.inference.local_copies import LocalCopies
     from urushi.training.processes import begin, is_main, shared
-    from urushi.training.run_folder import RunFolder
 
     begin(device)
     out = Output(json=json, quiet=not is_main())
     copies = LocalCopies(out.say)
     name_as_given(copies.told)
-    facts: dict[str, Any] = {}
-    extended, model = _extended(into), copies.model(model)
-    target = copies.target(output, keep=True)
-    if extended is not None:
-        assert name is not None
-        model, facts = _base_of(extended, name, model), {"degradations": [name]}
-        target = extended.with_name(f"{name}.safetensors")
-    assert target is not None
-    model = _model(model, backbone)
-    if target.suffix != ".safetensors":
-        raise TargetError(f"{target}: the name of an adapter file must end in .safetensors")
+    aim = _aim(where, how, copies)
     if not resume:
-        copies.refuse_taken([target], overwrite)
-    adapter = _adapter(method, budget, settings or [], model)
-    kept = RunFolder(target.with_name(f"{target.stem}.run"), target)
+        copies.refuse_taken([aim.target], overwrite)
+    adapter = how.adapter(aim.model)
+    kept = aim.run_folder()
 
     def looked_through() -> "Examples":
-        going_on = kept.take(resume=resume, overwrite=overwrite)
-        try:
+        with kept.filled(resume=resume, overwrite=overwrite) as going_on:
             if resume and not going_on:
                 # What is there is finished, or somebody else's.
-                copies.refuse_taken([target], overwrite)
+                copies.refuse_taken([aim.target], overwrite)
                 out.say(f"nothing to resume in {kept.path}: it begins anew")
-            two = two_folders(copies.folder(inputs), copies.folder(targets))
-            paired, clean_folder = two or copies.folder(pairs), copies.folder(clean)
-            return _examples(
-                out, paired, clean_folder, degrade, values or [], kept.path, align, seed
-            )
-        except UrushiError:
-            if not going_on:
-                kept.remove()
-            raise
+            return pictures.examples(out, copies, kept.path, align=align, seed=seed)
 
     found = shared(looked_through)
+    adaptation = _adaptation(aim, adapter, found, length, kept.path, overwrite, seed, device)
+    result = _train(out, adaptation, resume, device)
+    if not result.training.finished:
+        kept.release()
+        raise typer.Exit(exit_code(result.training.stopped_by))
+    if not is_main():
+        return
+    document = _finish(out, copies, aim, adaptation, result, device)
+    kept.remove()
+    if json:
+        out.document(document)
+    if result.after is None:
+        raise AdapterError(
+            f"no adapter was better than the base on the validation pictures, and {aim.target} was "
+            "not written: more pairs, more --minutes or another --method may help"
+        )
+
+
+def _finish(
+    out: Output,
+    copies: "LocalCopies",
+    aim: "_Aim",
+    adaptation: "Adaptation",
+    result: "AdaptationResult",
+    device: str,
+) -> dict[str, Any]:
+    """Draws a sheet, adds the class to the router, and sends what lies elsewhere; gives the facts.
+
+    Nothing but the facts where no adapter was better than the base.
+    """
+    facts = _tell(out, result, aim.target)
+    if result.after is None:
+        return facts
+    sheet = _write_sheet(out, adaptation, aim.target, adaptation.overwrite)
+    facts["sheet"] = str(sheet)
+    if aim.into is not None:
+        facts["router"] = _extend(out, aim, aim.into, adaptation, device)
+    copies.send(aim.target, overwrite=adaptation.overwrite)
+    copies.send_beside(sheet)
+    return facts
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What an adaptation is to make, and of what.
+
+    Attributes:
+        target: the adapter file.
+        model: the base.
+        facts: what its header says besides.
+        into: the all-in-one file that a class is added to, or None.
+        name: of that class.
+        data: where pictures of its other classes are, or None.
+    """
+
+    target: Path
+    model: str
+    facts: dict[str, Any]
+    into: Path | None
+    name: str
+    data: str | None
+
+    def run_folder(self) -> "RunFolder":
+        """Where it keeps what it needs until it is finished."""
+        from urushi.training.run_folder import RunFolder
+
+        return RunFolder(self.target.with_name(f"{self.target.stem}.run"), self.target)
+
+
+def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
+    """What these options ask for, before any work."""
+    from urushi.convert.releases import model_of_backbone
+
+    into, model = where.all_in_one(), copies.model(how.model)
+    target = copies.target(where.output, keep=True)
+    facts: dict[str, Any] = {}
+    name = where.name or ""
+    if into is not None:
+        model, facts = _base_of(into, name, model), {"degradations": [name]}
+        target = into.with_name(f"{name}.safetensors")
+    assert target is not None
+    if how.backbone is not None:
+        model = model_of_backbone(how.backbone, model)
+    if target.suffix != ".safetensors":
+        raise TargetError(f"{target}: the name of an adapter file must end in .safetensors")
+    return _Aim(target, model or "base", facts, into, name, where.data)
+
+
+def _adaptation(
+    aim: _Aim,
+    adapter: dict[str, Any],
+    found: "Examples",
+    length: LengthGroup,
+    run: Path,
+    overwrite: bool,
+    seed: int,
+    device: str,
+) -> "Adaptation":
+    """What will be trained, the same in all processes."""
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
+    from urushi.training.processes import shared
 
     recipe = shared(
         lambda: adaptation_recipe(
-            target.stem,
-            model,
+            aim.target.stem,
+            aim.model,
             adapter,
             found,
-            minutes=_MINUTES if minutes is None and steps is None else minutes,
-            steps=steps,
+            minutes=length.most_minutes,
+            steps=length.steps,
             seed=seed,
             bf16=prefers_bf16(device),
         )
     )
-    adaptation = Adaptation(recipe, found, target, kept.path, facts, overwrite)
-    out.say(_introduction(recipe, found, adaptation))
+    return Adaptation(recipe, found, aim.target, run, aim.facts, overwrite)
+
+
+def _train(out: Output, adaptation: "Adaptation", resume: bool, device: str) -> "AdaptationResult":
+    """Measures the base, and trains; says how that goes."""
+    out.say(_introduction(adaptation))
     before = adaptation.measure_base("cpu" if device == "cpu" else "auto").means
     out.say(f"the base alone: {before.psnr:.2f} dB on the validation pictures")
     with Teller(out) as teller:
@@ -269,45 +218,7 @@ def adapt(
     if not result.training.finished:
         out.say(f"stopped after step {result.training.step}; go on with the same command and")
         out.say("  --resume")
-        kept.release()
-        raise typer.Exit(exit_code(result.training.stopped_by))
-    if not is_main():
-        return
-    document = _tell(out, result, target)
-    if result.after is not None:
-        sheet = _write_sheet(out, adaptation, target, overwrite)
-        document["sheet"] = str(sheet)
-        if extended is not None and name is not None:
-            document["router"] = _extend(
-                out, extended, name, target, found, data, seed, device, model
-            )
-        copies.send(target, overwrite=overwrite)
-        copies.send_beside(sheet)
-    kept.remove()
-    if json:
-        out.document(document)
-    if result.after is None:
-        raise AdapterError(
-            f"no adapter was better than the base on the validation pictures, and {target} was not "
-            "written: more pairs, more --minutes or another --method may help"
-        )
-
-
-def _extended(into: str | None) -> Path | None:
-    """The all-in-one file that a class is added to."""
-    if into is not None and is_url(into):
-        raise TargetError(
-            f"{redacted(into)}: --into changes a file where it lies: give a local one, and put it "
-            "into the store afterwards"
-        )
-    return None if into is None else Path(into)
-
-
-def _model(model: str | None, backbone: str | None) -> str:
-    """What is adapted."""
-    from urushi.convert.releases import model_of_backbone
-
-    return (model or "base") if backbone is None else model_of_backbone(backbone, model)
+    return result
 
 
 def _base_of(into: Path, name: str, model: str | None) -> str:
@@ -323,27 +234,20 @@ def _base_of(into: Path, name: str, model: str | None) -> str:
 
 
 def _extend(
-    out: Output,
-    into: Path,
-    name: str,
-    expert: Path,
-    found: "Examples",
-    data: str | None,
-    seed: int,
-    device: str,
-    model: str,
+    out: Output, aim: _Aim, into: Path, adaptation: "Adaptation", device: str
 ) -> dict[str, Any]:
     """Adds the class to the router, and tells what that did to the others."""
     from urushi.evaluation.catalog import data_root
     from urushi.training.all_in_one.new_expert import extend_with
 
-    root = None if data is None else data_root(data)
-    options = {"model": model, "data": root, "seed": seed, "device": device}
-    result = extend_with(into, name, expert, found, **options)
+    root = None if aim.data is None else data_root(aim.data)
+    seed = adaptation.recipe.seed
+    options = {"model": aim.model, "data": root, "seed": seed, "device": device}
+    result = extend_with(into, aim.name, aim.target, adaptation.examples, **options)
     out.say(
         f"router: {100 * result.recognised:.0f} % of {result.pictures} new pictures are seen as "
-        f"{name}; so are {100 * result.moved:.0f} % of {result.old_pictures} old ones, which are "
-        f"{result.note}"
+        f"{aim.name}; so are {100 * result.moved:.0f} % of {result.old_pictures} old ones, which "
+        f"are {result.note}"
     )
     drawn = {label: share for label, share in result.moved_by_class.items() if share > 0}
     if drawn:
@@ -353,46 +257,8 @@ def _extend(
     return {"file": str(into), **result.describe()}
 
 
-def _adapter(method: str, budget: str | None, settings: list[str], model: str) -> dict[str, Any]:
-    from urushi.settings import set_values
-    from urushi.training.method_choice import choose_method
-
-    values: dict[str, Any] = {}
-    set_values(values, settings, AdapterError)
-    return choose_method(method, model, values, budget)
-
-
-def _examples(
-    out: Output,
-    pairs: "Path | PairedFolder | None",
-    clean: Path | None,
-    degrade: str | None,
-    values: list[str],
-    run: Path,
-    align: bool,
-    seed: int,
-) -> "Examples":
-    from urushi.training.examples import clean_examples, pair_examples
-
-    with out.progress() as progress:
-        task = progress.add_task("looking through the pictures", total=None)
-
-        def tell(done: int, total: int, _name: str) -> None:
-            progress.update(task, completed=done, total=total)
-
-        if pairs is not None:
-            found = pair_examples(pairs, run, align=align, on_progress=tell)
-        else:
-            assert clean is not None
-            assert degrade is not None
-            options = degradation_options(degrade, values)
-            found = clean_examples(clean, options, run, patch=64, seed=seed, on_progress=tell)
-    for note in found.notes:
-        out.say(f"note: {note}")
-    return found
-
-
-def _introduction(recipe: "Recipe", found: "Examples", adaptation: "Adaptation") -> str:
+def _introduction(adaptation: "Adaptation") -> str:
+    recipe, found = adaptation.recipe, adaptation.examples
     held = len(found.validation.only)
     report = adaptation.parameters()
     length = (

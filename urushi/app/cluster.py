@@ -1,6 +1,7 @@
 """`--cluster`: what commands do on a Ray cluster instead of in this process."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from urushi.errors import TargetError
 if TYPE_CHECKING:
     from urushi.inference.batch import BatchReport, Job
 
-__all__ = ["Accelerators", "ClusterAddress", "Workers", "check_cluster", "run_on"]
+__all__ = ["Accelerators", "ClusterAddress", "ClusterGroup", "check_cluster"]
 
 ClusterAddress = Annotated[
     str | None,
@@ -69,7 +70,40 @@ def check_cluster(
     check_address(address)
 
 
-def run_on(
+@dataclass(frozen=True, kw_only=True)
+class ClusterGroup:
+    """Whether pictures are restored on a cluster, and with what of it."""
+
+    cluster: ClusterAddress = None
+    workers: Workers = None
+    accelerators: Accelerators = None
+
+    def check(self, never: Mapping[str, bool]) -> None:
+        """Refuses what cannot be done on a cluster.
+
+        Args:
+            never: options that go with none, and whether they are given.
+        """
+        with_it = {"--workers": self.workers, "--accelerators": self.accelerators}
+        check_cluster(self.cluster, with_it, never)
+
+    def runner(
+        self, out: Output, output: str, *, device: str, threads: int | None
+    ) -> "Callable[..., BatchReport]":
+        """What does as `run_batch` does, on the cluster."""
+        assert self.cluster is not None
+        return _run_on(
+            out,
+            self.cluster,
+            output,
+            device=device,
+            threads=threads,
+            workers=self.workers,
+            accelerators=self.accelerators,
+        )
+
+
+def _run_on(
     out: Output,
     address: str,
     output: str,

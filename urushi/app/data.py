@@ -1,5 +1,7 @@
 """`urushi data`: pictures made ready for training, and looked through for what spoils one."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,11 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from urushi.app.data_shards import INDEX_EXAMPLES, SHARD_EXAMPLES, index, shard
+from urushi.app.groups import grouped
 from urushi.app.options import Inputs, Json, Targets, two_folders
 from urushi.app.output import EXIT_FAILED, Output, examples, printable, size_text
 
 if TYPE_CHECKING:
+    from urushi.data.check import CheckReport, OnProgress
     from urushi.data.data_sets import DataSet
+    from urushi.data.set_check import DataSetReport
 
 __all__ = ["app"]
 
@@ -93,6 +98,80 @@ def pack(
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderGroup:
+    """Which pictures are looked through, and for what."""
+
+    inputs: Inputs = None
+    targets: Targets = None
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="FOLDER", help="No picture should be in this one too."),
+    ] = None
+    min_side: Annotated[
+        int, typer.Option("--min-side", min=1, metavar="PIXELS", help="Report smaller ones.")
+    ] = 64
+
+    def report(self, folder: Path | None, on_progress: "OnProgress") -> "CheckReport":
+        """What is found in the folder, or in those of inputs and targets."""
+        from urushi.data.check import check_folder
+
+        given = two_folders(self.inputs, self.targets) or folder
+        assert given is not None
+        return check_folder(
+            given, min_side=self.min_side, against=self.against, on_progress=on_progress
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetGroup:
+    """Of a data set: where it is, and how much of it is looked at."""
+
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root",
+            metavar="FOLDER",
+            help="Of a data set: its folder, or the one that holds it; otherwise the environment "
+            "variable URUSHI_DATA says where all are.",
+        ),
+    ] = None
+    part: Annotated[
+        list[str] | None,
+        typer.Option("--part", metavar="NAME", help="Of a data set: this part alone; repeatable."),
+    ] = None
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Of a data set: read headers alone, and decode no picture."),
+    ] = False
+
+    def is_named_by(self, folder: Path | None) -> bool:
+        """Whether that is the name of a data set, and no folder of pictures."""
+        from urushi.data.data_sets import DATA_SETS
+
+        if folder is None:
+            return False
+        known = str(folder) in DATA_SETS or folder.suffix in (".yaml", ".yml")
+        return self.root is not None or (known and not folder.is_dir())
+
+    def report(self, name: str, on_progress: "OnProgress") -> "DataSetReport":
+        """What is missing of a data set, and what is different from its description."""
+        from urushi.data.data_sets import find_data_set
+        from urushi.data.set_check import check_data_set
+        from urushi.evaluation.catalog import data_root
+
+        data_set = find_data_set(name)
+        place = data_root(self.root)
+        below = place / data_set.folder
+        return check_data_set(
+            data_set,
+            below if below.is_dir() else place,
+            parts=self.part or [],
+            decode=not self.quick,
+            on_progress=on_progress,
+        )
+
+
 @app.command(
     epilog=examples(
         "urushi data check photos/ --min-side 128",
@@ -101,6 +180,7 @@ def pack(
         "urushi data check reside --root datasets/ --part sots-outdoor --json",
     )
 )
+@grouped
 def check(
     folder: Annotated[
         Path | None,
@@ -111,32 +191,9 @@ def check(
             show_default=False,
         ),
     ] = None,
-    inputs: Inputs = None,
-    targets: Targets = None,
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", metavar="FOLDER", help="No picture should be in this one too."),
-    ] = None,
-    min_side: Annotated[
-        int, typer.Option("--min-side", min=1, metavar="PIXELS", help="Report smaller ones.")
-    ] = 64,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            "--root",
-            metavar="FOLDER",
-            help="Of a data set: its folder, or the one that holds it; otherwise the environment "
-            "variable URUSHI_DATA says where all are.",
-        ),
-    ] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option("--part", metavar="NAME", help="Of a data set: this part alone; repeatable."),
-    ] = None,
-    quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Of a data set: read headers alone, and decode no picture."),
-    ] = False,
+    *,
+    pictures: FolderGroup,
+    data_set: SetGroup,
     json: Json = False,
 ) -> None:
     """Find pictures that are unreadable, tiny, misnamed, there twice, or pairs that do not match.
@@ -145,54 +202,17 @@ def check(
 
     Exits with 1 if anything was found.
     """
-    from urushi.data.check import check_folder
-
-    named = folder is not None and not folder.is_dir() and _names_data_set(folder, root)
-    if root is not None and folder is None:
+    if data_set.root is not None and folder is None:
         raise typer.BadParameter("--root goes with the name of a data set.")
-    if folder is not None and (root is not None or named):
-        _check_data_set(str(folder), root, part or [], quick, json)
-        return
-    if part or quick:
-        raise typer.BadParameter("--part and --quick go with the name of a data set.")
-    two = two_folders(inputs, targets)
-    if (folder is None) == (two is None):
-        raise typer.BadParameter("give FOLDER, or --inputs FOLDER and --targets FOLDER.")
-    given = folder if two is None else two
-    assert given is not None
-    out = Output(json=json)
-    with out.progress() as progress:
-        task = progress.add_task("looking", total=None)
-
-        def tell(done: int, total: int, name: str) -> None:
-            progress.update(task, completed=done, total=total, description=printable(name)[-40:])
-
-        report = check_folder(given, min_side=min_side, against=against, on_progress=tell)
-    if json:
-        out.document(report.model_dump(mode="json"))
+    if data_set.is_named_by(folder):
+        look = partial(data_set.report, str(folder))
     else:
-        for line in report.lines():
-            out.say(line)
-    if not report.ok:
-        raise typer.Exit(EXIT_FAILED)
-
-
-def _names_data_set(name: Path, root: Path | None) -> bool:
-    from urushi.data.data_sets import DATA_SETS
-
-    return root is None and (str(name) in DATA_SETS or name.suffix in (".yaml", ".yml"))
-
-
-def _check_data_set(
-    name: str, root: Path | None, parts: list[str], quick: bool, json: bool
-) -> None:
-    from urushi.data.data_sets import find_data_set
-    from urushi.data.set_check import check_data_set
-    from urushi.evaluation.catalog import data_root
-
-    data_set = find_data_set(name)
-    place = data_root(root)
-    below = place / data_set.folder
+        if data_set.part or data_set.quick:
+            raise typer.BadParameter("--part and --quick go with the name of a data set.")
+        two = pictures.inputs is not None or pictures.targets is not None
+        if (folder is None) != two:
+            raise typer.BadParameter("give FOLDER, or --inputs FOLDER and --targets FOLDER.")
+        look = partial(pictures.report, folder)
     out = Output(json=json)
     with out.progress() as progress:
         task = progress.add_task("looking", total=None)
@@ -200,13 +220,7 @@ def _check_data_set(
         def tell(done: int, total: int, name: str) -> None:
             progress.update(task, completed=done, total=total, description=printable(name)[-40:])
 
-        report = check_data_set(
-            data_set,
-            below if below.is_dir() else place,
-            parts=parts,
-            decode=not quick,
-            on_progress=tell,
-        )
+        report = look(tell)
     if json:
         out.document(report.model_dump(mode="json"))
     else:

@@ -1,5 +1,6 @@
 """`urushi degrade`: worse pictures, one by one or all kinds on a sheet."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from urushi.app.groups import grouped
 from urushi.app.options import (
     Json,
     Linear,
@@ -62,27 +64,33 @@ def _as_yaml(value: object) -> str:
     return str(list(value) if isinstance(value, tuple) else value).replace("None", "null")
 
 
-def degrade(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="PICTURES", help="Pictures, folders, quoted patterns.")
-    ],
+@dataclass(frozen=True, kw_only=True)
+class TargetGroup:
+    """What is written."""
+
     sheet: Annotated[
         Path | None,
         typer.Option(
             "--sheet", metavar="FILE", help="Write a sheet of every degradation there is."
         ),
-    ] = None,
+    ] = None
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="OUT", help="A folder, or a file for one picture."),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationGroup:
+    """What is done to pictures."""
+
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="Which degradation; see --list.")
-    ] = None,
+    ] = None
     values: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the degradation."),
-    ] = None,
+    ] = None
     chain: Annotated[
         str | None,
         typer.Option(
@@ -91,19 +99,60 @@ def degrade(
             help="What a recipe does to its pictures: its name, its file, or a YAML file of a "
             "degradation alone.",
         ),
-    ] = None,
-    seed: Seed = 0,
+    ] = None
+    seed: Seed = 0
+
+    def made(self) -> "Degradation | None":
+        """The degradation that is named; None where none is."""
+        if self.name is not None:
+            return make_degradation(degradation_options(self.name, self.values or []))
+        return None if self.chain is None else make_degradation(_of_recipe(self.chain))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileGroup:
+    """How pictures are read and written."""
+
     format: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="png, jpg, tif, webp, avif.")
-    ] = None,
+    ] = None
     quality: Annotated[
         int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
-    ] = None,
+    ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there already.")
-    ] = False,
-    white: White = None,
-    linear: Linear = None,
+    ] = False
+    white: White = None
+    linear: Linear = None
+
+    def samples(self) -> "Samples":
+        """What values of pictures mean, checked."""
+        from urushi.image import Samples
+
+        return Samples(self.white, self.linear).checked()
+
+
+def _check_usage(where: TargetGroup, what: DegradationGroup) -> None:
+    """Refuses options that do not go together."""
+    if (where.sheet is None) == (where.output is None):
+        raise typer.BadParameter("give either --sheet FILE or --output OUT.")
+    if what.name is not None and what.chain is not None:
+        raise typer.BadParameter("give --name or --chain, not both.")
+    if where.output is not None and what.name is None and what.chain is None:
+        raise typer.BadParameter("--output needs --name NAME or --chain RECIPE.")
+    if what.values and what.name is None:
+        raise typer.BadParameter("--set goes with --name.")
+
+
+@grouped
+def degrade(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="PICTURES", help="Pictures, folders, quoted patterns.")
+    ],
+    *,
+    where: TargetGroup,
+    what: DegradationGroup,
+    files: FileGroup,
     json: Json = False,
     list_all: Annotated[
         bool,
@@ -111,36 +160,23 @@ def degrade(
     ] = False,
 ) -> None:
     """Degrade pictures. The same seed and name give the same picture, everywhere."""
-    if (sheet is None) == (output is None):
-        raise typer.BadParameter("give either --sheet FILE or --output OUT.")
-    if name is not None and chain is not None:
-        raise typer.BadParameter("give --name or --chain, not both.")
-    if output is not None and name is None and chain is None:
-        raise typer.BadParameter("--output needs --name NAME or --chain RECIPE.")
-    if values and name is None:
-        raise typer.BadParameter("--set goes with --name.")
+    _check_usage(where, what)
     require(("torch",), "degrading", "torch")
-    from urushi.image import Samples
-
-    samples = Samples(white, linear).checked()
+    samples = files.samples()
     out = Output(json=json)
-    chosen: dict[str, Any] | None = None
-    if name is not None:
-        chosen = degradation_options(name, values or [])
-    elif chain is not None:
-        chosen = _of_recipe(chain)
-    degradation = None if chosen is None else make_degradation(chosen)
-    if sheet is not None:
+    degradation = what.made()
+    if where.sheet is not None:
         if len(sources) > 1 or Path(sources[0]).is_dir():
             raise typer.BadParameter("--sheet is made of one picture.")
-        _write_sheet(sources[0], sheet, name or chain, degradation, seed, overwrite, samples)
-        out.say(f"sheet: {sheet}")
+        name = what.name or what.chain
+        _write_sheet(sources[0], where.sheet, name, degradation, what.seed, files, samples)
+        out.say(f"sheet: {where.sheet}")
         if out.json:
-            out.document({"sheet": str(sheet), "seed": seed})
+            out.document({"sheet": str(where.sheet), "seed": what.seed})
         return
     assert degradation is not None
-    assert output is not None
-    _degrade_all(out, sources, output, degradation, seed, format, overwrite, quality, samples)
+    assert where.output is not None
+    _degrade_all(out, sources, where.output, degradation, what.seed, files, samples)
 
 
 def _of_recipe(name: str) -> dict[str, Any]:
@@ -168,7 +204,7 @@ def _write_sheet(
     name: str | None,
     degradation: "Degradation | None",
     seed: int,
-    overwrite: bool,
+    files: FileGroup,
     samples: "Samples",
 ) -> None:
     from urushi.degradations import DEGRADATIONS
@@ -185,7 +221,7 @@ def _write_sheet(
     most = (2 * SHEET_CELL[0], 2 * SHEET_CELL[1])
     picture = read_preview(source, most, samples=samples).clip(0.0, 1.0)
     pixels = degradation_sheet(picture, shown, seed, cell_size=SHEET_CELL)
-    write_picture(sheet, pixels, overwrite=overwrite)
+    write_picture(sheet, pixels, overwrite=files.overwrite)
 
 
 def _name_of(job: "Job", output: str) -> str:
@@ -201,9 +237,7 @@ def _degrade_all(
     output: str,
     degradation: "Degradation",
     seed: int,
-    format: str | None,
-    overwrite: bool,
-    quality: int | None,
+    files: FileGroup,
     samples: "Samples",
 ) -> None:
     from urushi.degradations.files import degrade_file, picture_seed
@@ -211,7 +245,7 @@ def _degrade_all(
     from urushi.inference.jobs import plan_batch
     from urushi.inference.naming import passed_over
 
-    jobs = plan_batch(sources, output, format=format, overwrite=overwrite)
+    jobs = plan_batch(sources, output, format=files.format, overwrite=files.overwrite)
     if left_out := passed_over(sources, output):
         complain(f"note: {left_out_sentence(left_out)}")
     rows, failed = [], []
@@ -229,8 +263,8 @@ def _degrade_all(
                     job.target,
                     degradation,
                     picture_seed(seed, inside),
-                    overwrite=overwrite,
-                    quality=quality,
+                    overwrite=files.overwrite,
+                    quality=files.quality,
                     samples=samples,
                 )
             except (UrushiError, OSError) as error:

@@ -1,36 +1,21 @@
 """`urushi evaluate`: how well pictures are restored."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from json import dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from urushi.app.benchmark_list import all_present, tell_catalog
+from urushi.app.groups import EngineGroup, RestorerGroup, grouped
 from urushi.app.options import (
-    Adapters,
     DataRoot,
-    Device,
-    EngineName,
     Inputs,
-    MaybeModel,
-    Overlap,
-    Precision,
-    Quick,
-    Router,
     Seed,
     Targets,
-    Task,
-    Threads,
-    Threshold,
-    Tile,
-    TopK,
-    choose_by,
-    choose_restorer,
     degradation_options,
-    engine_options,
     require,
     two_folders,
 )
@@ -45,79 +30,14 @@ from urushi.app.output import (
 from urushi.errors import DataError, TargetError, UrushiError
 from urushi.writing import whole_file
 
-__all__ = [
-    "EPILOG",
-    "all_present",
-    "evaluate",
-    "tell_catalog",
-]
-
-
-_NAMED = 8
-
-
-def all_present(out: Output, root: str | None) -> list[str]:
-    """The benchmarks whose pictures are there."""
-    from urushi.evaluation.benchmark import BENCHMARKS
-    from urushi.evaluation.catalog import data_root
-
-    folder = data_root(root)
-    found = _count_pictures(root)
-    missing = [name for name, count in found.items() if count is None]
-    if len(missing) == len(BENCHMARKS):
-        raise DataError(f"no benchmark's pictures are in {folder}: see  urushi evaluate --list")
-    if missing:
-        named, more = missing[:_NAMED], len(missing) - _NAMED
-        rest = f" and {more} more, see  urushi evaluate --list" if more > 0 else ""
-        out.say(f"left out, pictures are missing: {', '.join(named)}{rest}")
-    return [name for name in found if name not in missing]
-
-
-def _count_pictures(root: str | None) -> dict[str, int | None]:
-    """How many pictures of each benchmark are there; None where some are missing."""
-    from urushi.evaluation.benchmark import BENCHMARKS
-
-    found: dict[str, int | None] = {}
-    for name, benchmark in BENCHMARKS.items():
-        try:
-            found[name] = len(benchmark.samples(root))
-        except DataError:
-            found[name] = None
-    return found
-
-
-def tell_catalog(out: Output, root: str | None) -> None:
-    from urushi.evaluation.benchmark import BENCHMARKS
-
-    found = _count_pictures(root)
-    if out.json:
-        listed = BENCHMARKS.items()
-        out.document([{**b.model_dump(mode="json"), "found": found[name]} for name, b in listed])
-        return
-    table = Table(title="Benchmarks", title_justify="left")
-    for column in ("name", "what it measures", "pictures", "here", "protocol", "licence"):
-        table.add_column(column, overflow="fold")
-    for name, benchmark in BENCHMARKS.items():
-        here = found[name]
-        cells = (
-            name,
-            benchmark.title,
-            benchmark.pictures or "-",
-            "-" if here is None else here,
-            benchmark.protocol,
-            benchmark.licence,
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    out.show(table)
-
-
 if TYPE_CHECKING:
-    from urushi.data.pairs import PairedFolder
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
     from urushi.evaluation.report import Gallery
     from urushi.evaluation.routes import Routes, RoutesResult
     from urushi.inference.choice import PictureRestorer
+    from urushi.inference.local_copies import LocalCopies
 
+__all__ = ["EPILOG", "evaluate"]
 
 EPILOG = examples(
     "urushi evaluate --list",
@@ -130,51 +50,96 @@ EPILOG = examples(
 )
 
 
-def evaluate(
+@dataclass(frozen=True, kw_only=True)
+class PictureGroup:
+    """What is measured on."""
+
     benchmarks: Annotated[
         list[str] | None,
         typer.Option(
             "--benchmark", "-b", metavar="NAME", help="One of --list, or a YAML file; repeatable."
         ),
-    ] = None,
+    ] = None
     everything: Annotated[
         bool, typer.Option("--all", help="Every benchmark whose pictures are present.")
-    ] = False,
+    ] = False
     pairs: Annotated[
         str | None,
         typer.Option("--pairs", metavar="FOLDER", help="A folder of inputs and one of targets."),
-    ] = None,
-    inputs: Inputs = None,
-    targets: Targets = None,
+    ] = None
+    inputs: Inputs = None
+    targets: Targets = None
     clean: Annotated[
         str | None,
         typer.Option("--clean", metavar="FOLDER", help="Clean pictures, with --degrade."),
-    ] = None,
+    ] = None
     degrade: Annotated[
         str | None,
         typer.Option(
             "--degrade", metavar="NAME", help="The degradation to apply to the clean pictures."
         ),
-    ] = None,
+    ] = None
     values: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the degradation."),
-    ] = None,
-    seed: Seed = 0,
-    data: DataRoot = None,
+    ] = None
+    seed: Seed = 0
+    data: DataRoot = None
+
+    def check(self) -> None:
+        """Refuses options that do not go together."""
+        if self.degrade is None and self.values:
+            raise typer.BadParameter("--set goes with --degrade.")
+        if self.clean is None and self.degrade is not None:
+            raise typer.BadParameter("--degrade goes with --clean FOLDER.")
+        if self.everything and self.benchmarks:
+            raise typer.BadParameter("give --all or --benchmark, not both.")
+
+    def chosen(self, out: Output, copies: "LocalCopies") -> "list[Benchmark]":
+        """The benchmarks that were named, and those that folders make."""
+        from urushi.data.pairs import PairedFolder
+        from urushi.evaluation.benchmark import clean_benchmark, find_benchmark, paired_benchmark
+
+        names = all_present(out, self.data) if self.everything else self.benchmarks or []
+        two = two_folders(copies.folder(self.inputs), copies.folder(self.targets))
+        pairs, clean = copies.folder(self.pairs), copies.folder(self.clean)
+        chosen = [find_benchmark(name) for name in names]
+        for found in (None if pairs is None else PairedFolder(pairs), two):
+            if found is not None:
+                chosen.append(paired_benchmark(found.input_folder, found.target_folder))
+        if self.degrade is not None:
+            require(("torch",), "degrading clean pictures", "torch")
+        if clean is not None:
+            options = None
+            if self.degrade is not None:
+                options = degradation_options(self.degrade, self.values or [])
+            chosen.append(clean_benchmark(clean, options, seed=self.seed))
+        if any(benchmark.degradation is not None for benchmark in chosen):
+            require(("torch",), "degrading clean pictures", "torch")
+        if not chosen:
+            raise typer.BadParameter(
+                "name what to measure on: --benchmark, --all, --pairs, --inputs or --clean."
+            )
+        return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureGroup:
+    """How it is measured."""
+
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Score the inputs, and restore nothing.")
-    ] = False,
+    ] = False
     limit: Annotated[
         int | None,
         typer.Option(
             "--limit", min=1, metavar="N", help="At most this many pictures of each benchmark."
         ),
-    ] = None,
+    ] = None
     protocol: Annotated[
         str | None,
         typer.Option("--protocol", metavar="NAME", help="Instead of the benchmark's own."),
-    ] = None,
+    ] = None
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,7 +148,13 @@ def evaluate(
             help="Beside PSNR and SSIM: ssimulacra2, flip, piqe or detail, the share of fine "
             "detail kept; repeatable.",
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportGroup:
+    """What is written."""
+
     sheet: Annotated[
         str | None,
         typer.Option(
@@ -192,26 +163,24 @@ def evaluate(
             help="Write a contact sheet: input, restored, reference. With several benchmarks, one "
             "sheet each, named after it.",
         ),
-    ] = None,
+    ] = None
     json: Annotated[
         str | None,
         typer.Option("--json", metavar="FILE", help="Write the scores as JSON; - is stdout."),
-    ] = None,
+    ] = None
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace --json, --sheet and --confusion FILEs there."),
-    ] = False,
+    ] = False
     per_picture: Annotated[
         bool, typer.Option("--per-picture", help="Show the score of every picture.")
-    ] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
-    model: MaybeModel = None,
-    adapter: Adapters = None,
-    task: Task = None,
-    router: Router = None,
-    top_k: TopK = None,
-    threshold: Threshold = None,
-    quick: Quick = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouteGroup:
+    """What is told of a router's choices."""
+
     kind: Annotated[
         str | None,
         typer.Option(
@@ -219,119 +188,85 @@ def evaluate(
             metavar="CLASS",
             help="With a router: the pictures' degradation, where their name does not say.",
         ),
-    ] = None,
+    ] = None
     confusion: Annotated[
         str | None,
         typer.Option(
             "--confusion", metavar="FILE", help="With a router: draw the confusion matrix."
         ),
-    ] = None,
-    engine: EngineName = "auto",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    tile: Tile = None,
-    overlap: Overlap = None,
-    threads: Threads = None,
+    ] = None
+
+
+def _check_usage(measure: MeasureGroup, by: RestorerGroup, routes: RouteGroup) -> None:
+    """Refuses options that have no effect."""
+    if measure.as_is and (by.adapter or by.task or by.router):
+        given = "--adapter" if by.adapter else "--task" if by.task else "--router"
+        raise typer.BadParameter(f"{given} has no effect with --as-is: leave one out.")
+    if measure.as_is and (by.top_k is not None or by.threshold is not None or by.quick):
+        raise typer.BadParameter("--top-k, --threshold and --quick have no effect with --as-is.")
+    chooses = by.task == "auto" or (by.router is not None and by.task is None)
+    if (routes.kind or routes.confusion) and not chooses:
+        given = "--kind" if routes.kind else "--confusion"
+        raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
+
+
+@grouped
+def evaluate(
+    *,
+    pictures: PictureGroup,
+    measure: MeasureGroup,
+    report: ReportGroup,
+    list_all: Annotated[bool, typer.Option("--list", help="List the known benchmarks.")] = False,
+    by: RestorerGroup,
+    routes: RouteGroup,
+    engine: EngineGroup,
 ) -> None:
     """Measure on benchmarks or on pictures of your own, here or by URL, and show a table."""
-    out = Output(json=json == "-")
+    to_stdout = report.json == "-"
+    out = Output(json=to_stdout)
     if list_all:
-        tell_catalog(out, data)
+        tell_catalog(out, pictures.data)
         return
-    if degrade is None and values:
-        raise typer.BadParameter("--set goes with --degrade.")
-    if clean is None and degrade is not None:
-        raise typer.BadParameter("--degrade goes with --clean FOLDER.")
-    if as_is and (adapter or task or router):
-        given = "--adapter" if adapter else "--task" if task else "--router"
-        raise typer.BadParameter(f"{given} has no effect with --as-is: leave one out.")
-    chooses = task == "auto" or (router is not None and task is None)
-    if as_is and (top_k is not None or threshold is not None or quick):
-        raise typer.BadParameter("--top-k, --threshold and --quick have no effect with --as-is.")
-    if (kind or confusion) and not chooses:
-        given = "--kind" if kind else "--confusion"
-        raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
-    if everything and benchmarks:
-        raise typer.BadParameter("give --all or --benchmark, not both.")
+    pictures.check()
+    _check_usage(measure, by, routes)
     from urushi.evaluation.perceptual import named_metrics
     from urushi.inference.local_copies import LocalCopies
 
-    metrics = list(named_metrics(metric or []))
+    metrics = list(named_metrics(measure.metric or []))
     with LocalCopies(out.say) as copies:
         name_as_given(copies.told)
-        drawn = copies.target(confusion)
+        drawn = copies.target(routes.confusion)
         if drawn is not None:
             from urushi.evaluation.plots import check_plot_target
 
             check_plot_target(drawn)
-        scores = None if json == "-" else copies.target(json)
-        copies.refuse_taken([drawn, scores], overwrite)
-        names = all_present(out, data) if everything else benchmarks or []
-        two = two_folders(copies.folder(inputs), copies.folder(targets))
-        folders = copies.folder(pairs), two, copies.folder(clean)
-        chosen = _choose(names, *folders, degrade, values or [], seed)
-        if not chosen:
-            raise typer.BadParameter(
-                "name what to measure on: --benchmark, --all, --pairs, --inputs or --clean."
-            )
-        whole = copies.target(sheet)
-        sheets = [None if whole is None else _sheet_path(whole, one, chosen) for one in chosen]
-        copies.refuse_taken(sheets, overwrite)
+        scores = None if to_stdout else copies.target(report.json)
+        copies.refuse_taken([drawn, scores], report.overwrite)
+        chosen = pictures.chosen(out, copies)
+        sheets = _sheet_paths(copies.target(report.sheet), chosen)
+        copies.refuse_taken(sheets, report.overwrite)
         restorer = None
-        if not as_is:
-            restorer = choose_restorer(
-                copies.model(model),
-                copies.model(router),
-                task,
-                engine_options(engine, device, precision, tile, overlap, threads),
-                copies.adapters(adapter),
-                default=False,
-                quick=quick,
-            )
-            choose_by(restorer, top_k, threshold, quick)
-        run = _Run(out, restorer, data, limit, protocol, kind, overwrite, metrics)
+        if not measure.as_is:
+            restorer = by.local(copies).restorer(engine.options(), default=False)
+        run = _Run(out, restorer, pictures.data, measure, routes.kind, report.overwrite, metrics)
         for benchmark, path in zip(chosen, sheets, strict=True):
             run.measure(benchmark, path)
-        _tell(out, run.results, run.routes, "-" if json == "-" else scores, per_picture, overwrite)
+        _tell(out, run, report.per_picture)
+        if report.json is not None:
+            _write_scores(out, run, scores, report.overwrite)
         if drawn is not None and run.routes:
             _draw_confusion(out, run, drawn)
-        copies.send_all(overwrite=overwrite)
+        copies.send_all(overwrite=report.overwrite)
     if run.failed:
         complain("\n".join(run.failed))
         raise typer.Exit(EXIT_FAILED)
 
 
-def _choose(
-    names: Sequence[str],
-    pairs: Path | None,
-    two: "PairedFolder | None",
-    clean: Path | None,
-    degrade: str | None,
-    values: Sequence[str],
-    seed: int,
-) -> "list[Benchmark]":
-    from urushi.data.pairs import PairedFolder
-    from urushi.evaluation.benchmark import clean_benchmark, find_benchmark, paired_benchmark
-
-    chosen = [find_benchmark(name) for name in names]
-    for found in (None if pairs is None else PairedFolder(pairs), two):
-        if found is None:
-            continue
-        chosen.append(paired_benchmark(found.input_folder, found.target_folder))
-    if degrade is not None:
-        require(("torch",), "degrading clean pictures", "torch")
-    if clean is not None:
-        options = None if degrade is None else degradation_options(degrade, values)
-        chosen.append(clean_benchmark(clean, options, seed=seed))
-    if any(benchmark.degradation is not None for benchmark in chosen):
-        require(("torch",), "degrading clean pictures", "torch")
-    return chosen
-
-
-def _sheet_path(sheet: Path, benchmark: "Benchmark", chosen: "Sequence[Benchmark]") -> Path:
-    if len(chosen) == 1:
-        return sheet
-    return sheet.with_name(f"{sheet.stem}_{benchmark.name}{sheet.suffix}")
+def _sheet_paths(sheet: Path | None, chosen: "Sequence[Benchmark]") -> list[Path | None]:
+    """A sheet for each benchmark: the one that is named, or several called after it."""
+    if sheet is None or len(chosen) == 1:
+        return [sheet] * len(chosen)
+    return [sheet.with_name(f"{sheet.stem}_{one.name}{sheet.suffix}") for one in chosen]
 
 
 class _Run:
@@ -342,16 +277,15 @@ class _Run:
         out: Output,
         restorer: "PictureRestorer | None",
         root: str | None,
-        limit: int | None,
-        protocol: str | None,
-        kind: str | None = None,
-        overwrite: bool = False,
-        metrics: Sequence[str] = (),
+        how: MeasureGroup,
+        kind: str | None,
+        overwrite: bool,
+        metrics: Sequence[str],
     ) -> None:
         from urushi.inference.auto import AUTO, AutoRestorer
 
         self._out, self._restorer = out, restorer
-        self._root, self._limit, self._protocol = root, limit, protocol
+        self._root, self._limit, self._protocol = root, how.limit, how.protocol
         self._kind, self._overwrite = kind, overwrite
         self._metrics = metrics
         self.chooser: AutoRestorer | None = None
@@ -435,45 +369,42 @@ def _draw_confusion(out: Output, run: _Run, path: Path) -> None:
     out.say(f"what was taken for what: {path}")
 
 
-def _tell(
-    out: Output,
-    results: "Sequence[BenchmarkResult]",
-    routes: "Sequence[RoutesResult]",
-    json: "Path | Literal['-'] | None",
-    per_picture: bool,
-    overwrite: bool,
-) -> None:
-    from urushi.evaluation.report import Report, metric_table, picture_table, score_table
+def _tell(out: Output, run: _Run, per_picture: bool) -> None:
+    from urushi.evaluation.report import metric_table, picture_table, score_table
 
-    if results:
-        for result in results if per_picture else ():
+    if run.results:
+        for result in run.results if per_picture else ():
             out.show(picture_table(result))
-        out.show(score_table(results))
-        further = metric_table(results)
+        out.show(score_table(run.results))
+        further = metric_table(run.results)
         if further is not None:
             out.show(further)
-        for result in results:
+        for result in run.results:
             for other in result.published:
                 out.say(f"{result.benchmark}: {other.method} {other.psnr:.2f} dB ({other.source})")
             if result.note:
                 out.say(f"{result.benchmark}: {result.note}")
-    if routes:
+    if run.routes:
         from urushi.evaluation.routes import routes_table
 
-        out.show(routes_table(routes))
-    if json is None:
-        return
-    document = Report(results=tuple(results)).to_json()
-    if routes:
+        out.show(routes_table(run.routes))
+
+
+def _write_scores(out: Output, run: _Run, file: Path | None, overwrite: bool) -> None:
+    """Writes what was measured as JSON; to stdout where there is no file."""
+    from urushi.evaluation.report import Report
+
+    document = Report(results=tuple(run.results)).to_json()
+    if run.routes:
         content = loads(document)
-        content["routes"] = [loads(result.model_dump_json()) for result in routes]
+        content["routes"] = [loads(result.model_dump_json()) for result in run.routes]
         document = dumps(content, indent=2)
-    if json == "-":
+    if file is None:
         out.text(document)
         return
     try:
-        with whole_file(Path(json), overwrite=overwrite) as part:
+        with whole_file(file, overwrite=overwrite) as part:
             part.write_text(document + "\n", encoding="utf-8")
     except OSError as error:
-        raise TargetError(f"{json} cannot be written ({error.strerror}): choose another") from error
-    out.say(f"scores: {json}")
+        raise TargetError(f"{file} cannot be written ({error.strerror}): choose another") from error
+    out.say(f"scores: {file}")

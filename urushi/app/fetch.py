@@ -1,12 +1,14 @@
 """`urushi fetch`: released weights by name."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from urushi.app.options import Json, require
+from urushi.app.groups import grouped
+from urushi.app.options import Json, OverwriteFile, require
 from urushi.app.output import Output, examples, size_text
 from urushi.writing import refuse_taken
 
@@ -22,10 +24,10 @@ EPILOG = examples(
 )
 
 
-def fetch(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="One of --list.", show_default=False)
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class ModelGroup:
+    """The model file that is made of what is fetched, if any."""
+
     output: Annotated[
         Path | None,
         typer.Option(
@@ -34,7 +36,7 @@ def fetch(
             metavar="FILE",
             help="Make a model file of it at once, with all that belongs to it.",
         ),
-    ] = None,
+    ] = None
     values: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,17 +45,43 @@ def fetch(
             help="With -o, as `urushi import` takes it: router=FILE takes that router, "
             "router=null none; repeatable.",
         ),
-    ] = None,
+    ] = None
     half: Annotated[
         bool, typer.Option("--half", help="With -o: store in 16 bits, weights rounded.")
-    ] = False,
+    ] = False
+
+    def check(self, overwrite: bool) -> None:
+        """Refuses what cannot be made, before anything is fetched."""
+        if self.output is not None:
+            require(("torch",), "reading checkpoints", "torch")
+            if self.output.suffix != ".safetensors":
+                raise typer.BadParameter(f"--output {self.output} must end in .safetensors.")
+            refuse_taken([self.output], overwrite)
+        elif self.values or self.half:
+            raise typer.BadParameter("--set and --half are for what -o makes.")
+
+    def importing(self) -> dict[str, object]:
+        """How a checkpoint is read."""
+        from urushi.errors import BackboneError
+        from urushi.settings import set_values
+
+        options: dict[str, object] = {}
+        set_values(options, self.values or [], BackboneError)
+        return options
+
+
+@grouped
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of --list.", show_default=False)
+    ] = None,
+    *,
+    model: ModelGroup,
     offline: Annotated[
         bool, typer.Option("--offline", help="Take what was fetched before, ask no network.")
     ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show what there is.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    overwrite: OverwriteFile = False,
     json: Json = False,
 ) -> None:
     """Fetch weights that authors released; their licence is shown before, and is theirs."""
@@ -65,13 +93,7 @@ def fetch(
     if name is None:
         _tell_releases(out)
         return
-    if output is not None:
-        require(("torch",), "reading checkpoints", "torch")
-        if output.suffix != ".safetensors":
-            raise typer.BadParameter(f"--output {output} must end in .safetensors.")
-        refuse_taken([output], overwrite)
-    elif values or half:
-        raise typer.BadParameter("--set and --half are for what -o makes.")
+    model.check(overwrite)
     found = _fetched(out, name, offline)
     facts = {
         "name": name,
@@ -81,8 +103,8 @@ def fetch(
         "licence": RELEASES[name].licence,
         "files": [],
     }
-    if output is not None:
-        facts["files"] = _make(out, name, found, output, values or [], half, overwrite, offline)
+    if model.output is not None:
+        facts["files"] = _make(out, name, found, model.output, model, overwrite, offline)
     if json:
         out.document(facts)
 
@@ -110,8 +132,7 @@ def _make(
     name: str,
     found: "Fetched",
     target: Path,
-    values: list[str],
-    half: bool,
+    model: ModelGroup,
     overwrite: bool,
     offline: bool,
 ) -> list[str]:
@@ -119,12 +140,9 @@ def _make(
     from urushi.app.import_model import tell_imported
     from urushi.convert.importing import import_released
     from urushi.convert.releases import RELEASES
-    from urushi.errors import BackboneError
-    from urushi.settings import set_values
 
-    options: dict[str, object] = {}
-    set_values(options, values, BackboneError)
-    storage = "float16" if half else "float32"
+    options = model.importing()
+    storage = "float16" if model.half else "float32"
     told = Output(json=False, quiet=out.json)
     files = []
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from urushi.app.options import Json, require
+from urushi.app.options import Description, Json, Licence, OverwriteFile, require
 from urushi.app.output import Output, examples, size_text
 
 if TYPE_CHECKING:
@@ -38,15 +38,9 @@ def import_model(
     half: Annotated[
         bool, typer.Option("--half", help="Store in 16 bits: half the size, weights rounded.")
     ] = False,
-    description: Annotated[
-        str, typer.Option("--description", metavar="TEXT", help="A sentence about it.")
-    ] = "",
-    licence: Annotated[
-        str, typer.Option("--licence", metavar="NAME", help="Its licence, as SPDX names it.")
-    ] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    description: Description = "",
+    licence: Licence = "",
+    overwrite: OverwriteFile = False,
     json: Json = False,
 ) -> None:
     """Make a model file of a released checkpoint: NAFNet, Restormer, SwinIR, IPT, EDT, LoRA-IR."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from urushi.app.options import Json, Model, require
+from urushi.app.options import Description, Json, Licence, Model, OverwriteFile, require
 from urushi.app.output import Output, examples, size_text
 from urushi.writing import refuse_taken
 
@@ -28,15 +28,9 @@ def import_peft(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The adapter file to write.")
     ],
     model: Model = "base",
-    description: Annotated[
-        str, typer.Option("--description", metavar="TEXT", help="A sentence about it.")
-    ] = "",
-    licence: Annotated[
-        str, typer.Option("--licence", metavar="NAME", help="Its licence, as SPDX names it.")
-    ] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a file that is there.")
-    ] = False,
+    description: Description = "",
+    licence: Licence = "",
+    overwrite: OverwriteFile = False,
     json: Json = False,
 ) -> None:
     """Make an adapter file of a LoRA that was trained with Hugging Face PEFT on the model."""

@@ -19,14 +19,17 @@ __all__ = [
     "PRECISIONS",
     "Adapters",
     "DataRoot",
+    "Description",
     "Device",
     "EngineName",
     "Inputs",
     "Json",
+    "Licence",
     "Linear",
     "MaybeModel",
     "Model",
     "Overlap",
+    "OverwriteFile",
     "Precision",
     "Quick",
     "RecipeValues",
@@ -47,7 +50,6 @@ __all__ = [
     "choose_by",
     "choose_restorer",
     "degradation_options",
-    "engine_options",
     "make_degradation",
     "one_of",
     "require",
@@ -57,8 +59,6 @@ __all__ = [
 # Written out, since the tables they stand in take long to import; a test compares them.
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("float32", "bf16", "int8")
-
-DEFAULT_OVERLAP = 16
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:
@@ -239,6 +239,13 @@ Threads = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="Write one JSON document to stdout, the rest to stderr.")
 ]
+Description = Annotated[
+    str, typer.Option("--description", metavar="TEXT", help="A sentence about it.")
+]
+Licence = Annotated[
+    str, typer.Option("--licence", metavar="NAME", help="Its licence, as SPDX names it.")
+]
+OverwriteFile = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 Inputs = Annotated[
     str | None,
     typer.Option(
@@ -320,27 +327,6 @@ def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "Paire
     return PairedFolder.from_folders(Path(inputs), Path(targets))
 
 
-def engine_options(
-    engine: str,
-    device: str,
-    precision: str,
-    tile: int | None,
-    overlap: int | None,
-    threads: int | None,
-) -> "EngineOptions":
-    """What these options say of every restorer."""
-    if overlap is None:
-        overlap = DEFAULT_OVERLAP if tile is None else min(DEFAULT_OVERLAP, tile // 2)
-    return {
-        "engine": engine,
-        "device": device,
-        "precision": precision,
-        "tile": tile,
-        "overlap": overlap,
-        "threads": threads,
-    }
-
-
 def choose_restorer(
     model: str | None,
     router: str | None,
@@ -396,12 +382,9 @@ def choose_by(
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:
     """Raises `MissingExtraError` unless the packages are there that `what` needs."""
-    from urushi.errors import MissingExtraError
-    from urushi.inference.hardware import is_installed
+    from urushi.inference import hardware
 
-    for package in packages:
-        if not is_installed(package):
-            raise MissingExtraError(f"{package}, which {what} needs,", extra)
+    hardware.require(packages, what, extra)
 
 
 def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """`urushi push`: a file of ours to the Hugging Face hub, with a card."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from urushi.app.groups import grouped
 from urushi.app.options import Json
 from urushi.app.output import Output, examples, size_text
 
 if TYPE_CHECKING:
-    from urushi.convert.hub_push import Parcel
+    from urushi.convert.hub_push import Facts, Parcel
 
 __all__ = ["EPILOG", "push"]
 
@@ -20,24 +22,21 @@ EPILOG = examples(
 )
 
 
-def push(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A model, adapter or all-in-one file.")
-    ],
-    repository: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME", help="Where to; made if it is missing.")
-    ],
+@dataclass(frozen=True, kw_only=True)
+class FactGroup:
+    """What the card says besides what the file does."""
+
     base_model: Annotated[
         str | None,
         typer.Option("--base-model", metavar="OWNER/NAME", help="Where an adapter's base lies."),
-    ] = None,
+    ] = None
     licence: Annotated[
         str, typer.Option("--licence", metavar="NAME", help="If the file states none.")
-    ] = "",
+    ] = ""
     datasets: Annotated[
         list[str] | None,
         typer.Option("--dataset", metavar="OWNER/NAME", help="Data it learned from; repeatable."),
-    ] = None,
+    ] = None
     benchmarks: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,7 +44,30 @@ def push(
             metavar="NAME=OWNER/DATASET",
             help="The hub's name for the data of a benchmark it was measured on; repeatable.",
         ),
-    ] = None,
+    ] = None
+
+    def facts(self) -> "Facts":
+        """The same, checked."""
+        from urushi.convert.hub_push import Facts
+
+        return Facts(
+            self.base_model,
+            self.licence,
+            tuple(self.datasets or ()),
+            _named(self.benchmarks or []),
+        )
+
+
+@grouped
+def push(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A model, adapter or all-in-one file.")
+    ],
+    repository: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="Where to; made if it is missing.")
+    ],
+    *,
+    facts: FactGroup,
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository a private one.")
     ] = False,
@@ -64,18 +86,18 @@ def push(
 
     The token is that of `hf auth login`, or of HF_TOKEN.
     """
-    from urushi.convert.hub_push import Facts, packed
+    from urushi.convert.hub_push import packed
     from urushi.convert.hub_push import push as send
     from urushi.inference.hub import quieten_client
 
     out = Output(json=json)
-    facts = Facts(base_model, licence, tuple(datasets or ()), _named(benchmarks or []))
+    stated = facts.facts()
     if dry_run:
-        with packed(file, repository, facts) as parcel:
+        with packed(file, repository, stated) as parcel:
             _tell_parcel(out, parcel)
         return
     quieten_client(bars=out.live)
-    made = send(file, repository, facts, private=private, overwrite=overwrite, message=message)
+    made = send(file, repository, stated, private=private, overwrite=overwrite, message=message)
     for note in made.notes:
         out.say(f"note: {note}")
     for name, digest in made.hashes.items():

@@ -1,40 +1,18 @@
 """`urushi restore`: pictures in, mended pictures out."""
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress, TaskID
 
-from urushi.app.cluster import Accelerators, ClusterAddress, Workers, check_cluster, run_on
+from urushi.app.cluster import ClusterGroup
 from urushi.app.dry_run import restoring_of, tell_plan
-from urushi.app.options import (
-    Adapters,
-    Device,
-    EngineName,
-    Json,
-    Linear,
-    MaybeModel,
-    Overlap,
-    Precision,
-    Quick,
-    Router,
-    StrengthOf,
-    StrengthOfChroma,
-    StrengthOfLuma,
-    Task,
-    Threads,
-    Threshold,
-    Tile,
-    TopK,
-    White,
-    choose_by,
-    choose_restorer,
-    engine_options,
-)
+from urushi.app.groups import EngineGroup, RestorerGroup, StrengthGroup, grouped
+from urushi.app.options import Json, Linear, White
 from urushi.app.output import (
     EXIT_FAILED,
     Output,
@@ -73,42 +51,10 @@ EPILOG = examples(
 )
 
 
-def restore(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCES",
-            help="Pictures, folders or quoted patterns, here or by URL (s3://, gs://, https://); "
-            "- reads stdin.",
-        ),
-    ],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="OUT",
-            help="A folder, here or in a store (s3://OUT/); or, for one picture, a file name, or - "
-            "for stdout. One picture without it becomes NAME_restored beside its source. With "
-            "--look: the sheet, NAME.jpg or NAME.png, or its folder.",
-        ),
-    ] = None,
-    model: MaybeModel = None,
-    adapter: Adapters = None,
-    task: Task = None,
-    router: Router = None,
-    top_k: TopK = None,
-    threshold: Threshold = None,
-    quick: Quick = False,
-    strength: StrengthOf = 1.0,
-    luma: StrengthOfLuma = 1.0,
-    chroma: StrengthOfChroma = 1.0,
-    engine: EngineName = "auto",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    tile: Tile = None,
-    overlap: Overlap = None,
-    threads: Threads = None,
+@dataclass(frozen=True, kw_only=True)
+class FileGroup:
+    """How pictures are read and written."""
+
     format: Annotated[
         str | None,
         typer.Option(
@@ -116,13 +62,13 @@ def restore(
             metavar="FORMAT",
             help="png, jpg, tif, webp, avif; default: each picture's own.",
         ),
-    ] = None,
+    ] = None
     quality: Annotated[
         int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
-    ] = None,
+    ] = None
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
-    ] = False,
+    ] = False
     pages: Annotated[
         str | None,
         typer.Option(
@@ -131,14 +77,14 @@ def restore(
             help="For files with several pages; default: all pages of a TIFF into a TIFF, else "
             "the first.",
         ),
-    ] = None,
+    ] = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Restore again what exists already.")
-    ] = False,
+    ] = False
     compare: Annotated[
         bool,
         typer.Option("--compare", help="Write before/after sheets to OUT/compare/ as well."),
-    ] = False,
+    ] = False
     max_pixels: Annotated[
         int | None,
         typer.Option(
@@ -147,97 +93,161 @@ def restore(
             metavar="N",
             help="Refuse larger pictures; 0 for no limit. Default: about a thousand million.",
         ),
-    ] = None,
-    white: White = None,
-    linear: Linear = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show what would be done and how much memory it takes, and do nothing.",
-        ),
-    ] = False,
-    look: Annotated[
-        bool,
-        typer.Option(
-            "--look",
-            help="Restore nothing: tell what the router sees in each picture, how sure it is, and "
-            "what would be done. With -o NAME.jpg or a folder it is drawn on a sheet, too.",
-        ),
-    ] = False,
-    cluster: ClusterAddress = None,
-    workers: Workers = None,
-    accelerators: Accelerators = None,
+    ] = None
+    white: White = None
+    linear: Linear = None
+
+    def options(self) -> "FileOptions":
+        """The same, checked."""
+        from urushi.image import DEFAULT_MAX_PIXELS, Samples
+        from urushi.inference.picture_files import FileOptions
+
+        samples = Samples(self.white, self.linear).checked()
+        limit = DEFAULT_MAX_PIXELS if self.max_pixels is None else self.max_pixels or None
+        return FileOptions(limit, self.pages, samples, self.strip_metadata, self.quality)
+
+    def plan(self, sources: Sequence[str], output: str | None, staged: "Staged") -> "list[Job]":
+        """What becomes of each picture."""
+        from urushi.inference.batch import plan_batch
+
+        return plan_batch(
+            sources, output, format=self.format, overwrite=self.overwrite, staged=staged
+        )
+
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCES",
+        help="Pictures, folders or quoted patterns, here or by URL (s3://, gs://, https://); "
+        "- reads stdin.",
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="A folder, here or in a store (s3://OUT/); or, for one picture, a file name, or - "
+        "for stdout. One picture without it becomes NAME_restored beside its source. With "
+        "--look: the sheet, NAME.jpg or NAME.png, or its folder.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Show what would be done and how much memory it takes, and do nothing.",
+    ),
+]
+Look = Annotated[
+    bool,
+    typer.Option(
+        "--look",
+        help="Restore nothing: tell what the router sees in each picture, how sure it is, and "
+        "what would be done. With -o NAME.jpg or a folder it is drawn on a sheet, too.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")]
+
+
+@grouped
+def restore(
+    sources: Sources,
+    output: Target = None,
+    *,
+    by: RestorerGroup,
+    strength: StrengthGroup,
+    engine: EngineGroup,
+    files: FileGroup,
+    dry_run: DryRun = False,
+    look: Look = False,
+    cluster: ClusterGroup,
     json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Report failures only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Restore pictures. Finished ones are skipped, and a failure does not stop the others.
 
     Pictures, the output, models and adapters may be URLs of object stores (s3://, gs://) or, to
     read, of web servers (https://).
     """
-    from urushi.image import Samples
-    from urushi.inference.auto import with_strength
-    from urushi.inference.batch import plan_batch, run_batch
+    from urushi.inference.batch import run_batch
     from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
-    from urushi.inference.picture_files import FileOptions
-    from urushi.inference.pipes import Pipes, is_stdout
+    from urushi.inference.pipes import is_stdout
     from urushi.inference.staged import Staged
-    from urushi.inference.strength import Strength
 
-    samples = Samples(white, linear).checked()
     piped = is_stdout(output)
+    options = files.options()
     if look:
-        refuse_with_look({"--dry-run": dry_run, "--compare": compare, "-o -": piped}, task)
-    alone = {"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources}
-    check_cluster(cluster, {"--workers": workers, "--accelerators": accelerators}, alone)
-    if cluster is not None and output is None:
+        refuse_with_look({"--dry-run": dry_run, "--compare": files.compare, "-o -": piped}, by.task)
+    cluster.check({"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources})
+    if cluster.cluster is not None and output is None:
         raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
-    if piped and (json or compare):
+    if piped and (json or files.compare):
         raise typer.BadParameter("-o - writes a picture to stdout: leave out --json and --compare.")
     out = Output(json=json, quiet=quiet, stdout_taken=piped)
-    files = FileOptions(_limit(max_pixels), pages, samples, strip_metadata, quality)
-    own = engine_options(engine, device, precision, tile, overlap, threads)
     staged, copies = Staged(sources, output), LocalCopies(out.say)
     name_as_given(lambda text: copies.told(staged.told(text)))
-    model, router, adapter = copies.model(model), copies.model(router), copies.adapters(adapter)
-    sources, output = staged.sources, staged.output
-    left_out = passed_over(sources, None if look else output, staged.foreign)
+    by, how = by.local(copies), engine.options()
+    left_out = passed_over(staged.sources, None if look else staged.output, staged.foreign)
     if dry_run:
-        jobs = plan_batch(sources, output, format=format, overwrite=overwrite, staged=staged)
-        tell_plan(out, jobs, left_out, restoring_of(model, router, task, adapter, own), staged)
+        jobs = files.plan(staged.sources, staged.output, staged)
+        restoring = restoring_of(by.model, by.router, by.task, by.adapter, how)
+        tell_plan(out, jobs, left_out, restoring, staged)
         return
     run = run_batch
-    if cluster is not None and output is not None:
-        asked = {"threads": threads, "workers": workers, "accelerators": accelerators}
-        run = run_on(out, cluster, output, device=device, **asked)
-        own["device"] = "cpu"  # workers make it ready anew, for what they have
-    restorer = choose_restorer(model, router, task, own, adapter, quick=quick)
-    choose_by(restorer, top_k, threshold, quick)
-    restorer = with_strength(restorer, Strength(strength, luma, chroma))
-    if precision == "int8" and getattr(restorer, "task", "none") != "none":
+    if cluster.cluster is not None and staged.output is not None:
+        run = cluster.runner(out, staged.output, device=engine.device, threads=engine.threads)
+        how["device"] = "cpu"  # workers make it ready anew, for what they have
+    restorer = strength.applied_to(by.restorer(how))
+    if engine.precision == "int8" and getattr(restorer, "task", "none") != "none":
         out.say("int8 is for the base alone: pictures that get an expert are restored in float32")
     if look:
-        look_at_all(out, restorer, staged, files, format, overwrite, left_out)
+        look_at_all(out, restorer, staged, options, files.format, files.overwrite, left_out)
         return
-    with staged, Pipes(sources, output, format) as pipes, out.progress() as progress:
-        output = pipes.output
-        jobs = plan_batch(pipes.sources, output, format=format, overwrite=overwrite, staged=staged)
-        report = run(
-            restorer,
-            jobs,
-            on_event=_Teller(out, progress, len(jobs), pipes.told),
-            options=files,
-            staged=staged,
-        )
-        sheets = {}
-        if compare:
-            sheets = _write_sheets(jobs, report, output, files, overwrite, staged)
+    report, sheets = _restore_all(out, restorer, staged, files, options, run)
+    _tell(out, report, restorer, sheets, left_out)
+
+
+def _restore_all(
+    out: Output,
+    restorer: "PictureRestorer",
+    staged: "Staged",
+    files: FileGroup,
+    options: "FileOptions",
+    run: "Callable[..., BatchReport]",
+) -> "tuple[BatchReport, dict[Path, str] | None]":
+    """Restores all pictures, and writes sheets; None where nobody asked for any."""
+    from urushi.inference.pipes import Pipes
+
+    sheets = None
+    with (
+        staged,
+        Pipes(staged.sources, staged.output, files.format) as pipes,
+        out.progress() as progress,
+    ):
+        jobs = files.plan(pipes.sources, pipes.output, staged)
+        teller = _Teller(out, progress, len(jobs), pipes.told)
+        report = run(restorer, jobs, on_event=teller, options=options, staged=staged)
+        if files.compare:
+            sheets = _write_sheets(jobs, report, pipes.output, options, files.overwrite, staged)
         report = replace(report, results=[pipes.told(result) for result in report.results])
         pipes.finish(report)
+    return report, sheets
+
+
+def _tell(
+    out: Output,
+    report: "BatchReport",
+    restorer: "PictureRestorer",
+    sheets: dict[Path, str] | None,
+    left_out: list[Path],
+) -> None:
+    """Says what became of all pictures, as sentences or as JSON, and in the exit code."""
     older = _outdated(restorer, report)
-    _tell_summary(out, report, restorer, older, sheets)
+    _tell_summary(out, report, restorer, older, sheets or {})
     _tell_left_out(out, left_out)
     if out.json:
         facts: dict[str, Any] = {
@@ -245,13 +255,13 @@ def restore(
             "outdated": [str(path) for path in older],
             "left_out": [str(path) for path in left_out],
         }
-        if compare:
+        if sheets is not None:
             facts["sheets"] = {str(path): problem or None for path, problem in sheets.items()}
         out.document({**report.to_json(), **facts})
     if report.interrupted:
         complain("interrupted: the same command goes on where it was stopped")
         raise typer.Exit(exit_code())
-    if not report.ok or any(sheets.values()):
+    if not report.ok or any((sheets or {}).values()):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -271,12 +281,6 @@ def _outdated(restorer: "PictureRestorer", report: "BatchReport") -> list[Path]:
             except OSError:
                 continue  # gone meanwhile
     return found
-
-
-def _limit(max_pixels: int | None) -> int | None:
-    from urushi.image import DEFAULT_MAX_PIXELS
-
-    return DEFAULT_MAX_PIXELS if max_pixels is None else max_pixels or None
 
 
 def _tell_left_out(out: Output, left_out: list[Path]) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -67,6 +67,20 @@ class _Seen:
 
         return suggestions_of((row.source, row.choice) for row in self.rows)
 
+    def to_json(self, sheets: list[Path], left_out: list[Path]) -> dict[str, Any]:
+        """All of it for machines."""
+        return {
+            "look": True,
+            "looked_at": len(self.rows) - len(self.failed),
+            "failed": len(self.failed),
+            "interrupted": self.interrupted,
+            "seconds": round(self.seconds, 3),
+            "suggestions": [suggestion.describe() for suggestion in self.suggestions],
+            "sheets": [str(sheet) for sheet in sheets],
+            "files": [row.describe() for row in self.rows],
+            "left_out": [str(one) for one in left_out],
+        }
+
 
 def look_at_all(
     out: Output,
@@ -121,19 +135,7 @@ def look_at_all(
 
         complain(f"note: {left_out_sentence(left_out)}")
     if out.json:
-        out.document(
-            {
-                "look": True,
-                "looked_at": len(seen.rows) - len(seen.failed),
-                "failed": len(seen.failed),
-                "interrupted": seen.interrupted,
-                "seconds": round(seen.seconds, 3),
-                "suggestions": [suggestion.describe() for suggestion in seen.suggestions],
-                "sheets": [str(sheet) for sheet in sheets.written],
-                "files": [row.describe() for row in seen.rows],
-                "left_out": [str(one) for one in left_out],
-            }
-        )
+        out.document(seen.to_json(sheets.written, left_out))
     if seen.interrupted:
         raise typer.Exit(exit_code())
     if seen.failed:

@@ -2,27 +2,19 @@
 
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from urushi.app.options import (
-    Device,
-    EngineName,
-    MaybeModel,
-    Overlap,
-    Precision,
-    Router,
-    Threads,
-    Tile,
-    engine_options,
-    require,
-)
+from urushi.app.groups import EngineGroup, grouped
+from urushi.app.options import MaybeModel, Router, require
 from urushi.app.output import Output, examples
 from urushi.errors import UrushiError
 
 if TYPE_CHECKING:
+    from urushi.serve.limits import Limits
     from urushi.serve.service import Service, Settings
 
 __all__ = ["EPILOG", "serve"]
@@ -39,14 +31,17 @@ _MB = 1_000_000
 _FETCHING = 3.0
 
 
-def serve(
+@dataclass(frozen=True, kw_only=True)
+class DoorGroup:
+    """Where it listens, and to whom."""
+
     host: Annotated[
         str,
         typer.Option("--host", metavar="ADDRESS", help="Where it listens: this computer alone."),
-    ] = "127.0.0.1",
+    ] = "127.0.0.1"
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, metavar="N", help="0 for any that is free.")
-    ] = 8000,
+    ] = 8000
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -54,13 +49,13 @@ def serve(
             metavar="FILE",
             help=f"Holds what requests must bear; the environment variable {_TOKEN} does as well.",
         ),
-    ] = None,
+    ] = None
     allow_anonymous: Annotated[
         bool,
         typer.Option(
             "--allow-anonymous", help="Listen beyond this computer without a token, for anybody."
         ),
-    ] = False,
+    ] = False
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,75 +63,130 @@ def serve(
             metavar="NAME",
             help="A name that it is asked for by, beside that of --host; repeatable, * for any.",
         ),
-    ] = None,
+    ] = None
+
+    def token(self) -> str | None:
+        """What requests must bear; None for nothing.
+
+        Raises:
+            UrushiError: the file cannot be read, or what is there could be guessed.
+        """
+        file = self.token_file
+        if file is None and _TOKEN not in os.environ:
+            return None
+        where = _TOKEN if file is None else str(file)
+        try:
+            text = os.environ[_TOKEN] if file is None else file.read_text(encoding="ascii")
+        except (OSError, ValueError) as error:
+            raise UrushiError(
+                f"{where}: cannot be read as a token ({error}): give another"
+            ) from error
+        token = text.strip()
+        if len(token) < _SHORTEST or not token.isascii() or len(token.split()) != 1:
+            raise UrushiError(
+                f"{where}: holds no token: {_SHORTEST} letters and digits or more are expected, "
+                "such as  python -c 'import secrets; print(secrets.token_urlsafe())'  gives"
+            )
+        return token
+
+    def names(self, token: str | None) -> tuple[str, ...]:
+        """Names that the service is asked for by.
+
+        Raises:
+            BadParameter: it could be reached from elsewhere, and nothing keeps strangers away.
+        """
+        host = self.host
+        loopback = host == "localhost" or host == "::1" or host.startswith("127.")
+        if not loopback and token is None and not self.allow_anonymous:
+            raise typer.BadParameter(
+                f"--host {host} can be reached from elsewhere: give --token-file FILE, or "
+                "--allow-anonymous where anybody may use it."
+            )
+        own = ("localhost", "127.0.0.1", "::1")
+        bound = () if host in ("0.0.0.0", "::", "") else (host,)
+        named = (*own, *bound, *(self.allow_host or ()))
+        return tuple(f"[{name}]" if ":" in name else name for name in named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitGroup:
+    """What one request, one job and one client may take."""
+
     work: Annotated[
         Path | None,
         typer.Option("--work", metavar="FOLDER", help="For temporary files; the system's if none."),
-    ] = None,
-    max_mb: Annotated[
-        int, typer.Option("--max-mb", min=1, metavar="N", help="Of one request.")
-    ] = 512,
+    ] = None
+    max_mb: Annotated[int, typer.Option("--max-mb", min=1, metavar="N", help="Of one request.")] = (
+        512
+    )
     max_megapixels: Annotated[
         int, typer.Option("--max-megapixels", min=1, metavar="N", help="Of one picture.")
-    ] = 200,
+    ] = 200
     max_seconds: Annotated[
         float, typer.Option("--max-seconds", min=1, metavar="S", help="That one job may run.")
-    ] = 900,
+    ] = 900
     queue: Annotated[
         int, typer.Option("--queue", min=1, metavar="N", help="Jobs that wait at most.")
-    ] = 64,
+    ] = 64
     client_jobs: Annotated[
         int,
         typer.Option(
             "--client-jobs", min=1, metavar="N", help="Of one address, that wait or run at most."
         ),
-    ] = 64,
+    ] = 64
     client_mb: Annotated[
         int,
         typer.Option(
             "--client-mb", min=1, metavar="N", help="Of the disk that one address may fill."
         ),
-    ] = 8192,
+    ] = 8192
     keep_minutes: Annotated[
         float,
         typer.Option(
             "--keep-minutes", min=0.1, metavar="M", help="That results stay after the last use."
         ),
-    ] = 60,
+    ] = 60
     adapt_minutes: Annotated[
         float,
         typer.Option("--adapt-minutes", min=0.1, metavar="M", help="That learning may take."),
-    ] = 30,
+    ] = 30
+
+    def limits(self) -> "Limits":
+        """The same in the units of the service."""
+        from urushi.serve.limits import Limits
+
+        return Limits(
+            body=self.max_mb * _MB,
+            pixels=self.max_megapixels * 1_000_000,
+            seconds=self.max_seconds,
+            queue=self.queue,
+            client_jobs=self.client_jobs,
+            client_disk=self.client_mb * _MB,
+            keep=60 * self.keep_minutes,
+            adapt_minutes=self.adapt_minutes,
+        )
+
+
+@grouped
+def serve(
+    *,
+    door: DoorGroup,
+    limited: LimitGroup,
     model: MaybeModel = None,
     router: Router = None,
-    engine: EngineName = "auto",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    tile: Tile = None,
-    overlap: Overlap = None,
-    threads: Threads = None,
+    engine: EngineGroup,
 ) -> None:
     """Serve a page for mending pictures, and an HTTP interface under /v1."""
     needed = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
     require(needed, "serving", "serve")
-    token = _token(token_file)
-    hosts = _hosts(host, allow_host or [], token, allow_anonymous)
-    from urushi.serve.limits import Limits
+    token = door.token()
+    names = door.names(token)
     from urushi.serve.service import Settings
 
-    limits = Limits(
-        body=max_mb * _MB,
-        pixels=max_megapixels * 1_000_000,
-        seconds=max_seconds,
-        queue=queue,
-        client_jobs=client_jobs,
-        client_disk=client_mb * _MB,
-        keep=60 * keep_minutes,
-        adapt_minutes=adapt_minutes,
+    settings = Settings(
+        engine.options(), _found(router), model, limited.work, limited.limits(), names, token
     )
-    options = engine_options(engine, device, precision, tile, overlap, threads)
-    settings = Settings(options, _found(router), model, work, limits, hosts, token)
-    _run(settings, host, port)
+    _run(settings, door.host, door.port)
 
 
 def _run(settings: "Settings", host: str, port: int) -> None:
@@ -222,41 +272,6 @@ def _server(config: Any, service: "Service") -> Any:
             self.should_exit = True
 
     return Server(config)
-
-
-def _token(file: Path | None) -> str | None:
-    """What requests must bear; None for nothing.
-
-    Raises:
-        UrushiError: the file cannot be read, or what is there could be guessed.
-    """
-    if file is None and _TOKEN not in os.environ:
-        return None
-    where = _TOKEN if file is None else str(file)
-    try:
-        text = os.environ[_TOKEN] if file is None else file.read_text(encoding="ascii")
-    except (OSError, ValueError) as error:
-        raise UrushiError(f"{where}: cannot be read as a token ({error}): give another") from error
-    token = text.strip()
-    if len(token) < _SHORTEST or not token.isascii() or len(token.split()) != 1:
-        raise UrushiError(
-            f"{where}: holds no token: {_SHORTEST} letters and digits or more are expected, such "
-            "as  python -c 'import secrets; print(secrets.token_urlsafe())'  gives"
-        )
-    return token
-
-
-def _hosts(host: str, named: list[str], token: str | None, anonymous: bool) -> tuple[str, ...]:
-    """Names that the service is asked for by."""
-    loopback = host == "localhost" or host == "::1" or host.startswith("127.")
-    if not loopback and token is None and not anonymous:
-        raise typer.BadParameter(
-            f"--host {host} can be reached from elsewhere: give --token-file FILE, or "
-            "--allow-anonymous where anybody may use it."
-        )
-    own = ("localhost", "127.0.0.1", "::1")
-    bound = () if host in ("0.0.0.0", "::", "") else (host,)
-    return tuple(f"[{name}]" if ":" in name else name for name in (*own, *bound, *named))
 
 
 def _found(router: str | None) -> str | None:

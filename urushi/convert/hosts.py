@@ -212,15 +212,19 @@ def export_for_host(
         content = darktable_package(content, path.stem, ready, applied, attached, graph)
         if not ready.header.data:
             notes.append("darktable asks for the data of the training, which this model leaves out")
+    _write(path, content, overwrite)
+    told = tuple(item.told for item in applied)
+    return HostExport(
+        path, host.name, told, graph.scale, graph.size, graph.multiple, checked, tuple(notes)
+    )
+
+
+def _write(path: Path, content: bytes, overwrite: bool) -> None:
     try:
         with whole_file(path, overwrite=overwrite) as part:
             part.write_bytes(content)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be written ({error.strerror or error})") from error
-    told = tuple(item.told for item in applied)
-    return HostExport(
-        path, host.name, told, graph.scale, graph.size, graph.multiple, checked, tuple(notes)
-    )
 
 
 def _scale(model: LoadedModel) -> int:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from urushi.data.layouts import Rule, find_pairs, matching
 from urushi.data.pairs import PairedFolder
 from urushi.errors import DataError, nearest
-from urushi.settings import Settings, SettingsFolder, read_settings, shown
+from urushi.settings import Settings, SettingsFolder, find_settings, shown
 
 __all__ = [
     "CATALOG",
@@ -208,12 +208,7 @@ def find_data_set(name: str) -> DataSet:
     Raises:
         DataError: there is none, or the file does not describe one.
     """
-    if name in DATA_SETS:
-        return DATA_SETS[name]
-    if name.endswith((".yaml", ".yml")):
-        return read_settings(name, DataSet, DataError)
-    hint = nearest(name, DATA_SETS)
-    raise DataError(f"there is no data set {name!r}{hint}: known are {', '.join(DATA_SETS)}")
+    return find_settings(name, DATA_SETS, DataSet, DataError, "data set")
 
 
 def find_part(name: str) -> tuple[DataSet, str]:

@@ -31,7 +31,30 @@ _LARGEST_SMALL_COUNT = 40
 
 
 @dataclass(frozen=True)
-class GaussianNoise(Degradation):
+class _NormalNoise(Degradation):
+    """What noise of standard normal numbers is made of: a deviation, and colour or grey."""
+
+    sigma_255: Range
+    grey_share: float | int
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_range(name, "sigma_255", self.sigma_255, 0.0, 255.0)
+        check_share(name, "grey_share", self.grey_share)
+
+    def sample(
+        self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
+    ) -> Parameters:
+        batch = batch_shape[0]
+        return {
+            "sigma_255": uniform(*self.sigma_255, batch, generator),
+            "grey": coin(self.grey_share, batch, generator),
+            "seed": draw_seeds(batch, generator),
+        }
+
+
+@dataclass(frozen=True)
+class GaussianNoise(_NormalNoise):
     """White Gaussian noise: `image + sigma * n`, n of standard normal numbers.
 
     Args:
@@ -51,20 +74,6 @@ class GaussianNoise(Degradation):
         "additive white Gaussian noise; sigma as in blind denoising (DnCNN, TIP 2017: up to 55;"
         " DegAE, CVPR 2023: 2 to 30)"
     )
-
-    def __post_init__(self) -> None:
-        check_range("GaussianNoise", "sigma_255", self.sigma_255, 0.0, 255.0)
-        check_share("GaussianNoise", "grey_share", self.grey_share)
-
-    def sample(
-        self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
-    ) -> Parameters:
-        batch = batch_shape[0]
-        return {
-            "sigma_255": uniform(*self.sigma_255, batch, generator),
-            "grey": coin(self.grey_share, batch, generator),
-            "seed": draw_seeds(batch, generator),
-        }
 
     def apply(
         self, images: Float[Tensor, "b 3 h w"], parameters: Parameters
@@ -124,7 +133,7 @@ class PoissonNoise(Degradation):
 
 
 @dataclass(frozen=True)
-class SpeckleNoise(Degradation):
+class SpeckleNoise(_NormalNoise):
     """Multiplicative noise of coherent imaging and of gain: `image * (1 + sigma * n)`.
 
     Args:
@@ -142,20 +151,6 @@ class SpeckleNoise(Degradation):
     reference: ClassVar[str] = (
         "multiplicative Gaussian noise; sigma of DegAE (CVPR 2023): U[2, 25]/255"
     )
-
-    def __post_init__(self) -> None:
-        check_range("SpeckleNoise", "sigma_255", self.sigma_255, 0.0, 255.0)
-        check_share("SpeckleNoise", "grey_share", self.grey_share)
-
-    def sample(
-        self, batch_shape: tuple[int, int, int, int], generator: torch.Generator
-    ) -> Parameters:
-        batch = batch_shape[0]
-        return {
-            "sigma_255": uniform(*self.sigma_255, batch, generator),
-            "grey": coin(self.grey_share, batch, generator),
-            "seed": draw_seeds(batch, generator),
-        }
 
     def apply(
         self, images: Float[Tensor, "b 3 h w"], parameters: Parameters

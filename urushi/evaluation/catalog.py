@@ -22,7 +22,7 @@ from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
 from urushi.names import plain_name
-from urushi.settings import Settings, SettingsFolder, parse_settings, read_settings
+from urushi.settings import Settings, SettingsFolder, find_settings, parse_settings
 
 if TYPE_CHECKING:
     from urushi.degradations import Degradation
@@ -412,9 +412,4 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         DataError: there is none, or the file does not describe one.
     """
-    if name in BENCHMARKS:
-        return BENCHMARKS[name]
-    if name.endswith((".yaml", ".yml")):
-        return read_settings(name, Benchmark, DataError)
-    hint = nearest(name, BENCHMARKS)
-    raise DataError(f"there is no benchmark {name!r}{hint}: known are {', '.join(BENCHMARKS)}")
+    return find_settings(name, BENCHMARKS, Benchmark, DataError, "benchmark")

@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from urushi.errors import EngineError
+from urushi.errors import EngineError, MissingExtraError
 
 __all__ = [
     "DEVICES",
@@ -19,10 +20,12 @@ __all__ = [
     "available_devices",
     "available_memory",
     "choose_device",
+    "describes_processor",
     "host_memory",
     "in_use",
     "is_installed",
     "keep_freed_memory",
+    "require",
 ]
 
 # In the order of preference.
@@ -36,6 +39,22 @@ def is_installed(package: str) -> bool:
     except (ImportError, ValueError):
         # ValueError: the entry in sys.modules is None, which makes a module unimportable.
         return False
+
+
+def require(packages: Sequence[str], what: str, extra: str) -> None:
+    """Check that the packages are there that `what` needs.
+
+    Args:
+        packages: their names.
+        what: as a message names it, such as `adapting`.
+        extra: of Urushi, which brings them.
+
+    Raises:
+        MissingExtraError: one is missing.
+    """
+    for package in packages:
+        if not is_installed(package):
+            raise MissingExtraError(f"{package}, which {what} needs,", extra)
 
 
 def available_devices() -> tuple[str, ...]:
@@ -185,6 +204,16 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return []
+
+
+def describes_processor(root: Path = Path("/")) -> bool:
+    """Tell whether Linux says here what processor this is; other systems are always believed.
+
+    Args:
+        root: where `proc` and `sys` lie.
+    """
+    places = (root / "sys/devices/system/cpu", root / "proc/cpuinfo")
+    return not sys.platform.startswith("linux") or any(place.exists() for place in places)
 
 
 # From glibc's malloc.h.

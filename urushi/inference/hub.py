@@ -130,63 +130,75 @@ def hub_file(
         FileFormatError: it cannot be had.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     endpoint = endpoint or os.environ.get(ENDPOINT_VARIABLE)
     at: dict[str, Any] = {"revision": revision, "endpoint": endpoint}
-    where = f"{file} of {repository}"
     try:
         # The download itself would try for half a minute before it says that nobody answers.
         get_hf_file_metadata(hf_hub_url(repository, file, **at), timeout=_PATIENCE)
         return Path(hf_hub_download(repository, file, **at))
-    except OfflineModeIsEnabled as error:
-        raise FileFormatError(
-            f"{where} has not been fetched yet, and HF_HUB_OFFLINE forbids to ask the hub: unset it"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(where, endpoint) from error
-    except GatedRepoError as error:
-        raise FileFormatError(
-            f"{where} is given on request: ask for it at {page}, then  hf auth login"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise FileFormatError(
-            f"the hub has no repository {repository}, or it is a private one: look at {page}, and "
-            "hf auth login  if it is yours"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise FileFormatError(
-            f"{repository} has no revision {revision!r:.100}: look at {page}/commits/main"
-        ) from error
-    except EntryNotFoundError as error:
-        if optional:
-            return None
-        raise FileFormatError(f"{where} is gone: look at {page}") from error
-    except (HfHubHTTPError, OSError) as error:
-        if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403):
-            raise FileFormatError(
-                f"{where} is kept from this token: make one that may read it, then  hf auth login"
-            ) from error
-        line = without_tokens(str(error)).strip().splitlines()
-        raise FileFormatError(
-            f"{where} cannot be fetched ({line[0][:200] if line else type(error).__name__}): try "
-            "again later"
-        ) from error
     except Exception as error:
-        # Those of the library that asks the network, which is another one in every year.
-        raise _unreachable(where, endpoint) from error
+        gone = isinstance(error, EntryNotFoundError)
+        if optional and gone and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        where = f"{file} of {repository}"
+        raise FileFormatError(_told(error, where, repository, revision, page, endpoint)) from error
 
 
-def _unreachable(where: str, endpoint: str | None) -> FileFormatError:
-    return FileFormatError(
+def _told(
+    error: Exception,
+    where: str,
+    repository: str,
+    revision: str | None,
+    page: str,
+    endpoint: str | None,
+) -> str:
+    """What an error of the hub's client means, and the way out.
+
+    Args:
+        error: whatever it raised.
+        where: the file and its repository, in words.
+        repository, revision, page, endpoint: see `hub_file`.
+    """
+    from huggingface_hub import errors
+
+    # Some are kinds of others: those come first.
+    match error:
+        case errors.OfflineModeIsEnabled():
+            return (
+                f"{where} has not been fetched yet, and HF_HUB_OFFLINE forbids to ask the hub: "
+                "unset it"
+            )
+        case errors.LocalEntryNotFoundError():
+            return _unreachable(where, endpoint)
+        case errors.GatedRepoError():
+            return f"{where} is given on request: ask for it at {page}, then  hf auth login"
+        case errors.RepositoryNotFoundError():
+            return (
+                f"the hub has no repository {repository}, or it is a private one: look at {page}, "
+                "and  hf auth login  if it is yours"
+            )
+        case errors.RevisionNotFoundError():
+            return f"{repository} has no revision {revision!r:.100}: look at {page}/commits/main"
+        case errors.EntryNotFoundError():
+            return f"{where} is gone: look at {page}"
+        case errors.HfHubHTTPError() | OSError():
+            if getattr(getattr(error, "response", None), "status_code", 0) in (401, 403):
+                return (
+                    f"{where} is kept from this token: make one that may read it, then  hf auth "
+                    "login"
+                )
+            line = without_tokens(str(error)).strip().splitlines()
+            why = line[0][:200] if line else type(error).__name__
+            return f"{where} cannot be fetched ({why}): try again later"
+        case _:
+            # Those of the library that asks the network, which is another one in every year.
+            return _unreachable(where, endpoint)
+
+
+def _unreachable(where: str, endpoint: str | None) -> str:
+    return (
         f"{where} cannot be fetched, because {endpoint or 'the hub'} cannot be reached: connect "
         "this computer to the network, or bring the file and  urushi import  it"
     )

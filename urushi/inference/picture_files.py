@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,33 @@ class FileOptions:
         samples = self.samples._replace(in_use=True)
         return open_picture(source, max_pixels=self.max_pixels, page=page, samples=samples, own=own)
 
+    def create(
+        self, target: Path, like: PictureInfo, scale: int, *, overwrite: bool, pages: int = 1
+    ) -> PictureWriter:
+        """Opens a file for what a picture became, to be written as these options say.
+
+        Args:
+            target: its name decides the format.
+            like: what the picture is.
+            scale: how many times as long its sides became.
+            overwrite: replace a target that is there.
+            pages: that are written.
+
+        Raises:
+            PictureError: it cannot be written.
+        """
+        return PictureWriter(
+            target,
+            like=like,
+            width=scale * like.width,
+            height=scale * like.height,
+            overwrite=overwrite,
+            strip_metadata=self.strip_metadata,
+            quality=self.quality,
+            own=True,
+            pages=pages,
+        )
+
 
 AS_USUAL = FileOptions()
 
@@ -161,18 +189,7 @@ def restore_picture(
     check_unchanged(source, expected, info.identity)
     taken = taken_pages(info, target, options.taken, options.max_pixels)
 
-    def open_writer(like: PictureInfo, scale: int) -> PictureWriter:
-        return PictureWriter(
-            target,
-            like=like,
-            width=scale * like.width,
-            height=scale * like.height,
-            overwrite=overwrite,
-            strip_metadata=options.strip_metadata,
-            quality=options.quality,
-            own=True,
-            pages=len(taken.numbers),
-        )
+    open_writer = partial(options.create, target, overwrite=overwrite, pages=len(taken.numbers))
 
     def restorer_of(page: int) -> Restorer:
         return restorer if for_page is None else for_page(page)
@@ -340,17 +357,8 @@ def write(
     Raises:
         PictureError: the target cannot be written, or the source was changed meanwhile.
     """
-    info, scale = restored.info, restored.scale
-    with PictureWriter(
-        target,
-        like=info,
-        width=scale * info.width,
-        height=scale * info.height,
-        overwrite=overwrite,
-        strip_metadata=options.strip_metadata,
-        quality=options.quality,
-        own=True,
-    ) as writer:
+    created = options.create(target, restored.info, restored.scale, overwrite=overwrite)
+    with created as writer:
         for part in restored.rows:
             writer.write(part)
     return tuple(dict.fromkeys([*restored.notes, *writer.notes]))

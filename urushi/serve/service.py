@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -338,7 +339,8 @@ class Service:
         if picture is not None:
             picture.jobs -= 1
             picture.used = job.ended
-            names = {str(picture.source): job.name, picture.source.name: job.name}
+            inside = {str(job.folder / "out") + os.sep: ""}
+            names = {**inside, str(picture.source): job.name, picture.source.name: job.name}
         if error is not None:
             refusal = refused(error, names)
             job.problem = (refusal.status, refusal.detail)

@@ -12,10 +12,13 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from urushi.errors import AdapterError, MissingExtraError, UnreadableError, UrushiError
-from urushi.inference.hardware import is_installed
+from urushi.errors import UnreadableError, UrushiError
+from urushi.inference.hardware import require
+
+if TYPE_CHECKING:
+    from urushi.training.progress import Progress
 
 __all__ = ["TASKS", "StopError", "adapt", "work"]
 
@@ -24,7 +27,6 @@ logger = logging.getLogger(__name__)
 Tell = Callable[[dict[str, Any]], None]
 
 _ROWS = 6
-_NEEDED = ("torch", "accelerate", "tensorboard")
 
 
 class StopError(KeyboardInterrupt):
@@ -264,14 +266,11 @@ def adapt(
         DataError: there are too few pairs, or their sizes differ.
         AdapterError: nothing better than the base was found.
     """
-    for package in _NEEDED:
-        if not is_installed(package):
-            raise MissingExtraError(f"{package}, which adapting needs,", "train")
+    require(("torch", "accelerate", "tensorboard"), "adapting", "train")
     from urushi.sheet import contact_sheet, write_sheet
     from urushi.training.adaptation import Adaptation, adaptation_recipe, prefers_bf16
     from urushi.training.examples import pair_examples
     from urushi.training.method_choice import choose_method
-    from urushi.training.progress import Progress
 
     root = Path(folder)
     target, run = root / "adapter.safetensors", root / "run"
@@ -287,22 +286,8 @@ def adapt(
     scores = {"psnr_input": before.psnr_input, "psnr_base": before.psnr}
     tell({"phase": "learning", **scores})
 
-    def on_progress(progress: Progress) -> None:
-        facts: dict[str, Any] = {"step": progress.step, "share": progress.share}
-        # The first step takes longer than all others: it says nothing about the rest.
-        facts["seconds_left"] = None if progress.step == 1 else round(progress.seconds_left, 1)
-        if progress.scores:
-            facts["psnr"] = max(progress.scores.values())
-        tell(facts)
-
-    result = adaptation.train(on_progress=on_progress)
-    if not result.training.finished:
-        raise KeyboardInterrupt
-    if result.after is None:
-        raise AdapterError(
-            "no adapter was better than the base on the pairs that were kept for measuring: more "
-            "pairs, or more minutes, may help"
-        )
+    result = adaptation.train_to_the_end(on_progress=lambda progress: tell(_facts(progress)))
+    assert result.after is not None
     after = result.after.means
     tell({"phase": "drawing the sheet"})
     sheet = root / "sheet.jpg"
@@ -319,6 +304,17 @@ def adapt(
         **scores,
         "psnr": after.psnr,
         "gain": gain,
+    }
+
+
+def _facts(progress: "Progress") -> dict[str, Any]:
+    """How far learning is, for the page."""
+    return {
+        "step": progress.step,
+        "share": progress.share,
+        # The first step takes longer than all others: it says nothing about the rest.
+        "seconds_left": None if progress.step == 1 else round(progress.seconds_left, 1),
+        **({"psnr": max(progress.scores.values())} if progress.scores else {}),
     }
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from urushi.adapters import Adapted, Adapter, ParameterReport
-from urushi.errors import DataError, UrushiError
+from urushi.errors import AdapterError, DataError, UrushiError
 from urushi.evaluation.benchmark import BenchmarkResult, PictureScore, Triplet, evaluate
 from urushi.files.adapter import (
     AdapterHeader,
@@ -257,6 +257,26 @@ class Adaptation:
         )
         found = shared(lambda: (self._best, self._header))
         return AdaptationResult(self.before, *found, training)
+
+    def train_to_the_end(
+        self, *, device: str = "auto", on_progress: Callable[[Progress], None] | None = None
+    ) -> AdaptationResult:
+        """Trains where nothing but a better adapter is of use: `after` is there.
+
+        Raises:
+            AdapterError: no adapter was better than the base.
+            KeyboardInterrupt: it was interrupted.
+            TakenError: see `train`.
+        """
+        result = self.train(device=device, on_progress=on_progress)
+        if not result.training.finished:
+            raise KeyboardInterrupt
+        if result.after is None:
+            raise AdapterError(
+                "no adapter was better than the base on the pairs that were set aside to measure "
+                "by: more pairs, or a longer training, may help"
+            )
+        return result
 
     def before_and_after(self, most: int) -> list[list[tuple[np.ndarray, str]]]:
         """Rows for a contact sheet: input, base, best adapter and target of validation pictures.

@@ -142,11 +142,7 @@ class _Session:
             check_scale(self.network, self.stages)
         self.pretext = self._make_pretext()
         if recipe.compile:
-            # One shape after another, each with a program of its own: a program for any shape
-            # would be slower, and PyTorch fails to make it.
-            # Programs of an earlier training in this process know nothing of this one's hooks.
-            torch.compiler.reset()
-            self.network.compile(dynamic=False)
+            self._compile()
         trained = [p for _, p in State(self.network, self.pretext, None).trained()]
         whole = _Judged(self.network, self.material.loss) if self.material.loss else self.network
         self.model, self.optimizer = self.accelerator.prepare(
@@ -169,6 +165,13 @@ class _Session:
         if self.accelerator.is_main_process:
             write_recipe(run, recipe, ours=checkpoint is not None)
         self.accelerator.init_trackers("tensorboard")
+
+    def _compile(self) -> None:
+        # One shape after another, each with a program of its own: a program for any shape would be
+        # slower, and PyTorch fails to make it.
+        # Programs of an earlier training in this process know nothing of this one's hooks.
+        torch.compiler.reset()
+        self.network.compile(dynamic=False)
 
     def _make_pretext(self) -> Pretext | None:
         settings = self.recipe.pretext

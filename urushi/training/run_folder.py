@@ -8,12 +8,13 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from urushi.errors import FileFormatError, TakenError, TargetError
+from urushi.errors import FileFormatError, TakenError, TargetError, UrushiError
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint
 
 __all__ = ["BEST_NAME", "RunFolder"]
@@ -66,6 +67,20 @@ class RunFolder:
             self.checkpoint = None
             self._clear(keep=(_MARK, _LOCK))
         return self.checkpoint is not None
+
+    @contextlib.contextmanager
+    def filled(self, *, resume: bool, overwrite: bool) -> Iterator[bool]:
+        """Takes the folder, and removes it again if filling it fails and nothing was there before.
+
+        Args, yields and raises: as `take`.
+        """
+        going_on = self.take(resume=resume, overwrite=overwrite)
+        try:
+            yield going_on
+        except UrushiError:
+            if not going_on:
+                self.remove()
+            raise
 
     def remove(self) -> None:
         """Removes what an adaptation puts here, and the folder if nothing else is left in it."""

@@ -25,7 +25,7 @@ from urushi.inference.engines.base import (
 from urushi.inference.engines.compiling import Network
 from urushi.inference.engines.int8 import fold_constants, insert_ranges
 from urushi.inference.engines.openvino_graph import IMAGE_INPUT, read_graph, read_open
-from urushi.inference.hardware import MadeAnew, in_use
+from urushi.inference.hardware import MadeAnew, describes_processor, in_use
 
 if TYPE_CHECKING:
     import openvino
@@ -258,10 +258,19 @@ def openvino_core() -> Any:
 
     A Core gives its thread another stack for signal handlers and on leaving puts back the one it
     found, which may be that of a Core that left before: the next Ctrl-C would end the process.
+
+    Raises:
+        EngineError: the system says nothing of the processor, which OpenVINO would wait for without
+            end, deaf to every signal but SIGKILL.
     """
     global _the_core
     with _core_lock:
         if _the_core is None:
+            if not describes_processor():
+                raise EngineError(
+                    "neither /proc nor /sys describes the processor, which OpenVINO has to know: "
+                    "mount one of them"
+                )
             _the_core = import_openvino().Core()
         return _the_core
 

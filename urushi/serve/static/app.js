@@ -3,7 +3,7 @@
 import { asJson, ask, follow, save, send, told } from "./api.js";
 import { Mixer } from "./mixer.js";
 import { startTeaching } from "./teach.js";
-import { Viewer } from "./viewer.js";
+import { MOST_TRIED, Viewer } from "./viewer.js";
 import { $, filesOfDrop, h, later, percent, pictureName, picturesOf, say, slide, timeText } from "./words.js";
 
 const AT_ONCE = 3;
@@ -260,22 +260,38 @@ const mixer = new Mixer($("mix"), (adapters) => {
   tryMix();
 });
 
+const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+const said = (box, finer) => finer
+  ? "A first, small version of what you see; a finer one follows."
+  : `What you see is ${box.level ? "a small version, mended so: zoom in to see it as it will be" : "mended so"}.`;
+// Pixels that are mended within a second here, by how long the last ones took.
+let promptPixels = 100000;
+let tries = 0;
+
 // The visible part alone, by another mix than the result was made by.
 const tryMix = later(0.2, async () => {
   const picture = current;
   const adapters = picture?.settings.adapters ?? "";
   if (!picture?.kept || adapters === (picture.job?.made ?? "") || !viewer.before.world.getItemCount()) return;
   if (!adapters) return void draw();
-  const box = viewer.visible();
-  const query = new URLSearchParams({ ...box, adapters });
+  const number = ++tries;
+  const overtaken = () => number !== tries || picture !== current || picture.settings.adapters !== adapters;
   $("mix-said").textContent = "trying it on what you see …";
+  const parts = viewer.visibleParts(promptPixels);
   try {
-    const blob = await (await ask(`/v1/pictures/${picture.kept.id}/try?${query}`)).blob();
-    if (picture !== current || picture.settings.adapters !== adapters) return;
-    viewer.lay(blob, box);
-    $("mix-said").textContent = box.level
-      ? "What you see is a small version, mended so: zoom in to see it as it will be."
-      : "What you see is mended so.";
+    for (const box of parts) {
+      // Whoever still moves the slider waits for no finer version.
+      if (box !== parts[0]) await pause(0.6);
+      if (overtaken()) return;
+      const begin = performance.now();
+      const query = new URLSearchParams({ ...box, adapters });
+      const blob = await (await ask(`/v1/pictures/${picture.kept.id}/try?${query}`)).blob();
+      const seconds = (performance.now() - begin) / 1000;
+      promptPixels = Math.min(MOST_TRIED, Math.max(15000, (0.5 * box.width * box.height) / seconds));
+      if (overtaken()) return;
+      viewer.lay(blob, box);
+      $("mix-said").textContent = said(box, box !== parts.at(-1));
+    }
   } catch (problem) {
     $("mix-said").textContent = problem.message;
   }
@@ -283,6 +299,7 @@ const tryMix = later(0.2, async () => {
 
 $("apply").addEventListener("click", async () => {
   const picture = current;
+  tries++;
   $("mix-said").textContent = "";
   $("apply").disabled = true;
   if (BUSY.includes(picture.state)) await ask(picture.job.links.self, { method: "DELETE" }).catch(() => {});

@@ -5,7 +5,7 @@ import { $, later } from "./words.js";
 
 const TILE = 512;
 const SMALLEST = 256;
-const MOST_TRIED = 420000;
+export const MOST_TRIED = 420000;
 
 const levelsOf = (width, height) => {
   let count = 1;
@@ -121,8 +121,15 @@ export class Viewer {
     });
   }
 
-  // The visible part: a level, and a box in its pixels, small enough to be restored in a moment.
-  visible() {
+  // What is restored of the visible part, so as to show something within a second: a small version
+  // of so many pixels, and then the finest that is tried at all.
+  visibleParts(pixels) {
+    const [quick, fine] = [this.visible(pixels), this.visible(MOST_TRIED)];
+    return quick.level > fine.level ? [quick, fine] : [fine];
+  }
+
+  // The visible part: a level, and a box in its pixels, at most so many.
+  visible(most) {
     const { width, height } = this.picture;
     const bounds = this.before.viewport.getBounds(true);
     const left = Math.max(0, Math.floor(bounds.x * width));
@@ -133,7 +140,7 @@ export class Viewer {
     const last = levelsOf(width, height) - 1;
     const size = (side) => Math.max(1, Math.ceil(side / 2 ** level));
     const fits = () =>
-      size(right - left) * size(bottom - top) <= MOST_TRIED && Math.max(size(right - left), size(bottom - top)) <= 1024;
+      size(right - left) * size(bottom - top) <= most && Math.max(size(right - left), size(bottom - top)) <= 1024;
     while (!fits() && level < last) level++;
     const factor = 2 ** level;
     const box = { level, left: Math.floor(left / factor), top: Math.floor(top / factor) };

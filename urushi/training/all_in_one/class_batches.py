@@ -15,7 +15,7 @@ from urushi.adapters.experts import top_weights
 from urushi.routing.router import Router
 from urushi.training.batches import Batch, Batches, Draws, step_generator
 
-__all__ = ["ClassBatches", "ClassDraws", "RoutedBatches"]
+__all__ = ["ChangedBatches", "ClassBatches", "ClassDraws", "RoutedBatches"]
 
 
 @dataclass(frozen=True)
@@ -104,23 +104,14 @@ class ClassBatches:
 
 
 @dataclass(frozen=True)
-class RoutedBatches:
-    """Batches with what a frozen router reads from each patch: LoRA-IR's own training reads crops.
+class ChangedBatches:
+    """Batches of others with something added or changed.
 
     Args:
         inner: what draws them.
-        router: frozen, in evaluation mode, on the device of the batches.
-        vector: whether to give its degradation vectors.
-        experts: for each expert, its class's index in the router and in the batches; empty gives no
-            weights.
-        k: experts of one patch at most.
     """
 
     inner: Draws
-    router: Router
-    vector: bool = False
-    experts: Sequence[tuple[int, int]] = ()
-    k: int = 1
 
     @property
     def patch(self) -> int:
@@ -141,6 +132,25 @@ class RoutedBatches:
     def rows(self) -> slice:
         """As the inner one's."""
         return self.inner.rows
+
+
+@dataclass(frozen=True)
+class RoutedBatches(ChangedBatches):
+    """Batches with what a frozen router reads from each patch: LoRA-IR's own training reads crops.
+
+    Args:
+        inner: see `ChangedBatches`.
+        router: frozen, in evaluation mode, on the device of the batches.
+        vector: whether to give its degradation vectors.
+        experts: for each expert, its class's index in the router and in the batches; empty gives no
+            weights.
+        k: experts of one patch at most.
+    """
+
+    router: Router
+    vector: bool = False
+    experts: Sequence[tuple[int, int]] = ()
+    k: int = 1
 
     @torch.no_grad()
     def __call__(self, step: int) -> Batch:

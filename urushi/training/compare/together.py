@@ -29,7 +29,7 @@ from urushi.inference.engines.torch_engine import TorchEngine
 from urushi.inference.hardware import choose_device
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import Router, load_router
-from urushi.training.all_in_one.class_batches import ClassBatches, ClassDraws
+from urushi.training.all_in_one.class_batches import ChangedBatches, ClassBatches, ClassDraws
 from urushi.training.batches import Batch, Batches, DegradedBatches, PairBatches, step_generator
 from urushi.training.build import Material, Stages, build_network
 from urushi.training.compare.description import RouteSettings
@@ -123,27 +123,10 @@ class Steering:
 
 
 @dataclass(frozen=True)
-class _SteeredBatches:
+class _SteeredBatches(ChangedBatches):
     """Batches with what `Steering` tells of them."""
 
-    inner: ClassBatches
     steering: Steering
-
-    @property
-    def patch(self) -> int:
-        return self.inner.patch
-
-    @property
-    def batch(self) -> int:
-        return self.inner.batch
-
-    @property
-    def scale(self) -> int:
-        return self.inner.scale
-
-    @property
-    def rows(self) -> slice:
-        return self.inner.rows
 
     def __call__(self, step: int) -> Batch:
         batch = self.inner(step)
