@@ -113,12 +113,19 @@ def _overall(judgements: Sequence[str], mixed: bool) -> str:
     known = set(judgements) - {FEW, NOT_RUN}
     if not known:
         return _OVERALL[FEW if FEW in judgements else NOT_RUN]
-    if {HOLDS, REVERSE} <= known:
-        words = "It holds here in part, and in part the reverse"
-    elif len(known) > 1 and WITHIN in known:
-        words = f"{_OVERALL[HOLDS if HOLDS in known else REVERSE]} in part"
-    else:
+    count = sum(one in known for one in judgements)
+    held, turned = judgements.count(HOLDS), judgements.count(REVERSE)
+    if len(known) == 1:
         words = _OVERALL[known.pop()]
+    elif held and turned:
+        words = f"It holds here in part, and in part the reverse ({held} and {turned} of {count})"
+    else:
+        # One difference of many lies outside by chance often enough.
+        most = 2 * (held + turned) >= count
+        words = _OVERALL[WITHIN if not most else HOLDS if held else REVERSE]
+        words += f" in part ({held + turned} of {count})" if most else ""
+        if not most:
+            words += f" ({'it holds' if held else 'the reverse'} in {held + turned} of {count})"
     words += " in the mean" if mixed and WITHIN not in judgements else ""
     return words + (" as far as it was run" if {FEW, NOT_RUN} & set(judgements) else "")
 

@@ -141,11 +141,17 @@ def test_a_claim_of_several_rows_needs_all_of_them(claims):
     assert claims.verdict(claim, table(a=9, b=8, c=7, d=10)) == (
         "It holds here: a over b +1.00 ± 0.00 dB (3 seeds); a over c +2.00 ± 0.00 dB (3 seeds)."
     )
-    assert claims.verdict(claim, table(a=9, b=8, c=9)).startswith("It holds here in part: ")
+    part = claims.verdict(claim, table(a=9, b=8, c=9))
+    assert part.startswith("It holds here in part (1 of 2): ")
     assert claims.verdict(claim, table(a=9, b=8, c=10)).startswith(
-        "It holds here in part, and in part the reverse: "
+        "It holds here in part, and in part the reverse (1 and 1 of 2): "
     )
-    assert claims.verdict(claim, table(a=9, b=9, c=10)).startswith("The reverse holds here in part")
+    turned = claims.verdict(claim, table(a=9, b=9, c=10))
+    assert turned.startswith("The reverse holds here in part (1 of 2): ")
+    every = claims.Claim("x", "X", "", "x", claim.contrasts, decisive=3)
+    assert claims.verdict(every, table(a=9, b=9, c=9, d=10)).startswith(
+        "It is not shown here (the reverse in 1 of 3): "
+    )
     assert claims.verdict(claim, table(a=9, b=8)).startswith("It holds here as far as it was run: ")
     assert claims.verdict(claim, table(a=9, b=10, c=10)).startswith("The reverse holds here: ")
     assert claims.verdict(claim, table(a=9, d=8)) == "Not run."
