@@ -16,19 +16,34 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import composites
+import strengths
 from measuring import RESULTS
 
-__all__ = ["BEGIN", "BENCHMARKS", "END", "Benchmark", "figures", "page_table", "replaced"]
+__all__ = [
+    "BEGIN",
+    "BENCHMARKS",
+    "END",
+    "Benchmark",
+    "figures",
+    "page_of_rows",
+    "page_table",
+    "replaced",
+]
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs/measured.md"
 BEGIN = "<!-- made by  python benchmarks/all.py --write -->"
 END = "<!-- until here: speed and memory -->"
+TABLES: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
+    "composites": composites.table, "strengths": strengths.table,
+}  # fmt: skip
+"""Reports of what is no speed: what makes the table of the page from their rows."""
 OLDER = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"}
 SETS: Mapping[str, Mapping[str, str]] = {"": {}, "-avx2": OLDER}
 """What is put behind a report's name -> the limits it was measured under."""
@@ -117,6 +132,20 @@ def _steps(row: Row) -> list[Figure]:
     return [(name, f"{row['cpu']:.2f} s of the processor, {ratio}")]
 
 
+def _cluster(row: Row) -> list[Figure]:
+    what = (
+        "one small picture" if row["pictures"] == "one" else f"{row['restored']:,} small pictures"
+    )
+    name = f"{what}, {'Ray on this machine' if row['way'] == 'cluster' else 'the command'}"
+    return [(name, f"{row['wall']:.1f} s, {row['cpu']:.1f} s of the processor")]
+
+
+def _shards(row: Row) -> list[Figure]:
+    value = f"{row['patches_per_second']} a second, "
+    value += f"{row['cpu_milliseconds_per_patch']:.1f} ms of the processor each"
+    return [(f"patches of 128 for a training, {row['name']}", value)]
+
+
 BENCHMARKS = (
     Benchmark("restore", _restore, ("--skip-large", "--rounds", "1"), options=("--skip-large",)),
     Benchmark("choosing", _choosing, ("--rounds", "1")),
@@ -125,6 +154,8 @@ BENCHMARKS = (
     Benchmark("memory", _memory, ("--quick",)),
     Benchmark("small", _small, ("--count", "4"), data="--data"),
     Benchmark("adapt_steps", _steps),
+    Benchmark("cluster", _cluster, ("--count", "8")),
+    Benchmark("shards", _shards, ("--quick",)),
 )
 
 
@@ -141,7 +172,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.write:
-        PAGE.write_text(replaced(PAGE.read_text("utf-8"), page_table()), "utf-8")
+        PAGE.write_text(page_of_rows(PAGE.read_text("utf-8")), "utf-8")
         return
     if options.keep and options.quick:
         parser.error("--quick measures no figures to keep: leave --quick or --keep out")
@@ -226,16 +257,26 @@ def page_table(folder: Path = RESULTS) -> str:
     return "\n".join(lines)
 
 
-def replaced(text: str, content: str) -> str:
+def page_of_rows(text: str) -> str:
+    """The page with every table of the committed rows."""
+    text = replaced(text, page_table())
+    for name, table_of in TABLES.items():
+        rows = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))["rows"]
+        begin = BEGIN.replace(" -->", f": {name} -->")
+        text = replaced(text, table_of(rows), begin, f"<!-- until here: {name} -->")
+    return text
+
+
+def replaced(text: str, content: str, begin: str = BEGIN, end: str = END) -> str:
     """A text with other content between the two markers.
 
     Raises:
         ValueError: they are not there, once each and in their order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise ValueError(f"expected {BEGIN} and {END}, once each and in this order")
+    before, found, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not found or not last or begin in rest or end in before + after:
+        raise ValueError(f"expected {begin} and {end}, once each and in this order")
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 

@@ -41,6 +41,14 @@ NETWORKS: dict[str, tuple[str, dict, str]] = {
         },
         "NAFNet of width 32 for SIDD",
     ),
+    "nafnet-64": (
+        "nafnet",
+        {
+            "width": 64, "enc_blk_nums": [1, 1, 1, 28], "middle_blk_num": 1,
+            "dec_blk_nums": [1, 1, 1, 1],
+        },
+        "NAFNet of width 64 as LoRA-IR has it, without guidance",
+    ),
     "restormer": ("restormer", {"LayerNorm_type": "BiasFree"}, "Restormer for denoising"),
     "swinir-light-x2": (
         "swinir",

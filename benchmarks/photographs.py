@@ -98,6 +98,10 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 continue
             found = auto.choose_file(path).describe()
             order = sorted(found["probabilities"].items(), key=lambda item: -item[1])
+            acting = list(found["route"])
+            if found["in_turn"]:
+                # What was seen at the first look first.
+                acting.sort(key=lambda name: name != found["seen"])
             yield {
                 "folder": folder,
                 "picture": path.name,
@@ -105,7 +109,8 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "also": also.get(path.stem, []),
                 "seen": found["seen"],
                 "sure": found["sure"],
-                "expert": next(iter(found["route"]), None),
+                "expert": acting[0] if acting else None,
+                "second": acting[1] if found["in_turn"] else None,
                 "reason": found["reason"],
                 "likeliest": dict(order[:3]),
             }

@@ -177,10 +177,11 @@ def make_picture(path: Path, width: int, height: int) -> None:
 
     layers = pyvips.Image.black(width, height).cast("float")
     for octave, cell in enumerate((1024, 256, 64, 16)):
-        layers += pyvips.Image.perlin(width, height, cell_size=cell) * (60 / 2**octave)
+        waves = pyvips.Image.perlin(width, height, cell_size=cell, seed=octave)
+        layers += waves * (60 / 2**octave)
     bands = [
-        layers * gain + 128 + pyvips.Image.gaussnoise(width, height, sigma=12, mean=0)
-        for gain in (1.0, 0.8, 0.6)
+        layers * gain + 128 + pyvips.Image.gaussnoise(width, height, sigma=12, mean=0, seed=seed)
+        for seed, gain in enumerate((1.0, 0.8, 0.6))
     ]
     picture = bands[0].bandjoin(bands[1:]).cast("uchar").copy(interpretation="srgb")
     picture.jpegsave(str(path), Q=92)

@@ -41,7 +41,8 @@ def main() -> None:
 
 def with_tables(text: str) -> str:
     """The page with its tables as the rows are now."""
-    for name, table in (("scans", scans_table()), ("recipes", recipes_table())):
+    tables = {"scans": scans_table(), "recipes": recipes_table(), "papers": papers_table()}
+    for name, table in tables.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = text.partition(begin)
         _, mark, after = rest.partition(end)
@@ -211,11 +212,94 @@ def _of_all_in_one(name: str, known: Steps) -> Training:
     return Training(name, steps, pixels, seconds, "router, guidance and evidence")
 
 
+# Tables of recipes, the rows of each that train one network, and what `networks` calls that.
+PAPERS = (
+    ("adaptir", "ipt.", "ipt-denoise"),
+    ("adaptir", "edt.", "edt-b-denoise"),
+    ("colora-pretraining", "nafnet.", "nafnet-32"),
+    ("colora-pretraining", "restormer.", "restormer"),
+    ("lora-ir", "", "nafnet-64"),
+)
+FORWARD_SIZE = 256
+"""Side in pixels of the pictures by which networks are compared."""
+
+
+def papers_table() -> str:
+    """What the recipes of the papers' tables take in core-hours."""
+    lines = [
+        "| recipes | network | rows | steps of a row | core-hours of a row | of all "
+        "| not counted |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    forward = forward_seconds()
+    for paper, beginning, network in PAPERS:
+        rows = list(_rows_of_paper(paper, beginning))
+        slower = forward[network] / forward["base"] if network in forward else None
+        known = [one.seconds * slower / 3600 for one in rows if slower and one.seconds is not None]
+        missing = [one.recipe for one in rows if one.seconds is None]
+        told = [f"{_span(known, ',.0f')} | {sum(known):,.0f}" if known else f"{NOT_MEASURED} | "]
+        left_out = [rows[0].left_out]
+        if missing and known:
+            methods = dict.fromkeys(name.split(".")[1] for name in missing)
+            left_out.append(f"{len(missing)} rows of {', '.join(methods)}")
+        lines.append(
+            f"| `{paper}:{beginning}*` | {network} | {len(rows)} | "
+            f"{_span([one.steps for one in rows], ',')} | {told[0]} | {'; '.join(left_out)} |"
+        )
+    return "\n".join(lines)
+
+
+def forward_seconds() -> dict[str, float]:
+    """Seconds of a pixel through each network in torch, on the machine of the base's row."""
+    found: dict[str, float] = {}
+    for report in ("networks", "networks-ipt", "networks-lora-ir"):
+        here = {
+            row["network"]: row["milliseconds"] / 1000 / _filled(row) ** 2
+            for row in rows_of(report)
+            if (row["engine"], row["size"]) == ("torch", FORWARD_SIZE)
+        }
+        # A report with a base of its own may be of another hour, and is seen relative to that.
+        scale = found["base"] / here["base"] if found and "base" in here else 1.0
+        found |= {name: scale * seconds for name, seconds in here.items() if name not in found}
+    return found
+
+
+def _filled(row: dict[str, Any]) -> int:
+    """Side of a picture once it is filled up to the multiples that the network asks for."""
+    return -(-row["size"] // row["size_multiple"]) * row["size_multiple"]
+
+
+def _rows_of_paper(paper: str, beginning: str) -> Iterator[Training]:
+    """Each training of a table, as if its network were the shipped base."""
+    from urushi.errors import RecipeError
+    from urushi.settings import rows_of as names_in
+    from urushi.training.recipe import PAPERS as FOLDER
+    from urushi.training.recipe import load_recipe, recipe_kind
+
+    known = Steps()
+    rows = [n for n in names_in(FOLDER / f"{paper}.yaml", RecipeError) if n.startswith(beginning)]
+    all_in_one = recipe_kind(f"{paper}:{rows[0]}") == "all-in-one"
+    for row in rows:
+        if all_in_one:
+            yield _of_all_in_one(f"{paper}:{row}", known)
+            continue
+        recipe = load_recipe(f"{paper}:{row}")
+        steps, pixels = seen(recipe.data, recipe.schedule.steps, recipe.schedule.patches)
+        method = "full" if recipe.adapter is None else recipe.adapter["method"]
+        seconds = known.seconds(method, recipe.precision, pixels)
+        yield Training(row, steps, pixels, seconds, "validation")
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    least, most = format(min(values), form), format(max(values), form)
+    return least if least == most else f"{least} to {most}"
+
+
 def seen(patch: Any, steps: int, stages: Sequence[Any]) -> tuple[int, int]:
     """Steps of a training and the pixels that they see."""
     begins = [(1, patch.batch * patch.patch**2)]
     begins += [(stage.from_step, stage.batch * stage.patch**2) for stage in stages]
-    ends = [begin - 1 for begin, _ in begins[1:]] + [steps]
+    ends = [min(begin - 1, steps) for begin, _ in begins[1:]] + [steps]
     spans = zip(begins, ends, strict=True)
     return steps, sum(max(0, end - begin + 1) * pixels for (begin, pixels), end in spans)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from pictures import picture
 from world import tiny_router, write_all_in_one, write_tiny_model
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
-from urushi.errors import DataError
+from urushi.errors import DataError, TargetError
+from urushi.files.adapter import read_adapter
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.files.model import read_model, write_model
 from urushi.files.router_file import RouterHeader, read_router
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
+from urushi.inference.local_copies import LocalCopies
 from urushi.inference.router_engine import open_router
 from urushi.routing.extension import fit_class
 
@@ -44,7 +47,7 @@ def world(tmp_path_factory):
 
 def extend(world, folder, *more, name="dark"):
     return run(
-        *("adapt", "--into", folder / "all-in-one.safetensors", "--name", name),
+        *("adapt", "--into", f"{folder}/all-in-one.safetensors", "--name", name),
         *("--pairs", world / "pairs", "--method", "full", "--steps", 6),
         *("--device", "cpu", "--seed", 1, *more),
     )
@@ -250,3 +253,45 @@ def test_a_file_is_left_alone_where_nothing_was_learned(world, tmp_path):
     assert result.exit_code == EXIT_FAILED
     assert (tmp_path / "own" / "all-in-one.safetensors").read_bytes() == kept
     assert not (tmp_path / "own" / "same.safetensors").exists()
+
+
+def test_a_file_in_a_store_is_extended_there(world, monkeypatch, tmp_path):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("URUSHI_CACHE", str(tmp_path))
+    for path in (world / "before").iterdir():
+        store.pipe(f"/models/{path.name}", path.read_bytes())
+    try:
+        told = extend(world, "memory://models")
+        assert told.exit_code == EXIT_WELL, told.stderr
+        assert "all in one: memory://models/all-in-one.safetensors tells 4" in told.stdout
+        for name in ("all-in-one.safetensors", "dark.safetensors"):
+            (tmp_path / name).write_bytes(store.cat(f"/models/{name}"))
+        here = read_all_in_one(world / "after/all-in-one.safetensors").router.header
+        assert read_router(tmp_path / "all-in-one.safetensors").header == here
+        expected = read_adapter(world / "after/dark.safetensors").tensors
+        for name, tensor in read_adapter(tmp_path / "dark.safetensors").tensors.items():
+            np.testing.assert_array_equal(tensor, expected[name])
+        assert not list(tmp_path.glob("urls/*/made/*"))
+        again = extend(world, "memory://models")
+        assert again.exit_code == EXIT_FAILED  # there is such a class
+    finally:
+        store.rm("/models", recursive=True)
+
+
+def test_what_was_replaced_meanwhile_is_left_alone(world, monkeypatch, tmp_path):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("URUSHI_CACHE", str(tmp_path))
+    content = (world / "before/all-in-one.safetensors").read_bytes()
+    store.pipe("/models/all-in-one.safetensors", content)
+    copies = LocalCopies(lambda sentence: None)
+    path = copies.changed("memory://models/all-in-one.safetensors")
+    assert path.read_bytes() == content
+    store.pipe("/models/all-in-one.safetensors", b"of somebody else")
+    try:
+        with pytest.raises(TargetError, match="was replaced while a class was added") as told:
+            copies.send_changed(path)
+        assert store.cat("/models/all-in-one.safetensors") == b"of somebody else"
+        kept = str(told.value).rpartition(" ")[2]
+        assert Path(kept).read_bytes() == content
+    finally:
+        store.rm("/models", recursive=True)

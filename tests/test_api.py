@@ -72,6 +72,36 @@ def test_a_file_is_mended_into_an_array_or_a_file(shipped, tmp_path):
     urushi.restore(source, tmp_path / "b.png", overwrite=True, engine="torch")
 
 
+def test_files_may_be_urls(shipped, monkeypatch, tmp_path):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    monkeypatch.setenv("URUSHI_CACHE", str(tmp_path / "cache"))
+    (path,) = write_pictures(tmp_path, 1)
+    store.pipe("/in/a.png", path.read_bytes())
+    store.pipe("/in/haze.safetensors", (shipped / "haze.safetensors").read_bytes())
+    adapter = ("memory://in/haze.safetensors", 0.5)
+    try:
+        told = urushi.restore("memory://in/a.png", "memory://out/b.png", engine="torch")
+        assert told.status == "restored"
+        assert not told.target.exists()
+        here = urushi.restore(path, tmp_path / "b.png", engine="torch")
+        assert here.target == tmp_path / "b.png"
+        assert store.cat("/out/b.png") == (tmp_path / "b.png").read_bytes()
+        with pytest.raises(TakenError, match=r"memory://out/b\.png: exists already"):
+            urushi.restore("memory://in/a.png", "memory://out/b.png", engine="torch")
+        mended = urushi.restore("memory://in/a.png", adapters=[adapter], engine="torch")
+        expected = urushi.restore(
+            path, adapters=[(shipped / "haze.safetensors", 0.5)], engine="torch"
+        )
+        np.testing.assert_array_equal(mended, expected)
+        loaded = urushi.Adapter.load("memory://in/haze.safetensors")
+        assert loaded.header == urushi.Adapter.load(shipped / "haze.safetensors").header
+        with pytest.raises(UrushiError, match=r"memory://in/none\.png"):
+            urushi.restore("memory://in/none.png")
+    finally:
+        store.rm("/in", recursive=True)
+        store.rm("/out", recursive=True)
+
+
 def test_what_restores_is_made_ready_once(shipped, monkeypatch):
     made = []
     monkeypatch.setattr(api, "AutoRestorer", lambda **o: made.append(o) or auto.AutoRestorer(**o))

@@ -168,8 +168,7 @@ def test_openvino_gives_the_same_bits_beside_others():
     batches = np.random.default_rng(1).random((3, 1, 3, 72, 64), dtype=np.float32)
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(engine.run_beside, batches))
-    np.testing.assert_array_equal([engine.run_beside(batch) for batch in batches], found)
-    # Compiled for one size and for any, a network differs by rounding.
-    np.testing.assert_allclose(engine.run(batches[0]), found[0], atol=2e-6)
+    # On all threads, and on those of a lane.
+    np.testing.assert_array_equal([engine.run(batch) for batch in batches], found)
     engine.rest()
     np.testing.assert_array_equal(engine.run_beside(batches[0]), found[0])

@@ -1,10 +1,11 @@
 """The three uses of Urushi as functions: mend a picture, teach a base your pictures, keep that."""
 
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -19,7 +20,9 @@ from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import FileResult, plan_batch, run_batch
 from urushi.inference.choice import PictureRestorer
 from urushi.inference.hardware import require
+from urushi.inference.local_copies import LocalCopies
 from urushi.inference.restorer import Restorer
+from urushi.inference.staged import Staged
 from urushi.inference.zoo import find_adapter
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ __all__ = ["Adapter", "adapt", "restore"]
 PathLike = str | os.PathLike[str]
 Side = PathLike | np.ndarray
 Pairs = PathLike | tuple[PathLike, PathLike] | Iterable[tuple[Side, Side]]
+
+logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 MINUTES = 10.0
@@ -53,12 +58,14 @@ class Adapter(LoadedAdapter):
         """Reads an adapter file, and checks all of it.
 
         Args:
-            path: the file, or the name of one that ships, such as `haze`.
+            path: the file, its URL, or the name of one that ships, such as `haze`.
 
         Raises:
             FileFormatError: it is no sound adapter file of a version known here.
         """
-        found = read_adapter(find_adapter(path if isinstance(path, str) else Path(path)))
+        with LocalCopies(logger.info) as copies:
+            here = copies.model(path) if isinstance(path, str) else None
+            found = read_adapter(find_adapter(here or Path(path)))
         return cls(found.header, found.tensors, found.path)
 
     def save(self, path: PathLike, *, overwrite: bool = False) -> Path:
@@ -196,6 +203,8 @@ def restore(
     What restores is made ready at the first call and kept for the next ones, unless `model` or
     `adapters` are given: for many pictures make a `Restorer` or an `AutoRestorer` once.
 
+    Files may be URLs, as they may for the command.
+
     Args:
         picture: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of uint8, uint16 or floats in
             [0, 1], sRGB; or a file.
@@ -210,7 +219,8 @@ def restore(
     Returns:
         An array like `picture`; `(H, W, 3)` float32 for a file without a target; for a file with
         one the result, whose `choice` tells what was seen and whose `notes` tell what did not come
-        through unharmed.
+        through unharmed. Where files are URLs, its `source` and `target` are the names here under
+        which they were restored, and are gone.
 
     Raises:
         UrushiError: the picture cannot be restored; `TakenError` where the target is there.
@@ -220,24 +230,42 @@ def restore(
         raise AdapterError(
             f"task is {task!r}, and a model or adapters are given, which need none: leave one out"
         )
-    restorer = _restorer(task, model, used, options)
-    if not isinstance(picture, str | os.PathLike):
-        if target is not None:
-            raise UnreadableError(
-                f"the picture is an array, and {os.fspath(target)!r} a file, which takes its "
-                "format and metadata from another: use  urushi.write_picture"
-            )
-        return restorer.restore(picture)
-    source = Path(picture)
-    if target is None:
-        return restorer.restore(read_picture(source))
-    jobs = plan_batch([source], os.fspath(target), overwrite=overwrite)
-    (result,) = run_batch(restorer, jobs).results
-    if result.status == "skipped":
-        raise TakenError(_taken(result.target))
-    if result.status == "failed":
-        raise UrushiError(result.message)
-    return result
+    with LocalCopies(logger.info) as copies:
+        near = copies.model(model) if isinstance(model, str) else model
+        restorer = _restorer(task, near, [_near(adapter, copies) for adapter in used], options)
+        if isinstance(picture, str | os.PathLike):
+            source = os.fspath(picture)
+            if target is not None:
+                return _restored_file(restorer, source, os.fspath(target), overwrite)
+            return restorer.restore(read_picture(copies.picture(source)))
+    if target is not None:
+        raise UnreadableError(
+            f"the picture is an array, and {os.fspath(target)!r} a file, which takes its format "
+            "and metadata from another: use  urushi.write_picture"
+        )
+    return restorer.restore(picture)
+
+
+def _near(adapter: AdapterLike, copies: LocalCopies) -> AdapterLike:
+    """An adapter, of which a copy lies here where a URL names it."""
+    if isinstance(adapter, tuple):
+        named, strength = adapter
+        return (copies.model(named) or named, strength) if isinstance(named, str) else adapter
+    return copies.model(adapter) or adapter if isinstance(adapter, str) else adapter
+
+
+def _restored_file(
+    restorer: PictureRestorer, source: str, target: str, overwrite: bool
+) -> FileResult:
+    """What became of one file."""
+    with Staged([source], target) as staged:
+        jobs = plan_batch(staged.sources, staged.output, overwrite=overwrite, staged=staged)
+        (result,) = run_batch(restorer, jobs, staged=staged).results
+        if result.status == "skipped":
+            raise TakenError(_taken(result.target))
+        if result.status == "failed":
+            raise UrushiError(result.message)
+        return replace(result, notes=tuple(staged.told(note) for note in result.notes))
 
 
 def _taken(path: Path) -> str:

@@ -129,6 +129,9 @@ def _finish(
     if aim.into is not None:
         facts["router"] = _extend(out, aim, aim.into, adaptation, device)
     copies.send(aim.target, overwrite=adaptation.overwrite)
+    if aim.into is not None:
+        # Behind the member that it names from now on.
+        copies.send_changed(aim.into)
     copies.send_beside(sheet)
     return facts
 
@@ -164,7 +167,7 @@ def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
     """What these options ask for, before any work."""
     from urushi.convert.releases import model_of_backbone
 
-    into, model = where.all_in_one(), copies.model(how.model)
+    into, model = copies.changed(where.into), copies.model(how.model)
     target = copies.target(where.output, keep=True)
     facts: dict[str, Any] = {}
     name = where.name or ""

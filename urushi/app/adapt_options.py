@@ -15,8 +15,7 @@ from urushi.app.options import (
     two_folders,
 )
 from urushi.app.output import Output
-from urushi.errors import AdapterError, TargetError
-from urushi.remote import is_url, redacted
+from urushi.errors import AdapterError
 
 if TYPE_CHECKING:
     from urushi.inference.local_copies import LocalCopies
@@ -59,15 +58,6 @@ class TargetGroup:
             raise typer.BadParameter("--data is for --into: where its router's pictures are.")
         if backbone is not None and self.into is not None:
             raise typer.BadParameter("--into FILE names its base itself: leave --backbone out.")
-
-    def all_in_one(self) -> Path | None:
-        """The file that a class is added to."""
-        if self.into is not None and is_url(self.into):
-            raise TargetError(
-                f"{redacted(self.into)}: --into changes a file where it lies: give a local one, "
-                "and put it into the store afterwards"
-            )
-        return None if self.into is None else Path(self.into)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,7 @@ def restoring_of(
     from urushi.files.adapter import read_adapter_header
     from urushi.inference.adapted_weights import parse_adapter
     from urushi.inference.estimate import Restoring, members_of
+    from urushi.inference.in_turn import split_task
     from urushi.inference.zoo import find_adapter, find_all_in_one, find_model
 
     shipped = find_all_in_one()
@@ -82,11 +83,13 @@ def restoring_of(
     file = find_all_in_one(router)
     if file is None:
         return None
-    base, experts = members_of(file)
+    base, experts, stages = members_of(file)
     chosen = task in (None, "auto")
-    named = experts if chosen else {name: experts[name] for name in [task] if name in experts}
+    names = split_task(task or "auto")
+    named = experts if chosen else {name: experts[name] for name in names if name in experts}
     found = base if model is None else find_model(model)
-    return Restoring.of_files(found, named.values(), chosen=chosen, **options)
+    stages = stages if chosen else (max(len(named), 1),)
+    return Restoring.of_files(found, named.values(), chosen=chosen, stages=stages, **options)
 
 
 def _fate(job: "Job", staged: "Staged") -> str:

@@ -132,6 +132,12 @@ def _abstains(header: dict[str, Any]) -> str:
     return ", ".join([f"below {100 * header['threshold']:g} %", *own])
 
 
+def _again(header: dict[str, Any]) -> str:
+    """When a second expert acts."""
+    least = header["again"]
+    return "no" if least is None else f"a second expert acts from {100 * least:.3g} %"
+
+
 def _router(content: dict[str, Any]) -> Rows:
     header = content["header"]
     recipe = header["recipe"] or {}
@@ -145,6 +151,7 @@ def _router(content: dict[str, Any]) -> Rows:
         ("description", header["description"] or "-"),
         ("tells apart", f"{', '.join(header['classes'])} ({_MODES[header['mode']]})"),
         ("abstains", _abstains(header)),
+        ("looks again", _again(header)),
         ("base", of_base),
         ("experts", content["problem"] or "\n".join(map(_member, content["members"])) or "none"),
         ("encoder", f"{encoder['kind']}, {encoder['width']} numbers"),

@@ -102,7 +102,8 @@ Task = Annotated[
         "--task",
         metavar="NAME",
         help="auto: choose for each picture; none: the base alone; or a task of the all-in-one "
-        "file, such as haze, for all pictures.",
+        "file, such as haze, for all pictures. haze+noise: several, one after the other; what came "
+        "last, such as noise, is undone first.",
     ),
 ]
 Adapters = Annotated[

@@ -179,7 +179,9 @@ class Routes:
 
         def scored(route: Route) -> tuple[float, float]:
             if route not in known:
-                restorer = self._restorer.restorer(replace(choice, route=route, guard=None))
+                restorer = self._restorer.restorer(
+                    replace(choice, route=route, in_turn=False, guard=None)
+                )
                 found = score(restorer.restore(pictures.input), pictures.reference, self._how)
                 known[route] = (found.psnr, found.ssim)
             return known[route]

@@ -94,6 +94,10 @@ class RouterHeader(Header):
         threshold: it abstains where the largest probability is below.
         thresholds: lower ones of classes whose experts do little harm where they are not needed;
             of routers of mode `single`. See `urushi.routing.decision`.
+        again: of an all-in-one file, how probable the kind of damage seen first has to be, and at a
+            second look at what its expert has made of a picture another one, for the experts of
+            both to act; null for one look alone. Of routers of mode `single`. See
+            `urushi.inference.second_look`.
         base: of an all-in-one file, the model that its members are for; else null.
         guidance: of an all-in-one file, the adapter that its degradation vector guides; or null.
         experts: of an all-in-one file, the adapters of the classes; a class may have none. Together
@@ -124,6 +128,7 @@ class RouterHeader(Header):
     temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
     thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = {}
+    again: Annotated[float, Field(ge=0, le=1)] | None = None
     base: BaseFacts | None = None
     guidance: Member | None = None
     experts: dict[ClassName, Member] = {}
@@ -155,6 +160,8 @@ class RouterHeader(Header):
         for name, own in self.thresholds.items():
             if name not in self.classes or name == CLEAN or own > self.threshold:
                 raise ValueError(f"thresholds has {name!r}: expected kinds of damage, none higher")
+        if self.again is not None and self.mode != "single":
+            raise ValueError("a second look is for mode single")
         if self.thresholds and self.mode != "single":
             raise ValueError("thresholds of single classes are for mode single")
         if (self.base is None) != (self.guidance is None and not self.experts):
@@ -232,6 +239,7 @@ class LoadedRouter:
         """Return it without members, and without what was fitted to them."""
         fitted = self.header.evidence
         left = {"base": None, "guidance": None, "experts": {}, "evidence": None, "thresholds": {}}
+        left["again"] = None
         if fitted is not None:
             left["temperature"] = fitted.temperature
         tensors = {

@@ -14,6 +14,7 @@ __all__ = [
     "WHITE",
     "as_array",
     "as_layers",
+    "colours_of",
     "enlarged_alpha",
     "problem_in_int8",
     "problem_of",
@@ -52,6 +53,21 @@ def as_array(image: object) -> np.ndarray:
             what = "one of objects" if array.dtype == object else "a single number"
         raise PictureError(f"a picture must be a numpy array, not {what}")
     return array
+
+
+def colours_of(image: object) -> np.ndarray:
+    """The colours of a picture in floats, 1 for white, without its alpha.
+
+    Raises:
+        PictureError: it cannot be one.
+    """
+    array = as_array(image)
+    if array.ndim not in (2, 3):
+        return array
+    colours = array[..., :3] if array.ndim == 3 and array.shape[2] == 4 else array
+    if colours.dtype.kind == "u" and colours.dtype.name in WHITE:
+        return colours.astype(np.float32) / np.float32(WHITE[colours.dtype.name])
+    return colours
 
 
 def as_layers(image: np.ndarray) -> np.ndarray:

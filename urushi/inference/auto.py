@@ -6,7 +6,6 @@ experts it names are folded into the weights of the base, which then runs at its
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,11 +13,11 @@ from typing import Any, Unpack
 import numpy as np
 
 from urushi.errors import AdapterError, nearest
-from urushi.files.all_in_one_file import AllInOne, beside, read_all_in_one
-from urushi.files.model import LoadedModel, read_model
+from urushi.files.all_in_one_file import AllInOne
+from urushi.files.model import LoadedModel
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter
-from urushi.inference.arrays import as_array
+from urushi.inference.arrays import colours_of
 from urushi.inference.choice import Choice, PictureRestorer, Route, hinted
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
@@ -27,12 +26,16 @@ from urushi.inference.guard.holding import guarded
 from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
+from urushi.inference.in_turn import RestorerInTurn, in_order, split_task
+from urushi.inference.members import find_base, find_members, read_members
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
+from urushi.inference.second_look import Views, kind_behind, mended
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
-from urushi.inference.zoo import ZOO, find_all_in_one, find_model
-from urushi.routing.head import Reading
+from urushi.inference.zoo import find_model
+from urushi.routing.views import view_rows, views_of
+from urushi.routing.wording import percent
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 
@@ -45,33 +48,6 @@ _STEPS = 8
 IN_FLOAT32 = (
     "int8 is measured for the base alone: with an expert this picture was restored in float32"
 )
-
-
-def find_base(all_in_one: AllInOne, model: str | Path | LoadedModel | None = None) -> LoadedModel:
-    """The base of an all-in-one file: the model given, or the one of its name beside it or shipped.
-
-    Raises:
-        FileFormatError: there is none, or it is not sound.
-        AdapterError: it is another one than the members were made for.
-    """
-    if model is None:
-        name = f"{all_in_one.base.name}.safetensors"
-        # The name is from a file of anybody: it never leads out of these two folders.
-        plain = name == Path(name).name and "\\" not in name
-        near = plain and (all_in_one.path.parent / name).is_file()
-        shipped = plain and (ZOO / name).is_file()
-        if near:
-            model = beside(all_in_one.path, name)
-        elif shipped:
-            model = ZOO / name
-        else:
-            raise AdapterError(
-                f"{all_in_one.path}: its base {all_in_one.base.name!r:.80} is neither next to it "
-                "nor in the zoo: give it with --model"
-            )
-    loaded = model if isinstance(model, LoadedModel) else read_model(find_model(model))
-    all_in_one.check_model(loaded)
-    return loaded
 
 
 class _Latest(threading.local):
@@ -91,12 +67,13 @@ class AutoRestorer(MadeAnew):
         source: an all-in-one file: its path, its name in the zoo, or one that is read already; None
             takes the one that ships.
         model: its base, where that is neither beside the file nor in the zoo.
-        task: `auto`, a class of the router, whose expert then mends every picture, or `none`: the
-            base alone.
+        task: `auto`; a class of the router, whose expert then mends every picture, or several,
+            such as `haze+noise`, whose experts act one after the other
+            (`urushi.inference.in_turn`); or `none`: the base alone.
         k: experts of one picture at most.
         threshold: the router abstains where it is less sure; None takes the file's.
-        quick: decide by a look alone, also where the file says to try experts before: sooner, and
-            less often right.
+        quick: decide by one look alone, also where the file says to try experts before, or to look
+            again at what the first expert makes of a picture: sooner, and less often right.
         guard: hold what is done by itself to what damage there is (`urushi.inference.guard`).
         strength: how much of what is changed is kept; it may be set anew at any time.
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
@@ -127,9 +104,9 @@ class AutoRestorer(MadeAnew):
     ) -> None:
         assert kept >= 1, kept
         made_from: dict[str, Any] = {
-            "source": source if isinstance(source, AllInOne) else _found(source), "model": model,
-            "task": task, "k": k, "threshold": threshold, "quick": quick, "guard": guard,
-            "strength": strength, "kept": kept, "options": options,
+            "source": source if isinstance(source, AllInOne) else find_members(source),
+            "model": model, "task": task, "k": k, "threshold": threshold, "quick": quick,
+            "guard": guard, "strength": strength, "kept": kept, "options": options,
         }  # fmt: skip
         self._make(**made_from)
         if not isinstance(source, AllInOne):
@@ -154,14 +131,13 @@ class AutoRestorer(MadeAnew):
     ) -> None:
         self._turn = threading.RLock()
         self._latest = _Latest()
-        self.members = _read(source)
+        self.members = read_members(source)
         header = self.members.router.header
         self.base = find_base(self.members, model)
         self.kept, self._options, self._guards = kept, options, guard
-        self.strength = strength
+        self.strength, self._twice = strength, not quick
         self.choose_by(k, threshold)
-        self._check_task(task)
-        self.task = task
+        self._named, self.task = self._check_task(task), task
         if hashes not in (None, self._hashes()):
             raise AdapterError(
                 f"{self.members.path}: it or its base or a member changed after this restorer was "
@@ -240,10 +216,11 @@ class AutoRestorer(MadeAnew):
         """
         if self._router is None:
             return self._told()
-        colours = _floats(image)
+        colours = colours_of(image)
+        views = views_of(colours, self._router.looks)
         with self._turn:
-            reading = self._router.read(colours)
-            return self._chosen(reading, is_empty(colours), signs_of(colours))
+            pixels = colours.shape[0] * colours.shape[1]
+            return self._chosen(views, pixels, is_empty(colours), signs_of(colours))
 
     def choose_rows(self, read: ReadRows, width: int, height: int) -> Choice:
         """The same for a picture that is read a few rows at a time; see `Restorer.restore_rows`."""
@@ -251,9 +228,9 @@ class AutoRestorer(MadeAnew):
             return self._told()
         emptiness = Emptiness(read)
         watcher = Watcher(emptiness.read, height, width)
+        views = view_rows(watcher.read, self._router.looks, height, width)
         with self._turn:
-            reading = self._router.read_rows(watcher.read, height, width)
-            return self._chosen(reading, emptiness.empty, watcher)
+            return self._chosen(views, height * width, emptiness.empty, watcher)
 
     def choose_file(
         self,
@@ -286,13 +263,14 @@ class AutoRestorer(MadeAnew):
         choice = self.choose_file(path, max_pixels=max_pixels, page=page, samples=samples)
         return self.restorer(choice), choice
 
-    def _chosen(self, reading: Reading, empty: bool, watcher: Watcher) -> Choice:
+    def _chosen(self, views: list[Views], pixels: int, empty: bool, watcher: Watcher) -> Choice:
+        assert self._router is not None
+        reading = self._router.read_views(views)
         vector = reading.vector if self.members.guidance is not None else None
         if self.task != AUTO:
             return replace(self._told(), vector=vector)
         if empty:
             return Choice((), "nothing is on it, so the base works alone", None, vector)
-        assert self._router is not None
         decision = self._router.decide(reading, k=self.k, threshold=self.threshold)
         rounded = {name: round(_STEPS * w) / _STEPS for name, w in decision.weights.items()}
         named = [(name, weight) for name, weight in rounded.items() if weight > 0]
@@ -301,7 +279,31 @@ class AutoRestorer(MadeAnew):
         if missing := [name for name, _ in named if name not in self.members.experts]:
             reason += f", but there is no expert for {' and '.join(missing)}"
             reason += "" if route else ", so the base works alone"
-        return hinted(self._guarded(Choice(route, reason, decision, vector), watcher))
+        choice = self._guarded(Choice(route, reason, decision, vector), watcher)
+        return hinted(self._again(choice, views, pixels, watcher))
+
+    def _again(self, choice: Choice, views: list[Views], pixels: int, watcher: Watcher) -> Choice:
+        """The choice with a second expert, where a second look shows what that is for."""
+        least = self.members.router.header.again
+        whole = len(choice.route) == 1 and choice.route[0][1] == 1
+        if least is None or not (self._twice and whole) or choice.guard is not None:
+            return choice
+        assert self._router is not None
+        assert choice.decision is not None
+        first, decision = choice.route[0][0], choice.decision
+        if decision.probabilities[first] < least:
+            return choice
+        seen = mended(views, self._of_route(choice.route, choice.vector), pixels)
+        second = self._router.decide(self._router.read_views(seen))
+        kind = kind_behind(second, first, least, self.members.experts)
+        if kind is None:
+            return replace(choice, second=second)
+        sure = {first: decision.probabilities[first], kind: second.probabilities[kind]}
+        order = in_order((first, kind))
+        reason = ", then ".join(f"{name} ({percent(sure[name])})" for name in order)
+        route = tuple((name, 1.0) for name in order)
+        both = replace(choice, route=route, reason=reason, in_turn=True, second=second)
+        return self._guarded(both, watcher)
 
     def _guarded(self, choice: Choice, watcher: Watcher) -> Choice:
         """The choice, less what the guard withholds."""
@@ -309,20 +311,28 @@ class AutoRestorer(MadeAnew):
             return choice
         verdict = judged([name for name, _ in choice.route], watcher)
         route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
-        reason = verdict.reworded(choice.reason, route)
-        return replace(choice, route=route, reason=reason, guard=verdict.guard)
+        reason, in_turn = verdict.reworded(choice.reason, route), choice.in_turn and len(route) > 1
+        return replace(choice, route=route, reason=reason, in_turn=in_turn, guard=verdict.guard)
 
     def _told(self) -> Choice:
         if self.task == NONE:
             return Choice((), "the base alone, as told")
-        return Choice(((self.task, 1.0),), f"{self.task}, as told")
+        route = tuple((name, 1.0) for name in self._named)
+        told = f"{', then '.join(self._named)}, as told"
+        return Choice(route, told, in_turn=len(route) > 1)
 
-    def _check_task(self, task: str) -> None:
-        if task in (AUTO, NONE, *self.members.experts):
-            return
-        known = ", ".join((AUTO, NONE, *self.members.experts))
-        hint = nearest(task, self.members.experts)
-        raise AdapterError(f"task is {task!r}{hint}: {self.members.path.name} has {known}")
+    def _check_task(self, task: str) -> tuple[str, ...]:
+        """The classes whose experts are told to act."""
+        if task in (AUTO, NONE):
+            return ()
+        named = split_task(task)
+        for name in named:
+            if name not in self.members.experts:
+                known = ", ".join((AUTO, NONE, *self.members.experts))
+                hint = nearest(name, self.members.experts)
+                what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
+                raise AdapterError(f"{what}{hint}: {self.members.path.name} has {known}")
+        return named
 
     # --- restoring ---
 
@@ -339,18 +349,23 @@ class AutoRestorer(MadeAnew):
         if choice.guard is not None and choice.guard.strength == 0 and self._ready:
             # Nothing will run, so any will do.
             return next(reversed(self._ready.values()))
-        ready = self._ready.pop(choice.route, None)
+        if not choice.in_turn or len(choice.route) < 2:
+            return self._of_route(choice.route, choice.vector)
+        return RestorerInTurn([self._of_route((one,), choice.vector) for one in choice.route])
+
+    def _of_route(self, route: Route, vector: np.ndarray | None) -> Restorer:
+        ready = self._ready.pop(route, None)
         before = next(reversed(self._ready.values()), None)
         rest = getattr(before.engine, "rest", None) if before and before is not ready else None
         if rest is not None:
             rest()
         if ready is None:
-            ready = self._made(choice.route)
-        self._ready[choice.route] = ready
+            ready = self._made(route)
+        self._ready[route] = ready
         while len(self._ready) > self._affordable():
             self._ready.popitem(last=False)
         if isinstance(ready.engine, GuidedEngine):
-            ready.engine.guide(choice.vector)
+            ready.engine.guide(vector)
         return ready
 
     def _affordable(self) -> int:
@@ -387,8 +402,9 @@ class AutoRestorer(MadeAnew):
     def adapters(self) -> tuple[AppliedAdapter, ...]:
         """All that may be used: the experts, and the guidance."""
         members = [*self.members.experts.values(), *filter(None, [self.members.guidance])]
-        if self.task not in (AUTO, NONE):
-            members = [self.members.experts[self.task], *filter(None, [self.members.guidance])]
+        if self._named:
+            members = [self.members.experts[name] for name in self._named]
+            members += filter(None, [self.members.guidance])
         return tuple(AppliedAdapter(member.adapter, member.strength) for member in members)
 
     def _made(self, route: Route) -> Restorer:
@@ -428,33 +444,3 @@ def _beside_int8(options: EngineOptions) -> EngineOptions | None:
     if options.get("precision") != "int8":
         return None
     return {**options, "precision": "float32"}
-
-
-def _read(source: Path | AllInOne) -> AllInOne:
-    # Of the experts, those that are chosen are read.
-    return source if isinstance(source, AllInOne) else read_all_in_one(source, lazily=True)
-
-
-def _found(source: str | Path | None) -> Path:
-    path = find_all_in_one(source)
-    if path is None:
-        raise AdapterError(
-            "no all-in-one file ships with this installation: give one, or train one with  "
-            "urushi train all-in-one-cpu"
-        )
-    return path
-
-
-_WHITES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "uint8": lambda image: image.astype(np.float32) / 255,
-    "uint16": lambda image: image.astype(np.float32) / 65535,
-}
-
-
-def _floats(image: np.ndarray) -> np.ndarray:
-    """The colours of a picture as the router takes them; it refuses what is none."""
-    image = as_array(image)
-    if image.ndim not in (2, 3):
-        return image
-    colours = image[..., :3] if image.ndim == 3 and image.shape[2] == 4 else image
-    return _WHITES.get(colours.dtype.name, lambda picture: picture)(colours)

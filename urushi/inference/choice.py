@@ -25,6 +25,8 @@ class Choice:
 
     Attributes:
         route: class and weight of the experts that act; empty where the base works alone.
+        in_turn: whether they act one after the other, in this order, each on what the one before it
+            has made; else they are mixed.
         reason: one clause for people, such as `noise (97 %)`.
         decision: the router's; None where the task was given and the picture not looked at, or
             where nothing is on it.
@@ -32,6 +34,8 @@ class Choice:
             acts on every picture; else None.
         suggested: where the base works alone, the task that may be worth trying; else None.
         guard: what the last guard holds it to; None where it has nothing to say.
+        second: what the router saw of the picture once the expert for what it had seen first had
+            acted on it; None where it did not look again.
     """
 
     route: Route
@@ -40,6 +44,8 @@ class Choice:
     vector: np.ndarray | None = None
     suggested: str | None = None
     guard: Guard | None = None
+    in_turn: bool = False
+    second: Decision | None = None
 
     @property
     def experts(self) -> list[str]:
@@ -48,9 +54,11 @@ class Choice:
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: `seen`, `sure`, `likeliest` (the two most probable classes and their
-        probabilities), `route`, `abstained`, `suggested`, `reason`, `guard`, `probabilities`.
+        probabilities), `route`, `in_turn`, `abstained`, `suggested`, `reason`, `guard`,
+        `probabilities`, `second`.
 
-        `guard` says what the last guard did, and is None where it did nothing.
+        `guard` says what the last guard did, and is None where it did nothing. `second` has `seen`
+        and `sure` of the second look, and is None where there was none.
         """
         seen = self.decision
         return {
@@ -60,6 +68,7 @@ class Choice:
             if seen is None
             else [{"class": n, "probability": round(p, 4)} for n, p in seen.likeliest],
             "route": {name: round(weight, 4) for name, weight in self.route},
+            "in_turn": self.in_turn,
             "abstained": seen is not None and seen.abstained,
             "suggested": self.suggested,
             "reason": self.reason,
@@ -67,6 +76,12 @@ class Choice:
             "probabilities": {}
             if seen is None
             else {name: round(chance, 4) for name, chance in seen.probabilities.items()},
+            "second": None
+            if self.second is None
+            else {
+                "seen": self.second.seen,
+                "sure": round(self.second.probabilities[self.second.seen], 4),
+            },
         }
 
 

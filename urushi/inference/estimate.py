@@ -77,6 +77,7 @@ class Restoring:
         header: of the base.
         engine, precision, tile, overlap: as `Restorer` takes them, the engine decided.
         wide: whether what acts takes large tiles; None where that is decided by the picture.
+        stages: how many may act one after the other; the usual number first.
     """
 
     header: ModelHeader
@@ -85,6 +86,7 @@ class Restoring:
     tile: int | None = None
     overlap: int = 16
     wide: bool | None = False
+    stages: tuple[int, ...] = (1,)
 
     @classmethod
     def of_files(
@@ -93,6 +95,7 @@ class Restoring:
         degradations: Iterable[Sequence[str]] = (),
         *,
         chosen: bool = False,
+        stages: tuple[int, ...] = (1,),
         **options: Unpack[EngineOptions],
     ) -> "Restoring | None":
         """What restores with the files of a model and of adapters, whose tensors are not read.
@@ -101,6 +104,7 @@ class Restoring:
             model: of the base.
             degradations: what each of the adapters was trained to mend.
             chosen: whether one of the adapters is chosen by what is on a picture, or none.
+            stages: see `Restoring`.
             options: as `Restorer` takes them.
 
         Returns:
@@ -123,7 +127,7 @@ class Restoring:
         wide = any(widely)
         overlap = options.get("overlap", 16 if tile is None else min(16, tile // 2))
         undecided = None if chosen and wide else wide
-        return cls(header, engine, precision, tile, overlap, undecided)
+        return cls(header, engine, precision, tile, overlap, undecided, stages)
 
 
 def estimate_memory(restoring: Restoring, width: int, height: int) -> Memory:
@@ -137,11 +141,15 @@ def estimate_memory(restoring: Restoring, width: int, height: int) -> Memory:
         EngineError: the tile does not fit the network.
     """
     both = [False, True] if restoring.wide is None else [restoring.wide]
-    found = [_peak(restoring, width, height, wide) for wide in both]
+    found = [
+        _peak(restoring, width, height, wide, stages)
+        for stages in restoring.stages
+        for wide in both
+    ]
     return Memory(found[0], max(found))
 
 
-def _peak(restoring: Restoring, width: int, height: int, wide: bool) -> int:
+def _peak(restoring: Restoring, width: int, height: int, wide: bool, stages: int) -> int:
     engine = _Told(restoring)
     own = (restoring.tile, restoring.overlap, None)
     tile, overlap, _, whole, at_once = choose_tiles(engine, *own, wide=wide)
@@ -156,7 +164,9 @@ def _peak(restoring: Restoring, width: int, height: int, wide: bool) -> int:
         lanes = min(lanes_on(os.cpu_count() or 1), at_once // tile_pixels, plan.count)
         tiles += SHARE_OF_FURTHER * max(lanes - 1, 0)
     of_tile = tiles * tile_pixels * engine.bytes_per_pixel * SHARE_OF_WORKING
-    of_rows = plan.rows.size * width * BYTES_PER_PIXEL_OF_ROWS
+    of_rows = stages * plan.rows.size * width * BYTES_PER_PIXEL_OF_ROWS
+    if plan.count > 1:
+        of_tile *= stages  # where a picture is one tile, the first is done before the next begins
     return int(RUNTIME[restoring.engine] + of_tile + of_rows)
 
 
@@ -177,8 +187,9 @@ class _Told:
         return self
 
 
-def members_of(router: Path) -> tuple[Path, dict[str, list[str]]]:
-    """The base of an all-in-one file, and what each of its experts mends, by class; from headers.
+def members_of(router: Path) -> tuple[Path, dict[str, list[str]], tuple[int, ...]]:
+    """The base of an all-in-one file, what each of its experts mends, by class, and how many of
+    them may act one after the other where it chooses; from headers.
 
     Raises:
         UrushiError: a file cannot be used.
@@ -190,7 +201,8 @@ def members_of(router: Path) -> tuple[Path, dict[str, list[str]]]:
         name: read_adapter_header(beside(router, member.file)).degradations
         for name, member in header.experts.items()
     }
-    return (near if near.is_file() else ZOO / Path(named).name), mends
+    base = near if near.is_file() else ZOO / Path(named).name
+    return base, mends, (1,) if header.again is None else (1, 2)
 
 
 def size_of(path: Path) -> tuple[int, int] | None:

@@ -44,6 +44,8 @@ class LocalCopies:
         self._given: dict[str, str] = {}  # path here -> URL, without secrets
         self._targets: dict[Path, Place] = {}  # folder here -> where its files go
         self._temporary: list[Path] = []
+        # What is changed here -> its version in the store, and the files that stand beside it.
+        self._changed: dict[Path, tuple[str, list[Path]]] = {}
 
     # --- Read ---
 
@@ -154,6 +156,50 @@ class LocalCopies:
         self._named(folder, place.parent)
         return folder / place.name
 
+    def changed(self, text: str | None) -> Path | None:
+        """The path of an all-in-one file that is to be changed.
+
+        One that a URL names is here with its members, and goes back by `send_changed`.
+
+        Raises:
+            FileFormatError: it cannot be had.
+            TargetError: nothing can be written there.
+        """
+        if text is None or not is_url(text) or text.lower().startswith("file://"):
+            return None if text is None else Path(local_path(text))
+        path, place = self.target(text, keep=True), Place.of(text)
+        assert path is not None
+        copies = _Kept(place.parent, self._say)
+        own = copies.file(place)
+        beside = [copies.file(place.parent / n, optional=True) for n in _named_beside(own)]
+        shutil.copyfile(own, path)
+        for found in beside:
+            if found.is_file():
+                shutil.copyfile(found, path.with_name(found.name))
+        self._changed[path] = copies.version(place), [path.with_name(one.name) for one in beside]
+        return path
+
+    def send_changed(self, path: Path) -> None:
+        """Puts a file from `changed` back in the place of what it was; a local one is there.
+
+        Raises:
+            TargetError: it cannot be put there, or what lies there was changed meanwhile; the
+                sentence tells where it is kept.
+        """
+        place = self._place_of(path)
+        if place is None:
+            return
+        version, beside = self._changed[path]
+        found = look(place, self._say)
+        if found is None or found.version != version:
+            raise TargetError(
+                f"{place} was replaced while a class was added to it, and stays as it is; what was "
+                f"to take its place is kept as {_unsent(path)}"
+            )
+        self.send(path, overwrite=True)
+        for copy in beside:
+            copy.unlink(missing_ok=True)
+
     def refuse_taken(self, paths: Iterable[Path | None], overwrite: bool) -> None:
         """Refuses names that are taken, here or in a store, before any work.
 
@@ -178,10 +224,7 @@ class LocalCopies:
         try:
             put(path, place, overwrite=overwrite, tell=self._say)
         except TargetError as error:
-            unsent = cache_folder() / _FOLDER / "unsent" / path.name
-            unsent.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(path, unsent)
-            raise type(error)(f"{error}; it is kept as {unsent}") from error
+            raise type(error)(f"{error}; it is kept as {_unsent(path)}") from error
         path.unlink()
 
     def send_beside(self, path: Path) -> None:
@@ -223,6 +266,16 @@ class LocalCopies:
     ) -> None:
         for folder in self._temporary:
             shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, UrushiError) and error.args:
+            error.args = (self.told(str(error)), *error.args[1:])
+
+
+def _unsent(path: Path) -> Path:
+    """Where a file now lies that could not be sent."""
+    kept = cache_folder() / _FOLDER / "unsent" / path.name
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, kept)
+    return kept
 
 
 class _Kept:
@@ -262,6 +315,10 @@ class _Kept:
             return path
         self._fetch([entry], {place.name: path})
         return path
+
+    def version(self, place: Place) -> str:
+        """What the store called the version of a file that is copied here."""
+        return self._versions().get(place.name, "")
 
     def mirror(self, entries: Sequence[Entry]) -> None:
         """Copies of these files, and of no others."""

@@ -102,16 +102,12 @@ class OpenVINOEncoder:
 
     def __init__(self, stored: LoadedRouter, *, threads: int | None = None) -> None:
         from urushi.inference.engines.compiling import Network
-        from urushi.inference.engines.openvino_engine import openvino_core
+        from urushi.inference.engines.openvino_engine import cpu_options, openvino_core
 
         in_use("openvino")
         network = Network(openvino_core(), as_model(stored), lambda _: compare_with_torch(stored))
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",  # probabilities should not depend on the CPU
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
+        # In float32: probabilities should not depend on the CPU.
+        options = cpu_options("f32", threads) | {"PERFORMANCE_HINT": "LATENCY"}
         self._request = network.compiled(None, options).create_infer_request()
         self._turn = threading.Lock()
 

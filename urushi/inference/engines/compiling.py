@@ -159,7 +159,7 @@ if TYPE_CHECKING:
 
 
 # Of what is done to a graph before it is compiled; another number where that changes.
-_FORM = 1
+_FORM = 3
 
 
 class Network:

@@ -34,6 +34,7 @@ __all__ = [
     "IMAGE_INPUT",
     "OpenVINOEngine",
     "compile_open",
+    "cpu_options",
     "has_bf16",
     "import_openvino",
     "openvino_core",
@@ -195,15 +196,11 @@ class OpenVINOEngine(MadeAnew):
 
     def _lane(self, shape: tuple[int, ...]) -> "queue.SimpleQueue[Any]":
         """Requests for batches of this shape that run at the same time; the latest are kept."""
-        kept = self._lanes_kept
-        if kept is None or kept.shape != shape:
+        kept, own = self._lanes_kept, _own_shape(shape)
+        if kept is None or kept.shape != own:
             self._lanes_kept = None
-            options = self._options() | {
-                "NUM_STREAMS": self.lanes,
-                # Where others use a core, too, its lane goes on at another.
-                "ENABLE_CPU_PINNING": False,
-            }
-            kept = _Lanes(shape, self._network.compiled(shape, options), self.lanes)
+            options = cpu_options(self._hint, self._threads) | {"NUM_STREAMS": self.lanes}
+            kept = _Lanes(own, self._network.compiled(own, options), self.lanes)
             self._lanes_kept = kept
         return kept.requests
 
@@ -211,36 +208,34 @@ class OpenVINOEngine(MadeAnew):
         """Return the compiled network for batches of this shape; the latest few are kept."""
         # The choice depends on the shape and what is asked for, and not on what was done before,
         # so that the same picture gives the same bits.
-        fixed = not self._any_size and shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING
-        key = shape if fixed else ()
+        own = None if self._any_size else _own_shape(shape)
+        key = own or ()
         if key not in self._requests:
             while len(self._requests) >= _KEPT_SIZES:
                 self._requests.popitem(last=False)
             # One batch at a time, on all threads.
-            options = self._options() | {"PERFORMANCE_HINT": "LATENCY"}
-            compiled = self._network.compiled(shape if fixed else None, options)
+            options = cpu_options(self._hint, self._threads) | {"PERFORMANCE_HINT": "LATENCY"}
+            compiled = self._network.compiled(own, options)
             self._requests[key] = compiled.create_infer_request()
         self._requests.move_to_end(key)
         return self._requests[key]
 
-    def _options(self) -> dict[str, Any]:
-        """Of OpenVINO's CPU plugin, whatever is compiled."""
-        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._hint}
-        if self._threads is not None:
-            options["INFERENCE_NUM_THREADS"] = self._threads
-        return options
+
+def _own_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape that a network is compiled for to run batches of this one; None for any."""
+    return shape if shape[0] * shape[2] * shape[3] >= _WORTH_COMPILING else None
 
 
 class _Lanes:
-    """A network compiled for batches of one shape, several at the same time.
+    """A network compiled for several batches at the same time.
 
     Args:
-        shape: of the batches.
+        shape: of the batches; None for any.
         compiled: with as many streams.
         count: how many.
     """
 
-    def __init__(self, shape: tuple[int, ...], compiled: Any, count: int) -> None:
+    def __init__(self, shape: tuple[int, ...] | None, compiled: Any, count: int) -> None:
         self.shape, self.compiled = shape, compiled
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(count):
@@ -251,6 +246,18 @@ def _result(request: Any, batch: np.ndarray) -> np.ndarray:
     """What a request makes of a batch; an array of its own."""
     request.infer({IMAGE_INPUT: np.ascontiguousarray(batch)}, share_inputs=True)
     return request.get_output_tensor(0).data.copy()
+
+
+def cpu_options(hint: str, threads: int | None) -> dict[str, Any]:
+    """Options of OpenVINO's CPU plugin, whatever is compiled.
+
+    Args:
+        hint: the precision it calculates in, `f32` or `bf16`.
+        threads: CPU threads, or None for OpenVINO's choice.
+    """
+    # Bound to cores, every process of one thread has the first core, which all of them share.
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False}
+    return options if threads is None else options | {"INFERENCE_NUM_THREADS": threads}
 
 
 def openvino_core() -> Any:
@@ -353,12 +360,7 @@ def compile_open(
     graph, facts = read_open(core, model)
     in_use("openvino")
     wanted = precision == "bf16" and has_bf16(core)
-    options: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if wanted else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
+    options = cpu_options("bf16" if wanted else "f32", threads) | {"PERFORMANCE_HINT": "LATENCY"}
     try:
         graph.reshape({IMAGE_INPUT: list(shape)})
         request = core.compile_model(graph, "CPU", options).create_infer_request()

@@ -17,6 +17,7 @@ from urushi.inference.engines.graph_trust import (
     graph_facts,
     trusted_graph,
 )
+from urushi.inference.engines.steady import make_steady
 
 if TYPE_CHECKING:
     import openvino
@@ -119,6 +120,7 @@ def read_open(
         raise FileFormatError(
             f"{model.path}: its graph has no tensor {min(unused)!r}: get both again"
         )
+    make_steady(graph)
     return graph, facts
 
 

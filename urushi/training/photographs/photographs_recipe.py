@@ -172,6 +172,8 @@ class PhotographicRecipe(Origin):
         made, shared, photographs: the pictures.
         fit: of the projection and the head.
         threshold: the router abstains where its largest probability is below.
+        again: how sure it has to be, at a second look, of another kind of damage; see
+            `urushi.inference.second_look`. Null looks once.
         storage: number format of the weights in the file.
     """
 
@@ -189,6 +191,7 @@ class PhotographicRecipe(Origin):
     unknown: list[str] = []
     fit: FitSettings = FitSettings()
     threshold: Share = 0.4
+    again: Share | None = None
     storage: Literal["float32", "float16"] = "float16"
 
     @model_validator(mode="after")

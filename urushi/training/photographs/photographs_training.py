@@ -297,6 +297,7 @@ class _Session:
             memory,
             temperature=found["temperature"],
             threshold=recipe.threshold,
+            again=recipe.again,
             name=recipe.name,
             description=recipe.description,
             recipe=self._stated(),
