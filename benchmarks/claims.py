@@ -8,13 +8,15 @@ what `docs/claims.md` says of a claim, and its plots, are made of nothing else, 
 """
 
 import argparse
+import shlex
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from claims_rows import CLAIMS, LEAST_SEEDS, MEAN, Claim, Table, collect, load
+from claims_list import CLAIMS, Claim, Contrast
+from claims_rows import LEAST_SEEDS, MEAN, Table, collect, load
 
 from urushi.evaluation.plots import new_figure, save_figure
 
@@ -26,7 +28,8 @@ PAGE = HERE.parent / "docs/claims.md"
 PICTURES = HERE.parent / "docs/claims"
 BEGIN = "<!-- made by  python benchmarks/claims.py write -->"
 END = "<!-- until here -->"
-INK, RED, BLUE, GREY = "#222222", "#b3261e", "#0072b2", "#7a7a7a"
+BLUE, GREY = "#0072b2", "#7a7a7a"
+MARKS = "os^Dv"  # of seeds
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 HOLDS, REVERSE, WITHIN = "better outside the spread", "worse outside the spread", "not shown"
@@ -70,25 +73,61 @@ def judged(differences: Sequence[float]) -> str:
 
 def verdict(claim: Claim, table: Table) -> str:
     """One sentence of what the rows say of a claim."""
-    decisive = claim.contrasts[: claim.decisive]
-    judgements, told = [], []
-    for contrast in decisive:
-        found, tasks = table.differences(contrast), table.compared_on(contrast)
-        judgements.append(judged(found))
-        if found:
-            seeds = f"{len(found)} seed{'s' if len(found) > 1 else ''}"
-            where = "" if tasks == table.mean_of else f" on {', '.join(tasks)}"
-            than = f"{contrast.better} over {contrast.than}"
-            told.append(f"{than} {spread(found, '+')} dB ({seeds}{where})")
-    return ": ".join(filter(None, [_overall(judgements), "; ".join(told)])) + "."
+    decisive, against = claim.contrasts[: claim.decisive], _against(claim, table)
+    overall = _overall([judged(table.differences(one)) for one in decisive], bool(against))
+    told: dict[tuple[str, str], list[str]] = {}
+    for contrast in claim.contrasts[: claim.quoted or claim.decisive]:
+        if found := table.differences(contrast):
+            key = (f"{contrast.better} over {contrast.than}", _where(contrast, table))
+            told.setdefault(key, []).append(f"{spread(found, '+')} dB{_pairs(contrast)}")
+    said = [f"{rows} {' and '.join(values)} ({where})" for (rows, where), values in told.items()]
+    return ": ".join(filter(None, [overall, "; ".join([*said, *against])])) + "."
 
 
-def _overall(judgements: Sequence[str]) -> str:
-    if len(set(judgements)) == 1:
-        return _OVERALL[judgements[0]]
-    if HOLDS in judgements and REVERSE not in judgements:
-        return "It holds here in part"
-    return "It is not shown here"
+def _where(contrast: Contrast, table: Table) -> str:
+    count, tasks = len(table.differences(contrast)), table.compared_on(contrast)
+    words = [f"{count} seed{'s' if count > 1 else ''}"]
+    words += [f"on {', '.join(tasks)}"] if tasks != table.mean_of else []
+    words += [f"less the lead on {', '.join(table.less_on(contrast))}"] if contrast.less else []
+    return " ".join(words)
+
+
+def _pairs(contrast: Contrast) -> str:
+    return "" if contrast.pairs is None else f" at {contrast.pairs} pairs"
+
+
+def _against(claim: Claim, table: Table) -> list[str]:
+    """Tasks on which rows that decide lie outside the spread on the other side than their mean."""
+    said: dict[str, list[str]] = {}
+    for contrast in claim.contrasts[: claim.decisive]:
+        mean = table.differences(contrast)
+        for task, found in table.by_task(contrast).items() if not contrast.less else ():
+            if outside(found) and statistics.fmean(found) * statistics.fmean(mean) < 0:
+                rows = f"{contrast.better} over {contrast.than}"
+                value = f"{task} {spread(found, '+')} dB{_pairs(contrast)}"
+                said.setdefault(rows, []).append(value)
+    return [f"against that, {rows} on {', '.join(tasks)}" for rows, tasks in said.items()]
+
+
+def _overall(judgements: Sequence[str], mixed: bool) -> str:
+    known = set(judgements) - {FEW, NOT_RUN}
+    if not known:
+        return _OVERALL[FEW if FEW in judgements else NOT_RUN]
+    count = sum(one in known for one in judgements)
+    held, turned = judgements.count(HOLDS), judgements.count(REVERSE)
+    if len(known) == 1:
+        words = _OVERALL[known.pop()]
+    elif held and turned:
+        words = f"It holds here in part, and in part the reverse ({held} and {turned} of {count})"
+    else:
+        # One difference of many lies outside by chance often enough.
+        most = 2 * (held + turned) >= count
+        words = _OVERALL[WITHIN if not most else HOLDS if held else REVERSE]
+        words += f" in part ({held + turned} of {count})" if most else ""
+        if not most:
+            words += f" ({'it holds' if held else 'the reverse'} in {held + turned} of {count})"
+    words += " in the mean" if mixed and WITHIN not in judgements else ""
+    return words + (" as far as it was run" if {FEW, NOT_RUN} & set(judgements) else "")
 
 
 # --- the page ---
@@ -114,15 +153,27 @@ def replaced(text: str, made: str) -> str:
 
 def section(claim: Claim, table: Table | None) -> str:
     """The part of the page on one claim."""
-    command = (
-        f"urushi compare claim-{claim.comparison} --data DATA -o runs/claims/{claim.comparison}"
-    )
     parts = [f"## {claim.title}", wrapped(claim.says)]
     if table is None or not was_run(claim, table):
-        return "\n\n".join([*parts, "**Verdict.** Not run.", f"`{command}`"])
+        return "\n\n".join([*parts, "**Verdict.** Not run.", command(claim)])
     parts += [wrapped(f"**Verdict.** {verdict(claim, table)}"), contrasts(claim, table)]
     parts += [rows(claim, table), f"![{claim.title}](claims/{claim.name}.png)"]
-    return "\n\n".join([*parts, wrapped(conditions(table, command))])
+    parts += [wrapped(told) for told in (routers(claim, table), claim.remark) if told]
+    return "\n\n".join([*parts, command(claim), wrapped(conditions(table))])
+
+
+def command(claim: Claim) -> str:
+    """What runs the rows of a claim, in lines short enough to read: all of a comparison, or those
+    it names."""
+    words = [f"urushi compare claim-{claim.comparison} --data DATA"]
+    words += [f"-o runs/claims/{claim.comparison}"]
+    words += [f"--only {shlex.quote(name)}" for name in claim.labels if name != "frozen"]
+    lines = [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 112:
+            lines.append("   ")
+        lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return "\n".join(["```", " \\\n".join(lines), "```"])
 
 
 def wrapped(text: str) -> str:
@@ -135,30 +186,62 @@ def was_run(claim: Claim, table: Table) -> bool:
     return any(table.differences(contrast) for contrast in claim.contrasts)
 
 
-def conditions(table: Table, command: str) -> str:
+def conditions(table: Table) -> str:
     """What was run, and how much of it."""
     d, t = table.document, table.document["terms"]
     counts = ", ".join(map(str, t["pairs"]))
     return (
-        f"`{command}`: {d['finished']} of {d['planned']} cells; {t['steps']} steps of {t['batch']} "
+        f"{d['finished']} of the comparison's {d['planned']} cells, seeds "
+        f"{', '.join(map(str, t['seeds']))}; {t['steps']} steps of {t['batch']} "
         f"patches of {t['patch']} pixels in {t['precision']}, {counts} pairs or pictures of each "
         f"task, {t['limit']} pictures of each validation, base of {d['base_parameters']:,} "
         f"parameters; {'; '.join(d['machines'])}."
     )
 
 
+def routers(claim: Claim, table: Table) -> str:
+    """How well the routers know the classes; empty where there are none."""
+    by_scores: dict[tuple[float, ...], list[str]] = {}
+    for label, scores in table.document.get("routers", {}).items():
+        if not claim.labels or label in claim.labels:
+            by_scores.setdefault(tuple(scores), []).append(label)
+    if not by_scores:
+        return ""
+    said = [
+        f"{', '.join(f'{100 * score:.0f} %' for score in scores)}"
+        + (f" ({', '.join(labels)})" if len(by_scores) > 1 else "")
+        for scores, labels in by_scores.items()
+    ]
+    return f"Of held-out pictures the routers of the seeds name the class of {'; '.join(said)}."
+
+
 def contrasts(claim: Claim, table: Table) -> str:
     """The table of differences."""
-    lines = ["| better | than | on | difference (dB) | seeds | |", "|---|---|---|---:|---:|---|"]
+    lines = [
+        "| better | than | on | difference (dB) | seeds | | single tasks outside the spread |",
+        "|---|---|---|---:|---:|---|---|",
+    ]
     for one in claim.contrasts:
-        found = table.differences(one)
-        tasks = table.compared_on(one)
+        found, tasks = table.differences(one), table.compared_on(one)
         on = "all" if tasks == table.mean_of else ", ".join(tasks) or "-"
+        on += f" less {', '.join(table.less_on(one))}" if one.less and found else ""
         value = spread(found, "+") if found else "-"
-        lines.append(
-            f"| {one.better} | {one.than} | {on} | {value} | {len(found)} | {judged(found)} |"
-        )
+        cells = [one.better, one.than, on + _pairs(one), value, str(len(found)), judged(found)]
+        lines.append(f"| {' | '.join([*cells, single_tasks(one, table)])} |")
     return "\n".join(lines)
+
+
+def single_tasks(contrast: Contrast, table: Table) -> str:
+    """On which of several tasks alone a difference lies outside the spread."""
+    found = {} if contrast.less else table.by_task(contrast)
+    if len(found) < 2 or len(table.differences(contrast)) < LEAST_SEEDS:
+        return ""
+    signs = {
+        task: "better" if statistics.fmean(values) > 0 else "worse"
+        for task, values in found.items()
+        if outside(values)
+    }
+    return ", ".join(f"{task}: {sign}" for task, sign in signs.items()) or "none"
 
 
 def rows(claim: Claim, table: Table) -> str:
@@ -211,7 +294,7 @@ def shown_labels(claim: Claim, table: Table) -> list[str]:
 
 
 def draw(claim: Claim, table: Table, path: Path) -> None:
-    """A panel for each task, every seed a point."""
+    """A panel for each task, every seed a mark of its own."""
     tasks, labels = shown_tasks(claim, table), shown_labels(claim, table)
     if claim.curve:
         figure, axes = new_figure((2.9 * len(tasks) + 1.6, 3.4), [1.0] * len(tasks))
@@ -238,13 +321,16 @@ def _points(
 ) -> None:
     axis.grid(axis="x", alpha=0.3)
     for place, label in enumerate(labels):
-        values = list(table.per_seed(label, tasks).values())
+        by_seed = table.per_seed(label, tasks)
+        values = list(by_seed.values())
         if not values:
             continue
         if label == "frozen" and len(labels) > 1:
             axis.axvline(values[0], ls="--", lw=1, c=GREY)
         colour = GREY if label in ("frozen", "full") else BLUE
-        axis.plot(values, [place] * len(values), "o", ms=4, mfc="none", c=colour)
+        for seed, value in by_seed.items():
+            mark = MARKS[(seed or 0) % len(MARKS)]
+            axis.plot([value], [place], mark, ms=4.5, mfc="none", c=colour)
         axis.plot([statistics.fmean(values)], [place], "|", ms=14, mew=2, c=colour)
     axis.set_yticks(range(len(labels)), labels if names else [""] * len(labels))
     axis.set_ylim(len(labels) - 0.5, -0.5)
@@ -258,7 +344,8 @@ def _curve(axis: "Axes", table: Table, labels: Sequence[str], tasks: Sequence[st
         points = [(n, list(table.per_seed(label, tasks, n).values())) for n in table.counts]
         points = [(count, values) for count, values in points if values]
         axis.errorbar(
-            [count for count, _ in points],
+            # Beside one another, so that spreads can be told apart.
+            [count * 2 ** (0.06 * (index - (len(trained) - 1) / 2)) for count, _ in points],
             [statistics.fmean(values) for _, values in points],
             yerr=[statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in points],
             marker="osD^vP"[index % 6], ms=4, lw=1.3, capsize=2, elinewidth=0.8,

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def claims():
-    """Both modules, the rows' names among the page's."""
+    """Claims, rows and page, all names together."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        page, rows = (importlib.import_module(name) for name in ("claims", "claims_rows"))
+        names = ("claims_list", "claims_rows", "claims")
+        parts = [importlib.import_module(name) for name in names]
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
-    return SimpleNamespace(**{**vars(rows), **vars(page)})
+    return SimpleNamespace(**{name: value for part in parts for name, value in vars(part).items()})
 
 
 def row(label, task, seed, psnr, pairs=64, base="small"):
@@ -31,7 +33,8 @@ def row(label, task, seed, psnr, pairs=64, base="small"):
 
 
 def table_of(claims, rows, tasks=("one", "two")):
-    terms = {"steps": 5, "batch": 2, "patch": 8, "precision": "float32", "limit": 1, "pairs": [64]}
+    terms = {"steps": 5, "batch": 2, "patch": 8, "precision": "float32", "limit": 1}
+    terms |= {"pairs": [64], "seeds": [0, 1, 2]}
     return claims.Table(
         {
             "rows": rows,
@@ -51,6 +54,8 @@ def test_the_page_says_what_the_rows_say(claims):
     assert claims.replaced(text, claims.body(tables)) == text, (
         "docs/claims.md is not made of the rows: python benchmarks/claims.py write"
     )
+    looked_at = sum(len(claim.contrasts) for claim in claims.CLAIMS)
+    assert f"and {looked_at} are looked at here" in text
     for claim in claims.CLAIMS:
         table = tables.get(claim.comparison)
         ran = table is not None and claims.was_run(claim, table)
@@ -66,13 +71,16 @@ def test_every_claim_is_of_rows_that_its_comparison_has(claims):
             labels = {f"{base}: {label}" for base in bases for label in labels}
         ways = ("both", "routed", claims.BEST)
         known = labels | {f"{label}, {way}" for label in labels for way in ways}
+        known |= {f"{label.split(' at ')[0]}, {claims.BEST_RATE}" for label in labels}
         assert set(claim.labels) <= labels
         parts = {name for task in settings.tasks for name in task.names}
         parts |= {part.name for task in settings.tasks for part in task.composites}
         for contrast in claim.contrasts:
             assert {contrast.better, contrast.than} <= known
-            assert set(contrast.on) <= parts
+            assert {*contrast.on, *contrast.less} <= parts
+            assert contrast.pairs is None or contrast.pairs in settings.pairs
         assert 1 <= claim.decisive <= len(claim.contrasts)
+        assert claim.quoted == 0 or claim.decisive <= claim.quoted <= len(claim.contrasts)
 
 
 def test_differences_are_of_the_same_seed_and_of_all_tasks(claims):
@@ -133,10 +141,84 @@ def test_a_claim_of_several_rows_needs_all_of_them(claims):
     assert claims.verdict(claim, table(a=9, b=8, c=7, d=10)) == (
         "It holds here: a over b +1.00 ± 0.00 dB (3 seeds); a over c +2.00 ± 0.00 dB (3 seeds)."
     )
-    assert claims.verdict(claim, table(a=9, b=8, c=9)).startswith("It holds here in part: ")
-    assert claims.verdict(claim, table(a=9, b=8, c=10)).startswith("It is not shown here: ")
+    part = claims.verdict(claim, table(a=9, b=8, c=9))
+    assert part.startswith("It holds here in part (1 of 2): ")
+    assert claims.verdict(claim, table(a=9, b=8, c=10)).startswith(
+        "It holds here in part, and in part the reverse (1 and 1 of 2): "
+    )
+    turned = claims.verdict(claim, table(a=9, b=9, c=10))
+    assert turned.startswith("The reverse holds here in part (1 of 2): ")
+    every = claims.Claim("x", "X", "", "x", claim.contrasts, decisive=3)
+    assert claims.verdict(every, table(a=9, b=9, c=9, d=10)).startswith(
+        "It is not shown here (the reverse in 1 of 3): "
+    )
+    assert claims.verdict(claim, table(a=9, b=8)).startswith("It holds here as far as it was run: ")
     assert claims.verdict(claim, table(a=9, b=10, c=10)).startswith("The reverse holds here: ")
     assert claims.verdict(claim, table(a=9, d=8)) == "Not run."
+
+
+def test_a_mean_does_not_hide_the_task_that_goes_against_it(claims):
+    rows = [
+        row(label, task, seed, level + seed)
+        for label, levels in (("a", (12.0, 19.0)), ("b", (8.0, 20.0)), ("c", (8.0, 18.0)))
+        for task, level in zip(("one", "two"), levels, strict=True)
+        for seed in (0, 1, 2)
+    ]
+    table = table_of(claims, rows)
+    claim = claims.Claim("x", "X", "", "x", (claims.Contrast("a", "b"),))
+    assert claims.verdict(claim, table) == (
+        "It holds here in the mean: a over b +1.50 ± 0.00 dB (3 seeds); against that, a over b on "
+        "two -1.00 ± 0.00 dB."
+    )
+    assert "| better outside the spread | one: better, two: worse |" in claims.contrasts(
+        claim, table
+    )
+    plain = claims.Claim("x", "X", "", "x", (claims.Contrast("a", "c"),))
+    assert claims.verdict(plain, table).startswith("It holds here: ")
+
+
+def test_a_lead_is_set_beside_the_lead_on_other_tasks(claims):
+    rows = [
+        row(label, task, seed, level + seed)
+        for label, levels in (("a", (12.0, 19.0)), ("b", (8.0, 18.0)))
+        for task, level in zip(("one", "two"), levels, strict=True)
+        for seed in (0, 1, 2)
+    ]
+    contrast = claims.Contrast("a", "b", ("one",), less=("two",))
+    assert table_of(claims, rows).differences(contrast) == [3.0, 3.0, 3.0]
+    claim = claims.Claim("x", "X", "", "x", (contrast,))
+    assert "(3 seeds on one less the lead on two)" in claims.verdict(claim, table_of(claims, rows))
+    # A task without rows is not named.
+    more = claims.Claim("x", "X", "", "x", (replace(contrast, less=("two", "three")),))
+    assert "less the lead on two)" in claims.verdict(more, table_of(claims, rows))
+    assert "| one less two |" in claims.contrasts(more, table_of(claims, rows))
+    assert table_of(claims, rows[:6]).differences(contrast) == []
+
+
+def test_the_best_rate_is_that_of_each_task_and_seed(claims):
+    rows = [
+        row(f"a at {rate}", "one", seed, value)
+        for rate, values in (("1e-3", (1.0, 5.0)), ("3e-3", (2.0, 4.0)))
+        for seed, value in enumerate(values)
+    ]
+    table = table_of(claims, rows, ("one",))
+    assert table.per_seed(f"a, {claims.BEST_RATE}") == {0: 2.0, 1: 5.0}
+    assert table.per_seed("a at 1e-3") == {0: 1.0, 1: 5.0}
+
+
+def test_numbers_of_pairs_are_told_beside_one_another(claims):
+    rows = [
+        row(label, "one", seed, level + n, pairs=n)
+        for label, level in (("a", 1.0), ("b", 0.0))
+        for n in (16, 64)
+        for seed in (0, 1, 2)
+    ]
+    pairs = tuple(claims.Contrast("a", "b", pairs=n) for n in (16, 64))
+    claim = claims.Claim("x", "X", "", "x", pairs, decisive=2, curve=True)
+    assert claims.verdict(claim, table_of(claims, rows, ("one",))) == (
+        "It holds here: a over b +1.00 ± 0.00 dB at 16 pairs and +1.00 ± 0.00 dB at 64 pairs "
+        "(3 seeds)."
+    )
 
 
 def test_the_best_single_expert_is_that_of_each_seed(claims):

@@ -94,6 +94,8 @@ def test_every_combination_is_trained_and_measured(finished):
     assert frozen["gain"]["mean"] == 0
     assert full["share"] == 1
     assert full["seeds"] == list(SEEDS)
+    assert full["protocol"] == "rgb-8bit"
+    assert full["pictures"] == full["total"] == frozen["pictures"] > 0
     assert full["psnr"]["deviation"] > 0
     assert full["gain"]["mean"] == pytest.approx(full["psnr"]["mean"] - frozen["psnr"]["mean"])
     assert full["seconds_per_step"] > 0

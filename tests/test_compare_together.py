@@ -107,6 +107,11 @@ def test_classes_are_learned_together_and_measured_apart(world, tmp_path):
     for label in (*alone, *LABELS):
         own = [rows[name, label]["psnr"]["mean"] for name in ("noise", "haze")]
         assert rows[MEAN, label]["psnr"]["mean"] == pytest.approx(np.mean(own))
+    # One picture of each is measured; there are two to lay noise over, and one pair.
+    known = {name: (r["protocol"], r["pictures"], r["total"]) for (name, _), r in rows.items()}
+    assert known.pop(MEAN) == ("", None, None)
+    assert known.pop("haze") == ("rgb-8bit", 1, 1)
+    assert set(known.values()) == {("rgb-8bit", 1, 2)}
     # An expert of the right class has learnt something of it; another one something else.
     assert rows["mixed, noise", "right"]["psnr"] != rows["mixed, haze", "right"]["psnr"]
     assert rows["noise", "right"]["psnr"] != rows["noise", "frozen"]["psnr"]

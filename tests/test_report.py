@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from commands import run
@@ -16,7 +17,9 @@ from urushi.evaluation.papers import PAPERS, Paper, find_paper, read_cell
 from urushi.evaluation.report import Report
 from urushi.settings import parse_settings
 from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
-from urushi.training.compare.description import COMPARISONS
+from urushi.training.compare.description import COMPARISONS, Comparison
+from urushi.training.compare.scores import scores_of
+from urushi.training.compare.summary import MEAN, Row, Summary
 from urushi.training.recipe import PAPERS as TABLES
 from urushi.training.recipe import recipe_kind
 
@@ -260,6 +263,98 @@ def test_the_command(tmp_path):
     assert taken.exit_code == EXIT_FAILED
     assert run("report", "-o", files[0], "--overwrite").exit_code == EXIT_WELL
     assert "**mine**" not in files[0].read_text("utf-8")
+
+
+DROPS = "raindrop-rgb"
+
+
+def compared(pictures=None, total=None, protocol="rgb-8bit", **facts: Any):
+    """A comparison on raindrops and on a task of its own, with one row of each and their mean."""
+    whole = BENCHMARKS[DROPS].pictures
+    drops = {"pairs": "set:raindrop/train", "validation": "set:raindrop/test-a"}
+    stripes = {"clean": "a", "degradation": {"name": "rain_streaks"}, "validation": "b"}
+    plan = {
+        "name": "mine", "methods": [{"method": "lora"}], "pairs": [16], "seeds": [0, 1],
+        "steps": 5, "patch": 8, "batch": 1,
+        "tasks": [{"name": "drops", **drops}, {"name": "stripes", **stripes}],
+    }  # fmt: skip
+    row: dict[str, Any] = {
+        "base": "base", "label": "lora", "method": "lora", "pairs": 16, "seeds": (0, 1),
+        "protocol": protocol, "pictures": pictures or whole, "total": total or whole,
+        "psnr": {"mean": 31.25, "deviation": 0.5}, "ssim": {"mean": 0.9, "deviation": 0.01},
+        "gain": None, "learning_rate": 1e-3, "parameters": 10, "share": 0.1, "adapter_bytes": 100,
+        "seconds_per_step": 0.1, "peak_memory": None, **facts,
+    }  # fmt: skip
+    return Summary(
+        comparison=Comparison.model_validate(plan),
+        rows=tuple(Row.model_validate({**row, "task": t}) for t in ("drops", "stripes", MEAN)),
+        machines=(),
+        memory_kinds=(),
+        finished=2,
+        planned=2,
+        failed=(),
+        notes=(),
+    )
+
+
+def test_a_comparison_stands_beside_what_is_measured_alike():
+    own = paper(published({"Drops": DROPS}, {"Theirs": "32.0"}), benchmarks=(DROPS,))
+    grid = make_grid([own], scores_of(compared()))
+    found = places(grid.tables[0])
+    assert found["mine: lora, 16 pairs, 2 seeds"] == found["Theirs"]
+    assert "31.25 ± 0.50 / 0.9000" in to_markdown(grid)
+    assert "31.25 ± 0.50 / 0.9000" in to_html(grid)
+    # A task of its own belongs to no benchmark; a mean over tasks to nothing at all.
+    assert [(other.benchmark, other.title) for other in grid.others] == [
+        ("stripes", "task of mine")
+    ]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"pictures": 3}, {"protocol": "y-matlab"}, {"total": 1000, "pictures": 1000}],
+    ids=["fewer", "colour", "more"],
+)
+def test_a_comparison_that_is_measured_otherwise_stands_apart(facts):
+    own = paper(published({"Drops": DROPS}, {"Theirs": "32.0"}), benchmarks=(DROPS,))
+    table = make_grid([own], scores_of(compared(**facts))).tables[0]
+    (ours,), (theirs,) = places(table)["mine: lora, 16 pairs, 2 seeds"], places(table)["Theirs"]
+    assert ours.key != theirs.key
+    assert (ours.label, ours.space) != (theirs.label, theirs.space)
+
+
+def test_an_old_comparison_does_not_say_what_it_is_of():
+    old = compared()
+    rows = [row.model_copy(update={"protocol": "", "pictures": None}) for row in old.rows]
+    own = paper(published({"Drops": DROPS}, {"Theirs": "32.0"}), benchmarks=(DROPS,))
+    grid = make_grid([own], scores_of(old.model_copy(update={"rows": tuple(rows)})))
+    assert [row.method for row in grid.tables[0].rows] == ["Theirs"]
+    assert grid.tables[0].missing == (DROPS,)
+    assert {other.pictures for other in grid.others} == {"not told"}
+
+
+def test_files_of_several_folders(tmp_path):
+    for folder, psnr in (("a", 30.0), ("b", 31.0)):
+        place = tmp_path / folder
+        place.mkdir()
+        (place / "scores.json").write_text(Report(results=(scored(RAIN, psnr),)).to_json())
+    (tmp_path / "comparison.json").write_text(compared().to_json())
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "one.json").write_text('{"kind": "urushi-cell"}')
+    said = run("report", tmp_path)
+    assert said.exit_code == EXIT_WELL
+    for method in ("**a/scores**", "**b/scores**", "**mine: lora, 16 pairs, 2 seeds**"):
+        assert method in said.stdout
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "comparison.json").write_text(
+        compared(psnr={"mean": 20.0, "deviation": None}).to_json()
+    )
+    twice = run("report", tmp_path)
+    assert twice.exit_code == EXIT_FAILED
+    assert "two different scores on raindrop-rgb, 31.25 and 20.00 dB" in twice.stderr
+    broken = tmp_path / "more" / "comparison.json"
+    broken.write_text('{"kind": "urushi-comparison", "version": 1}')
+    assert "not a document of a comparison" in run("report", broken).stderr
 
 
 def test_wrong_usage(tmp_path):

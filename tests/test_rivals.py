@@ -8,10 +8,16 @@ import torch
 from networks import Bare, TokenNet, random_images, shaken, shaken_adapter
 from torch import nn
 from torch.nn import functional as F
+from world import network_of, write_network, write_random
 
 from urushi.adapters import attach, create_adapter
+from urushi.adapters.fold import fold
+from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.adapters.vera import random_matrix
-from urushi.errors import AdapterError
+from urushi.backbones import BACKBONES
+from urushi.errors import AdapterError, EngineError
+from urushi.files.adapter import read_adapter, write_adapter
+from urushi.inference.restorer import Restorer
 
 
 @pytest.fixture
@@ -241,3 +247,51 @@ def test_other_padding_is_refused():
     network = Bare(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"))
     with pytest.raises(AdapterError, match=r"layers\.0 pads by reflect"):
         create_adapter(network, {"method": "vora"})
+
+
+@pytest.mark.parametrize("method", ["mor", "vora"])
+@pytest.mark.parametrize("backbone", ["ipt", "edt"])
+def test_branches_on_networks_of_tokens(backbone, method, tmp_path):
+    """They are built, trained by two steps, stored, and say that weights cannot hold them."""
+    model = write_network(tmp_path / "base.safetensors", backbone, BACKBONES[backbone].example)
+    torch.manual_seed(0)
+    adapter = create_adapter(network_of(model), {"method": method})
+    adapted = attach(network_of(model), adapter).train()
+    x, wanted = random_images(1, 16, 16), random_images(1, 16, 16).flip(3)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(3):
+        loss = (adapted(x) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > losses[1] > losses[2]
+    untouched = [name for name, p in adapter.named_parameters() if not p.grad.abs().sum() > 0]
+    assert not untouched
+    write_adapter(
+        tmp_path / "mine.safetensors", tensors_of(adapter), header_of(adapter, model), "float32"
+    )
+    stored = read_adapter(tmp_path / "mine.safetensors")
+    again = attach(network_of(model), load_adapter(network_of(model), stored)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), adapted.eval()(x), rtol=0, atol=0)
+    with pytest.raises(AdapterError, match="weights cannot hold"):
+        again.merge()
+    with pytest.raises(AdapterError, match="weights cannot hold"):
+        fold(model, [(stored, 1.0)])
+
+
+def test_squares_that_leave_the_range_of_numbers_are_refused(tmp_path):
+    """Between Restormer's levels no norm stands: squares are squared again."""
+    model = write_network(
+        tmp_path / "base.safetensors", "restormer", BACKBONES["restormer"].example
+    )
+    write_random(tmp_path / "wild.safetensors", model, method="vora", size=30.0)
+    picture = random_images(1, 24, 24)[0].permute(1, 2, 0).numpy()
+    options = {"engine": "torch", "device": "cpu"}
+    wild = Restorer(model.path, adapters=[tmp_path / "wild.safetensors"], **options)
+    with pytest.raises(EngineError, match=r"NaN or infinite values.*adapters at a lesser strength"):
+        wild.restore(picture)
+    tame = Restorer(model.path, adapters=[(tmp_path / "wild.safetensors", 1e-9)], **options)
+    assert np.isfinite(tame.restore(picture)).all()

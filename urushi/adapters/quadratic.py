@@ -7,9 +7,15 @@ here: neither its interactions between tokens nor its routing.
 Ours: the linear part is LoRA's in its layout `flat`, on all layers; beside a convolution `A_v` is
 one with its kernel and stride and `B_v` one of 1x1; depth-wise, grouped and transposed convolutions
 have the linear part alone, for every group would need r squares of its own; `B_v` is zero at first,
-`A_v` begins as `A_l`; and there is a scale of the squares. Nothing bounds squares of squares:
-behind many layers without a norm they can leave the range of numbers, and a training then ends
-with the error of one that went wrong.
+`A_v` begins as `A_l`; and there is a scale of the squares.
+
+The published form has no norm, and none is put in here: where no norm of the base stands between
+layers, squares are squared again. So they are between Restormer's levels and in the tails of IPT
+and EDT; in blocks a norm stands before nearly every layer. Tried on small networks of all kinds and
+on the shipped base, with random `B_v`: of deviation 0.3 all results stay below 10; of deviation 1
+Restormer leaves float32 on the way between its levels, and IPT float16 in its tail. A training in
+which that happens ends with the error of a loss that is not finite, and a picture with that of a
+result that is not; a lesser strength or scale is the way out.
 """
 
 from collections.abc import Mapping

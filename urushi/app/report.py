@@ -1,5 +1,6 @@
-"""`urushi report`: scores of ours beside published ones."""
+"""`urushi report`: scores of ours, of evaluations and comparisons, beside published ones."""
 
+from json import loads as parse_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from urushi.errors import DataError, TargetError
 from urushi.writing import refuse_taken, whole_file
 
 if TYPE_CHECKING:
-    from urushi.evaluation.grid import Measured
+    from urushi.evaluation.grid import Measured, Scored
 
 __all__ = ["EPILOG", "report"]
 
@@ -28,7 +29,7 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="RESULTS",
-            help="Files that  urushi evaluate --json  wrote, or folders of them.",
+            help="Files of  urushi evaluate --json, comparison.json of  urushi compare, folders.",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +56,7 @@ def report(
         if target.suffix not in _FORMATS:
             raise typer.BadParameter(f"{target} must end in {', '.join(_FORMATS)}.")
     refuse_taken(targets, overwrite)
-    grid = make_grid([find_paper(name) for name in paper or PAPERS], _measured(results or []))
+    grid = make_grid([find_paper(name) for name in paper or PAPERS], _scores(results or []))
     out = Output(json=json)
     makers = {".md": to_markdown, ".html": to_html, ".json": lambda grid: grid.to_json() + "\n"}
     for target in targets:
@@ -72,26 +73,48 @@ def report(
         out.text(to_markdown(grid))
 
 
-def _measured(paths: list[Path]) -> "list[Measured]":
+def _scores(paths: list[Path]) -> "list[Measured | Scored]":
     """All scores, each called as its file is."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+        elif inside := [file for file in sorted(path.rglob("*.json")) if _kind(file) in _READERS]:
+            files += inside
+        else:
+            raise DataError(f"{path} holds no scores: make some with  urushi evaluate --json FILE")
+    files = list(dict.fromkeys(files))
+    stems = [file.stem for file in files]
+    found = []
+    for file in files:
+        name = file.stem if stems.count(file.stem) == 1 else f"{file.parent.name}/{file.stem}"
+        found += _READERS.get(_kind(file), _of_evaluation)(file, name)
+    return found
+
+
+def _kind(path: Path) -> str:
+    """What a document says it is; empty where it says nothing."""
+    try:
+        content = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("kind", "")) if isinstance(content, dict) else ""
+
+
+def _of_evaluation(path: Path, name: str) -> "list[Measured]":
     from urushi.evaluation.grid import Measured
     from urushi.evaluation.report import read_report
 
-    found = []
-    for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        read = 0
-        for file in files:
-            try:
-                document = read_report(file)
-            except DataError:
-                if path.is_dir():
-                    continue  # other documents may lie there
-                raise
-            read += 1
-            for result in document.results:
-                method = file.stem if result.restorer else f"{file.stem}, inputs as they are"
-                found.append(Measured(method, result))
-        if path.is_dir() and not read:
-            raise DataError(f"{path} holds no scores: make some with  urushi evaluate --json FILE")
-    return found
+    return [
+        Measured(name if result.restorer else f"{name}, inputs as they are", result)
+        for result in read_report(path).results
+    ]
+
+
+def _of_comparison(path: Path, _name: str) -> "list[Scored]":
+    from urushi.training.compare.scores import read_summary, scores_of
+
+    return scores_of(read_summary(path))
+
+
+_READERS = {"urushi-scores": _of_evaluation, "urushi-comparison": _of_comparison}

@@ -2,7 +2,8 @@
 
 Two scores share a column only if they are of the same pictures, the same colour space and the same
 border. What is measured by another protocol, on a part of the pictures, or on pictures that are
-made otherwise, has a column of its own beside; so has what nobody told.
+made otherwise, has a column of its own beside; so has what nobody told. Ours are scores of
+`urushi evaluate`, or means over the seeds of a comparison.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,12 +15,12 @@ from pydantic import BaseModel, ConfigDict
 
 from urushi.errors import DataError
 from urushi.evaluation.benchmark import BenchmarkResult
-from urushi.evaluation.catalog import BENCHMARKS, Benchmark
+from urushi.evaluation.catalog import BENCHMARKS, Benchmark, Published
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
 from urushi.evaluation.papers import Paper, PaperSetting, PublishedTable, read_cell
 from urushi.version import __version__
 
-__all__ = ["Column", "Grid", "Measured", "Row", "SettingTable", "make_grid"]
+__all__ = ["Column", "Grid", "Measured", "Row", "Score", "Scored", "SettingTable", "make_grid"]
 
 NEEDS_DATA = "needs data"
 _SPACES = {"rgb": "RGB", "y": "Y", "y-swapped": "Y, red and blue exchanged", "grey": "grey"}
@@ -37,7 +38,7 @@ class Column(_Document):
         benchmark: its name; empty of what can not be measured here.
         label: for people.
         space: colour space and border, or what is known of them.
-        ours: a score of ours can stand there.
+        ours: a score of ours is wanted there.
     """
 
     key: str
@@ -48,10 +49,11 @@ class Column(_Document):
 
 
 class Score(_Document):
-    """PSNR in dB, and SSIM where it is known."""
+    """PSNR in dB, SSIM where it is known, and the PSNR's standard deviation over several seeds."""
 
     psnr: float
     ssim: float | None = None
+    deviation: float | None = None
 
 
 class Row(_Document):
@@ -138,8 +140,32 @@ class Grid(_Document):
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A score of ours, and what it was computed on.
+
+    Attributes:
+        method: what it is called.
+        benchmark: its name; one that is not in the catalogue belongs to no setting.
+        title: what is measured.
+        protocol: how, the name of a protocol and its border; empty where it is not known.
+        counted, total: pictures that were measured, and that there are; None where not known.
+        score: the mean.
+        published: of others on the same pictures.
+    """
+
+    method: str
+    benchmark: str
+    title: str
+    protocol: str
+    counted: int | None
+    total: int | None
+    score: Score
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
 class Measured:
-    """A score of ours.
+    """A result of an evaluation.
 
     Attributes:
         method: what it is called.
@@ -149,24 +175,44 @@ class Measured:
     method: str
     result: BenchmarkResult
 
+    def scored(self) -> Scored:
+        """The mean over its pictures; without a restorer, of the inputs as they are."""
+        one, means = self.result, self.result.means
+        if means.psnr is None:
+            score = Score(psnr=means.psnr_input, ssim=means.ssim_input)
+        else:
+            score = Score(psnr=means.psnr, ssim=means.ssim)
+        return Scored(
+            method=self.method,
+            benchmark=one.benchmark,
+            title=one.title,
+            protocol=one.protocol,
+            counted=len(one.pictures),
+            total=one.total,
+            score=score,
+            published=tuple(one.published),
+        )
 
-def make_grid(papers: Iterable[Paper], measured: Sequence[Measured]) -> Grid:
+
+def make_grid(papers: Iterable[Paper], measured: Sequence[Measured | Scored]) -> Grid:
     """Puts scores side by side.
 
     Args:
         papers: whose settings are wanted.
-        measured: scores of ours; those without a restorer count as `input`.
+        measured: scores of ours.
 
     Raises:
-        DataError: a paper names a benchmark that there is not.
+        DataError: a paper names a benchmark that there is not, or a method has two different
+            scores on the same pictures.
     """
     chosen = list(papers)
+    scores = [one.scored() if isinstance(one, Measured) else one for one in measured]
     tables, used = [], set()
     for paper in chosen:
         for name, setting in paper.settings.items():
-            tables.append(_Setting(paper, name, setting, measured).table())
+            tables.append(_Setting(paper, name, setting, scores).table())
             used |= set(setting.benchmarks)
-    left = [one for one in measured if one.result.benchmark not in used]
+    left = [one for one in scores if one.benchmark not in used]
     return Grid(
         notes={paper.title: paper.note for paper in chosen},
         tables=tuple(tables),
@@ -201,35 +247,38 @@ def _column(benchmark: Benchmark, space: str, apart: str, ours: bool = True) -> 
     return Column(key=key, benchmark=benchmark.name, label=label, space=space, ours=ours)
 
 
-def _measured_column(result: BenchmarkResult) -> Column | None:
+def _measured_column(one: Scored) -> Column | None:
     """The column of a score of ours; None where its benchmark is not in the catalogue."""
-    if result.benchmark not in BENCHMARKS:
+    if one.benchmark not in BENCHMARKS or not one.protocol:
         return None
-    benchmark = BENCHMARKS[result.benchmark]
-    name, _, cut = result.protocol.partition("-crop")
+    benchmark = BENCHMARKS[one.benchmark]
+    name, _, cut = one.protocol.partition("-crop")
     protocol = named_protocol(name, int(cut or 0))
-    counted, wanted = len(result.pictures), benchmark.pictures or result.total
-    apart = "" if counted == result.total == wanted else f"{counted} of {wanted} pictures"
+    apart = "" if one.counted == one.total == (benchmark.pictures or one.total) else _some(one)
     own = PROTOCOLS[benchmark.protocol]
     if name != own.name and protocol.colour == own.colour:
         apart = ", ".join(filter(None, [apart, f"by {name}"]))  # rounded otherwise, or another SSIM
-    if result.title != benchmark.title:
-        apart = f"{result.title}; {counted} pictures"
-    return _column(benchmark, _space(protocol.colour, protocol.crop_border), apart)
+    if one.title != benchmark.title:
+        apart = f"{one.title}; {one.counted} pictures"
+    space = _space(protocol.colour, protocol.crop_border)
+    return _column(benchmark, space, apart, ours=not apart)
 
 
-def _score(result: BenchmarkResult) -> Score:
-    means = result.means
-    if means.psnr is None:
-        return Score(psnr=means.psnr_input, ssim=means.ssim_input)
-    return Score(psnr=means.psnr, ssim=means.ssim)
+def _some(one: Scored) -> str:
+    """How many of its pictures a score is of."""
+    if one.counted is None:
+        return "number of pictures not told"
+    wanted = one.total
+    if one.benchmark in BENCHMARKS:
+        wanted = BENCHMARKS[one.benchmark].pictures or wanted
+    return f"{one.counted} of {wanted} pictures"
 
 
 class _Setting:
     """Gathers the columns and rows of one setting."""
 
     def __init__(
-        self, paper: Paper, name: str, setting: PaperSetting, measured: Sequence[Measured]
+        self, paper: Paper, name: str, setting: PaperSetting, measured: Sequence[Scored]
     ) -> None:
         self.paper, self.name, self.setting = paper, name, setting
         self.columns: dict[str, Column] = {}
@@ -243,15 +292,21 @@ class _Setting:
         self.columns.setdefault(column.key, column)
         return column.key
 
-    def _ours(self, measured: Sequence[Measured]) -> None:
+    def _ours(self, measured: Sequence[Scored]) -> None:
         scores: dict[str, dict[str, Score]] = {}
         wanted = {self._pictures(name) for name in self.setting.benchmarks}
         for one in measured:
-            column = _measured_column(one.result)
+            column = _measured_column(one)
             if column is None or self._pictures(column.benchmark) not in wanted:
                 continue
-            scores.setdefault(one.method, {})[self._add(column)] = _score(one.result)
-            self.found.add(one.result.benchmark)
+            own, key = scores.setdefault(one.method, {}), self._add(column)
+            if abs(own.setdefault(key, one.score).psnr - one.score.psnr) > 0.005:
+                raise DataError(
+                    f"{one.method} has two different scores on {one.benchmark}, "
+                    f"{own[key].psnr:.2f} and {one.score.psnr:.2f} dB: name one of the two files "
+                    "otherwise, or report them apart"
+                )
+            self.found.add(one.benchmark)
         for method, own in scores.items():
             self.rows.append(Row(method=method, ours=True, source=0, scores=own))
 
@@ -326,31 +381,23 @@ class _Setting:
         )
 
 
-def _others(measured: Sequence[Measured]) -> Iterable[Other]:
+def _others(measured: Sequence[Scored]) -> Iterable[Other]:
     told = set()
-    for one in sorted(measured, key=lambda one: one.result.benchmark):
-        result, column = one.result, _measured_column(one.result)
-        space = result.protocol if column is None else column.space
-        counted = len(result.pictures)
-        whole = counted == result.total
-        yield Other(
-            benchmark=result.benchmark,
-            title=result.title,
-            space=space,
-            pictures=f"{counted}" if whole else f"{counted} of {result.total}",
-            method=one.method,
-            ours=True,
-            score=_score(result),
-        )
-        for other in result.published if result.benchmark not in told else ():
+    for one in sorted(measured, key=lambda one: one.benchmark):
+        column = _measured_column(one)
+        space = (one.protocol or "not told") if column is None else column.space
+        pictures = "not told" if one.counted is None else f"{one.counted}"
+        if one.counted is not None and one.counted != one.total is not None:
+            pictures = f"{one.counted} of {one.total}"
+        shared = {"benchmark": one.benchmark, "title": one.title, "space": space}
+        yield Other(**shared, pictures=pictures, method=one.method, ours=True, score=one.score)
+        for other in one.published if one.benchmark not in told else ():
             yield Other(
-                benchmark=result.benchmark,
-                title=result.title,
-                space=space,
-                pictures=f"{counted}",
+                **shared,
+                pictures=f"{one.counted}",
                 method=other.method,
                 ours=False,
                 score=Score(psnr=other.psnr),
                 source=other.source,
             )
-        told.add(result.benchmark)
+        told.add(one.benchmark)

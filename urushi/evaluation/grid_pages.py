@@ -11,7 +11,8 @@ INTRODUCTION = (
     "Scores of ours beside published ones: PSNR in dB / SSIM. Two scores share a column only if "
     "they are of the same pictures, in the same colour space, with the same border cut off. "
     "Published definitions of SSIM differ and are rarely told. Numbers behind methods are those of "
-    f'the sources below each table; "{NEEDS_DATA}" is what was not measured here.'
+    "the sources below each table; behind ± stands the standard deviation over seeds; "
+    f'"{NEEDS_DATA}" is what was not measured here.'
 )
 
 
@@ -87,11 +88,12 @@ def _cell(row: Row, column: Column) -> str:
 
 
 def _text(score: Score, ours: bool) -> str:
+    psnr = f"{score.psnr:.2f}" + (f" ± {score.deviation:.2f}" if score.deviation else "")
     if score.ssim is None:
-        return f"{score.psnr:.2f}"
+        return psnr
     # Published SSIM as it stands there, mostly with three digits.
     digits = 4 if ours or round(score.ssim, 3) != score.ssim else 3
-    return f"{score.psnr:.2f} / {score.ssim:.{digits}f}"
+    return f"{psnr} / {score.ssim:.{digits}f}"
 
 
 def _below(table: SettingTable) -> list[str]:

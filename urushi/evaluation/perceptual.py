@@ -1,13 +1,12 @@
 """Metrics beside PSNR and SSIM: SSIMULACRA2, FLIP, PIQE, and the share of fine detail kept.
 
 `METRICS` is the table. All of them take whole pictures, RGB `(H, W, 3)` in [0, 1], clipped;
-protocols and their borders do not matter to them. Three are packages of the extra `metrics`, and
-`detail` is ours and needs nothing.
+protocols and their borders do not matter to them. Two are packages of the extra `metrics`; `piqe`,
+written from its paper, and `detail`, which is ours, need nothing.
 
 Sources: Sneyers et al., SSIMULACRA 2, github.com/cloudinary/ssimulacra2 (package `ssimulacra2`);
 Andersson et al., "FLIP: A Difference Evaluator for Alternating Images", HPG 2020 (package
-`flip-evaluator`, of the authors); Venkatanath et al., "Blind image quality evaluation using
-perception based features", NCC 2015 (package `pypiqe`).
+`flip-evaluator`, of the authors); of PIQE see `urushi.evaluation.piqe`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from jaxtyping import Float, UInt8
 
 from urushi.errors import DataError, MissingExtraError, nearest
 from urushi.evaluation.metrics import filtered
+from urushi.evaluation.piqe import BLOCK, piqe_of_luma
 
 __all__ = [
     "METRICS",
@@ -114,15 +114,9 @@ def piqe(picture: Picture) -> float:
 
     Raises:
         DataError: a side has fewer than 16 pixels, or a value is not finite.
-        MissingExtraError: the package is not installed.
     """
     _check("piqe", picture, picture)
-    calculate = _package("pypiqe", "piqe").piqe
-    # As grey: of colours the package would take red for blue.
-    luma = np.rint(np.clip(picture.astype(np.float64), 0.0, 1.0) @ _GREY * 255).astype(np.uint8)
-    if not luma.any():  # it divides by the largest value
-        return 100.0
-    return float(calculate(luma)[0])
+    return piqe_of_luma(np.rint(np.clip(picture.astype(np.float64), 0.0, 1.0) @ _GREY * 255))
 
 
 def detail_kept(picture: Picture, reference: Picture) -> float | None:
@@ -162,9 +156,8 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
             "noise and blockiness, without a reference",
             "lower",
             None,
-            16,
+            BLOCK,
             lambda picture, _: piqe(picture),
-            "pypiqe",
         ),
         "detail": Metric("share of fine detail kept", "higher", 1.0, _BLOCK, detail_kept),
     }
@@ -251,7 +244,6 @@ def _package(module: str, metric: str) -> Any:
 _DISTRIBUTIONS = {
     "ssimulacra2": "ssimulacra2",
     "flip_evaluator": "flip-evaluator",
-    "pypiqe": "pypiqe",
 }
 
 

@@ -39,7 +39,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "export": ("torch", "onnx", "onnxscript", "openvino"),
     "quantize": ("torch", "onnx", "onnxscript", "openvino", "nncf"),
     "plots": ("matplotlib",),
-    "metrics": ("ssimulacra2", "flip-evaluator", "pypiqe"),
+    "metrics": ("ssimulacra2", "flip-evaluator"),
     "clip": ("torch", "transformers"),
     "hub": ("huggingface_hub",),
     "cluster": ("ray",),

@@ -472,6 +472,6 @@ class Restorer(MadeAnew):
         if problem:
             raise EngineError(
                 f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "
-                "try another engine or device, or another model"
+                "try another engine or device, adapters at a lesser strength, or another model"
             )
         return restored

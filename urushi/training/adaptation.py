@@ -45,7 +45,7 @@ __all__ = [
 
 VALIDATION = "validation"
 # Greatest learning rate by method; docs/log.md has the trials. Others take that of low rank.
-LEARNING_RATES = {"full": 6e-4, "ssf": 1e-2, "adaptformer": 1e-2}
+LEARNING_RATES = {"full": 6e-4, "ssf": 1e-2, "adaptformer": 1e-2, "vera": 1e-1}
 DEFAULT_LEARNING_RATE = 3e-3
 _PATCH, _BATCH = 128, 8
 _UNLIMITED = 1_000_000

@@ -63,6 +63,8 @@ class Row(_Document):
         base, task, label, method, pairs: see `Cell`; the task `MEAN` stands for all tasks. What is
             learned together has rows for each of its classes and composites.
         seeds: those that are finished; of `MEAN`, in all tasks. Empty where nothing is random.
+        protocol, pictures, total: how was measured, on how many pictures, of how many there are;
+            empty and None of `MEAN`, and in documents of older versions.
         psnr: in dB, on the validation pictures.
         ssim: in [-1, 1].
         gain: in dB over the frozen base; None where that is not finished.
@@ -80,6 +82,9 @@ class Row(_Document):
     method: str
     pairs: int | None
     seeds: tuple[int, ...]
+    protocol: str = ""
+    pictures: int | None = None
+    total: int | None = None
     psnr: Spread
     ssim: Spread
     gain: Spread | None
@@ -225,6 +230,8 @@ def _row(task: str, groups: Sequence[Sequence[Outcome]], frozen: dict[Any, Outco
     known = [gain for gain in gains if gain is not None]
     steps = [r.seconds_per_step for r in results if r.seconds_per_step is not None]
     peaks = [r.peak_memory for r in results if r.peak_memory is not None]
+    counted = {len(r.pictures) for r in results} if task != MEAN else set()
+    protocol, total = _measured_on(groups[0][0]) if task != MEAN else ("", None)
     return Row(
         base=cell.base,
         task=task,
@@ -232,6 +239,9 @@ def _row(task: str, groups: Sequence[Sequence[Outcome]], frozen: dict[Any, Outco
         method=cell.method,
         pairs=cell.pairs,
         seeds=tuple(sorted(g[0].cell.seed for g in groups if g[0].cell.seed is not None)),
+        protocol=protocol,
+        pictures=counted.pop() if len(counted) == 1 else None,
+        total=total,
         psnr=Spread.of([_mean(group, "psnr") for group in groups]),
         ssim=Spread.of([_mean(group, "ssim") for group in groups]),
         gain=Spread.of(known) if len(known) == len(gains) else None,
@@ -242,6 +252,17 @@ def _row(task: str, groups: Sequence[Sequence[Outcome]], frozen: dict[Any, Outco
         seconds_per_step=float(np.mean(steps)) if steps else None,
         peak_memory=max(peaks, default=None),
     )
+
+
+def _measured_on(one: Outcome) -> tuple[str, int | None]:
+    """Protocol of a cell, or of its part, and how many pictures there are to measure."""
+    cell = one.cell
+    parts = {part.name: part.validation for part in (*cell.classes, *cell.composites)}
+    validation = cell.validation or parts.get(cell.task) or parts.get(cell.task.rsplit(", ", 1)[0])
+    facts = cell.identity["validation"]
+    own = facts.get(cell.task) or facts.get(cell.task.rsplit(", ", 1)[0]) or facts
+    known = own.get("names", own.get("files"))
+    return "" if validation is None else validation.protocol, known and len(known)
 
 
 def _mean(group: Sequence[Outcome], name: str) -> float:
