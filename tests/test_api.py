@@ -20,7 +20,7 @@ from urushi.errors import (
 )
 from urushi.files.model import read_model
 from urushi.image import read_picture, write_picture
-from urushi.inference import auto, zoo
+from urushi.inference import auto, members, zoo
 from urushi.training.examples import pair_examples
 
 DARK = np.float32(0.5)
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def shipped(folder, monkeypatch):
-    for module in (zoo, auto):
+    for module in (zoo, members):
         monkeypatch.setattr(module, "ZOO", folder)
     api._kept.cache_clear()
     yield folder

@@ -25,7 +25,7 @@ from urushi.evaluation.report import Report
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.image import read_picture
-from urushi.inference import auto, zoo
+from urushi.inference import members, zoo
 
 COMMANDS = typer.main.get_command(app)
 
@@ -104,7 +104,7 @@ def files(tmp_path_factory) -> Path:
 @pytest.fixture
 def here(files, tmp_path, monkeypatch) -> Path:
     """A copy of the folder, which is the current one."""
-    for module in (zoo, auto):
+    for module in (zoo, members):
         monkeypatch.setattr(module, "ZOO", files / "zoo")
     folder = tmp_path / "here"
     shutil.copytree(files / "here", folder)

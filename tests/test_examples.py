@@ -9,7 +9,7 @@ from world import write_all_in_one, write_tiny_model
 
 from urushi import api
 from urushi.files.model import read_model
-from urushi.inference import auto, zoo
+from urushi.inference import members, zoo
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 WORDS = {"adapt_to_pairs": ["4"], "train_in_torch": ["2"]}
@@ -21,7 +21,7 @@ def shipped(tmp_path, monkeypatch):
     folder.mkdir()
     base = read_model(write_tiny_model(folder / "base.safetensors"))
     write_all_in_one(folder, base.path, rank=1)
-    for module in (zoo, auto):
+    for module in (zoo, members):
         monkeypatch.setattr(module, "ZOO", folder)
     api._kept.cache_clear()
     yield

@@ -47,7 +47,8 @@ def test_a_bright_colour_counts_as_bright():
     [
         (["low-light"], ["grid", "highlights"]),
         (["haze"], ["grid"]),
-        ([], ["grid"]),
+        ([], []),
+        (["noise", "haze"], ["grid"]),
         (["noise"], []),
     ],
 )

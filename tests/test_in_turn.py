@@ -195,3 +195,5 @@ def test_what_experts_leave_behind_is_no_second_damage():
     experts = dict.fromkeys(("noise", "haze", "blur", "raindrop"))
     found = {name: kind_behind(seen(name), "noise", 0.7, experts) for name in experts}
     assert found == {"noise": None, "haze": "haze", "blur": None, "raindrop": None}
+    # What was brightened has lifted blacks, as haze has.
+    assert kind_behind(seen("haze"), "low-light", 0.7, experts) is None

@@ -7,9 +7,9 @@ from jaxtyping import Float
 
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.grid_pattern import without_grid
-from urushi.inference.tile_sizes import sees_widely
+from urushi.inference.tile_sizes import LOCAL
 
-__all__ = ["LOW_LIGHT", "Finish", "brightens", "finishing", "with_highlights"]
+__all__ = ["LOW_LIGHT", "Finish", "brightens", "changes_light", "finishing", "with_highlights"]
 
 Finish = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Of a tile and what came of it, both `(3, h, w)` float32, what is taken instead."""
@@ -26,7 +26,7 @@ def finishing(adapters: Sequence[AppliedAdapter], cell: int) -> Finish | None:
         adapters: in use.
         cell: side of what upsampling may repeat, in pixels; see `without_grid`.
     """
-    if not sees_widely(adapters):
+    if not changes_light(adapters):
         return None
     bright = brightens(adapters)
 
@@ -37,6 +37,14 @@ def finishing(adapters: Sequence[AppliedAdapter], cell: int) -> Finish | None:
         return with_highlights(tile, restored) if bright else restored
 
     return finish
+
+
+def changes_light(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether one of the adapters is told to be for damage that is not local.
+
+    What says nothing of what it mends is taken as it comes.
+    """
+    return any(not LOCAL.issuperset(item.adapter.header.degradations) for item in adapters)
 
 
 def brightens(adapters: Sequence[AppliedAdapter]) -> bool:

@@ -21,8 +21,10 @@ _SHARE = 4  # of a picture's pixels, one in so many is mended for a second look
 
 # What experts leave of noise and compression is soft, and of flakes and streaks looks like drops.
 _LEFT_BEHIND = ("blur", "raindrop")
+# And what is brightened has lifted blacks, as haze has.
+_OF_ONE = {"low-light": "haze"}
 
-Views = Float[np.ndarray, "_ 3 s s"]
+Views = Float[np.ndarray, "_ 3 _ _"]
 
 
 def mended(views: Sequence[Views], restorer: Restorer, pixels: int) -> list[Views]:
@@ -62,6 +64,6 @@ def kind_behind(
         experts: the classes that have one.
     """
     seen = second.seen
-    if seen in (CLEAN, first, *_LEFT_BEHIND) or seen not in experts:
+    if seen in (CLEAN, first, *_LEFT_BEHIND, _OF_ONE.get(first)) or seen not in experts:
         return None
     return seen if second.probabilities[seen] >= least else None

@@ -17,7 +17,7 @@ from urushi.errors import EngineError, FileFormatError, TakenError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.engines.base import working_memory
-from urushi.inference.finishing import brightens
+from urushi.inference.finishing import brightens, changes_light
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
 from urushi.version import __version__
@@ -163,6 +163,7 @@ def _write_network(
         "overlap": sizes.overlap,
         "whole": sizes.whole,
         "wide": wide,
+        "light": changes_light(applied),
         "brightens": brightens(applied),
     }
 

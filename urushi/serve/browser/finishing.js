@@ -6,9 +6,9 @@ import { withoutGrid } from "./grid.js";
 const BRIGHT = 0.5;
 
 /* A restored tile as it is taken: three planes of `height` rows and `width` columns. `network` says
- * whether it is `wide` and `brightens`, and its `multiple`. */
-export function finished(tile, restored, height, width, { wide, brightens, multiple }) {
-  if (!wide) return restored;
+ * whether it changes the `light` or `brightens`, and its `multiple`. */
+export function finished(tile, restored, height, width, { light, brightens, multiple }) {
+  if (!light) return restored;
   const clean = withoutGrid(tile, restored, height, width, multiple);
   return brightens ? withHighlights(tile, clean, height, width) : clean;
 }
