@@ -22,7 +22,7 @@ from world import write_random
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
-from urushi.inference.finishing import with_highlights
+from urushi.inference.changed_light import with_highlights
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles

@@ -21,8 +21,8 @@ from urushi.inference.arrays import (
     enlarged_alpha,
 )
 from urushi.inference.beyond import Values
+from urushi.inference.changed_light import finishing
 from urushi.inference.engines import Engine, create_engine
-from urushi.inference.finishing import finishing
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (

@@ -10,8 +10,8 @@ import numpy as np
 from urushi.errors import PictureError, UrushiError
 from urushi.inference.arrays import problem_in_int8, problem_of
 from urushi.inference.beyond import mend_beyond, reaches_beyond
+from urushi.inference.changed_light import Finish
 from urushi.inference.engines import Engine
-from urushi.inference.finishing import Finish
 
 __all__ = [
     "LatestPicture",

@@ -16,8 +16,8 @@ from urushi.convert.standalone import export_standalone
 from urushi.errors import EngineError, FileFormatError, TakenError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.changed_light import brightens, changes_light
 from urushi.inference.engines.base import working_memory
-from urushi.inference.finishing import brightens, changes_light
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
 from urushi.version import __version__

@@ -1,5 +1,5 @@
 // What is done to a restored tile where its network changed the whole picture's light; why, and with
-// which numbers, is told in urushi/inference/finishing.py.
+// which numbers, is told in urushi/inference/changed_light.py.
 
 import { withoutGrid } from "./grid.js";
 

@@ -6,8 +6,8 @@ from world import write_random, write_tiny_model
 
 from urushi.files.adapter import write_adapter
 from urushi.files.model import read_model
-from urushi.inference import finishing
-from urushi.inference.finishing import with_highlights
+from urushi.inference import changed_light
+from urushi.inference.changed_light import with_highlights
 from urushi.inference.restorer import Restorer
 
 
@@ -68,8 +68,8 @@ def test_each_kind_of_adapter_gets_its_own(tmp_path, monkeypatch, kinds, asked):
         done.append("highlights")
         return restored
 
-    monkeypatch.setattr(finishing, "without_grid", grid)
-    monkeypatch.setattr(finishing, "with_highlights", highlights)
+    monkeypatch.setattr(changed_light, "without_grid", grid)
+    monkeypatch.setattr(changed_light, "with_highlights", highlights)
     restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
     restorer.restore(np.full((40, 56, 3), 0.3, np.float32))
     assert done == asked
