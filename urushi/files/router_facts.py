@@ -132,6 +132,7 @@ class VisionFacts(Settings):
         kind: always `vision`.
         network: whose stages these are.
         read: stages whose statistics are read, counted from 1; those behind the last are not there.
+        tones: whether tones and detail of the pixels are read, too; see `urushi.routing.tones`.
         width: numbers of an embedding.
     """
 
@@ -142,6 +143,7 @@ class VisionFacts(Settings):
     read: Annotated[
         tuple[Annotated[int, Field(ge=1, le=7)], ...], Field(min_length=1, max_length=7)
     ]
+    tones: bool = False
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
 
     @model_validator(mode="after")

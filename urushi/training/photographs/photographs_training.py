@@ -25,6 +25,7 @@ from urushi.training.photographs.fit import (
     build_encoder,
     clean_shift,
     fit_head,
+    joined_heads,
     picture_weights,
     read_reduced,
 )
@@ -197,13 +198,6 @@ class _Session:
         taken: np.ndarray,
     ) -> tuple[FrozenEncoder, RouterHead]:
         """Projection and head, fitted to made pictures and to some of the photographs."""
-        torch.manual_seed(self.recipe.seed)
-        encoder = VisionEncoder(self.encoder.facts)
-        encoder.load_state_dict(
-            {**encoder.state_dict(), **self.encoder.frozen, "centre": self.encoder.centre,
-             "spread": self.encoder.spread}
-        )  # fmt: skip
-        head = RouterHead(encoder.width, len(self.classes))
         clean, own = self.classes.index(CLEAN), self.recipe.fit
         sources = np.array([self.photographs[self.shown.which(n)].source
                             for n in range(len(self.shown))])  # fmt: skip
@@ -213,14 +207,30 @@ class _Session:
             (1 - share)
             * picture_weights(made.truths, np.zeros(len(made.truths)), clean, own.clean),
         ]
-        loss = fit_head(
-            encoder, head,
-            torch.cat([rows[0][torch.from_numpy(taken)], rows[1]]),
-            np.concatenate([photographs.truths[taken], made.truths]),
-            np.concatenate(weights), own, self.recipe.seed,
-        )  # fmt: skip
-        self.on_stage(f"{what}: fitted, loss {loss:.3f}")
+        shown = torch.cat([rows[0][torch.from_numpy(taken)], rows[1]])
+        truths = np.concatenate([photographs.truths[taken], made.truths])
+        fitted, losses = [], []
+        for number in range(own.heads):
+            seed = self.recipe.seed + number
+            encoder, head = self._fresh(self.encoder.width // own.heads, seed)
+            losses.append(
+                fit_head(encoder, head, shown, truths, np.concatenate(weights), own, seed)
+            )
+            fitted.append((encoder, head))
+        encoder, head = self._fresh(self.encoder.width, self.recipe.seed)
+        joined_heads(fitted, encoder, head)
+        self.on_stage(f"{what}: fitted, loss {np.mean(losses):.3f}")
         return encoder.eval(), head.eval()
+
+    def _fresh(self, width: int, seed: int) -> tuple[VisionEncoder, RouterHead]:
+        """An encoder and a head to be fitted, with embeddings of `width` numbers."""
+        torch.manual_seed(seed)
+        encoder = VisionEncoder(self.encoder.facts.model_copy(update={"width": width}))
+        encoder.load_state_dict(
+            {**encoder.state_dict(), **self.encoder.frozen, "centre": self.encoder.centre,
+             "spread": self.encoder.spread}
+        )  # fmt: skip
+        return encoder, RouterHead(width, len(self.classes))
 
     def _apart(
         self,
