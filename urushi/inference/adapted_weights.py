@@ -1,7 +1,7 @@
 """Adapters as a restorer is given them: read, checked, and sorted by what can run them."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "apply_adapters",
     "check_apart",
     "check_strength",
+    "listed",
     "parse_adapter",
     "placed",
     "split_adapter",
@@ -75,7 +76,7 @@ def parse_adapter(text: str) -> tuple[str, float]:
     try:
         value = float(strength)
     except ValueError:
-        if find_adapter(path).exists():
+        if not set("/\\") & set(strength) and find_adapter(path).exists():
             raise AdapterError(
                 f"adapter {text!r}: {strength!r} is no strength, expected {path} or, for half of "
                 f"its effect, {path}:0.5"
@@ -199,11 +200,7 @@ def apply_adapters(
             strength is out of range.
         FileFormatError: a file is no adapter file.
     """
-    if isinstance(adapters, str | Path | LoadedAdapter) or _is_pair(adapters):
-        raise AdapterError(
-            f"adapters is {adapters!r:.80}, expected a list: put it into square brackets"
-        )
-    applied = tuple(_read(item) for item in adapters)
+    applied = tuple(_read(item) for item in listed(adapters))
     for item in applied:
         check_base(item.adapter, model)
     check_apart((item.adapter.path.name, item.adapter.header) for item in applied)
@@ -233,12 +230,20 @@ def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Pa
         write_whole(graph_path(target), model.graph.read_bytes())
 
 
-def _is_pair(adapters: Any) -> bool:
-    """Whether it is one adapter and its strength, and no list of such."""
-    return (
-        isinstance(adapters, tuple)
-        and len(adapters) == 2
-        and not isinstance(adapters[1], str | os.PathLike | LoadedAdapter | tuple)
+def listed(adapters: Any) -> list[AdapterLike]:
+    """Return adapters as a list.
+
+    Raises:
+        AdapterError: it is one adapter, or a pair of one and its strength, or no list at all.
+    """
+    pair = isinstance(adapters, tuple) and len(adapters) == 2
+    if pair and not isinstance(adapters[1], str | os.PathLike | LoadedAdapter | tuple):
+        pass
+    elif isinstance(adapters, Iterable) and not isinstance(adapters, str | bytes | Mapping):
+        return list(adapters)
+    raise AdapterError(
+        f"adapters is {adapters!r:.80}, expected a list of adapters, such as ['noise'] or "
+        "[('haze', 0.5)]"
     )
 
 

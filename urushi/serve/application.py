@@ -18,7 +18,7 @@ from urushi.serve import routes_adapters, routes_jobs, routes_pictures
 from urushi.serve.answers import Served, problems
 from urushi.serve.gate import Gate
 from urushi.serve.problems import RefusedError, answer, status_of
-from urushi.serve.requests import refuse_unknown
+from urushi.serve.requests import Wish, refuse_unknown, unknown_field
 from urushi.serve.service import Service
 from urushi.version import __version__
 
@@ -119,6 +119,8 @@ def _add_errors(app: FastAPI) -> None:
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first: dict[str, Any] = error.errors()[0] if error.errors() else {}
         where = ".".join(str(part) for part in first.get("loc", ())[1:]) or "the request"
+        if first.get("type") == "extra_forbidden":
+            return answer(unknown_field(where, Wish.model_fields))
         return answer(RefusedError(422, f"{where[:100]}: {first.get('msg', 'cannot be read')}"))
 
     @app.exception_handler(Exception)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from fastapi import Form, Request
@@ -14,7 +14,7 @@ from urushi.errors import nearest
 from urushi.files.router_facts import MOST_STRENGTH
 from urushi.serve.problems import RefusedError
 
-__all__ = ["Wish", "parse_adapters", "refuse_unknown", "wish_of_form"]
+__all__ = ["Wish", "parse_adapters", "refuse_unknown", "unknown_field", "wish_of_form"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST = 16
@@ -122,6 +122,15 @@ async def refuse_unknown(request: Request) -> None:
         _refuse(sent.multi_items(), form, "field of this form")
 
 
+def unknown_field(
+    name: str, known: Collection[str], what: str = "field of this form"
+) -> RefusedError:
+    """The refusal of a name that is none of those known."""
+    there = ", ".join(sorted(known)) or "none"
+    shown = f"{name[:80]!r} is no {what}{nearest(name, known)}"
+    return RefusedError(422, f"{shown}: it has {there}")
+
+
 def _dependants(one: Dependant) -> Iterator[Dependant]:
     yield one
     for inner in one.dependencies:
@@ -131,9 +140,7 @@ def _dependants(one: Dependant) -> Iterator[Dependant]:
 def _refuse(given: Iterable[tuple[str, Any]], known: dict[str, Any], what: str) -> None:
     for name, count in Counter(name for name, _ in given).items():
         if name not in known:
-            there = ", ".join(sorted(known)) or "none"
-            shown = f"{name[:80]!r} is no {what}{nearest(name, known)}"
-            raise RefusedError(422, f"{shown}: it has {there}")
+            raise unknown_field(name, known, what)
         if count > 1 and get_origin(known[name].field_info.annotation) is not list:
             raise RefusedError(422, f"{name} is given {count} times: give it once")
 
