@@ -79,7 +79,8 @@ def classes_of(task: object, file: Path, experts: Iterable[str]) -> tuple[str, .
             )
         known = f"{file.name} has {', '.join(there if len(named) > 1 else (AUTO, NONE, *there))}"
         what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
-        if file == find_all_in_one() and name.lower() in zoo_experts():
+        ships = name.lower() not in there and name.lower() in zoo_experts()
+        if ships and file == find_all_in_one():
             raise AdapterError(
                 f"{what}, which the router does not choose: give {name.lower()} as an adapter, and "
                 f"no task; {known}"
