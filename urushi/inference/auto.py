@@ -78,7 +78,8 @@ class AutoRestorer(MadeAnew):
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
-            pictures that get an expert in float32, with a note.
+            pictures that get an expert in float32, with a note. With the engine torch the router
+            runs on torch as well; else on OpenVINO where it can.
 
     Raises:
         UrushiError: a file or an option cannot be used.
@@ -153,6 +154,7 @@ class AutoRestorer(MadeAnew):
                 self.base,
                 quick=quick,
                 clip=clip,
+                engine=options.get("engine", "auto"),
                 device=options.get("device", "auto"),
                 threads=options.get("threads"),
             )
