@@ -11,7 +11,7 @@ from pictures import light_of
 from test_image_round_trip import load, profile_of, store
 
 from urushi.data.check import check_folder
-from urushi.errors import UnreadableError
+from urushi.errors import PictureError, UnreadableError
 from urushi.image import Samples, open_picture, read_picture
 from urushi.inference.picture_files import FileOptions, restore_picture
 from urushi.inference.restorer import Restorer
@@ -103,6 +103,19 @@ def test_floating_point_of_another_range_is_refused(tmp_path, factor, shift, hin
     with pytest.raises(UnreadableError, match="--white"):
         restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.tif")
     assert not (tmp_path / "out.tif").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_counted(tmp_path, value):
+    samples = scene().astype(np.float32)
+    samples[3, 4:7, 1] = value
+    store(tmp_path / "in.tif", samples, "rgb")
+    with pytest.raises(UnreadableError, match=f"has 3 samples that are NaN .* of {samples.size},"):
+        restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.tif")
+    # Where white is given, nobody looks through the samples before.
+    options = FileOptions(samples=Samples(1.0, None))
+    with pytest.raises(PictureError, match="NaN or infinite"):
+        restore_picture(restorer(), tmp_path / "in.tif", tmp_path / "out.tif", options=options)
 
 
 def test_every_command_asks_for_the_white(tmp_path):

@@ -162,14 +162,20 @@ def _greatest(info: PictureInfo) -> tuple[int, bool]:
 
 def _range(info: PictureInfo) -> tuple[float, float, float, float]:
     """Least and greatest sample, and which parts of all lie beyond what is bright, and beyond 1."""
-    least, most, bright, beyond, count = np.inf, -np.inf, 0, 0, 0
+    least, most, bright, beyond, count, odd = np.inf, -np.inf, 0, 0, 0, 0
     for rows in _stored_rows(info):
         finite = rows[np.isfinite(rows)]
+        odd += rows.size - finite.size
         if finite.size:
             least, most = min(least, float(finite.min())), max(most, float(finite.max()))
             bright += int((finite > _BRIGHT).sum())
             beyond += int((finite > 1.0).sum())
             count += finite.size
+    if odd:
+        raise UnreadableError(
+            f"'{info.path}' has {odd} samples that are NaN or infinite, of {count + odd}, where"
+            " numbers were expected: replace them first."
+        )
     return least, most, bright / max(count, 1), beyond / max(count, 1)
 
 

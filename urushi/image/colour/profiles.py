@@ -104,7 +104,9 @@ class MatrixColours:
         pixels = np.empty((len(flat), 3), np.float32)
         for start in range(0, len(flat), _BLOCK):
             linear = self._linear(flat[start : start + _BLOCK])
-            pixels[start : start + _BLOCK] = srgb_encode()(linear @ self._forward)
+            # What is not finite stays so, and whoever restores it says so.
+            with np.errstate(invalid="ignore"):
+                pixels[start : start + _BLOCK] = srgb_encode()(linear @ self._forward)
         return pixels.reshape(samples.shape)
 
     def from_working(self, pixels: np.ndarray) -> np.ndarray:
