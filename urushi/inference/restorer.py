@@ -13,7 +13,13 @@ import numpy as np
 from urushi.errors import EngineError, OutOfMemoryError
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import Samples
-from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
+from urushi.inference.adapted_weights import (
+    AdapterLike,
+    AppliedAdapter,
+    apply_adapters,
+    placed,
+    strong_notes,
+)
 from urushi.inference.arrays import (
     WHITE,
     as_array,
@@ -79,9 +85,9 @@ class Restorer(MadeAnew):
 
     Args:
         model: name of a shipped model, path of a model file, or a model that is read already.
-        adapters: adapter files made for that model, or pairs of a file and a strength (1 is what it
-            was trained for); their effects add up. Most methods go into the weights and cost
-            nothing; the others, such as AdaptIR, need the engine torch.
+        adapters: adapter files made for that model, or pairs of a file and a strength from 0 to 2
+            (1 is what it was trained for), each of them once; their effects add up. Most methods go
+            into the weights and cost nothing; the others, such as AdaptIR, need the engine torch.
         engine: "auto", "torch" or "openvino".
         device: "auto", or one the engine knows, such as "cpu" or "cuda".
         precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
@@ -203,6 +209,7 @@ class Restorer(MadeAnew):
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))
+        self.standing = strong_notes(applied)
 
     def _set_up(
         self,

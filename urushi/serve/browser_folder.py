@@ -78,6 +78,7 @@ def write_browser_folder(
     target = Path(target)
     if not overwrite and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
         raise TakenError(taken(target))
+    apply_adapters(model, adapters)  # what cannot be is told before anything is fetched
     programs = runtime_folder(runtime)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
