@@ -22,9 +22,9 @@ from world import write_random
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
-from urushi.inference.changed_light import with_highlights
+from urushi.inference.changed_light import Finish, with_highlights
 from urushi.inference.grid_pattern import without_grid
-from urushi.inference.overview import joined
+from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
 from urushi.serve import browser_runtime
 from urushi.serve.browser_folder import MOST_BYTES, write_browser_folder
@@ -191,7 +191,9 @@ def restored(path, to, model, *options):
 def test_its_result_is_that_of_the_command(page, exported, expert, tmp_path, network):
     source = write(tmp_path / "a picture.png", 100, 150)
     by_page = mended(page, source, tmp_path / "by-page.png", network)
-    expect(page, "#notes").to_contain_text("in 6 tiles")
+    # What changes the light of a picture is not cut where the picture is small.
+    how = {"tiny": "in 6 tiles", "expert": "as a whole"}[network]
+    expect(page, "#notes").to_contain_text(how)
     adapters = ["--adapter", expert] if network == "expert" else []
     by_command = restored(source, tmp_path / "by-command.png", exported, *adapters)
     assert by_page.shape == by_command.shape
@@ -286,8 +288,9 @@ def test_what_needs_the_whole_is_joined_as_by_the_command(page):
     tiles = plan_tiles(height, width, tile=256, overlap=64, multiple=8)
     source = reader_of(pixels.astype(np.float32) / 255)
     rows = joined(
-        source, width, height, restore_small, lambda read: stream_tiles(read, tiles, run_tile)
-    )
+        source, width, height, reduction(width, height), restore_small,
+        lambda read: stream_tiles(read, tiles, run_tile),
+    )  # fmt: skip
     expected = np.rint(255 * np.clip(np.concatenate(list(rows)), 0, 1))
     assert np.abs(by_page - expected).max() <= 1
 
@@ -306,6 +309,22 @@ def test_the_grid_of_a_network_is_taken_out_as_by_the_command(page):
     }"""
     values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
     np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(40, 56), (8, 96), (3, 5)])
+def test_a_margin_is_mirrored_as_by_the_command(page, size):
+    tile = np.arange(3 * size[0] * size[1], dtype=np.float32).reshape(3, *size)
+    script = """async ([tile, height, width, margin]) => {
+        const { withMargin, withoutMargin } = await import('./finishing.js');
+        const around = withMargin(Float32Array.from(tile), height, width, margin);
+        return [[...around], [...withoutMargin(around, height, width, margin)]];
+    }"""
+    around, inside = page.evaluate(script, [tile.ravel().tolist(), *size, 16])
+    finish = Finish(8, 16, bright=False)
+    expected = finish.around(tile)
+    np.testing.assert_array_equal(np.reshape(around, expected.shape), expected)
+    np.testing.assert_array_equal(np.reshape(inside, tile.shape), tile)
+    np.testing.assert_array_equal(finish.inside(expected, 1), tile)
 
 
 def test_highlights_are_kept_as_by_the_command(page):

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from networks import DarkenEngine
 from world import write_random, write_tiny_model
 
 from urushi.files.adapter import write_adapter
 from urushi.files.model import read_model
 from urushi.inference import changed_light
-from urushi.inference.changed_light import with_highlights
+from urushi.inference.changed_light import Finish, finishing, margin_of, with_highlights
 from urushi.inference.restorer import Restorer
 
 
@@ -73,3 +74,35 @@ def test_each_kind_of_adapter_gets_its_own(tmp_path, monkeypatch, kinds, asked):
     restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
     restorer.restore(np.full((40, 56, 3), 0.3, np.float32))
     assert done == asked
+
+
+class BorderEngine(DarkenEngine):
+    """Darkens all, and lays arches along the borders of what it is given, as zeros around do."""
+
+    def run(self, batch):
+        made = batch / 2
+        made[..., :6, ::8] += 0.1
+        made[..., -6:, ::8] += 0.1
+        made[..., ::8, :6] += 0.1
+        made[..., ::8, -6:] += 0.1
+        return made
+
+
+@pytest.mark.parametrize("size", [(75, 97), (8, 8), (40, 7)])
+def test_what_a_network_makes_of_borders_does_not_show(size):
+    restorer = Restorer.from_engine(BorderEngine())
+    restorer._finish = Finish(8, margin_of(8), bright=False)
+    picture = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
+    np.testing.assert_allclose(restorer.restore(picture), picture / 2, atol=1e-6)
+
+
+def test_networks_of_fixed_squares_have_no_margin(tmp_path):
+    base = read_model(write_tiny_model(tmp_path / "tiny.safetensors"))
+    stored = write_random(tmp_path / "a.safetensors", base)
+    header = stored.header.model_copy(update={"degradations": ["haze"]})
+    write_adapter(tmp_path / "a.safetensors", stored.tensors, header, "float32")
+    restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
+    free, fixed = (finishing(restorer.adapters, 8, fixed=fixed) for fixed in (False, True))
+    tile = np.zeros((3, 16, 16), np.float32)
+    assert free.around(tile).shape == (3, 48, 48)
+    assert fixed.around(tile) is tile

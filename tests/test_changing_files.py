@@ -135,17 +135,32 @@ def test_a_folder_restored_onto_itself_in_another_format_is_done_once(tmp_path):
 
 
 def test_a_picture_of_the_format_asked_for_costs_no_other(tmp_path):
-    """It would replace itself, which is told; the others are restored beside their sources."""
+    """It is left as it is, which is told; the others are restored beside their sources."""
     for name in ("1.jpg", "own.png"):
         picture(tmp_path / name)
     own = (tmp_path / "own.png").read_bytes()
     for done in ("restored", "skipped"):
         report = run_batch(darkening(), plan_batch([tmp_path], tmp_path, format="png"))
         status = {result.source.name: result.status for result in report.results}
-        assert (status["1.jpg"], status["own.png"]) == (done, "failed")
+        assert (status["1.jpg"], status["own.png"]) == (done, "skipped")
+        assert report.ok
     assert any("would replace itself" in result.message for result in report.results)
     assert (tmp_path / "own.png").read_bytes() == own
     assert names(tmp_path) == ["1.jpg", "1.png", "own.png"]
+
+
+def test_what_cannot_be_a_result_is_a_picture_of_its_own(tmp_path):
+    """One of another shape, or older: both are restored, under names that keep the suffix."""
+    picture(tmp_path / "a.jpg")
+    picture(tmp_path / "a.png", 30)
+    picture(tmp_path / "b.jpg")
+    os.utime(picture(tmp_path / "b.png"), (1e9, 1e9))
+    for done in ("restored", "skipped"):
+        report = run_batch(darkening(), plan_batch([tmp_path], tmp_path, format="png"))
+        told = {r.source.name: (r.status, r.target.name) for r in report.results}
+        for name in ("a.jpg", "a.png", "b.jpg", "b.png"):
+            assert told[name] == (done, f"{name.replace('.', '_')}.png")
+        assert report.ok
 
 
 def test_what_may_be_a_picture_of_its_own_is_not_overwritten(tmp_path):

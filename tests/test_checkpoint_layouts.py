@@ -1,7 +1,13 @@
 """The network in a checkpoint is found among copies, wrappings, losses and counters."""
 
+import argparse
+import datetime
 import json
+import shutil
+import sys
+import types
 import zipfile
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -10,7 +16,7 @@ from safetensors.torch import save_file
 from world import EXAMPLE
 
 from urushi.backbones import BACKBONES, create_backbone
-from urushi.backbones.checkpoints import read_checkpoint
+from urushi.backbones.checkpoints import read_checkpoint, read_network
 from urushi.convert.importing import import_released
 from urushi.errors import FileFormatError
 from urushi.files.model import read_model
@@ -251,3 +257,117 @@ def test_edt_with_three_convolutions_behind_its_body(tmp_path):
     with torch.no_grad():
         expected = network(torch.from_numpy(picture.transpose(2, 0, 1).copy())[None])[0]
     np.testing.assert_allclose(restored, expected.permute(1, 2, 0).clamp(0, 1), atol=1e-5)
+
+
+class Options(dict):
+    """A configuration of a trainer's own class."""
+
+
+def saved_beside(net):
+    number = np.float64(31.2)
+    times = {"saved": datetime.datetime(2026, 1, 2), "path": PurePosixPath("a/b")}
+    options = Options(rate=0.1, sizes=[1, 2])
+    options.name = "mine"
+    return {
+        "args": {"args": argparse.Namespace(lr=1e-3), "state_dict": net},
+        "numbers": {"params": net, "best": number, "losses": np.zeros(3), **times},
+        "options": {"options": options, "model": net},
+        "weights in a class of their own": {"model": Options(net), "step": 3},
+    }
+
+
+@pytest.mark.parametrize("how", list(saved_beside({})))
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_beside_the_weights_are_left_out(tmp_path, net, how, zipped):
+    torch.save(saved_beside(net)[how], tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    made = import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    tensors = read_model(tmp_path / "b.safetensors").tensors
+    for name, tensor in net.items():
+        np.testing.assert_array_equal(tensors[name], tensor.numpy())
+    told = {"args": "argparse.Namespace", "numbers": "numpy"}.get(how, "")
+    assert told in " ".join(made.notes)
+
+
+class Harm:
+    """Would call what it names when it is read."""
+
+    def __init__(self, called, *given):
+        self.called, self.given = called, given
+
+    def __reduce__(self):
+        return self.called, self.given
+
+
+def test_nothing_that_a_file_names_is_imported_or_called(tmp_path, net, monkeypatch):
+    calls = []
+    own = types.ModuleType("a_module_of_the_file")
+    own.note = lambda *given: calls.append(given)
+    own.note.__module__, own.note.__qualname__ = own.__name__, "note"
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    torch.save({"x": Harm(own.note, "read"), "params": net}, tmp_path / "a.pth")
+    monkeypatch.delitem(sys.modules, own.__name__)
+    assert read_checkpoint(tmp_path / "a.pth").keys() == net.keys()
+    assert not calls
+    assert own.__name__ not in sys.modules
+
+
+@pytest.mark.parametrize("called", [len, shutil.which, Path.cwd])
+def test_functions_of_python_do_not_belong_into_a_checkpoint(tmp_path, net, called):
+    torch.save({"x": Harm(called, "a"), "params": net}, tmp_path / "a.pth")
+    with pytest.raises(FileFormatError, match="could run code"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+class Whole(torch.nn.Module):
+    def forward(self, pixels):
+        return pixels
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.*:DeprecationWarning")
+def test_what_is_no_checkpoint_is_called_by_its_name(tmp_path, net):
+    torch.save(Whole(), tmp_path / "whole.pth")
+    torch.jit.save(torch.jit.script(Whole()), tmp_path / "script.pt")
+    np.savez(tmp_path / "arrays.npz", **{name: t.numpy() for name, t in net.items()})
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(60))
+    (tmp_path / "x.onnx").write_bytes(bytes([8, 7]))
+    (tmp_path / "folder").mkdir()
+    words = {
+        "whole.pth": r"one whole object of the class \S*Whole, .* state_dict\(\)",
+        "script.pt": "is TorchScript",
+        "arrays.npz": "an archive of NumPy's arrays",
+        "x.gguf": "a GGUF file",
+        "x.onnx": "an ONNX model",
+        "folder": "is a folder",
+    }
+    for name, expected in words.items():
+        with pytest.raises(FileFormatError, match=expected):
+            read_checkpoint(tmp_path / name)
+
+
+def test_of_networks_alike_the_user_says_which(tmp_path, net):
+    other = {name: tensor + 1 for name, tensor in net.items()}
+    both = {f"denoiser.{n}": t for n, t in net.items()} | {
+        f"deblur.{n}": t for n, t in other.items()
+    }
+    torch.save(both, tmp_path / "a.pth")
+    with pytest.raises(FileFormatError, match=r"alike under .* --set copy=de"):
+        import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    with pytest.raises(FileFormatError, match="no network under 'den'"):
+        import_released(tmp_path / "a.pth", tmp_path / "b.safetensors", options={"copy": "den"})
+    made = import_released(
+        tmp_path / "a.pth", tmp_path / "b.safetensors", options={"copy": "denoiser"}
+    )
+    assert "(denoiser)" in made.notes[0]
+    assert "(deblur)" in made.notes[0]
+    tensors = read_model(tmp_path / "b.safetensors").tensors
+    np.testing.assert_array_equal(tensors["intro.weight"], net["intro.weight"].numpy())
+
+
+def test_averages_without_dots_are_found(tmp_path, net):
+    other = {f"model.{name}": tensor + 1 for name, tensor in net.items()}
+    average = {f"model_ema.{name.replace('.', '')}": tensor for name, tensor in net.items()}
+    counters = {"model_ema.decay": torch.tensor(0.99), "model_ema.num_updates": torch.tensor(3)}
+    torch.save({"state_dict": {**other, **average, **counters}}, tmp_path / "a.ckpt")
+    found = read_network(tmp_path / "a.ckpt")
+    assert torch.equal(found.tensors["intro.weight"], net["intro.weight"])
+    assert "averaged copy of the weights is taken" in found.notes[0]

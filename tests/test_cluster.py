@@ -20,6 +20,7 @@ from urushi.cluster.luggage import Luggage, packed, unpacked
 from urushi.cluster.manifest import Manifest
 from urushi.cluster.plan import Pool, Work, batches_of, pool_of
 from urushi.cluster.restoring import restore_on_cluster
+from urushi.cluster.worker import Worker
 from urushi.errors import ClusterError
 from urushi.image import write_picture
 from urushi.inference.auto import AutoRestorer
@@ -73,6 +74,22 @@ def test_a_folder_becomes_what_the_command_makes_of_it(cluster, exported, tmp_pa
         assert row["source_bytes"] == (tmp_path / "in" / name).stat().st_size
         assert row["restorer"]["engine"] == one["restorer"]["engine"]
         assert row["worker"]
+
+
+def test_a_worker_makes_a_folder_only_for_what_has_to_lie_there(tmp_path, exported, monkeypatch):
+    """One that is killed removes nothing, so nothing is left of those that restore what is here."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    luggage = packed(Restorer(exported))
+    worker = Worker(None, luggage, FileOptions(), {})
+    assert list((tmp_path / "tmp").iterdir()) == []
+    elsewhere = {str(tmp_path / "gone" / Path(name).name): luggage.files[name]
+                 for name in luggage.files}  # fmt: skip
+    other = Worker(None, Luggage(luggage.pickled, elsewhere), FileOptions(), {})
+    (folder,) = (tmp_path / "tmp").iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    del worker, other
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_what_is_finished_is_not_done_again(cluster, exported, tmp_path):

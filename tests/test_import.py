@@ -296,3 +296,12 @@ def test_half_keeps_the_picture(tmp_path):
         for name in ("whole", "half")
     ]
     assert np.abs(results[0] - results[1]).max() < 0.02
+
+
+def test_scripts_find_it_at_its_former_place():
+    from urushi.convert import importing
+    from urushi.inference.importing import Imported, import_released
+
+    assert (Imported, import_released) == (importing.Imported, importing.import_released)
+    with pytest.raises(ImportError, match="nothing_such"):
+        from urushi.inference.importing import nothing_such  # noqa: F401

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import run, run_watched
 from networks import batch
 from pictures import picture, write_pictures
+from safetensors import safe_open
+from safetensors.torch import save_file
 from shared import GREY_LAYERS
 from world import write_all_in_one, write_tiny
 
@@ -218,9 +221,20 @@ def no_range(model: LoadedModel) -> None:
     write_int8(int8_path(model.path), layers, new_header(model, {}, "a test"))
 
 
+def other_type(model: LoadedModel) -> None:
+    """Of a type that numpy does not have."""
+    path = int8_path(model.path)
+    with safe_open(path, "pt") as file:
+        notes = file.metadata()
+        ranges = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    ranges[min(ranges)] = ranges[min(ranges)].to(torch.float8_e4m3fn)
+    save_file(ranges, path, metadata=notes)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
+        (other_type, r"its tensor '.*' is of F8_E4M3, expected F32: make it again"),
         (other_weights, "made from the weights"),
         (other_network, "of another network than copy.safetensors"),
         (other_graph, "made from another graph"),

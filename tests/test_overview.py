@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from networks import DarkenEngine
 
 from urushi.errors import UnreadableError
 from urushi.inference import overview
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.overview import Spool, joined, reduction, worked_out
+from urushi.inference.restorer import Restorer
 from urushi.inference.tiling import reader_of
 
 
@@ -62,9 +64,8 @@ def test_detail_is_not_turned_over():
     assert gain.min() >= 0
 
 
-def test_tiles_of_other_brightness_come_to_that_of_the_whole(monkeypatch):
+def test_tiles_of_other_brightness_come_to_that_of_the_whole():
     """Each tile is made brighter or darker by its place; the small version knows better."""
-    monkeypatch.setattr(overview, "PIXELS", 1 << 12)
     x, y = np.meshgrid(np.linspace(0, 1, 400), np.linspace(0, 1, 300))
     truth = np.stack([0.2 + 0.5 * x, 0.3 + 0.4 * y, 0.5 + 0.3 * x * y], axis=-1)
     detail = 0.05 * np.sign(np.sin(np.arange(400) * 1.5))[None, :, None]
@@ -79,7 +80,9 @@ def test_tiles_of_other_brightness_come_to_that_of_the_whole(monkeypatch):
             yield wrong[done : done + len(rows)]
             done += len(rows)
 
-    found = np.concatenate(list(joined(reader_of(truth), 400, 300, lambda small: small, restore)))
+    read = reader_of(truth)
+    factor = reduction(400, 300, 1 << 12)
+    found = np.concatenate(list(joined(read, 400, 300, factor, lambda small: small, restore)))
     assert found.shape == truth.shape
 
     def off(picture):
@@ -105,6 +108,47 @@ def test_a_dark_picture_gets_one_light_whatever_the_tiles():
     # Without the small version: tiles of 96 pixels, each with a light of its own.
     pieces = AutoRestorer(task="low-light", threads=1).restore(dark[:96, :96])
     assert np.abs(pieces[::2, ::2] - aim[:48, :48]).mean() > 2 * off
+
+
+class MeanEngine(DarkenEngine):
+    """What comes of a tile hangs on its mean, as in haze."""
+
+    def __init__(self):
+        super().__init__()
+        self.sides = []
+
+    def run(self, batch):
+        self.sides.append(max(batch.shape[2:]))
+        return batch - 0.5 * batch.mean((1, 2, 3), keepdims=True, dtype=np.float32)
+
+
+def wide_restorer(**options):
+    """For an adapter of damage that is not local."""
+    restorer = Restorer.from_engine(MeanEngine(), **options)
+    restorer._wide = True
+    return restorer
+
+
+@pytest.mark.parametrize("size", [(90, 130), (300, 420), (512, 512)])
+def test_small_pictures_have_one_light_whatever_the_tile(size):
+    x, y = np.meshgrid(np.linspace(0.2, 0.9, size[1]), np.linspace(0, 0.2, size[0]))
+    picture = np.repeat((x + y / 2)[..., None], 3, axis=2).astype(np.float32)
+    whole = wide_restorer().restore(picture)
+    np.testing.assert_array_equal(wide_restorer(tile=64).restore(picture), whole)
+
+
+def test_little_memory_gets_a_smaller_version_and_the_same_light():
+    x, y = np.meshgrid(np.linspace(0.2, 0.9, 420), np.linspace(0, 0.2, 300))
+    picture = np.repeat((x + y / 2)[..., None], 3, axis=2).astype(np.float32)
+    whole = wide_restorer().restore(picture)
+    little = wide_restorer()
+    little._at_once, little._whole, little.tile = 100 * 100, 0, 96
+    found = little.restore(picture)
+    assert max(little.engine.sides) <= 128
+    # Tiles alone would have been far from it.
+    alone = wide_restorer().restore(picture[:96, :96])
+    off = np.abs(found - whole)[:96, :96].mean()
+    assert off < 0.1 * np.abs(alone - whole[:96, :96]).mean()
 
 
 def test_without_room_the_sentence_names_the_way_out(monkeypatch):

@@ -265,6 +265,26 @@ def test_the_command(tmp_path):
     assert "**mine**" not in files[0].read_text("utf-8")
 
 
+def test_of_single_files_the_settings_that_they_measure_alone(tmp_path):
+    def told(*words):
+        return json.loads(run("report", *words, "--json").stdout)
+
+    (tmp_path / "rain.json").write_text(Report(results=(scored(RAIN, 36.0),)).to_json())
+    found = told(tmp_path / "rain.json")
+    assert found["tables"]
+    assert all(any(row["ours"] for row in table["rows"]) for table in found["tables"])
+    assert set(found["notes"]) == {PAPERS[table["paper"]].title for table in found["tables"]}
+    asked = told(tmp_path / "rain.json", "--paper", "lora-ir")
+    assert len(asked["tables"]) == len(PAPERS["lora-ir"].settings)
+    own = compared()
+    rows = [row for row in own.rows if row.task == "stripes"]
+    assert rows
+    (tmp_path / "own.json").write_text(own.model_copy(update={"rows": tuple(rows)}).to_json())
+    alone = told(tmp_path / "own.json")
+    assert (alone["tables"], alone["notes"]) == ([], {})
+    assert {other["benchmark"] for other in alone["others"]} == {"stripes"}
+
+
 DROPS = "raindrop-rgb"
 
 

@@ -8,12 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from world import NATIVE, tiny_clip, tiny_file, tiny_router
+from world import (
+    NATIVE,
+    tiny_clip,
+    tiny_file,
+    tiny_router,
+    write_all_in_one,
+    write_tiny_model,
+)
 
 from urushi.convert.router_graph import export_router
 from urushi.errors import EngineError, FileFormatError
 from urushi.files.router_file import read_router
 from urushi.image import open_picture, write_picture
+from urushi.inference.auto import AutoRestorer
 from urushi.inference.router_engine import open_router
 from urushi.routing import make_views
 from urushi.routing.encoders import ClipEncoder
@@ -55,6 +63,17 @@ def test_the_graph_is_taken_where_it_stands(exported, tmp_path):
     assert open_router(tiny_file(tmp_path)).engine.name == "torch"
 
 
+def test_the_router_runs_on_the_engine_that_was_asked_for(tmp_path):
+    base = write_tiny_model(tmp_path / "base.safetensors")
+    path = write_all_in_one(tmp_path, base)
+    assert export_router(path)
+    for engine, router in (("torch", "torch"), ("auto", "openvino")):
+        made = AutoRestorer(path, engine=engine)
+        assert made._router is not None
+        assert made._router.engine.name == router
+        assert made.choose(picture()).decision is not None
+
+
 def test_a_graph_serves_other_weights_of_the_same_encoder(exported, tmp_path):
     path = tmp_path / "other.safetensors"
     save_router(path, tiny_router(seed=9), ("a", "b", "c"))
@@ -78,6 +97,7 @@ import sys
 sys.modules["torch"] = None
 import numpy as np
 from pathlib import Path
+from urushi.inference.auto import AutoRestorer
 from urushi.inference.router_engine import open_router
 opened = open_router(Path(sys.argv[1]))
 decision = opened.decide(opened.read(np.zeros((20, 30, 3), np.float32)))

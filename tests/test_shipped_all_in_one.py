@@ -81,7 +81,7 @@ def test_experts_mend_what_the_base_leaves(chooser, name, least):
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_the_router_does_not_know_is_asked_for_by_its_name(name):
-    with pytest.raises(AdapterError, match=f"--adapter {name} asks for it"):
+    with pytest.raises(AdapterError, match=f"does not choose: give {name} as an adapter"):
         AutoRestorer(task=name, device="cpu", engine="openvino")
 
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from networks import DarkenEngine
 from test_beyond import NarrowEngine
 from test_image_profiles import SPACES
 from test_image_round_trip import load, profile_of, store
 
 from urushi.image import open_picture, read_picture
 from urushi.image.colour.conversion import profile_colours
+from urushi.image.colour.profiles import srgb_decode
 from urushi.inference.picture_files import restore_picture
 from urushi.inference.restorer import Restorer
 
@@ -35,6 +37,18 @@ def test_clean_colours_of_wide_spaces_come_back(tmp_path, name, bits):
     result = restored(tmp_path / "in.tif", tmp_path / "out.tif")
     for place, colour in MIDDLES.items():
         assert np.abs(result[place] / factor - colour).max() <= 2, place
+
+
+def test_linear_light_is_mended_as_the_same_numbers_of_srgb_are(tmp_path):
+    """Dark channels too, whose light is a small share: what differs there the network has made."""
+    numbers = (patches() / 255).astype(np.float32)
+    light = np.rint(srgb_decode()(numbers) * 65535).astype(np.uint16)
+    store(tmp_path / "in.tif", light, "rgb", SPACES["linear"])
+    result = restored(tmp_path / "in.tif", tmp_path / "out.tif", DarkenEngine())
+    mended = Restorer.from_engine(DarkenEngine()).restore(numbers)
+    assert np.abs(mended - numbers).max() > 0.1
+    expected = srgb_decode()(mended) * 65535
+    assert (np.abs(result - expected) <= 2 + 0.002 * expected).all()
 
 
 @pytest.mark.parametrize("name", ["p3", "adobe", "prophoto"])

@@ -15,11 +15,12 @@ import numpy as np
 from urushi.errors import AdapterError, DataError, TakenError, UnreadableError, UrushiError
 from urushi.files.adapter import LoadedAdapter, read_adapter, storage_of, write_adapter
 from urushi.image import read_picture, write_picture
-from urushi.inference.adapted_weights import AdapterLike
+from urushi.inference.adapted_weights import AdapterLike, listed, split_adapter
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.batch import FileResult, plan_batch, run_batch
 from urushi.inference.choice import PictureRestorer
 from urushi.inference.hardware import require
+from urushi.inference.in_turn import split_task
 from urushi.inference.local_copies import LocalCopies
 from urushi.inference.restorer import Restorer
 from urushi.inference.staged import Staged
@@ -210,9 +211,11 @@ def restore(
             [0, 1], sRGB; or a file.
         target: where the restored file goes: profile, metadata, alpha and depth are kept.
         task: `auto` reads from the picture what it needs; `none` takes the base alone; the name of
-            a class, such as `haze`, takes its expert.
+            a class, such as `haze`, takes its expert; several, such as `haze+noise`, take theirs
+            one after the other, what came last undone first.
         model: a model file, or the name of one that ships, which then works without a router.
-        adapters: adapters of that model: files, names, `Adapter`s, or pairs of one and a strength.
+        adapters: adapters of that model: files, names, `Adapter`s, or pairs of one and a strength
+            from 0 to 2, such as `("haze", 0.5)`; each of them once.
         overwrite: replace a target that is there.
         options: as `Restorer` takes them: engine, device, precision, tile, threads, ...
 
@@ -225,7 +228,8 @@ def restore(
     Raises:
         UrushiError: the picture cannot be restored; `TakenError` where the target is there.
     """
-    used = list(adapters)
+    used = listed(adapters)
+    split_task(task)
     if task != AUTO and (model is not None or used):
         raise AdapterError(
             f"task is {task!r}, and a model or adapters are given, which need none: leave one out"
@@ -248,10 +252,8 @@ def restore(
 
 def _near(adapter: AdapterLike, copies: LocalCopies) -> AdapterLike:
     """An adapter, of which a copy lies here where a URL names it."""
-    if isinstance(adapter, tuple):
-        named, strength = adapter
-        return (copies.model(named) or named, strength) if isinstance(named, str) else adapter
-    return copies.model(adapter) or adapter if isinstance(adapter, str) else adapter
+    named, strength = split_adapter(adapter)
+    return (copies.model(named) or named if isinstance(named, str) else named), strength
 
 
 def _restored_file(

@@ -251,7 +251,8 @@ def _degrade_all(
     rows, failed = [], []
     with out.progress() as progress:
         for job in progress.track(jobs, description="degrading"):
-            if job.made_from is not None:
+            if job.left:
+                complain(f"note: {job.left}")
                 continue
             try:
                 if job.problem:
@@ -274,7 +275,7 @@ def _degrade_all(
             rows.append({"source": str(job.source), "target": str(job.target)})
             if not out.live:
                 out.say(f"degraded {job.source} -> {job.target}")
-    out.say(f"{len(jobs) - len(failed)} degraded, {len(failed)} failed")
+    out.say(f"{len(rows) - len(failed)} degraded, {len(failed)} failed")
     if out.json:
         out.document({"seed": seed, "files": rows})
     for sentence in failed:

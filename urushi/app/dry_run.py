@@ -4,15 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urushi.app.output import Output, complain, size_text
+import typer
+
+from urushi.app.options import check_choice
+from urushi.app.output import EXIT_FAILED, Output, complain, size_text
 
 if TYPE_CHECKING:
     from urushi.inference.estimate import Memory, Restoring
     from urushi.inference.jobs import Job
+    from urushi.inference.picture_files import FileOptions
     from urushi.inference.restorer import EngineOptions
     from urushi.inference.staged import Staged
 
 __all__ = ["restoring_of", "tell_plan"]
+
+_WOULD = {"restored": "restore", "skipped": "skip", "failed": "fail"}
 
 
 def tell_plan(
@@ -21,8 +27,11 @@ def tell_plan(
     left_out: list[Path],
     restoring: "Restoring | None",
     staged: "Staged",
+    options: "FileOptions",
 ) -> None:
     """Says what would become of each file, and the memory that the largest would take.
+
+    Ends the command as the real run would end it, where something is known to fail.
 
     Args:
         out: what is written to.
@@ -30,12 +39,19 @@ def tell_plan(
         left_out: pictures that are passed over.
         restoring: what would restore; None where nothing is told of its memory.
         staged: what stands in for stores, whose pictures are not looked into for this.
+        options: how files would be read and written.
     """
+    from urushi.inference.foretold import foretold
+
     rows: list[dict[str, Any]] = []
     largest: tuple[Memory, str] | None = None
     for job in jobs:
-        what = _fate(job, staged)
-        row = {"source": str(job.source), "target": str(job.target), "would": what, "memory": None}
+        status, why = foretold(job, staged, options)
+        what = _WOULD[status]
+        row = {
+            "source": str(job.source), "target": str(job.target), "would": what, "message": why,
+            "memory": None,
+        }  # fmt: skip
         found = _memory(job, restoring) if what == "restore" and restoring is not None else None
         if found is not None:
             memory, sides = found
@@ -43,7 +59,8 @@ def tell_plan(
             if largest is None or memory > largest[0]:
                 largest = memory, f"{job.source} of {sides[0]} x {sides[1]} pixels"
         rows.append(row)
-        out.say(f"would {what} {job.source} -> {job.target}")
+        said = why.removeprefix(f"{job.target}: ").removeprefix(f"{job.source}: ")
+        out.say(f"would {what} {job.source} -> {job.target}" + (f": {said}" if said else ""))
     if largest is not None:
         out.say(f"memory: {_told(largest[0])}, for {largest[1]}")
     if out.json:
@@ -54,6 +71,8 @@ def tell_plan(
         from urushi.image import left_out_sentence
 
         complain(f"note: {left_out_sentence(left_out)}")
+    if any(row["would"] == "fail" for row in rows):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def restoring_of(
@@ -69,35 +88,39 @@ def restoring_of(
         UrushiError: a file or an option cannot be used.
     """
     from urushi.files.adapter import read_adapter_header
-    from urushi.inference.adapted_weights import parse_adapter
+    from urushi.inference.adapted_weights import adapter_file, check_apart
     from urushi.inference.estimate import Restoring, members_of
-    from urushi.inference.in_turn import split_task
-    from urushi.inference.zoo import find_adapter, find_all_in_one, find_model
+    from urushi.inference.in_turn import AUTO, classes_of
+    from urushi.inference.zoo import find_all_in_one, find_model
 
+    check_choice(router, task, adapters)
     shipped = find_all_in_one()
     asked = router is not None or task not in (None, "none")
     if adapters or not (asked or (shipped is not None and model is None and task is None)):
-        files = [find_adapter(parse_adapter(text)[0]) for text in adapters or ()]
-        mends = [read_adapter_header(file).degradations for file in files]
+        files = [adapter_file(_checked(text)) for text in adapters or ()]
+        headers = [read_adapter_header(file) for file in files]
+        check_apart(zip((file.name for file in files), headers, strict=True))
+        mends = [header.degradations for header in headers]
         return Restoring.of_files(find_model(model or "base"), mends, **options)
     file = find_all_in_one(router)
     if file is None:
         return None
     base, experts, stages = members_of(file)
-    chosen = task in (None, "auto")
-    names = split_task(task or "auto")
-    named = experts if chosen else {name: experts[name] for name in names if name in experts}
+    names = classes_of(AUTO if task is None else task, file, experts)
+    chosen = task in (None, AUTO)
+    named = experts if chosen else {name: experts[name] for name in names}
     found = base if model is None else find_model(model)
     stages = stages if chosen else (max(len(named), 1),)
     return Restoring.of_files(found, named.values(), chosen=chosen, stages=stages, **options)
 
 
-def _fate(job: "Job", staged: "Staged") -> str:
-    if job.problem:
-        return "fail"
-    if job.made_from is not None or (not job.overwrite and staged.exists(job.target)):
-        return "skip"
-    return "restore"
+def _checked(adapter: str) -> str:
+    """The file of `FILE:STRENGTH`, whose strength is one."""
+    from urushi.inference.adapted_weights import check_strength, parse_adapter
+
+    file, strength = parse_adapter(adapter)
+    check_strength(strength, file)
+    return file
 
 
 def _memory(job: "Job", restoring: "Restoring") -> "tuple[Memory, tuple[int, int]] | None":

@@ -47,6 +47,7 @@ __all__ = [
     "TrainingDevice",
     "TrainingOptions",
     "White",
+    "check_choice",
     "choose_by",
     "choose_restorer",
     "degradation_options",
@@ -113,7 +114,7 @@ Adapters = Annotated[
         "-a",
         metavar="FILE[:STRENGTH]",
         help="An adapter file made for the model, or one that ships, by name; repeatable. "
-        "FILE:0.5 is half as strong.",
+        "FILE:0.5 is half as strong; strengths are from 0 to 2.",
     ),
 ]
 TopK = Annotated[
@@ -189,8 +190,8 @@ Quick = Annotated[
     bool,
     typer.Option(
         "--quick",
-        help="For routers that probe experts (the one that ships does not): choose without "
-        "probing, which is faster and less often right.",
+        help="Choose by one look alone: faster, and less often right. Leaves out the second look "
+        "at what the first expert makes, and the trials of routers that have them.",
     ),
 ]
 EngineName = Annotated[
@@ -349,17 +350,27 @@ def choose_restorer(
     from urushi.inference.restorer import Restorer
     from urushi.inference.zoo import find_all_in_one
 
-    if adapters and (router is not None or task not in (None, NONE)):
-        raise typer.BadParameter(
-            "--adapter says what mends the pictures, and so do --router and --task: leave one out."
-        )
+    check_choice(router, task, adapters)
     asked = router is not None or task not in (None, NONE)
     by_itself = default and model is None and task is None and not adapters
     if asked or (by_itself and find_all_in_one() is not None):
-        return AutoRestorer(router, model=model, task=task or AUTO, quick=quick, **options)
+        return AutoRestorer(
+            router, model=model, task=AUTO if task is None else task, quick=quick, **options
+        )
     return Restorer(
         model or "base", adapters=[parse_adapter(text) for text in adapters or ()], **options
     )
+
+
+def check_choice(router: str | None, task: str | None, adapters: Sequence[str] | None) -> None:
+    """Refuses options that say, each by itself, what mends the pictures."""
+    given = {"--router": router is not None, "--task": task not in (None, "none")}
+    others = " and ".join(option for option, is_given in given.items() if is_given)
+    if adapters and others:
+        also = "so does" if " and " not in others else "so do"
+        raise typer.BadParameter(
+            f"--adapter says what mends the pictures, and {also} {others}: leave one out."
+        )
 
 
 def choose_by(

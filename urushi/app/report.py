@@ -46,7 +46,11 @@ def report(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILEs there.")] = False,
     json: Json = False,
 ) -> None:
-    """Print scores of ours beside those of papers, each on its own data, crop and colour space."""
+    """Print scores of ours beside those of papers, each on its own data, crop and colour space.
+
+    Of single files only the settings that they have scores for are printed, unless --paper asks for
+    those of a paper; of folders all, with what is missing.
+    """
     from urushi.evaluation.grid import make_grid
     from urushi.evaluation.grid_pages import to_html, to_markdown
     from urushi.evaluation.papers import PAPERS, find_paper
@@ -56,7 +60,10 @@ def report(
         if target.suffix not in _FORMATS:
             raise typer.BadParameter(f"{target} must end in {', '.join(_FORMATS)}.")
     refuse_taken(targets, overwrite)
-    grid = make_grid([find_paper(name) for name in paper or PAPERS], _scores(results or []))
+    given = results or []
+    whole = bool(paper) or not given or any(path.is_dir() for path in given)
+    papers = [find_paper(name) for name in paper or PAPERS]
+    grid = make_grid(papers, _scores(given), whole=whole)
     out = Output(json=json)
     makers = {".md": to_markdown, ".html": to_html, ".json": lambda grid: grid.to_json() + "\n"}
     for target in targets:

@@ -195,7 +195,7 @@ def restore(
     if dry_run:
         jobs = files.plan(staged.sources, staged.output, staged)
         restoring = restoring_of(by.model, by.router, by.task, by.adapter, how)
-        tell_plan(out, jobs, left_out, restoring, staged)
+        tell_plan(out, jobs, left_out, restoring, staged, options)
         return
     run = run_batch
     if cluster.cluster is not None and staged.output is not None:
@@ -392,7 +392,7 @@ def _tell_summary(
     elif restorer.adapters:
         how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
     out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
-    made = sum(r.status == "skipped" and r.source == r.target for r in report.results)
+    made = sum(r.status == "skipped" and "taken for what" in r.message for r in report.results)
     if counts["skipped"] > made:
         out.say("skipped are those whose target exists: --overwrite restores them again")
     if made:

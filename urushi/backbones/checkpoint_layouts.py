@@ -75,15 +75,17 @@ class _Group(NamedTuple):
         return not self.averaged, min(known, default=len(_WRAPPINGS)), -len(self.tensors)
 
 
-def choose_network(content: object, source: str) -> Chosen:
+def choose_network(content: object, source: str, copy: str | None = None) -> Chosen:
     """Find the network in what a checkpoint holds.
 
     Args:
         content: mappings of mappings of tensors, as they were read.
         source: what messages call the file.
+        copy: what the names begin with, of several networks alike; None takes the averaged one.
 
     Raises:
-        FileFormatError: there are no named tensors, or something else stands among them.
+        FileFormatError: there are no named tensors, something else stands among them, or there
+            are several networks alike and nothing tells which is meant.
     """
     if not isinstance(content, Mapping):
         raise FileFormatError(f"{source} holds no named tensors: a state dict was expected")
@@ -91,11 +93,13 @@ def choose_network(content: object, source: str) -> Chosen:
     tensors = {parts: value for parts, value in leaves.items() if isinstance(value, Tensor)}
     counted = [parts for parts, tensor in tensors.items() if _is_counter(parts[-1], tensor)]
     weights = {parts: tensor for parts, tensor in tensors.items() if parts not in set(counted)}
+    weights = _with_dots(weights)
     if not weights:
         what = "single numbers alone" if tensors else "no named tensors"
         raise FileFormatError(f"{source} holds {what}: a state dict was expected")
     groups = _groups(weights)
-    group, groups = _completed(_best(groups), groups)
+    fit = _fit(groups) if copy is None else _named(groups, copy, source)
+    group, groups = _completed(_best(fit, source), groups)
     first = {name.partition(".")[0] for name in group.tensors}
     for parts in leaves.keys() - tensors.keys():
         inside = parts[: len(group.prefix)] == group.prefix
@@ -104,6 +108,19 @@ def choose_network(content: object, source: str) -> Chosen:
                 f"{source}: {'.'.join(parts)[:200]!r} is no tensor: a state dict was expected"
             )
     return Chosen(group.tensors, tuple(_notes(group, groups, counted)))
+
+
+def _with_dots(weights: dict[tuple[str, ...], Tensor]) -> dict[tuple[str, ...], Tensor]:
+    """Averaged copies whose names have lost their dots get them back from the others' names.
+
+    Latent diffusion's trainer keeps its average so, as `model_ema.encoders00conv1weight`.
+    """
+    bare: list[tuple[str, ...]] = [p for p in weights if len(p) > 1 and _is_averaged(p[-2])]
+    if not bare:
+        return weights
+    ends = {"".join(p[i:]): p[i:] for p in weights for i in range(len(p)) if p not in set(bare)}
+    found = {parts: (*parts[:-1], *ends[parts[-1]]) for parts in bare if parts[-1] in ends}
+    return {found.get(parts, parts): tensor for parts, tensor in weights.items()}
 
 
 def _leaves(
@@ -228,16 +245,39 @@ def _grouped(
     return [_Group(p, tensors, likenesses(tensors)[0][1]) for p, tensors in found.items()]
 
 
-def _best(groups: list[_Group]) -> _Group:
+def _named(groups: list[_Group], copy: str, source: str) -> list[_Group]:
+    """The groups whose prefix is what the user says, or begins so."""
+    wanted = tuple(copy.split("."))
+    found = [group for group in groups if group.prefix[: len(wanted)] == wanted]
+    if not found:
+        told = ", ".join(group.told for group in groups[:8])
+        raise FileFormatError(
+            f"{source} has no network under {copy!r:.100}: its tensors stand under {told}"
+        )
+    return found
+
+
+def _fit(groups: list[_Group]) -> list[_Group]:
+    """The groups that are whole networks."""
     likest = max(group.likeness for group in groups)
     fit = [g for g in groups if g.likeness >= max(_SOMEWHAT_LIKE, 0.9 * likest)] or groups
     most = max(len(group.tensors) for group in fit)
     # An averaged copy of a part of the network is none of the network.
-    fit = [g for g in fit if len(g.tensors) >= 0.9 * most]
+    return [g for g in fit if len(g.tensors) >= 0.9 * most]
+
+
+def _best(fit: list[_Group], source: str) -> _Group:
     # A wrapping around all copies tells none from another, whatever it is called.
     steps = zip(*(g.prefix for g in fit), strict=False) if len(fit) > 1 else ()
     shared = len([*takewhile(lambda parts: len(set(parts)) == 1, steps)])
-    return min((g._replace(shared=shared) for g in fit), key=lambda group: group.rank)
+    first, *others = sorted((g._replace(shared=shared) for g in fit), key=lambda g: g.rank)
+    same = [g for g in others if g.rank == first.rank and g.tensors.keys() == first.tensors.keys()]
+    if same:
+        raise FileFormatError(
+            f"{source} holds networks alike under {first.told} and {same[0].told}, and no name "
+            f"tells which is meant: say so with --set copy={same[0].told}"
+        )
+    return first
 
 
 def _notes(group: _Group, groups: list[_Group], counted: list[tuple[str, ...]]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from urushi.backbones.checkpoint_layouts import Chosen, choose_network
+from urushi.backbones.pickled import class_of, load_pickled
 from urushi.errors import FileFormatError
 from urushi.files.container import refuse_json_constant
 
@@ -27,6 +27,7 @@ _PART = re.compile(r"-\d{5}-of-(\d{5})\.(safetensors|bin)$")
 # Weights do not get smaller by packing; what does so is made to fill memory.
 _MOST_UNPACKED = 8
 _SPARE_BYTES = 64_000_000
+_OTHERS = {b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "an array of NumPy"}
 # Whole numbers of released networks that are none of their weights.
 _INDICES = ("relative_position_index", "position_ids", "num_batches_tracked")
 
@@ -43,16 +44,26 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     return read_network(path).tensors
 
 
-def read_network(path: Path | str) -> Chosen:
-    """As `read_checkpoint`, with notes on what else the file holds."""
+def read_network(path: Path | str, copy: str | None = None) -> Chosen:
+    """As `read_checkpoint`, with notes on what else the file holds.
+
+    Args:
+        path: the file.
+        copy: what the names of the tensors begin with, where the file holds several networks
+            alike; None takes the averaged one.
+    """
     path = Path(path)
-    chosen = choose_network(_content(path), str(path))
+    left: dict[str, None] = {}
+    chosen = choose_network(_content(path, left), str(path), copy)
     _check_sizes(path, chosen.tensors)
     small = sorted({str(t.dtype) for t in chosen.tensors.values() if _is_small_float(t)})
     tensors = {name: _plain_tensor(path, name, t) for name, t in chosen.tensors.items()}
     notes = list(chosen.notes)
     if small:
         notes.append(f"weights are stored as {' and '.join(small)}, and were made float32")
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        notes.append(f"left out: objects that hold no weights, of {', '.join([*left][:3])}{more}")
     return Chosen(tensors, tuple(notes))
 
 
@@ -114,32 +125,42 @@ def _plain_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _content(path: Path) -> Any:
-    """What the file holds, as it stands there."""
+def _content(path: Path, left: dict[str, None]) -> Any:
+    """What the file holds, as it stands there; `left` takes the classes of what was left out."""
+    if path.is_dir():
+        raise FileFormatError(
+            f"{path} is a folder: give the file in it that holds the weights, or the index of "
+            "several (.index.json); of torch's distributed checkpoints make one file first, with "
+            " python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+        )
     if path.suffix == ".json":
-        return _sharded(path)
+        return _sharded(path, left)
     part = _PART.search(path.name)
     if part and int(part[1]) > 1:
         index = f"{path.name[: part.start()]}.{part[2]}.index.json"
         raise FileFormatError(
             f"{path} is one of {int(part[1])} parts of a checkpoint: give their index, {index}"
         )
-    return _loaded(path)
+    return _loaded(path, left)
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path, left: dict[str, None]) -> Any:
     """What one file holds."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
-        _refuse_stand_ins(path, start)
+        _refuse_others(path, start)
         if path.suffix == ".safetensors":
             return load_file(path)
         _check_packing(path)
-        with warnings.catch_warnings():
-            # Of unusual pickles it warns before it refuses them.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        content, classes = load_pickled(path)
+        if whole := class_of(content):
+            raise FileFormatError(
+                f"{path} is one whole object of the class {whole}, which would have to be executed:"
+                " save the network's state_dict() where that class is known, and import that"
+            )
+        left.update(dict.fromkeys(classes))
+        return content
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from error
     except SafetensorError as error:
@@ -162,7 +183,7 @@ def _loaded(path: Path) -> Any:
         ) from error
 
 
-def _sharded(path: Path) -> dict[str, Tensor]:
+def _sharded(path: Path, left: dict[str, None]) -> dict[str, Tensor]:
     """The tensors of the files that an index names; they stand beside it."""
     try:
         if path.stat().st_size > _LARGEST_INDEX:
@@ -183,7 +204,7 @@ def _sharded(path: Path) -> dict[str, Tensor]:
     for file in dict.fromkeys(names.values()):
         if file != Path(file).name or "\\" in file or file in (".", ".."):
             raise FileFormatError(f"{path} names {file!r:.100}, which is not beside it")
-        parts[file] = _loaded(path.with_name(file))
+        parts[file] = _loaded(path.with_name(file), left)
         if not isinstance(parts[file], Mapping):
             raise FileFormatError(f"{path.with_name(file)} holds no named tensors")
     tensors = {}
@@ -210,8 +231,8 @@ def _check_packing(path: Path) -> None:
         )
 
 
-def _refuse_stand_ins(path: Path, start: bytes) -> None:
-    """Names what often lies in the place of a file that was not fetched."""
+def _refuse_others(path: Path, start: bytes) -> None:
+    """Names what often lies in the place of a file that was not fetched, and what is none."""
     if not start:
         raise FileFormatError(f"{path} is empty: get a whole copy")
     if start.startswith(_LFS_POINTER):
@@ -222,3 +243,25 @@ def _refuse_stand_ins(path: Path, start: bytes) -> None:
         raise FileFormatError(
             f"{path} is a web page and not a checkpoint: download the file that the page offers"
         )
+    kind = _other_format(path, start)
+    if kind:
+        raise FileFormatError(
+            f"{path} is {kind}, where a checkpoint of plain tensors was expected: save the "
+            "network's state_dict() with torch.save or safetensors, and import that"
+        )
+
+
+def _other_format(path: Path, start: bytes) -> str:
+    """What else holds networks; "" for none of it."""
+    kind = next((kind for begin, kind in _OTHERS.items() if start.startswith(begin)), "")
+    if kind or path.suffix.lower() == ".onnx":
+        return kind or "an ONNX model"
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any("/code/" in name for name in names):
+        return "TorchScript, which is a program"
+    if any(name.endswith("/archive_format") or name == "archive_format" for name in names):
+        return "a network of torch.export, which is a program"
+    return "an archive of NumPy's arrays" if all(n.endswith(".npy") for n in names) else ""

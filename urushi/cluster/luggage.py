@@ -57,7 +57,7 @@ def unpacked(luggage: Luggage, folder: Path) -> Any:
 
     Args:
         luggage: from `packed`.
-        folder: where files are put that are not here, or are others here.
+        folder: where files are put that are not here, or are others here; made if there are any.
     """
     return _Unpacker(luggage, folder).load()
 
@@ -99,7 +99,8 @@ def _laid(files: dict[str, bytes], folder: Path) -> dict[str, Path]:
         if all(_is_here(path, files[str(path)]) for path in paths):
             continue
         places[parent] = folder / hashlib.sha256(parent.encode()).hexdigest()[:16]
-        places[parent].mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        places[parent].mkdir(exist_ok=True)
         for path in paths:
             (places[parent] / path.name).write_bytes(files[str(path)])
     return places

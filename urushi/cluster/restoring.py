@@ -120,7 +120,7 @@ class _Driver:
             status, message = fate_of(job, self._staged)
             row = rows.get(self._name(job))
             noted = row is not None and row["status"] != "failed"
-            if status == "restored" or (status == "skipped" and not noted and not job.made_from):
+            if status == "restored" or (status == "skipped" and not noted and not job.left):
                 size = self._staged.bytes_of(job.source)
                 paths = job.source.absolute(), job.target.absolute()
                 works.append(Work(index, *paths, job.overwrite, size))

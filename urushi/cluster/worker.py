@@ -4,7 +4,10 @@ import hashlib
 import os
 import pickle
 import platform
+import secrets
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,13 +43,13 @@ class Worker:
         self, steward: Any, luggage: Luggage, options: FileOptions, engine: dict[str, Any]
     ) -> None:
         self._steward, self._options = steward, options
-        self._folder = tempfile.TemporaryDirectory(prefix="urushi-", ignore_cleanup_errors=True)
-        self._place = Path(self._folder.name)
-        self._restorer = unpacked(luggage, self._place / "files")
+        # Made only where something has to lie there: a worker that is killed removes nothing.
+        place = _free_place()
+        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        self._restorer = unpacked(luggage, place)
         self._restorer.run_with(**engine)
         self._name = f"{platform.node()}:{os.getpid()}"
         self._facts: dict[str, Any] | None = None
-        self._batches = 0
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Restores the pictures of batches; what became of them the steward alone is told."""
@@ -81,7 +84,7 @@ class Worker:
         """Restores a picture of a batch that a worker died at."""
         import ray
 
-        files = _Files(part, self._new_place())
+        files = _Files(part, _free_place())
         there = times and not work.overwrite and files.staged.exists(files.here(work.target))
         if there:
             said = "The worker that restored it died before it could tell what it had seen."
@@ -97,7 +100,7 @@ class Worker:
             self._run([work], part)
 
     def _run(self, works: Sequence[Work], part: Part) -> None:
-        files = _Files(part, self._new_place())
+        files = _Files(part, _free_place())
 
         def tell(event: Event) -> None:
             work = works[event.index]
@@ -109,10 +112,6 @@ class Worker:
         jobs = [Job(files.here(w.source), files.here(w.target), w.overwrite) for w in works]
         with files.staged as staged:
             run_batch(self._restorer, jobs, on_event=tell, staged=staged, options=self._options)
-
-    def _new_place(self) -> Path:
-        self._batches += 1
-        return self._place / str(self._batches)
 
     def _tell(self, files: "_Files", work: Work, result: FileResult) -> None:
         """Tells what became of a picture."""
@@ -129,6 +128,11 @@ class Worker:
         restorer = self._facts if result.status == "restored" else None
         ended = Ended(work.index, result, work.bytes, bytes, sha256, restorer, self._name)
         self._steward.end.remote(ended)
+
+
+def _free_place() -> Path:
+    """A folder for what has to lie on this node, which is not there yet."""
+    return Path(os.path.realpath(tempfile.gettempdir()), f"urushi-{secrets.token_hex(8)}")
 
 
 class _Files:

@@ -86,7 +86,9 @@ def import_released(
     Args:
         source: a file written by `torch.save`, safetensors, or the index of several of either.
         target: `NAME.safetensors`.
-        options: configuration that tensors cannot tell, such as `head` or `pooling_window`.
+        options: configuration that tensors cannot tell, such as `head` or `pooling_window`, and
+            `copy`, what the names of the tensors begin with where the file holds several networks
+            alike.
         storage: dtype on disk.
         description: one or two sentences for people.
         licence: of the weights; empty for that of the authors' release.
@@ -105,7 +107,9 @@ def import_released(
     ours = stated_format(source)
     if ours is not None:
         raise FileFormatError(f"{source} is already a file of Urushi ({ours}): use it as it is")
-    state, notes = read_network(source)
+    options = dict(options or {})
+    copy = options.pop("copy", None)
+    state, notes = read_network(source, None if copy is None else str(copy))
     facts = {"description": description, "licence": licence}
     if any(name.startswith(_ROUTER) for name in state):
         return _import_router(source, target, options, storage, facts)

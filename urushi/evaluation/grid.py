@@ -194,12 +194,15 @@ class Measured:
         )
 
 
-def make_grid(papers: Iterable[Paper], measured: Sequence[Measured | Scored]) -> Grid:
+def make_grid(
+    papers: Iterable[Paper], measured: Sequence[Measured | Scored], *, whole: bool = True
+) -> Grid:
     """Puts scores side by side.
 
     Args:
         papers: whose settings are wanted.
         measured: scores of ours.
+        whole: also settings without any score of ours, which say what is missing.
 
     Raises:
         DataError: a paper names a benchmark that there is not, or a method has two different
@@ -210,11 +213,14 @@ def make_grid(papers: Iterable[Paper], measured: Sequence[Measured | Scored]) ->
     tables, used = [], set()
     for paper in chosen:
         for name, setting in paper.settings.items():
-            tables.append(_Setting(paper, name, setting, scores).table())
-            used |= set(setting.benchmarks)
+            table = _Setting(paper, name, setting, scores).table()
+            if whole or any(row.ours for row in table.rows):
+                tables.append(table)
+                used |= set(setting.benchmarks)
     left = [one for one in scores if one.benchmark not in used]
+    shown = {table.paper for table in tables}
     return Grid(
-        notes={paper.title: paper.note for paper in chosen},
+        notes={paper.title: paper.note for paper in chosen if paper.name in shown},
         tables=tuple(tables),
         others=tuple(_others(left)),
     )

@@ -133,9 +133,11 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        # The latter two: a dtype that numpy does not have.
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            # numpy does not have all types of such files.
+            floats = [name for name, type in types.items() if type == "F32"]
+            tensors = {name: file.get_tensor(name) for name in floats}
+    except (SafetensorError, OSError) as error:
         raise FileFormatError(f"{path}: not a complete int8 file ({error}): {again}") from error
     try:
         header = Int8Header.model_validate(json.loads(metadata.get(METADATA_KEY, "")))
@@ -143,6 +145,10 @@ def read_int8(model: LoadedModel) -> tuple[Int8Header, dict[str, LayerRanges]]:
         raise FileFormatError(
             f"{path}: its metadata is not that of an int8 file of version {VERSION}: {again}"
         ) from error
+    if other := next((name for name in types if name not in tensors), None):
+        raise FileFormatError(
+            f"{path}: its tensor {other!r} is of {types[other]}, expected F32: {again}"
+        )
     _check_origin(header, model, again)
     if weights_hash(tensors) != header.ranges_hash:
         raise FileFormatError(f"{path}: it was changed or damaged: {again}")

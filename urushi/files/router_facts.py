@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from urushi.settings import Settings
 
 __all__ = [
+    "MOST_STRENGTH",
     "ClipFacts",
     "CompactFacts",
     "EncoderFacts",
@@ -19,6 +20,9 @@ __all__ = [
 ]
 
 Scale = Literal["whole", "reduced", "native"]
+
+MOST_STRENGTH = 2.0
+"""Of an adapter, as a factor of what it was trained for; above it all that ship spoil pictures."""
 
 
 class ViewGeometry(Settings):
@@ -209,7 +213,7 @@ class Member(Settings):
     Attributes:
         file: its name, without a folder.
         tensors_hash: what its header says of its tensors; tells whether it is the one meant.
-        strength: factor of its effect at the whole weight.
+        strength: factor of its effect at the whole weight, from 0 to `MOST_STRENGTH`.
     """
 
     file: Annotated[
@@ -219,7 +223,7 @@ class Member(Settings):
         ),
     ]
     tensors_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    strength: float = 1.0
+    strength: Annotated[float, Field(ge=0, le=MOST_STRENGTH)] = 1.0
 
     @model_validator(mode="after")
     def _of_safetensors(self) -> "Member":

@@ -1,5 +1,6 @@
 """What a picture's file holds, read from its header."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = [
 DEFAULT_MAX_PIXELS = 2**30
 """Pictures with more pixels than this (about a gigapixel) are refused unless told otherwise."""
 
+_MORE_FRAMES = re.compile(r"[0-9]+ more frames?")
 _CHANNELS = {"grey": 1, "rgb": 3, "cmyk": 4}
 _KIND_OF_INTERPRETATION = {
     "b-w": "grey",
@@ -219,8 +221,15 @@ def _notes(info: PictureInfo, page: int | None, larger: int | None) -> list[str]
         )
         if larger is not None:
             notes.append(f"Page {larger + 1} is much larger, perhaps the picture itself.")
-    if info.beside:
-        what = " and ".join(info.beside)
+    frames = [found for found in info.beside if _MORE_FRAMES.fullmatch(found)]
+    if frames:
+        count = int(frames[0].split()[0]) + 1
+        notes.append(
+            f"Only the first of {count} frames was taken: {frames[0]} cannot be read, so keep the "
+            "original."
+        )
+    if others := [found for found in info.beside if found not in frames]:
+        what = " and ".join(others)
         notes.append(f"The file also holds {what}: not in the result, so keep the original.")
     return notes
 

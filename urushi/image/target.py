@@ -21,7 +21,7 @@ from urushi.image.metadata.companions import companions
 from urushi.image.metadata.contents import ALPHA, PREMULTIPLIED, STRAIGHT
 from urushi.writing import Part, remove_leftovers, taken
 
-__all__ = ["Layout", "Target", "lay_out", "left_out"]
+__all__ = ["Layout", "Target", "format_to_write", "lay_out", "left_out"]
 
 _DTYPES = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: np.dtype(np.float32)}
 
@@ -93,6 +93,29 @@ class Layout:
         return self.quantise(samples / np.float64(np.iinfo(samples.dtype).max))
 
 
+def format_to_write(path: Path) -> str:
+    """The format that a target's suffix asks for.
+
+    Raises:
+        TargetError: it is unknown, or not written by what is installed here.
+    """
+    format = name_of(path)
+    if format is None:
+        known = " ".join(SUPPORTED_SUFFIXES)
+        read = READ_SUFFIXES.get(path.suffix.lower())
+        why = f"names no known picture format by its suffix '{path.suffix}'"
+        if read is not None:
+            why = f"would be a {FORMATS[read].title}, which is read and not written"
+        raise TargetError(f"'{path}' {why}: use one of {known}.")
+    if not can_write(format):
+        others = [entry.suffixes[0][1:] for name, entry in FORMATS.items() if can_write(name)]
+        raise TargetError(
+            f"'{path}' cannot be written because the installed libvips has no"
+            f" {FORMATS[format].title} encoder: choose another format, one of {', '.join(others)}."
+        )
+    return format
+
+
 class Target:
     """A file that appears whole or not at all.
 
@@ -105,19 +128,7 @@ class Target:
     def __init__(
         self, path: Path, like: PictureInfo | None, overwrite: bool, pages: int = 1
     ) -> None:
-        format = name_of(path)
-        if format is None:
-            known = " ".join(SUPPORTED_SUFFIXES)
-            read = READ_SUFFIXES.get(path.suffix.lower())
-            why = f"names no known picture format by its suffix '{path.suffix}'"
-            if read is not None:
-                why = f"would be a {FORMATS[read].title}, which is read and not written"
-            raise TargetError(f"'{path}' {why}: use one of {known}.")
-        if not can_write(format):
-            raise TargetError(
-                f"'{path}' cannot be written because the installed libvips has no"
-                f" {FORMATS[format].title} encoder: choose another format."
-            )
+        format = format_to_write(path)
         self.path, self.format, self._overwrite = path, format, overwrite
         # A link is followed: what it points to is replaced, and the link stays.
         self._final = Path(os.path.realpath(path))
@@ -128,7 +139,6 @@ class Target:
         self._spool: Part | None = None
         self._result: Part | None = None
         self._page: Part | None = None
-        _clear(self._final.parent)
 
     def _check(self, like: PictureInfo | None, pages: int) -> None:
         if self._final.is_dir():
@@ -175,6 +185,7 @@ class Target:
 
     def create_spool(self, head: bytes) -> BinaryIO:
         """The file that collects rows, beginning with `head`."""
+        _clear(self._final.parent)
         try:
             self._spool = Part(self._final, "rows")
             file = self._spool.path.open("r+b")
@@ -185,6 +196,7 @@ class Target:
 
     def create_result(self) -> Path:
         """The file that the encoder fills; made here so that it gets the usual permissions."""
+        _clear(self._final.parent)
         self._result = Part(self._final)
         return self._result.path
 

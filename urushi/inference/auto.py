@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from urushi.errors import AdapterError, nearest
+from urushi.errors import AdapterError
 from urushi.files.all_in_one_file import AllInOne
 from urushi.files.model import LoadedModel
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
@@ -26,20 +26,19 @@ from urushi.inference.guard.holding import guarded
 from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
-from urushi.inference.in_turn import RestorerInTurn, in_order, split_task
+from urushi.inference.in_turn import AUTO, NONE, RestorerInTurn, classes_of, in_order
 from urushi.inference.members import find_base, find_members, read_members
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
 from urushi.inference.strength import FULL, Strength, weakened
 from urushi.inference.tiling import ReadRows
-from urushi.inference.zoo import find_all_in_one, find_model, zoo_experts
+from urushi.inference.zoo import find_model
 from urushi.routing.views import view_rows, views_of
 from urushi.routing.wording import percent
 
 __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 
-AUTO, NONE = "auto", "none"
 # All routes of one expert each, and the base. Each takes tens of megabytes, so that most are only
 # kept where memory is plenty.
 _KEPT, _KEPT_ANYWAY, _PLENTY = 10, 3, 2 << 30
@@ -79,7 +78,8 @@ class AutoRestorer(MadeAnew):
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
-            pictures that get an expert in float32, with a note.
+            pictures that get an expert in float32, with a note. With the engine torch the router
+            runs on torch as well; else on OpenVINO where it can.
 
     Raises:
         UrushiError: a file or an option cannot be used.
@@ -137,7 +137,8 @@ class AutoRestorer(MadeAnew):
         self.kept, self._options, self._guards = kept, options, guard
         self.strength, self._twice = strength, not quick
         self.choose_by(k, threshold)
-        self._named, self.task = self._check_task(task), task
+        self._named = classes_of(task, self.members.path, self.members.experts)
+        self.task = task
         if hashes not in (None, self._hashes()):
             raise AdapterError(
                 f"{self.members.path}: it or its base or a member changed after this restorer was "
@@ -153,6 +154,7 @@ class AutoRestorer(MadeAnew):
                 self.base,
                 quick=quick,
                 clip=clip,
+                engine=options.get("engine", "auto"),
                 device=options.get("device", "auto"),
                 threads=options.get("threads"),
             )
@@ -321,24 +323,6 @@ class AutoRestorer(MadeAnew):
         told = f"{', then '.join(self._named)}, as told"
         return Choice(route, told, in_turn=len(route) > 1)
 
-    def _check_task(self, task: str) -> tuple[str, ...]:
-        """The classes whose experts are told to act."""
-        if task in (AUTO, NONE):
-            return ()
-        named = split_task(task)
-        for name in named:
-            if name not in self.members.experts:
-                known = ", ".join((AUTO, NONE, *self.members.experts))
-                hint = nearest(name, self.members.experts)
-                if self.members.path == find_all_in_one() and name in zoo_experts():
-                    hint = (
-                        f", which the router does not know: --adapter {name} asks for it by its "
-                        "name"
-                    )
-                what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
-                raise AdapterError(f"{what}{hint}: {self.members.path.name} has {known}")
-        return named
-
     # --- restoring ---
 
     def restorer(self, choice: Choice) -> Restorer:
@@ -420,7 +404,7 @@ class AutoRestorer(MadeAnew):
             options = exact
         made = self._opened(adapters, options)
         if options is exact:
-            made.standing = (IN_FLOAT32,)
+            made.standing = (*made.standing, IN_FLOAT32)
         return made
 
     def _opened(self, adapters: list[tuple[Any, float]], options: EngineOptions) -> Restorer:

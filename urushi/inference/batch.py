@@ -23,6 +23,7 @@ from urushi.inference.picture_files import (
     Held,
     Outcome,
     Restored,
+    check_format,
     hold,
     mend,
     restore_picture,
@@ -260,6 +261,7 @@ class _Run:
                 part = partial(_Written, status, message)
             else:
                 self._staged.bring(job.source)
+                check_format(job.source, job.target, self._options)
                 seen = _identity(job.source) if self._restorer.looks else None
                 options = self._options
                 chosen = _PerPage(self._restorer, job.source, options)
@@ -382,11 +384,8 @@ def fate_of(job: Job, staged: Staged) -> tuple[Status, str]:
     """What becomes of a job that need not be run; `restored` for one that has to be."""
     if job.problem:
         return "failed", job.problem
-    if job.made_from is not None:
-        return "skipped", (
-            f"{job.source}: taken for what {job.made_from} became, so it is not restored again: "
-            "another output folder restores both"
-        )
+    if job.left:
+        return "skipped", job.left
     if not job.overwrite and staged.exists(job.target):
         return "skipped", f"{job.target}: exists already, --overwrite restores it again"
     return "restored", ""

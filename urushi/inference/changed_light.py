@@ -1,6 +1,6 @@
 """What is done to a restored tile where its network changed the whole picture's light."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,34 +9,76 @@ from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.tile_sizes import LOCAL
 
-__all__ = ["LOW_LIGHT", "Finish", "brightens", "changes_light", "finishing", "with_highlights"]
-
-Finish = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Of a tile and what came of it, both `(3, h, w)` float32, what is taken instead."""
+__all__ = [
+    "LOW_LIGHT",
+    "Finish",
+    "brightens",
+    "changes_light",
+    "finishing",
+    "margin_of",
+    "with_highlights",
+]
 
 LOW_LIGHT = "low-light"
 # What was brighter than that, encoded as sRGB is, is brightened less and less; white stays.
 _BRIGHT = 0.5
+_LARGE_CELL = 16
 
 
-def finishing(adapters: Sequence[AppliedAdapter], cell: int) -> Finish | None:
+class Finish:
+    """What is done around a network that changes the light of a whole picture.
+
+    Args:
+        cell: side of what upsampling may repeat, in pixels; see `without_grid`.
+        margin: pixels that are mirrored around a tile while it is restored. What a network makes of
+            the border of a picture shows where everything gets brighter or darker.
+        bright: whether bright parts are kept; see `with_highlights`.
+    """
+
+    def __init__(self, cell: int, margin: int, *, bright: bool) -> None:
+        self.margin = margin
+        self._cell, self._bright = cell, bright
+
+    def around(self, tile: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "3 H W"]:
+        """The tile with its margin."""
+        sides = (self.margin, self.margin)
+        return np.pad(tile, ((0, 0), sides, sides), mode="symmetric") if self.margin else tile
+
+    def inside(
+        self, restored: Float[np.ndarray, "3 H W"], scale: int
+    ) -> Float[np.ndarray, "3 h w"]:
+        """What was restored, without the margin; sides of it are `scale` times as long."""
+        margin = self.margin * scale
+        return restored[:, margin:-margin, margin:-margin] if margin else restored
+
+    def __call__(
+        self, tile: Float[np.ndarray, "3 h w"], restored: Float[np.ndarray, "3 h w"]
+    ) -> Float[np.ndarray, "3 h w"]:
+        """What is taken of a tile and of what came of it; of another size it is taken as it is."""
+        if tile.shape != restored.shape:
+            return restored
+        restored = without_grid(tile, restored, self._cell)
+        return with_highlights(tile, restored) if self._bright else restored
+
+
+def finishing(
+    adapters: Sequence[AppliedAdapter], cell: int, *, fixed: bool = False
+) -> Finish | None:
     """What results need with some adapters; None where nothing.
 
     Args:
         adapters: in use.
-        cell: side of what upsampling may repeat, in pixels; see `without_grid`.
+        cell: sides of tiles are multiples of it, in pixels, and upsampling may repeat so much.
+        fixed: whether tiles must keep their size.
     """
     if not changes_light(adapters):
         return None
-    bright = brightens(adapters)
+    return Finish(cell, 0 if fixed else margin_of(cell), bright=brightens(adapters))
 
-    def finish(tile: np.ndarray, restored: np.ndarray) -> np.ndarray:
-        if tile.shape != restored.shape:
-            return restored
-        restored = without_grid(tile, restored, cell)
-        return with_highlights(tile, restored) if bright else restored
 
-    return finish
+def margin_of(cell: int) -> int:
+    """Pixels that are mirrored around a tile: two cells, or one of large ones."""
+    return 2 * cell if cell <= _LARGE_CELL else cell
 
 
 def changes_light(adapters: Sequence[AppliedAdapter]) -> bool:

@@ -10,18 +10,23 @@ for what compression left. See docs/decisions/0052.
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from urushi.errors import AdapterError, EngineError
+from urushi.errors import AdapterError, EngineError, nearest
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.engines.base import Engine
 from urushi.inference.guard.holding import taken_rows
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.tiling import ReadRows
+from urushi.inference.zoo import find_all_in_one, zoo_experts
 
-__all__ = ["ORDER", "RestorerInTurn", "in_order", "split_task"]
+__all__ = ["AUTO", "NONE", "ORDER", "RestorerInTurn", "classes_of", "in_order", "split_task"]
+
+AUTO, NONE = "auto", "none"
+"""Tasks that are no kinds of damage: what the router sees, and the base alone."""
 
 ORDER = ("noise", "jpeg", "blur", "raindrop", "snow", "rain", "haze", "low-light")
 """Kinds of damage in the order in which they are undone: sensor, file, lens, scene, its light."""
@@ -31,18 +36,57 @@ _LIGHT, _FILE = "low-light", "jpeg"
 _BETWEEN = re.compile(r"\s*[+,]\s*")
 
 
-def split_task(task: str) -> tuple[str, ...]:
+def split_task(task: object) -> tuple[str, ...]:
     """The classes that a task names, in the order in which they act: `haze+noise` is two.
 
     Raises:
-        AdapterError: one is named twice, or a name is missing.
+        AdapterError: it names nothing, one is named twice, or a name is missing.
     """
+    if not isinstance(task, str) or not task.strip():
+        raise AdapterError(
+            f"task is {task!r:.80}: expected {AUTO}, {NONE}, or kinds of damage such as haze or "
+            "haze+noise"
+        )
     names = _BETWEEN.split(task.strip())
     if len(names) > 1 and not all(names):
         raise AdapterError(f"task is {task!r}: expected one name, or several such as noise+haze")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise AdapterError(f"task is {task!r}, which names {twice} twice: leave one out")
     return in_order(names)
+
+
+def classes_of(task: object, file: Path, experts: Iterable[str]) -> tuple[str, ...]:
+    """The classes of an all-in-one file whose experts a task tells to act; none for `AUTO`, `NONE`.
+
+    Args:
+        task: what was asked for.
+        file: the all-in-one file.
+        experts: the classes that have one there.
+
+    Raises:
+        AdapterError: as `split_task`, or the file has no such expert.
+    """
+    if task in (AUTO, NONE):
+        return ()
+    named, there = split_task(task), list(experts)
+    for name in named:
+        if name in there:
+            continue
+        if name in (AUTO, NONE):
+            raise AdapterError(
+                f"task {task!r} names {name!r}, which stands alone: leave it out, or the others; "
+                f"several are of {', '.join(there)}"
+            )
+        known = f"{file.name} has {', '.join(there if len(named) > 1 else (AUTO, NONE, *there))}"
+        what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
+        ships = name.lower() not in there and name.lower() in zoo_experts()
+        if ships and file == find_all_in_one():
+            raise AdapterError(
+                f"{what}, which the router does not choose: give {name.lower()} as an adapter, and "
+                f"no task; {known}"
+            )
+        raise AdapterError(f"{what}{nearest(name.lower(), there)}: {known}")
+    return named
 
 
 def in_order(names: Sequence[str]) -> tuple[str, ...]:

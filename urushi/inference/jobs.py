@@ -17,6 +17,7 @@ from urushi.image import (
     is_picture_name,
     left_out_sentence,
 )
+from urushi.image.libvips import can_write
 from urushi.inference.naming import (
     LOOK_NAME,
     Found,
@@ -40,15 +41,15 @@ class Job:
         target: the file to write.
         overwrite: whether a target that is there is replaced; it is left alone otherwise.
         problem: why it cannot be done, if that is known beforehand.
-        made_from: the picture beside the source that the source seems to have been made from; it
-            is then left as it is.
+        left: why it is left as it is, where nothing went wrong: it has the format asked for
+            already, or seems to be what another picture has become.
     """
 
     source: Path
     target: Path
     overwrite: bool = False
     problem: str = ""
-    made_from: Path | None = None
+    left: str = ""
 
 
 def plan_batch(
@@ -140,19 +141,19 @@ def _into_folder(
     jobs = [
         Job(item.source, named[item.source], overwrite, item.problem)
         if item.source in named
-        else Job(item.source, item.source, made_from=made[item.source])
+        else Job(item.source, item.source, left=_made_from(item.source, made[item.source]))
         for item in items
     ]
-    working = [job for job in jobs if job.made_from is None]
+    working = [job for job in jobs if not job.left]
     if not overwrite and not all(_replaces_itself(job) for job in working):
         # One that has the format already is no reason to restore none of the others.
         jobs = [
-            replace(job, problem=job.problem or _itself(job))
-            if job.made_from is None and _replaces_itself(job)
+            replace(job, left=_itself(job))
+            if not (job.left or job.problem) and _replaces_itself(job)
             else job
             for job in jobs
         ]
-        working = [job for job in jobs if job.made_from is None]
+        working = [job for job in jobs if not job.left]
     _check_targets(working)
     if not overwrite:
         return jobs
@@ -161,7 +162,7 @@ def _into_folder(
     return [
         replace(job, problem=_may_be_original(job)) if real(job.target) in taken else job
         for job in working
-    ] + [job for job in jobs if job.made_from is not None]
+    ] + [job for job in jobs if job.left]
 
 
 def _replaces_itself(job: Job) -> bool:
@@ -170,6 +171,13 @@ def _replaces_itself(job: Job) -> bool:
 
 def _itself(job: Job) -> str:
     return f"{job.source} would replace itself, choose another output (or --overwrite)"
+
+
+def _made_from(source: Path, other: Path) -> str:
+    return (
+        f"{source}: taken for what {other} became, so it is not restored again: another output "
+        "folder restores both"
+    )
 
 
 def _may_be_original(job: Job) -> str:
@@ -247,15 +255,18 @@ def suffix_of_format(format: str) -> str:
     """The suffix of files of a format.
 
     Raises:
-        TargetError: it is not written.
+        TargetError: it is not written, or not by what is installed here.
     """
     suffix = "." + format.lower().lstrip(".")
     if suffix not in SUPPORTED_SUFFIXES:
-        known = ", ".join(name[1:] for name in SUPPORTED_SUFFIXES)
         known_to_be = suffix in READ_SUFFIXES or foreign_name(f"a{suffix}")
         what = "is not written" if known_to_be else "is unknown"
-        raise TargetError(f"format {format!r} {what}, expected one of {known}")
-    return suffix
+    elif not can_write(SUPPORTED_SUFFIXES[suffix]):
+        what = "is not written by the libvips that is installed"
+    else:
+        return suffix
+    known = ", ".join(end[1:] for end, name in SUPPORTED_SUFFIXES.items() if can_write(name))
+    raise TargetError(f"format {format!r} {what}, expected one of {known}")
 
 
 def _beside(items: list[Found], suffix: str | None) -> Path:

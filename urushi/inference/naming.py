@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from urushi.image import SUPPORTED_SUFFIXES, foreign_name, is_picture_name
+from urushi.errors import UrushiError
+from urushi.image import SUPPORTED_SUFFIXES, foreign_name, inspect_picture, is_picture_name
 from urushi.image.formats.known import sniff
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
 LOOK_NAME = "urushi_look.jpg"
 """Of the sheet of `--look` where nobody gives it one."""
 
+# Seconds within which files of a folder that is copied get their times in any order.
+_COPYING = 2.0
 # For a source whose name tells no format: loses nothing.
 _FALLBACK_SUFFIX = ".png"
 
@@ -81,7 +84,8 @@ def results_among(folder: Path, items: Sequence[Found], suffix: str | None) -> d
     """Sources that seem to be results of others, each with the one it was made from.
 
     They are where the output is the folder of the sources, in another format: `1.png` is what
-    `1.jpg` becomes. What was named itself is never taken for a result.
+    `1.jpg` becomes. What was named itself is never taken for a result, nor is what cannot be one:
+    a picture that is older, or of another shape.
     """
     by_place = {real(item.source): item for item in items}
     made: dict[Path, Path] = {}
@@ -100,8 +104,25 @@ def _note_result(
     path: Path, item: Found, by_place: dict[Path, Found], made: dict[Path, Path]
 ) -> None:
     result = by_place.get(real(path))
-    if result is not None and result is not item and not result.named:
+    if result is None or result is item or result.named:
+        return
+    if _can_be_made_from(result.source, item.source):
         made.setdefault(result.source, item.source)
+
+
+def _can_be_made_from(result: Path, source: Path) -> bool:
+    """Whether a file can be what a picture has become; only headers are read.
+
+    What cannot be read is no reason against it, nor is a difference in time that copying makes.
+    """
+    try:
+        if result.stat().st_mtime < source.stat().st_mtime - _COPYING:
+            return False
+        made, of = (inspect_picture(path, max_pixels=None) for path in (result, source))
+    except (OSError, UrushiError):
+        return True
+    scale = max(made.width // of.width, 1)
+    return (made.width, made.height) == (scale * of.width, scale * of.height)
 
 
 def _sharing(plain: Sequence[Path], items: Sequence[Found]) -> list[bool]:

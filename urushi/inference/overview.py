@@ -21,7 +21,7 @@ from jaxtyping import Float
 from urushi.errors import UnreadableError
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["Spool", "joined", "reduction", "worked_out"]
+__all__ = ["PIXELS", "Spool", "joined", "reduction", "worked_out"]
 
 Rows = Float[np.ndarray, "n W 3"]
 
@@ -48,9 +48,9 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def reduction(width: int, height: int) -> int:
-    """By which whole factor both sides are reduced."""
-    return max(1, math.ceil(math.sqrt(width * height / PIXELS)))
+def reduction(width: int, height: int, pixels: int = PIXELS) -> int:
+    """By which whole factor both sides are reduced, to have at most so many pixels or nearly so."""
+    return max(1, math.ceil(math.sqrt(width * height / pixels)))
 
 
 class Spool:
@@ -126,6 +126,7 @@ def joined(
     read: ReadRows,
     width: int,
     height: int,
+    factor: int,
     restore_small: Callable[[Rows], Rows],
     restore: Callable[[ReadRows], Iterator[Rows]],
 ) -> Iterator[Rows]:
@@ -134,6 +135,7 @@ def joined(
     Args:
         read: gives the next rows of the picture, as for `Restorer.restore_rows`.
         width, height: of the picture, in pixels.
+        factor: by which its sides are reduced; see `reduction`.
         restore_small: restores the reduced picture, which is one tile.
         restore: restores the picture by tiles.
 
@@ -143,7 +145,6 @@ def joined(
     Raises:
         UnreadableError: see `Spool`; and whatever the others raise.
     """
-    factor = reduction(width, height)
     with Spool(width, factor) as source, Spool(width, factor) as tiles:
         done = 0
         while done < height:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from urushi.errors import UnreadableError
+from urushi.errors import TargetError, UnreadableError
 from urushi.image import (
     AS_FOUND,
     DEFAULT_MAX_PIXELS,
@@ -22,6 +22,7 @@ from urushi.image import (
 )
 from urushi.image.opened import Identity, check_unchanged
 from urushi.image.page_choice import Pages, TakenPages, parse_pages, taken_pages
+from urushi.image.target import format_to_write
 from urushi.inference.restorer import OnProgress, Restorer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Held",
     "Outcome",
     "Restored",
+    "check_format",
     "hold",
     "mend",
     "restore_picture",
@@ -151,6 +153,20 @@ class Outcome:
     def pixels(self) -> int:
         """How many pixels were restored, on all pages."""
         return self.width * self.height if self.all_pixels is None else self.all_pixels
+
+
+def check_format(source: Path, target: Path, options: FileOptions) -> None:
+    """Refuses, before any work, a target whose format cannot be written here.
+
+    Raises:
+        PictureError: it cannot; or the source cannot be read, which comes first, since another
+            format would only lead to that.
+    """
+    try:
+        format_to_write(target)
+    except TargetError:
+        inspect_picture(source, max_pixels=options.checked_limit)
+        raise
 
 
 def restore_picture(

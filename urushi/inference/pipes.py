@@ -20,7 +20,7 @@ from urushi.image import FORMATS
 from urushi.image.formats.known import sniff
 from urushi.inference.batch import BatchReport, FileResult
 
-__all__ = ["Pipes", "is_stdout"]
+__all__ = ["Pipes", "is_pipe", "is_stdout"]
 
 _STDIN, _STDOUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
 
@@ -28,6 +28,16 @@ _STDIN, _STDOUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
 def is_stdout(output: str | None) -> bool:
     """Whether the restored picture goes into a pipe."""
     return output in _STDOUT
+
+
+def is_pipe(source: str | Path) -> bool:
+    """Whether a picture comes from a pipe, which can be read once."""
+    if os.fspath(source) in _STDIN:
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(source).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 class Pipes:
@@ -69,11 +79,7 @@ class Pipes:
         """The file in the stead of a source that is a pipe."""
         if source in _STDIN:
             return str(self._read(sys.stdin.buffer, source))
-        try:
-            kind = os.stat(source).st_mode
-        except (OSError, ValueError):
-            return source
-        if not stat.S_ISFIFO(kind):
+        if not is_pipe(source):
             return source
         with open(source, "rb") as file:
             return str(self._read(file, source))

@@ -32,6 +32,7 @@ def open_all_in_one_router(
     model: LoadedModel,
     *,
     quick: bool = False,
+    engine: str = "auto",
     device: str = "auto",
     threads: int | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -43,6 +44,8 @@ def open_all_in_one_router(
         members: the file.
         model: its base.
         quick: try none.
+        engine: what restores: the router and its trials run on torch where that does; else on
+            OpenVINO where they can.
         device, threads, clip: as `urushi.inference.router_engine.open_router` takes them.
         precision: that experts are tried in; see `open_evidence`.
 
@@ -50,6 +53,7 @@ def open_all_in_one_router(
         UrushiError: see `open_router` and `open_evidence`.
     """
     facts, evidence = members.router.header.evidence, None
+    engine = "torch" if engine == "torch" else "auto"
     if facts is not None and not quick:
         tried = {name: members.experts[name] for name in (*facts.experts, *facts.own)}
         evidence = open_evidence(
@@ -57,13 +61,16 @@ def open_all_in_one_router(
             model,
             tried,
             members.router.part("evidence"),
+            engine=engine,
             device=device,
             threads=threads,
             precision=precision,
         )
         places = map(members.router.header.classes.index, facts.own)
         evidence = evidence._replace(own=tuple(places))
-    return open_router(members.router, device=device, threads=threads, clip=clip, evidence=evidence)
+    return open_router(
+        members.router, engine=engine, device=device, threads=threads, clip=clip, evidence=evidence
+    )
 
 
 def open_evidence(
@@ -72,6 +79,7 @@ def open_evidence(
     experts: Mapping[str, Expert],
     tensors: Mapping[str, np.ndarray],
     *,
+    engine: str = "auto",
     device: str = "auto",
     threads: int | None = None,
     precision: Literal["float32", "bf16"] = "float32",
@@ -83,6 +91,7 @@ def open_evidence(
         model: the base.
         experts: by class, in the order of the facts.
         tensors: what judges by what they change; empty where only the evidence is wanted.
+        engine: `torch`, or `auto`: OpenVINO where it can, else torch.
         device: as `urushi.inference.engines.create_engine` takes it.
         threads: of the CPU; None leaves it to the engine.
         precision: bf16 where that can be had, which is faster; a decision should be float32's.
@@ -95,24 +104,25 @@ def open_evidence(
     """
     assert tuple(experts) == (*facts.experts, *facts.own), (tuple(experts), facts)
     able = model.graph is not None and is_installed("openvino") and device in ("auto", "cpu")
-    if able and all(is_foldable(expert.adapter) for expert in experts.values()):
-        own = (model, experts, facts.size, threads, precision)
-        engine: GraphTrials | TorchTrials = GraphTrials(*own)
+    foldable = all(is_foldable(expert.adapter) for expert in experts.values())
+    trials: GraphTrials | TorchTrials
+    if able and foldable and engine != "torch":
+        trials = GraphTrials(model, experts, facts.size, threads, precision)
     elif is_installed("torch"):
-        engine = TorchTrials(model, experts, device=device, threads=threads, precision=precision)
+        trials = TorchTrials(model, experts, device=device, threads=threads, precision=precision)
     else:
         raise MissingExtraError("torch, which probing these experts needs,", "torch")
-    if facts.size % engine.size_multiple:
+    if facts.size % trials.size_multiple:
         raise EngineError(
             f"experts are probed on views of {facts.size} pixels, but this network takes multiples "
-            f"of {engine.size_multiple}: fit the probe with views of such a size"
+            f"of {trials.size_multiple}: fit the probe with views of such a size"
         )
-    if engine.scale != 1:
+    if trials.scale != 1:
         raise EngineError(
-            f"{model.path} enlarges {engine.scale} times: probing experts needs a network that "
+            f"{model.path} enlarges {trials.scale} times: probing experts needs a network that "
             "keeps the size: leave evidence out of the recipe"
         )
-    return Evidence(facts, engine, tensors)
+    return Evidence(facts, trials, tensors)
 
 
 class GraphTrials:

@@ -13,7 +13,13 @@ import numpy as np
 from urushi.errors import EngineError, OutOfMemoryError
 from urushi.files.model import LoadedModel, read_model
 from urushi.image import Samples
-from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters, placed
+from urushi.inference.adapted_weights import (
+    AdapterLike,
+    AppliedAdapter,
+    apply_adapters,
+    placed,
+    strong_notes,
+)
 from urushi.inference.arrays import (
     WHITE,
     as_array,
@@ -24,7 +30,7 @@ from urushi.inference.beyond import Values
 from urushi.inference.changed_light import finishing
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
-from urushi.inference.overview import joined, reduction
+from urushi.inference.overview import PIXELS, joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
@@ -79,9 +85,9 @@ class Restorer(MadeAnew):
 
     Args:
         model: name of a shipped model, path of a model file, or a model that is read already.
-        adapters: adapter files made for that model, or pairs of a file and a strength (1 is what it
-            was trained for); their effects add up. Most methods go into the weights and cost
-            nothing; the others, such as AdaptIR, need the engine torch.
+        adapters: adapter files made for that model, or pairs of a file and a strength from 0 to 2
+            (1 is what it was trained for), each of them once; their effects add up. Most methods go
+            into the weights and cost nothing; the others, such as AdaptIR, need the engine torch.
         engine: "auto", "torch" or "openvino".
         device: "auto", or one the engine knows, such as "cpu" or "cuda".
         precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
@@ -203,6 +209,7 @@ class Restorer(MadeAnew):
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))
+        self.standing = strong_notes(applied)
 
     def _set_up(
         self,
@@ -214,8 +221,10 @@ class Restorer(MadeAnew):
         wide: bool = False,
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
-        self.engine, self._wide = engine, wide
-        self._finish = finishing(self.adapters, engine.size_multiple)
+        # Squares of a size of their own are no part of a whole.
+        self.engine, self._wide = engine, wide and engine.fixed_patch is None
+        fixed = engine.fixed_patch is not None
+        self._finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
         self._latest = LatestPicture()
@@ -338,7 +347,7 @@ class Restorer(MadeAnew):
 
         values = Values(read)
         stream = self._stream
-        if self._wide and plan.count > 1 and self.scale == 1 and reduction(width, height) > 1:
+        if self._wide and plan.count > 1 and self.scale == 1:
             stream = self._stream_in_light
         try:
             for rows, seen in stream(picture, values.read, plan, on_tile):
@@ -384,8 +393,14 @@ class Restorer(MadeAnew):
             for rows, _ in self._stream(picture, read, plan, on_tile):
                 yield rows
 
-        for rows in joined(read, width, height, restore_small, restore):
+        factor = reduction(width, height, self._in_one_light)
+        for rows in joined(read, width, height, factor, restore_small, restore):
             yield rows, height
+
+    @property
+    def _in_one_light(self) -> int:
+        """Pixels that are not cut where light hangs on all: of a picture, or its small version."""
+        return min(PIXELS, self._at_once, (self._shrunk or PIXELS) ** 2)
 
     def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
@@ -396,7 +411,8 @@ class Restorer(MadeAnew):
         """How a picture of this size is cut at present."""
         multiple = self.engine.size_multiple
         sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        if sides[0] * sides[1] <= self._whole:
+        whole = max(self._whole, self._in_one_light if self._wide else 0)
+        if sides[0] * sides[1] <= whole:
             return self._uncut(height, width)
         return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
 

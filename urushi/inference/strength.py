@@ -103,7 +103,7 @@ class WeakenedRestorer(Restorer):
         if restorer.scale != 1:
             raise EngineError(
                 f"strength is for networks that keep the size, and this one enlarges "
-                f"{restorer.scale} times: leave --strength, --luma and --chroma out"
+                f"{restorer.scale} times: leave strength, luma and chroma out"
             )
         self._record(inner=restorer, strength=strength)
         self._make(restorer, strength)

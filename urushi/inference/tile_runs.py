@@ -78,11 +78,14 @@ def run_once(
         engine: what restores.
         large: whether the tile is one of a large picture.
         beside: other tiles are restored at the same time.
-        finish: what is done to a usable result.
+        finish: what is done around the engine, and to a usable result.
     """
     # By the picture's own size alone: the same bits come of it whatever was restored before.
     name = "run_beside" if beside else "run" if large else "run_few"
-    restored = getattr(engine, name, engine.run)(tile[None])[0]
+    given = tile if finish is None else finish.around(tile)
+    restored = getattr(engine, name, engine.run)(given[None])[0]
+    if finish is not None:
+        restored = finish.inside(restored, engine.scale)
     problem = problem_of(tile, restored)
     if not problem and engine.precision == "int8":
         problem = problem_in_int8(engine, tile)

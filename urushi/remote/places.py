@@ -1,5 +1,6 @@
 """URLs as places: told apart from local paths, put together, and shown without their secrets."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -28,11 +29,21 @@ def is_url(text: object) -> bool:
 
 
 def local_path(text: str) -> str:
-    """The path that a `file://` URL names; everything else as it is."""
+    """The path that a `file://` URL names; everything else as it is.
+
+    Raises:
+        UnreadableError: it names a server, which only Windows takes files from.
+    """
     if not text.lower().startswith("file://"):
         return text
     parts = urlsplit(text)
     host = "" if parts.netloc in ("", "localhost") else f"//{parts.netloc}"
+    if host and os.name != "nt":
+        meant = url2pathname(parts.netloc + parts.path)
+        raise UnreadableError(
+            f"{text!r} names the server {parts.netloc!r}: expected three slashes before a whole "
+            f"path, such as file://{os.path.abspath(meant)}, or the path {meant!r} alone"
+        )
     return url2pathname(host + parts.path)
 
 

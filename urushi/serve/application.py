@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
@@ -18,6 +18,7 @@ from urushi.serve import routes_adapters, routes_jobs, routes_pictures
 from urushi.serve.answers import Served, problems
 from urushi.serve.gate import Gate
 from urushi.serve.problems import RefusedError, answer, status_of
+from urushi.serve.requests import Wish, refuse_unknown, unknown_field
 from urushi.serve.service import Service
 from urushi.version import __version__
 
@@ -54,10 +55,11 @@ def make_app(service: Service) -> ASGIApp:
     )
     app.state.service = service
     for routes in (routes_pictures, routes_jobs, routes_adapters):
-        app.include_router(routes.router)
+        app.include_router(routes.router, dependencies=[Depends(refuse_unknown)])
     _add_watching(app)
     _add_errors(app)
     _add_page(app)
+    _close_forms(app)
     settings = service.settings
     return Gate(app, settings.limits, settings.hosts, settings.token, service.metrics)
 
@@ -117,11 +119,27 @@ def _add_errors(app: FastAPI) -> None:
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
         first: dict[str, Any] = error.errors()[0] if error.errors() else {}
         where = ".".join(str(part) for part in first.get("loc", ())[1:]) or "the request"
+        if first.get("type") == "extra_forbidden":
+            return answer(unknown_field(where, Wish.model_fields))
         return answer(RefusedError(422, f"{where[:100]}: {first.get('msg', 'cannot be read')}"))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:
         return answer(RefusedError(500, f"unexpected {type(error).__name__}"))
+
+
+def _close_forms(app: FastAPI) -> None:
+    """Lets the description say that forms have no other fields; see `refuse_unknown`."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        whole = described()
+        for name, shape in whole["components"]["schemas"].items():
+            if name.startswith("Body_"):
+                shape["additionalProperties"] = False
+        return whole
+
+    app.openapi = openapi
 
 
 def _add_page(app: FastAPI) -> None:

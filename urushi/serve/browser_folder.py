@@ -16,7 +16,7 @@ from urushi.convert.standalone import export_standalone
 from urushi.errors import EngineError, FileFormatError, TakenError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
-from urushi.inference.changed_light import brightens, changes_light
+from urushi.inference.changed_light import brightens, changes_light, margin_of
 from urushi.inference.engines.base import working_memory
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
@@ -78,6 +78,7 @@ def write_browser_folder(
     target = Path(target)
     if not overwrite and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
         raise TakenError(taken(target))
+    apply_adapters(model, adapters)  # what cannot be is told before anything is fetched
     programs = runtime_folder(runtime)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,6 +166,7 @@ def _write_network(
         "wide": wide,
         "light": changes_light(applied),
         "brightens": brightens(applied),
+        "margin": margin_of(engine.size_multiple) if changes_light(applied) else 0,
     }
 
 

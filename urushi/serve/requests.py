@@ -1,17 +1,24 @@
 """What clients may ask for, as forms and as JSON, checked before anything else happens."""
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from fastapi import Form
-from pydantic import BaseModel, Field, WithJsonSchema
+from fastapi import Form, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from urushi.errors import nearest
+from urushi.files.router_facts import MOST_STRENGTH
 from urushi.serve.problems import RefusedError
 
-__all__ = ["Wish", "parse_adapters", "wish_of_form"]
+__all__ = ["Wish", "parse_adapters", "refuse_unknown", "unknown_field", "wish_of_form"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST = 16
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Format = Literal["png", "jpg", "jpeg", "tif", "tiff", "webp", "avif"]
@@ -20,9 +27,10 @@ Format = Literal["png", "jpg", "jpeg", "tif", "tiff", "webp", "avif"]
 class Wish(BaseModel):
     """How a picture is to be restored; whatever is left out is as the command has it."""
 
-    model_config = {
-        "json_schema_extra": {"examples": [{"task": "auto", "strength": 0.8, "format": "png"}]}
-    }
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"task": "auto", "strength": 0.8, "format": "png"}]},
+    )
 
     task: Annotated[
         str | None,
@@ -45,8 +53,8 @@ class Wish(BaseModel):
         str,
         Field(
             max_length=2000,
-            description="Adapters that mend the picture in place of what is chosen, by name or "
-            "id, with their strengths.",
+            description="Adapters that mend the picture in place of what is chosen, each once, by "
+            "name or id, with their strengths from 0 to 2.",
             examples=["haze:0.5,noise:0.25"],
         ),
     ] = ""
@@ -69,23 +77,72 @@ def parse_adapters(text: str) -> list[tuple[str, float]]:
     """Reads `NAME:STRENGTH,NAME`; the strength is 1 if not given.
 
     Raises:
-        RefusedError: it is not that.
+        RefusedError: it is not that, a strength is out of range, or a name is there twice.
     """
-    found: list[tuple[str, float]] = []
+    found: dict[str, float] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         name, colon, number = part.partition(":")
         try:
             strength = float(number) if colon else 1.0
         except ValueError:
             strength = float("nan")
-        if not _NAME.fullmatch(name) or not -4 <= strength <= 4:
+        if not _NAME.fullmatch(name) or not 0 <= strength <= MOST_STRENGTH:
             raise RefusedError(
-                422, f"adapters has {part[:80]!r}: expected NAME, or NAME:STRENGTH such as haze:0.5"
+                422,
+                f"adapters has {part[:80]!r}: expected NAME, or NAME:STRENGTH such as haze:0.5; "
+                f"strengths are from 0 to {MOST_STRENGTH:g}",
             )
-        found.append((name, strength))
+        if name in found:
+            raise RefusedError(
+                422, f"adapters has {name} twice: give it once, with the strength that you want"
+            )
+        found[name] = strength
     if len(found) > _MOST:
         raise RefusedError(422, f"adapters has {len(found)}: at most {_MOST} are mixed")
-    return found
+    return list(found.items())
+
+
+async def refuse_unknown(request: Request) -> None:
+    """Refuses what would be ignored: fields and parameters that the address does not have.
+
+    Raises:
+        RefusedError: there are such, or one that counts once is given several times.
+    """
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = list(_dependants(route.dependant))
+    query = {field.alias: field for one in known for field in one.query_params}
+    _refuse(request.query_params.multi_items(), query, "parameter of this address")
+    form = {field.alias: field for one in known for field in one.body_params}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if form and kind in _FORMS:
+        # Read already: this is what the fields were taken from.
+        sent = await request.form()
+        _refuse(sent.multi_items(), form, "field of this form")
+
+
+def unknown_field(
+    name: str, known: Collection[str], what: str = "field of this form"
+) -> RefusedError:
+    """The refusal of a name that is none of those known."""
+    there = ", ".join(sorted(known)) or "none"
+    shown = f"{name[:80]!r} is no {what}{nearest(name, known)}"
+    return RefusedError(422, f"{shown}: it has {there}")
+
+
+def _dependants(one: Dependant) -> Iterator[Dependant]:
+    yield one
+    for inner in one.dependencies:
+        yield from _dependants(inner)
+
+
+def _refuse(given: Iterable[tuple[str, Any]], known: dict[str, Any], what: str) -> None:
+    for name, count in Counter(name for name, _ in given).items():
+        if name not in known:
+            raise unknown_field(name, known, what)
+        if count > 1 and get_origin(known[name].field_info.annotation) is not list:
+            raise RefusedError(422, f"{name} is given {count} times: give it once")
 
 
 def _said(**schema: Any) -> WithJsonSchema:

@@ -22,7 +22,7 @@ Id = Annotated[str, InPath(max_length=80)]
 _MOST_PAIRS = 500
 
 
-@router.get("/v1/adapters", tags=["adapters"], responses=problems())
+@router.get("/v1/adapters", tags=["adapters"], responses=problems(422))
 async def adapters(service: Served, client: Client) -> list[AdapterTold]:
     """Tells of all adapters that this client can ask for."""
     ships = []

@@ -24,7 +24,7 @@ Id = Annotated[str, InPath(max_length=80)]
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@router.get("/v1/jobs", tags=["jobs"], responses=problems())
+@router.get("/v1/jobs", tags=["jobs"], responses=problems(422))
 async def jobs(service: Served, client: Client) -> list[JobTold]:
     """Tells of all jobs of this client, the latest first."""
     own = service.store.all(Job, client)

@@ -13,6 +13,40 @@ export function finished(tile, restored, height, width, { light, brightens, mult
   return brightens ? withHighlights(tile, clean, height, width) : clean;
 }
 
+/* A tile with `margin` pixels mirrored around it, as `Finish.around`. */
+export function withMargin(tile, height, width, margin) {
+  if (!margin) return tile;
+  const place = (at, length) => {
+    const inside = (((at - margin) % (2 * length)) + 2 * length) % (2 * length);
+    return Math.min(inside, 2 * length - 1 - inside);
+  };
+  const [rows, columns] = [height + 2 * margin, width + 2 * margin];
+  const from = Int32Array.from({ length: columns }, (_, x) => place(x, width));
+  const result = new Float32Array(3 * rows * columns);
+  let at = 0;
+  for (let channel = 0; channel < 3; channel++) {
+    for (let y = 0; y < rows; y++) {
+      const line = (channel * height + place(y, height)) * width;
+      for (const x of from) result[at++] = tile[line + x];
+    }
+  }
+  return result;
+}
+
+/* What was restored, without its margin; `height` and `width` are those within. */
+export function withoutMargin(restored, height, width, margin) {
+  if (!margin) return restored;
+  const [rows, columns] = [height + 2 * margin, width + 2 * margin];
+  const result = new Float32Array(3 * height * width);
+  for (let channel = 0; channel < 3; channel++) {
+    for (let y = 0; y < height; y++) {
+      const from = (channel * rows + y + margin) * columns + margin;
+      result.set(restored.subarray(from, from + width), (channel * height + y) * width);
+    }
+  }
+  return result;
+}
+
 /* A brightened tile whose bright parts are not burnt out. */
 export function withHighlights(tile, restored, height, width) {
   const area = height * width;

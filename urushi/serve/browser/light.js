@@ -3,18 +3,18 @@
 
 import { cutterOf, planTiles, streamTiles } from "./tiles.js";
 
-const PIXELS = 1 << 18;
+export const PIXELS = 1 << 18;
 const REACH = 8;
 const FLAT = 1e-3;
 const STEEPEST = 4;
 
 // By which whole factor both sides are reduced.
-export const reduction = (width, height) => Math.max(1, Math.ceil(Math.sqrt((width * height) / PIXELS)));
+export const reduction = (width, height, pixels = PIXELS) => Math.max(1, Math.ceil(Math.sqrt((width * height) / pixels)));
 
 /* Puts a picture ({pixels, width, height}, RGBA of 8 bits) through a network by tiles, in the light
  * of its restored small version; see `streamTiles` for the others. Gives RGBA, 8 bits. */
 export async function mendInLight({ pixels, width, height }, network, plan, run, onTile) {
-  const factor = reduction(width, height);
+  const factor = reduction(width, height, network.inOneLight);
   const cut = cutterOf(pixels, width);
   const every = Int32Array.from({ length: width }, (_, x) => x);
   const line = (y) => cut([y], every);

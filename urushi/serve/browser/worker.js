@@ -3,9 +3,9 @@
 // It is told {file, network, gpu, most}, and tells {loading}, {opened}, {mended: share}, {done}, or
 // {problem, smaller}: `smaller` is a side that tiles may have where memory ran out.
 
-import { finished } from "./finishing.js";
+import { finished, withMargin, withoutMargin } from "./finishing.js";
 import { asPng, exifOf, opened } from "./picture.js";
-import { mendInLight, reduction } from "./light.js";
+import { mendInLight, PIXELS } from "./light.js";
 import { mendTiles, planTiles } from "./tiles.js";
 
 const RUNTIMES = {
@@ -25,14 +25,14 @@ onmessage = async ({ data }) => {
     postMessage({ opened: { width: picture.width, height: picture.height } });
     const { session, ort } = await prepared(data.network, data.gpu);
     const { width, height } = picture;
-    plan = planTiles(height, width, limits(data.network, data.most));
+    const network = limits(data.network, data.most);
+    plan = planTiles(height, width, network);
     const began = performance.now();
     postMessage({ mended: 0, tiles: plan.count });
     const onTile = (finished) => postMessage({ mended: finished / plan.count });
     const run = runner(session, ort, data.network);
-    const inLight = data.network.wide && plan.count > 1 && reduction(width, height) > 1;
-    const pixels = inLight
-      ? await mendInLight(picture, data.network, plan, run, onTile)
+    const pixels = network.wide && plan.count > 1
+      ? await mendInLight(picture, network, plan, run, onTile)
       : await mendTiles(picture.pixels, width, plan, run, onTile);
     const exif = exifOf(new Uint8Array(await data.file.arrayBuffer()), width, height);
     const blob = await asPng({ width, height, pixels, exif });
@@ -42,9 +42,12 @@ onmessage = async ({ data }) => {
   }
 };
 
-// The tiles of the network, or smaller ones.
+// The tiles of the network, or smaller ones; and how many pixels are not cut where light hangs on
+// all of them, as `Restorer._in_one_light`.
 function limits(network, most) {
-  return most ? { ...network, whole: 0, tile: Math.min(network.tile, most) } : network;
+  const inOneLight = Math.min(PIXELS, most ? most ** 2 : PIXELS);
+  const whole = Math.max(most ? 0 : network.whole, network.wide ? inOneLight : 0);
+  return { ...network, inOneLight, whole, tile: most ? Math.min(network.tile, most) : network.tile };
 }
 
 function smaller(plan, { tile, multiple }) {
@@ -78,8 +81,10 @@ async function prepared(network, gpu) {
 
 function runner(session, ort, network) {
   return async (tile, rows, columns) => {
-    const { restored } = await session.run({ image: new ort.Tensor("float32", tile, [1, 3, rows, columns]) });
-    const values = await restored.getData();
+    const { margin } = network;
+    const given = withMargin(tile, rows, columns, margin);
+    const { restored } = await session.run({ image: new ort.Tensor("float32", given, [1, 3, rows + 2 * margin, columns + 2 * margin]) });
+    const values = withoutMargin(await restored.getData(), rows, columns, margin);
     restored.dispose();
     return finished(tile, values, rows, columns, network);
   };

@@ -48,6 +48,7 @@ class ClassPlan(ClassSource):
     """One kind of damage.
 
     Attributes:
+        description: a sentence for the file of its expert.
         router_degradation: what the router learns from in place of `degradation`: damage that is
             hardly there is for the expert to leave alone, but not for the router to tell from none.
         oversample: how many pictures the router learns from for one of another class.
@@ -71,6 +72,7 @@ class ClassPlan(ClassSource):
         "begin": "initial_adapter",
     }
 
+    description: str = ""
     router_degradation: dict[str, Any] | None = None
     oversample: Annotated[int, Field(ge=1, le=100)] = 1
     validation: list[str] = []

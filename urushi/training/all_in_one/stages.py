@@ -161,6 +161,8 @@ class StagePlans:
         single = own.classes.get(name)
         benchmarks = single.benchmarks if single else []
         changed = {"name": name, "loss": (single and single.loss) or plan.loss}
+        if single:
+            changed["description"] = single.description or f"The expert for {name} of {own.name}."
         return Recipe(
             **{**own.values_of(Origin), **plan.values_of(LearningSettings), **changed},
             start=start,
@@ -230,7 +232,7 @@ def finished(path: Path, recipe: Recipe) -> bool:
 
 def _what(recipe: Recipe) -> dict[str, Any]:
     """A recipe without what makes no difference to the result."""
-    return recipe.model_dump(mode="json", exclude={"checkpoint_minutes", "compile"})
+    return recipe.model_dump(mode="json", exclude={"checkpoint_minutes", "compile", "description"})
 
 
 def settled_base(
