@@ -356,10 +356,20 @@ def test_classes_and_sources_are_balanced():
 
 def test_so_much_is_added_to_clean_that_enough_is_left_alone():
     logits = np.array([[0.0, 1.0], [0, 2], [0, -1], [3, 0]], np.float32)
-    weights = np.ones(4)
-    shift = clean_shift(logits, weights, 0, 0.75)
+    truths = np.eye(2, dtype=np.float32)[[0, 0, 0, 0]]
+    shift = clean_shift([(logits, truths)], 0, 0.75)
     assert 0.9 < shift < 1.1
-    assert clean_shift(logits, weights, 0, 1.0) > 1.9
+    assert clean_shift([(logits, truths)], 0, 1.0) > 1.9
+    # Every part counts as much as any other, however few pictures it has.
+    even = (np.zeros((1, 2), np.float32), truths[:1])
+    assert clean_shift([(logits, truths), even], 0, 0.75) < 0.1
+
+
+def test_only_clean_pictures_say_how_much_is_added_to_clean():
+    logits = np.array([[0.0, 1.0], [0, 5], [0, 9]], np.float32)
+    # Of the second another class is true, of the third none that there is.
+    truths = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+    assert 0.9 < clean_shift([(logits, truths)], 0, 1.0) < 1.1
 
 
 def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):

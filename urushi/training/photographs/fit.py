@@ -147,16 +147,23 @@ def picture_weights(
 
 
 def clean_shift(
-    logits: Float[np.ndarray, "b n"], weights: Float[np.ndarray, " b"], clean: int, share: float
+    parts: Sequence[tuple[Float[np.ndarray, "_ n"], Float[np.ndarray, "_ n"]]],
+    clean: int,
+    share: float,
 ) -> float:
     """What to add to the logit of `clean` so that a share of clean pictures is left alone.
 
     Args:
-        logits: of clean pictures that nothing was fitted to.
-        weights: of these.
+        parts: logits of pictures that nothing was fitted to, and what is true of them. Those of
+            which `clean` is true count; those of an unknown damage, of which nothing is, do not.
+            Every part that has some counts as much as any other.
         clean: the class.
-        share: of them that is to be left alone, 0 to 1.
+        share: of the clean pictures that is to be left alone, 0 to 1.
     """
+    found = [logits[truths[:, clean] > 0] for logits, truths in parts]
+    found = [own for own in found if len(own)]
+    weights = np.concatenate([np.full(len(own), 1 / len(own)) for own in found])
+    logits = np.concatenate(found)
     others = np.delete(logits, clean, 1).max(1)
     for shift in _SHIFTS:
         alone = logits[:, clean] + shift >= others

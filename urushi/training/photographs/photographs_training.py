@@ -268,12 +268,8 @@ class _Session:
         """The shift of `clean`, and temperature and scores for the file."""
         clean = self.classes.index(CLEAN)
         parts = [(logits, held.truths)] + ([] if apart is None else [(apart, truths)])
-        found = [own[t.argmax(1) == clean] for own, t in parts]
-        found = [own for own in found if len(own)]
         # Photographs that look like damage count as much as all that is made.
-        weights = np.concatenate([np.full(len(own), 1 / len(own)) for own in found])
-        share = self.recipe.photographs.left_alone
-        shift = clean_shift(np.concatenate(found), weights, clean, share)
+        shift = clean_shift(parts, clean, self.recipe.photographs.left_alone)
         moved = [own + shift * (np.arange(own.shape[1]) == clean) for own, _ in parts]
         scores, temperature = scores_of(
             self.recipe, np.concatenate(moved), np.concatenate([t for _, t in parts])
