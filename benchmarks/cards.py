@@ -123,8 +123,8 @@ def facts(path: Path) -> str:
             ", in lighter rain and over other scenes" if source.get("rerain") is not None else ""
         )
         varied += ", levelled" if source.get("level") else ""
-        named = ", ".join(source["pairs"])
-        learned.append(f"pairs of `{named}` in {100 * share:.0f} % of the patches{varied}")
+        pairs = ", ".join(source["pairs"])
+        learned.append(f"pairs of `{pairs}` in {100 * share:.0f} % of the patches{varied}")
     loss = {name: value for name, value in recipe["loss"].items() if value}
     rows = {
         "file": f"`{path.name}`, {told['size'] / 1e6:.1f} MB, {' and '.join(told['storage'])}",

@@ -91,18 +91,21 @@ class BorderEngine(DarkenEngine):
 @pytest.mark.parametrize("size", [(75, 97), (8, 8), (40, 7)])
 def test_what_a_network_makes_of_borders_does_not_show(size):
     restorer = Restorer.from_engine(BorderEngine())
-    restorer._finish = Finish(8, margin_of(8), bright=False)
+    restorer._finish = Finish(8, 16, bright=False)
     picture = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
     np.testing.assert_allclose(restorer.restore(picture), picture / 2, atol=1e-6)
 
 
-def test_networks_of_fixed_squares_have_no_margin(tmp_path):
+@pytest.mark.parametrize(
+    ("kinds", "fixed", "margin"),
+    [(["haze"], False, 16), (["haze"], True, 0), (["low-light"], False, 0), (["noise"], False, 0)],
+)
+def test_haze_has_a_margin_where_tiles_may_grow(tmp_path, kinds, fixed, margin):
     base = read_model(write_tiny_model(tmp_path / "tiny.safetensors"))
     stored = write_random(tmp_path / "a.safetensors", base)
-    header = stored.header.model_copy(update={"degradations": ["haze"]})
+    header = stored.header.model_copy(update={"degradations": kinds})
     write_adapter(tmp_path / "a.safetensors", stored.tensors, header, "float32")
     restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
-    free, fixed = (finishing(restorer.adapters, 8, fixed=fixed) for fixed in (False, True))
-    tile = np.zeros((3, 16, 16), np.float32)
-    assert free.around(tile).shape == (3, 48, 48)
-    assert fixed.around(tile) is tile
+    finish = finishing(restorer.adapters, 8, fixed=fixed)
+    assert (0 if finish is None else finish.margin) == margin
+    assert margin_of(restorer.adapters, 8) == (0 if kinds != ["haze"] else 16)

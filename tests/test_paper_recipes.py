@@ -107,7 +107,7 @@ def two_steps(recipe, pack):
     torch.manual_seed(recipe.seed)
     network = build_network(recipe)
     stages = build_stages(recipe, pack, torch.device("cpu"))
-    check_scale(network, stages)
+    check_scale(network, stages, recipe.loss)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     loss_of = make_loss(**recipe.loss.model_dump())
 

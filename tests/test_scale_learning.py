@@ -20,7 +20,7 @@ from urushi.image.enlarge import enlarge
 from urushi.inference.restorer import Restorer
 from urushi.training.batches import DegradedBatches, PairBatches
 from urushi.training.build import build_stages, check_scale
-from urushi.training.recipe import Recipe
+from urushi.training.recipe import LossSettings, Recipe
 
 CPU = torch.device("cpu")
 
@@ -173,7 +173,11 @@ def test_a_network_of_another_scale_is_not_trained(tmp_path):
     )
     network = create_backbone("swinir", {**TINY_X2, "upscale": 3})
     with pytest.raises(RecipeError, match="3 times as long, and the clean pictures are 2 times"):
-        check_scale(network, build_stages(recipe, pack, CPU))
+        check_scale(network, build_stages(recipe, pack, CPU), recipe.loss)
+    network = create_backbone("swinir", {**TINY_X2, "upscale": 2})
+    check_scale(network, build_stages(recipe, pack, CPU), recipe.loss)
+    with pytest.raises(RecipeError, match=r"loss\.damaged is 1, .* leave it out"):
+        check_scale(network, build_stages(recipe, pack, CPU), LossSettings(damaged=1))
 
 
 @pytest.mark.parametrize("kind", ["pairs", "clean"])

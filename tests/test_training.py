@@ -174,6 +174,44 @@ def test_grid_loss_sees_what_repeats_and_nothing_else():
     assert same.grad.isfinite().all()
 
 
+def test_damaged_pixels_count_apart_from_the_others():
+    clean = torch.full((2, 3, 16, 16), 0.5)
+    degraded = clean.clone()
+    degraded[:, :, 3, 2:6] = 1.0
+    degraded[:, 1, 8:] += 1 / 255  # too little to be seen
+    plain, own = make_loss("l1"), make_loss("l1", damaged=3.0)
+    elsewhere, inside = clean.clone(), clean.clone()
+    elsewhere[:, :, 10] += 0.1
+    inside[:, :, 3, 2:6] += 0.1
+    of_others = plain(elsewhere, clean) * 256 / 252
+    torch.testing.assert_close(own(elsewhere, clean, degraded), of_others)
+    torch.testing.assert_close(own(inside, clean, clean), plain(inside, clean))
+    # A tenth off wherever it counts, however little that is.
+    torch.testing.assert_close(own(inside, clean, degraded), torch.tensor(0.3))
+    # As a logarithm it draws equally at a scratch and at a stain, however little either covers.
+    of = make_loss("psnr", floor=1e-9, damaged=1.0)
+    slopes = []
+    for columns in (2, 12):
+        degraded = clean.clone()
+        degraded[:, :, 3, :columns] = 1.0
+        restored = (clean + 0.3 * (degraded - clean)).requires_grad_()
+        of(restored, clean, degraded).backward()
+        assert restored.grad is not None
+        slopes.append(float(restored.grad.sum()))
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)
+    # And what was right is drawn back as strongly, whatever is wrong with the rest.
+    drawn = []
+    for wrong in (0.01, 0.4):
+        restored = clean.clone()
+        restored[:, :, 3, :12] += wrong
+        restored[:, :, 12] += 0.01
+        restored.requires_grad_()
+        of(restored, clean, degraded).backward()
+        assert restored.grad is not None
+        drawn.append(restored.grad[:, :, 12])
+    torch.testing.assert_close(*drawn)
+
+
 def test_learning_rate_warms_up_and_falls_to_the_final_one():
     plan = recipe(schedule={"steps": 100, "warmup": 10, "final_learning_rate": 1e-6})
     rates = [

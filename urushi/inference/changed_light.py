@@ -73,11 +73,18 @@ def finishing(
     """
     if not changes_light(adapters):
         return None
-    return Finish(cell, 0 if fixed else margin_of(cell), bright=brightens(adapters))
+    margin = 0 if fixed else margin_of(adapters, cell)
+    return Finish(cell, margin, bright=brightens(adapters))
 
 
-def margin_of(cell: int) -> int:
-    """Pixels that are mirrored around a tile: two cells, or one of large ones."""
+def margin_of(adapters: Sequence[AppliedAdapter], cell: int) -> int:
+    """Pixels that are mirrored around a tile: two cells, or one of large ones.
+
+    None where nothing changes the light. None for low light either: its border shows nothing, and
+    with a margin small dark pictures stay darker.
+    """
+    if not changes_light(adapters) or brightens(adapters):
+        return 0
     return 2 * cell if cell <= _LARGE_CELL else cell
 
 

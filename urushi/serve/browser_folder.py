@@ -166,7 +166,7 @@ def _write_network(
         "wide": wide,
         "light": changes_light(applied),
         "brightens": brightens(applied),
-        "margin": margin_of(engine.size_multiple) if changes_light(applied) else 0,
+        "margin": margin_of(applied, engine.size_multiple),
     }
 
 

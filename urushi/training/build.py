@@ -20,7 +20,7 @@ from urushi.files.adapter import check_base, read_adapter
 from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_adapter, find_model
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
-from urushi.training.recipe import BackboneSettings, Recipe
+from urushi.training.recipe import BackboneSettings, LossSettings, Recipe
 from urushi.training.streaming import Stream
 
 __all__ = [
@@ -194,8 +194,10 @@ def _check_backbone(recipe: Recipe, model: LoadedModel) -> None:
         )
 
 
-def check_scale(network: nn.Module, stages: Stages) -> None:
+def check_scale(network: nn.Module, stages: Stages, loss: LossSettings) -> None:
     """Looks whether a network makes of degraded patches what has the size of the clean ones.
+
+    The loss of damaged pixels needs them to be of the same size before as well.
 
     Raises:
         RecipeError: it does not.
@@ -207,6 +209,11 @@ def check_scale(network: nn.Module, stages: Stages) -> None:
         raise RecipeError(
             f"the network makes sides {backbone.scale} times as long, and the clean pictures are "
             f"{wanted} times as large as the degraded ones: choose another backbone or other data"
+        )
+    if loss.damaged and wanted != 1:
+        raise RecipeError(
+            f"loss.damaged is {loss.damaged:g}, and the clean pictures are {wanted} times as large "
+            "as the degraded ones, so no pixel can be told to be damaged: leave it out"
         )
 
 

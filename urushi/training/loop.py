@@ -139,7 +139,7 @@ class _Session:
             self.accelerator.num_processes,
         )
         if self.material.loss is None:
-            check_scale(self.network, self.stages)
+            check_scale(self.network, self.stages, recipe.loss)
         self.pretext = self._make_pretext()
         if recipe.compile:
             self._compile()
@@ -274,7 +274,7 @@ class _Session:
         kind, bf16 = self.accelerator.device.type, self.recipe.precision == "bf16"
         with torch.autocast(kind, torch.bfloat16, enabled=bf16):
             restored = self.model(batch.degraded, **batch.side)
-        loss = self.loss(restored, batch.clean)
+        loss = self.loss(restored, batch.clean, batch.degraded)
         if self.pretext_loss is None or not self._in_pretext():
             return loss, loss
         return loss, loss + self.pretext_loss(batch.applied)

@@ -11,12 +11,17 @@ from torch.nn import functional as F
 
 __all__ = ["LOSSES", "class_loss", "frequency_loss", "grid_loss", "make_loss"]
 
-PictureLoss = Callable[[Tensor, Tensor], Float[Tensor, " b"]]
+# Of differences, of a shape as pictures have it, and where they count.
+PictureLoss = Callable[[Tensor, Tensor | None], Float[Tensor, " b"]]
 # NAFNet's: below 80 dB a picture counts as right.
 NAFNET_FLOOR = 1e-8
+# What a pixel that the eye takes for damaged differs by at least.
+VISIBLE = 2 / 255
 
 
-def psnr_loss(restored: Tensor, clean: Tensor, floor: float = NAFNET_FLOOR) -> Float[Tensor, " b"]:
+def psnr_loss(
+    difference: Tensor, where: Tensor | None = None, floor: float = NAFNET_FLOOR
+) -> Float[Tensor, " b"]:
     """Negative PSNR in dB, as NAFNet is trained (Chen et al., ECCV 2022).
 
     Averaging it over pictures weighs a hard and an easy picture alike, unlike the squared error.
@@ -26,22 +31,30 @@ def psnr_loss(restored: Tensor, clean: Tensor, floor: float = NAFNET_FLOOR) -> F
             gain. Where clean pictures are among the inputs it must be large: to go from 50 to
             60 dB on those counts as much as ten dB of noise.
     """
-    return 10 * torch.log10((restored - clean).square().mean((1, 2, 3)) + floor)
+    return 10 * torch.log10(_mean(difference.square(), where) + floor)
 
 
-def charbonnier_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+def charbonnier_loss(difference: Tensor, where: Tensor | None = None) -> Float[Tensor, " b"]:
     """`sqrt(d^2 + 1e-6)`: L1 without the kink (Charbonnier et al., ICIP 1994)."""
-    return ((restored - clean).square() + 1e-6).sqrt().mean((1, 2, 3))
+    return _mean((difference.square() + 1e-6).sqrt(), where)
 
 
-def l1_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+def l1_loss(difference: Tensor, where: Tensor | None = None) -> Float[Tensor, " b"]:
     """Mean absolute difference."""
-    return (restored - clean).abs().mean((1, 2, 3))
+    return _mean(difference.abs(), where)
 
 
-def l2_loss(restored: Tensor, clean: Tensor) -> Float[Tensor, " b"]:
+def l2_loss(difference: Tensor, where: Tensor | None = None) -> Float[Tensor, " b"]:
     """Mean squared difference."""
-    return (restored - clean).square().mean((1, 2, 3))
+    return _mean(difference.square(), where)
+
+
+def _mean(values: Tensor, where: Tensor | None) -> Float[Tensor, " b"]:
+    """Of each picture, over the pixels that count: `where` is `(B, 1, H, W)`; 0 where none do."""
+    if where is None:
+        return values.mean((1, 2, 3))
+    count = where.sum((1, 2, 3)) * values.shape[1]
+    return torch.where(where, values, 0).sum((1, 2, 3)) / count.clamp_min(1)
 
 
 LOSSES: dict[str, PictureLoss] = {
@@ -86,21 +99,35 @@ def grid_loss(restored: Tensor, clean: Tensor, period: int = 8) -> Float[Tensor,
 
 
 def make_loss(
-    name: str, frequency: float = 0.0, floor: float | None = None, grid: float = 0.0
-) -> Callable[[Tensor, Tensor], Float[Tensor, ""]]:
+    name: str,
+    frequency: float = 0.0,
+    floor: float | None = None,
+    grid: float = 0.0,
+    damaged: float = 0.0,
+) -> Callable[..., Float[Tensor, ""]]:
     """The loss `name`, plus `frequency` and `grid` times these losses, meaned over the batch.
 
-    `floor` is that of `psnr_loss`, and of no other.
+    It takes the restored and the clean pictures, and the degraded ones where `damaged` needs them.
+    `floor` is that of `psnr_loss`, and of no other. With `damaged` the loss is that of the pixels
+    that were right, plus `damaged` times that of those that were not. Of a picture with a scratch
+    all pixels but one in fifty are right from the beginning: a mean over all of them hardly tells
+    whether the scratch went, nor, while it has not, whether the rest stayed.
     """
     picture_loss = LOSSES[name]
     if floor is not None:
         assert name == "psnr", name
         picture_loss = functools.partial(psnr_loss, floor=floor)
 
-    def loss(restored: Tensor, clean: Tensor) -> Float[Tensor, ""]:
+    def loss(restored: Tensor, clean: Tensor, degraded: Tensor | None = None) -> Float[Tensor, ""]:
         # Reductions in bf16 lose the digits that decide late in training.
         restored, clean = restored.float(), clean.float()
-        values = picture_loss(restored, clean)
+        difference = restored - clean
+        if damaged:
+            assert degraded is not None, "damaged pixels are told by the degraded picture"
+            marks = (degraded.float() - clean).abs().amax(1, keepdim=True) > VISIBLE
+            values = picture_loss(difference, ~marks) + damaged * picture_loss(difference, marks)
+        else:
+            values = picture_loss(difference, None)
         if frequency:
             values = values + frequency * frequency_loss(restored, clean)
         if grid:
