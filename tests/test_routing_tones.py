@@ -93,5 +93,8 @@ def test_files_say_whether_they_are_read():
     assert more.numbers == plain.numbers + TONES + DETAIL
     views = torch.rand(2, 3, 64, 64)
     assert more.read(views).statistics.shape == (2, more.numbers)
-    # Files of before do not state it.
+    # Files of before do not state it, and their graphs name a hash of what they state.
+    assert "tones" not in VisionFacts(read=(1,), width=4).model_dump(mode="json")
+    stated = VisionFacts(read=(1,), tones=True, width=4)
+    assert VisionFacts.model_validate(stated.model_dump(mode="json")) == stated
     assert not VisionFacts.model_validate({"kind": "vision", "read": [1], "width": 4}).tones
