@@ -14,9 +14,16 @@ from urushi.errors import DataError, FileFormatError, RecipeError
 from urushi.files.router_file import VisionFacts, read_router
 from urushi.inference.router_engine import open_router
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0, folded_weights
+from urushi.routing.router import RouterHead
 from urushi.routing.vision import VisionEncoder, roughness
 from urushi.settings import parse_settings
-from urushi.training.photographs.fit import build_encoder, clean_shift, picture_weights
+from urushi.training.photographs.fit import (
+    build_encoder,
+    clean_shift,
+    joined_heads,
+    picture_weights,
+    read_reduced,
+)
 from urushi.training.photographs.photographs_recipe import PhotographicRecipe
 from urushi.training.photographs.photographs_training import train_photographic
 from urushi.training.photographs.pictures import (
@@ -273,7 +280,68 @@ def test_pictures_that_a_benchmark_shows_are_left_out(data, weights):
         MadePictures(recipe(weights, classes={"clean": {}, "haze": haze(["nowhere"])}), data)
 
 
+def test_rain_of_pairs_goes_over_other_scenes_and_gets_lighter(data, weights):
+    draw = np.random.default_rng(4)
+    clear = 0.5 * _scene(draw)
+    rain = np.zeros(clear.shape[:2])
+    rain[:, ::7] = 0.3
+    for side, pixels in (("input", clear + rain[..., None]), ("target", clear)):
+        write_picture(data / "pairs" / side / "r0.png", pixels)
+    shown = {"pictures": ["pairs/input"], "real": 1.0}
+
+    def drawn(**rerain):
+        classes = {"clean": {}, "rain": {**shown, "degradation": {"name": "gaussian_noise"}}}
+        if rerain:
+            classes["rain"]["rerain"] = rerain
+        plain = {"clean": ["clean"], "validation": ["held"], "sides": [80, 110]}
+        own = recipe(
+            weights,
+            classes=classes,
+            unknown=[],
+            made={**plain, "pages": 0, "reduced": 0, "toned": 0},
+            shared={"reduced": 0, "compressed": 0},
+        )
+        made = MadePictures(own, data)
+        return [made.draw(number)[0].astype(np.float64) / 255 for number in range(1, 30, 3)]
+
+    def added(pixels):
+        """How much brighter each seventh column is than its neighbours."""
+        columns = np.median(pixels.mean(2), 0)
+        return np.quantile(columns[1:-1] - (columns[:-2] + columns[2:]) / 2, 0.95)
+
+    theirs = drawn()
+    same = drawn(lighter=0, elsewhere=0)
+    over = drawn(lighter=0, elsewhere=1)
+    light = drawn(lighter=1, strength=[0.4, 0.4], thin=[0, 0], elsewhere=1)
+    for one in (*theirs, *same, *over):
+        assert added(one) > 0.2
+    for one in light:
+        assert 0.06 < added(one) < 0.15
+    # The pair's scene is darker than half everywhere, others are not.
+    assert max(np.median(one) for one in same) < 0.5 < max(np.median(one) for one in over)
+    (data / "pairs" / "target" / "r0.png").unlink()
+    with pytest.raises(DataError, match="rerain takes pictures of pairs"):
+        drawn(lighter=0)
+
+
 # --- the fit ---
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_several_heads_in_one_give_the_mean_of_their_logits(number):
+    facts = VisionFacts(read=(1,), width=4 * number)
+    encoder, head = VisionEncoder(facts), RouterHead(4 * number, 3)
+    fitted = [
+        (VisionEncoder(facts.model_copy(update={"width": 4})), RouterHead(4, 3))
+        for _ in range(number)
+    ]
+    joined_heads(fitted, encoder, head)
+    rows = torch.rand(5, 2, encoder.numbers)
+    with torch.no_grad():
+        alone = [read_reduced(*one, rows) for one in fitted]
+        found = read_reduced(encoder, head, rows)
+    torch.testing.assert_close(found.logits, torch.stack([one.logits for one in alone]).mean(0))
+    torch.testing.assert_close(found.vector, torch.cat([one.vector for one in alone], 1))
 
 
 def test_classes_and_sources_are_balanced():
@@ -288,10 +356,20 @@ def test_classes_and_sources_are_balanced():
 
 def test_so_much_is_added_to_clean_that_enough_is_left_alone():
     logits = np.array([[0.0, 1.0], [0, 2], [0, -1], [3, 0]], np.float32)
-    weights = np.ones(4)
-    shift = clean_shift(logits, weights, 0, 0.75)
+    truths = np.eye(2, dtype=np.float32)[[0, 0, 0, 0]]
+    shift = clean_shift([(logits, truths)], 0, 0.75)
     assert 0.9 < shift < 1.1
-    assert clean_shift(logits, weights, 0, 1.0) > 1.9
+    assert clean_shift([(logits, truths)], 0, 1.0) > 1.9
+    # Every part counts as much as any other, however few pictures it has.
+    even = (np.zeros((1, 2), np.float32), truths[:1])
+    assert clean_shift([(logits, truths), even], 0, 0.75) < 0.1
+
+
+def test_only_clean_pictures_say_how_much_is_added_to_clean():
+    logits = np.array([[0.0, 1.0], [0, 5], [0, 9]], np.float32)
+    # Of the second another class is true, of the third none that there is.
+    truths = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+    assert 0.9 < clean_shift([(logits, truths)], 0, 1.0) < 1.1
 
 
 def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
@@ -340,6 +418,8 @@ def test_recipes_that_cannot_be_are_refused(weights, data, tmp_path):
         recipe(weights, photographs={"also": {"x": ["sepia"]}})
     with pytest.raises(RecipeError, match="neither pictures nor a degradation"):
         recipe(weights, classes={"clean": {}, "haze": {}})
+    with pytest.raises(RecipeError, match=r"a multiple of twice fit\.heads, 6"):
+        recipe(weights, fit={"heads": 3})
     with pytest.raises(FileFormatError, match="'nowhere' is neither a file"):
         train_photographic(recipe(weights, members="nowhere"), tmp_path, data)
     with pytest.raises(FileFormatError, match="'nowhere' is neither a file"):

@@ -1,8 +1,8 @@
 """What a router file says about its views, its encoder, its trials and its members."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from urushi.settings import Settings
 
@@ -136,6 +136,7 @@ class VisionFacts(Settings):
         kind: always `vision`.
         network: whose stages these are.
         read: stages whose statistics are read, counted from 1; those behind the last are not there.
+        tones: whether tones and detail of the pixels are read, too; see `urushi.routing.tones`.
         width: numbers of an embedding.
     """
 
@@ -146,6 +147,7 @@ class VisionFacts(Settings):
     read: Annotated[
         tuple[Annotated[int, Field(ge=1, le=7)], ...], Field(min_length=1, max_length=7)
     ]
+    tones: bool = False
     width: Annotated[int, Field(ge=2, le=4096, multiple_of=2)]
 
     @model_validator(mode="after")
@@ -153,6 +155,14 @@ class VisionFacts(Settings):
         if list(self.read) != sorted(set(self.read)):
             raise ValueError("the stages are not in ascending order, each once")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without tones as files of before have it: their graphs name a hash of it."""
+        found: dict[str, Any] = dump(self)
+        if not self.tones:
+            found.pop("tones", None)
+        return found
 
 
 EncoderFacts = Annotated[

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from urushi.files.router_file import VisionFacts
 from urushi.routing.efficientnet import CHANNELS, EfficientNetLite0
 from urushi.routing.encoder import FrozenEncoder, Reading, blockiness
+from urushi.routing.tones import DETAIL, TONES, detail, tones
 
 __all__ = ["VisionEncoder", "roughness"]
 
@@ -28,7 +29,8 @@ class VisionEncoder(FrozenEncoder):
     """What the stages of a classifier, and its pixels, say of a view.
 
     The network is frozen. Projected are mean, spread and maximum of every channel of the stages
-    that are read, the blockiness of the view (`urushi.routing.encoder`) and its roughness.
+    that are read, the blockiness of the view (`urushi.routing.encoder`) and its roughness; where
+    the facts say so, its tones and detail (`urushi.routing.tones`).
 
     Args:
         facts: the stages, and the numbers of an embedding.
@@ -36,7 +38,8 @@ class VisionEncoder(FrozenEncoder):
 
     def __init__(self, facts: VisionFacts) -> None:
         read = sum(3 * CHANNELS[stage - 1] for stage in facts.read)
-        super().__init__(read + 2 + 3 * len(_SHARES) + 1, facts.width)
+        own = 2 + 3 * len(_SHARES) + 1 + (TONES + DETAIL if facts.tones else 0)
+        super().__init__(read + own, facts.width)
         self._facts = facts
         self.network = EfficientNetLite0(facts.read[-1]).requires_grad_(False)
 
@@ -50,6 +53,8 @@ class VisionEncoder(FrozenEncoder):
         with torch.no_grad():
             stages = self.network(views)
             found = [blockiness(views), roughness(views)]
+            if self._facts.tones:
+                found += [tones(views), detail(views)]
             for stage in self._facts.read:
                 features = stages[stage - 1].float()
                 mean = features.mean((2, 3))

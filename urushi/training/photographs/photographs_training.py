@@ -25,6 +25,7 @@ from urushi.training.photographs.fit import (
     build_encoder,
     clean_shift,
     fit_head,
+    joined_heads,
     picture_weights,
     read_reduced,
 )
@@ -197,13 +198,6 @@ class _Session:
         taken: np.ndarray,
     ) -> tuple[FrozenEncoder, RouterHead]:
         """Projection and head, fitted to made pictures and to some of the photographs."""
-        torch.manual_seed(self.recipe.seed)
-        encoder = VisionEncoder(self.encoder.facts)
-        encoder.load_state_dict(
-            {**encoder.state_dict(), **self.encoder.frozen, "centre": self.encoder.centre,
-             "spread": self.encoder.spread}
-        )  # fmt: skip
-        head = RouterHead(encoder.width, len(self.classes))
         clean, own = self.classes.index(CLEAN), self.recipe.fit
         sources = np.array([self.photographs[self.shown.which(n)].source
                             for n in range(len(self.shown))])  # fmt: skip
@@ -213,14 +207,30 @@ class _Session:
             (1 - share)
             * picture_weights(made.truths, np.zeros(len(made.truths)), clean, own.clean),
         ]
-        loss = fit_head(
-            encoder, head,
-            torch.cat([rows[0][torch.from_numpy(taken)], rows[1]]),
-            np.concatenate([photographs.truths[taken], made.truths]),
-            np.concatenate(weights), own, self.recipe.seed,
-        )  # fmt: skip
-        self.on_stage(f"{what}: fitted, loss {loss:.3f}")
+        shown = torch.cat([rows[0][torch.from_numpy(taken)], rows[1]])
+        truths = np.concatenate([photographs.truths[taken], made.truths])
+        fitted, losses = [], []
+        for number in range(own.heads):
+            seed = self.recipe.seed + number
+            encoder, head = self._fresh(self.encoder.width // own.heads, seed)
+            losses.append(
+                fit_head(encoder, head, shown, truths, np.concatenate(weights), own, seed)
+            )
+            fitted.append((encoder, head))
+        encoder, head = self._fresh(self.encoder.width, self.recipe.seed)
+        joined_heads(fitted, encoder, head)
+        self.on_stage(f"{what}: fitted, loss {np.mean(losses):.3f}")
         return encoder.eval(), head.eval()
+
+    def _fresh(self, width: int, seed: int) -> tuple[VisionEncoder, RouterHead]:
+        """An encoder and a head to be fitted, with embeddings of `width` numbers."""
+        torch.manual_seed(seed)
+        encoder = VisionEncoder(self.encoder.facts.model_copy(update={"width": width}))
+        encoder.load_state_dict(
+            {**encoder.state_dict(), **self.encoder.frozen, "centre": self.encoder.centre,
+             "spread": self.encoder.spread}
+        )  # fmt: skip
+        return encoder, RouterHead(width, len(self.classes))
 
     def _apart(
         self,
@@ -258,12 +268,8 @@ class _Session:
         """The shift of `clean`, and temperature and scores for the file."""
         clean = self.classes.index(CLEAN)
         parts = [(logits, held.truths)] + ([] if apart is None else [(apart, truths)])
-        found = [own[t.argmax(1) == clean] for own, t in parts]
-        found = [own for own in found if len(own)]
         # Photographs that look like damage count as much as all that is made.
-        weights = np.concatenate([np.full(len(own), 1 / len(own)) for own in found])
-        share = self.recipe.photographs.left_alone
-        shift = clean_shift(np.concatenate(found), weights, clean, share)
+        shift = clean_shift(parts, clean, self.recipe.photographs.left_alone)
         moved = [own + shift * (np.arange(own.shape[1]) == clean) for own, _ in parts]
         scores, temperature = scores_of(
             self.recipe, np.concatenate(moved), np.concatenate([t for _, t in parts])

@@ -11,14 +11,16 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import find_pictures
 from urushi.data.synthetic_pages import PAGE_KINDS, draw_page, installed_fonts
-from urushi.degradations import Degradation, degradation_of
+from urushi.degradations import Degradation, create_rerain, degradation_of
 from urushi.degradations.files import degrade_pixels
+from urushi.degradations.rerain import Rerain
 from urushi.errors import DataError
 from urushi.files.router_file import CLEAN
 from urushi.training.photographs.photographs_recipe import UNKNOWN, PhotographicRecipe
@@ -152,6 +154,7 @@ class MadePictures:
     data: Path
     held: bool = False
     _degradations: dict[str, Degradation] = field(default_factory=dict, init=False)
+    _rerains: dict[str, Rerain] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         own = self.recipe.made
@@ -163,6 +166,14 @@ class MadePictures:
         for name, plan in self.recipe.classes.items():
             if plan.degradation is not None:
                 self._degradations[name] = degradation_of(plan.degradation)
+            if plan.rerain is not None:
+                self._rerains[name] = create_rerain(**plan.rerain)
+                for path in self.pictures[name]:
+                    if not _target(path).is_file():
+                        raise DataError(
+                            f"class {name}: {path} has no target {_target(path)}: rerain takes "
+                            "pictures of pairs, in folders input and target"
+                        )
         able = [n for n in self.recipe.classes if n == CLEAN or n in self._degradations]
         self.turns = (*able, CLEAN)
 
@@ -185,9 +196,14 @@ class MadePictures:
         own = self.recipe.made
         draw = np.random.default_rng([self.recipe.seed, 2 + self.held, number])
         name = self.turns[number % len(self.turns)]
-        if not self.held and self.pictures[name] and draw.random() < own.real:
+        share = self.recipe.classes[name].real
+        share = own.real if share is None else share
+        if not self.held and self.pictures[name] and draw.random() < share:
             path = self.pictures[name][int(draw.integers(len(self.pictures[name])))]
-            pixels = _cut(_read(path), own.sides, draw)
+            if name in self._rerains:
+                pixels = self._rained(path, self._rerains[name], draw)
+            else:
+                pixels = _cut(_read(path), own.sides, draw)
         else:
             pixels = self._clean(draw)
             if name in self._degradations:
@@ -197,6 +213,23 @@ class MadePictures:
                 )
                 pixels = np.rint(np.clip(spoilt, 0, 1) * 255).astype(np.uint8)
         return _shared(pixels, self.recipe, draw, (name,)), (name,)
+
+    def _rained(self, path: Path, rerain: Rerain, draw: np.random.Generator) -> Pixels:
+        """A part of a pair, with the pair's rain made lighter, or over another scene."""
+        scene = self._clean(draw)
+        both = np.concatenate([_read(path), _read(_target(path))], 2)
+        height, width = (min(sides) for sides in zip(scene.shape[:2], both.shape[:2], strict=True))
+        both, scene = _part(both, height, width, draw), _part(scene, height, width, draw)
+        if draw.random() < 0.5:
+            both = both[:, ::-1]
+        rainy, clean, other = (
+            torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1))).float()[None] / 255
+            for part in (both[..., :3], both[..., 3:], scene)
+        )
+        generator = torch.Generator().manual_seed(int(draw.integers(2**31)))
+        with torch.inference_mode():
+            found, _ = rerain.apply(rainy, clean, rerain.sample(1, generator), other)
+        return np.rint(255 * found[0].numpy().transpose(1, 2, 0)).astype(np.uint8)
 
     def _clean(self, draw: np.random.Generator) -> Pixels:
         own = self.recipe.made
@@ -217,12 +250,19 @@ class MadePictures:
         return np.ascontiguousarray(pixels)
 
 
+def _target(path: Path) -> Path:
+    """The clear picture of a pair's rainy one."""
+    return path.parent.with_name("target") / path.name
+
+
 @lru_cache(maxsize=_KEPT)
 def _read(path: Path) -> Pixels:
     return read_8bit(path)
 
 
-def _part(pixels: Pixels, height: int, width: int, draw: np.random.Generator) -> Pixels:
+def _part(
+    pixels: UInt8[np.ndarray, "_ _ c"], height: int, width: int, draw: np.random.Generator
+) -> UInt8[np.ndarray, "_ _ c"]:
     top = int(draw.integers(pixels.shape[0] - height + 1))
     left = int(draw.integers(pixels.shape[1] - width + 1))
     return pixels[top : top + height, left : left + width]
