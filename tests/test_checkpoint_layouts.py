@@ -1,7 +1,9 @@
 """The network in a checkpoint is found among copies, wrappings, losses and counters."""
 
 import argparse
+import collections
 import datetime
+import functools
 import json
 import shutil
 import sys
@@ -272,6 +274,13 @@ def saved_beside(net):
         "args": {"args": argparse.Namespace(lr=1e-3), "state_dict": net},
         "numbers": {"params": net, "best": number, "losses": np.zeros(3), **times},
         "options": {"options": options, "model": net},
+        "what all have": {
+            "losses": collections.defaultdict(list, train=[0.1]),
+            "seen": frozenset({1, 2}),
+            "optimizer": torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]),
+            "rate": functools.partial(int, base=2),
+            "state_dict": net,
+        },
         "weights in a class of their own": {"model": Options(net), "step": 3},
     }
 
@@ -309,6 +318,13 @@ def test_nothing_that_a_file_names_is_imported_or_called(tmp_path, net, monkeypa
     assert read_checkpoint(tmp_path / "a.pth").keys() == net.keys()
     assert not calls
     assert own.__name__ not in sys.modules
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_another_pickle_protocol_is_named(tmp_path, net):
+    torch.save(net, tmp_path / "a.pth", pickle_protocol=4)
+    with pytest.raises(FileFormatError, match=r"pickle_protocol that torch does not read"):
+        read_checkpoint(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("called", [len, shutil.which, Path.cwd])

@@ -9,11 +9,12 @@ from pictures import picture
 from PIL import Image
 from world import write_tiny_model
 
+import urushi
 from urushi.errors import EngineError
 from urushi.image import read_picture, write_picture
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.restorer import Restorer
-from urushi.inference.strength import FULL, Strength, blended, weakened
+from urushi.inference.strength import FULL, Strength, as_strength, blended, weakened
 
 LUMA = np.array([0.2126, 0.7152, 0.0722])
 SHARE = st.floats(0, 1, width=16)
@@ -127,3 +128,13 @@ def test_the_command_blends(tmp_path):
     middle = (read_picture(source) + made["1"]) / 2
     assert abs(made["0.5"] - middle).max() <= 1.01 / 255
     assert run("restore", source, "-o", plain, "--strength", "2").exit_code == 2
+
+
+def test_a_plain_number_is_a_strength():
+    assert as_strength(0.25) == Strength(0.25)
+    assert as_strength(Strength(0.5, 1, 0)) == Strength(0.5, 1, 0)
+    pixels = picture(24, 32).astype(np.float32)
+    np.testing.assert_array_equal(urushi.restore(pixels, strength=0), pixels)
+    for wrong in (-1, 2.0, float("nan"), True):
+        with pytest.raises(EngineError, match=r"strength is .*: expected a number from 0"):
+            urushi.restore(pixels, strength=wrong)

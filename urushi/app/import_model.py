@@ -32,7 +32,8 @@ def import_model(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="What tensors cannot tell, such as head=x4 or pooling_window=384; repeatable.",
+            help="What tensors cannot tell, such as head=x4 or pooling_window=384; copy=NAME says"
+            " which of several networks alike. Repeatable.",
         ),
     ] = None,
     half: Annotated[

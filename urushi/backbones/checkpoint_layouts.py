@@ -274,8 +274,8 @@ def _best(fit: list[_Group], source: str) -> _Group:
     same = [g for g in others if g.rank == first.rank and g.tensors.keys() == first.tensors.keys()]
     if same:
         raise FileFormatError(
-            f"{source} holds networks alike under {first.told} and {same[0].told}, and no name "
-            f"tells which is meant: say so with --set copy={same[0].told}"
+            f"{source} holds networks alike under {', '.join(g.told for g in (first, *same[:6]))}, "
+            f"and no name tells which is meant: say so with --set copy={same[0].told}"
         )
     return first
 

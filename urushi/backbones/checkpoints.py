@@ -168,6 +168,11 @@ def _loaded(path: Path, left: dict[str, None]) -> Any:
             f"{path} is no safetensors file, or is cut off ({error}): get it again"
         ) from error
     except UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            raise FileFormatError(
+                f"{path} was saved with a pickle_protocol that torch does not read without "
+                "executing it: save it again without that option, or as safetensors"
+            ) from error
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         wants = f" (it asks for {named[1]})" if named else ""
         raise FileFormatError(

@@ -24,7 +24,7 @@ __all__ = ["StandIn", "class_of", "load_pickled"]
 # so a file that names it was made to do harm.
 _OF_DATA = {
     "argparse", "array", "collections", "copyreg", "copy_reg", "dataclasses", "datetime", "decimal",
-    "enum", "fractions", "logging", "numbers", "pathlib", "types", "typing", "uuid",
+    "enum", "fractions", "functools", "logging", "numbers", "pathlib", "types", "typing", "uuid",
 }  # fmt: skip
 _PYTHON = set(sys.stdlib_module_names) | {"__builtin__", "copy_reg", "commands", "nt", "posix"}
 _MOST_CLASSES = 200
@@ -74,8 +74,11 @@ def load_pickled(path: Path) -> tuple[Any, tuple[str, ...]]:
         except UnpicklingError as error:
             text = str(error)
             unknown, filled = _UNKNOWN.search(text), _FILLED.search(text)
-            if unknown and _may_be_added(unknown[1], kinds):
-                kinds[unknown[1]] = None
+            # Of what every program has, torch does not tell the module.
+            name = "" if unknown is None else unknown[1]
+            name = name if "." in name else f"builtins.{name}"
+            if unknown and _may_be_added(name, kinds):
+                kinds[name] = None
             elif filled and kinds.get(filled[2], filled) is None:
                 kinds[filled[2]] = OrderedDict if filled[1].startswith("SET") else list
             else:

@@ -1,8 +1,9 @@
 """What a router file says about its views, its encoder, its trials and its members."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from urushi.settings import Settings
 
@@ -157,9 +158,9 @@ class VisionFacts(Settings):
         return self
 
     @model_serializer(mode="wrap")
-    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before(self, dump: Callable[..., dict[str, Any]]) -> dict[str, Any]:
         """Without tones as files of before have it: their graphs name a hash of it."""
-        found: dict[str, Any] = dump(self)
+        found = dump(self)
         if not self.tones:
             found.pop("tones", None)
         return found

@@ -31,7 +31,7 @@ from urushi.inference.members import find_base, find_members, read_members
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
-from urushi.inference.strength import FULL, Strength, weakened
+from urushi.inference.strength import FULL, Strength, as_strength, weakened
 from urushi.inference.tiling import ReadRows
 from urushi.inference.zoo import find_model
 from urushi.routing.views import view_rows, views_of
@@ -74,7 +74,8 @@ class AutoRestorer(MadeAnew):
         quick: decide by one look alone, also where the file says to try experts before, or to look
             again at what the first expert makes of a picture: sooner, and less often right.
         guard: hold what is done by itself to what damage there is (`urushi.inference.guard`).
-        strength: how much of what is changed is kept; it may be set anew at any time.
+        strength: how much of what is changed is kept, a number from 0 to 1 or a `Strength`; as
+            one of these it may be set anew at any time.
         kept: engines that are kept ready, at least 1; at most 3 where memory is scarce.
         options: as `Restorer` takes them: engine, device, precision, tile, overlap, threads,
             compile, memory_limit. With precision int8 the base is calculated in 8 bits, and
@@ -98,7 +99,7 @@ class AutoRestorer(MadeAnew):
         threshold: float | int | None = None,
         quick: bool = False,
         guard: bool = True,
-        strength: Strength = FULL,
+        strength: Strength | float | int = FULL,
         kept: int = _KEPT,
         **options: Unpack[EngineOptions],
     ) -> None:
@@ -106,7 +107,7 @@ class AutoRestorer(MadeAnew):
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else find_members(source),
             "model": model, "task": task, "k": k, "threshold": threshold, "quick": quick,
-            "guard": guard, "strength": strength, "kept": kept, "options": options,
+            "guard": guard, "strength": as_strength(strength), "kept": kept, "options": options,
         }  # fmt: skip
         self._make(**made_from)
         if not isinstance(source, AllInOne):

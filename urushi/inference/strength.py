@@ -16,7 +16,7 @@ from urushi.inference.guard.holding import taken_rows, unchanged_rows
 from urushi.inference.restorer import OnProgress, Restorer
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["FULL", "Strength", "WeakenedRestorer", "blended", "weakened"]
+__all__ = ["FULL", "Strength", "WeakenedRestorer", "as_strength", "blended", "weakened"]
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -66,6 +66,21 @@ class Strength:
 
 
 FULL = Strength()
+
+
+def as_strength(value: Strength | float | int) -> Strength:
+    """A plain number is that of the whole change.
+
+    Raises:
+        EngineError: it is neither, or out of range.
+    """
+    if isinstance(value, Strength):
+        return value
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        raise EngineError(
+            f"strength is {value!r:.100}: expected a number from 0 to 1, or a Strength"
+        )
+    return Strength(value)
 
 
 def blended(before: np.ndarray, after: np.ndarray, strength: Strength) -> np.ndarray:
