@@ -188,9 +188,8 @@ class LossSettings(Settings):
             1e-8, NAFNet's.
         grid: weight of a level of 255 of the pattern that the network's grid leaves in even areas,
             added to it.
-        damaged: if above 0, the pixels that the degradation changes by more than two levels of 255
-            count apart: the loss of the others, plus so many times that of these. For damage that
-            covers little of a picture; not where clean pictures are larger than degraded ones.
+        damaged: if above 0, pixels that the degradation changes by more than two levels of 255
+            count apart: the loss of the others, plus so many times that of these.
     """
 
     name: Literal["psnr", "charbonnier", "l1", "l2"] = "psnr"
