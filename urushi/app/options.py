@@ -31,6 +31,7 @@ __all__ = [
     "Overlap",
     "OverwriteFile",
     "Precision",
+    "Quality",
     "Quick",
     "RecipeValues",
     "Router",
@@ -184,6 +185,16 @@ StrengthOfChroma = Annotated[
         max=1.0,
         metavar="0..1",
         help="How much of the change of colour is kept, times --strength.",
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        min=1,
+        max=100,
+        help="Of JPEG, WebP and AVIF; 100 makes WebP and AVIF lossless. Default: 95, AVIF 85; a "
+        "lossless WebP or AVIF stays lossless.",
     ),
 ]
 Quick = Annotated[

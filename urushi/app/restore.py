@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from urushi.app.cluster import ClusterGroup
 from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.groups import EngineGroup, RestorerGroup, StrengthGroup, grouped
-from urushi.app.options import Json, Linear, White
+from urushi.app.options import Json, Linear, Quality, White
 from urushi.app.output import (
     EXIT_FAILED,
     Output,
@@ -63,9 +63,7 @@ class FileGroup:
             help="png, jpg, tif, webp, avif; default: each picture's own.",
         ),
     ] = None
-    quality: Annotated[
-        int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
-    ] = None
+    quality: Quality = None
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
     ] = False
