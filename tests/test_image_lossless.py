@@ -5,8 +5,8 @@ import struct
 import numpy as np
 import pytest
 from commands import run
-from PIL import Image, ImageCms
 from pictures import segment
+from PIL import Image, ImageCms
 from world import write_tiny_model
 
 from urushi.image import inspect_picture, read_picture, write_picture

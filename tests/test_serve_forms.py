@@ -61,7 +61,7 @@ def test_adapters_are_mixed_once_and_within_their_strengths(client, adapters, wo
 def test_lists_may_be_given_several_times(client):
     several = [("inputs", ("a.png", b"a")), ("inputs", ("b.png", b"b"))]
     answer = client.post("/v1/adapt", files=[*several, ("targets", ("a.png", b"a"))])
-    assert "2 inputs and 1 targets" in answer.json()["detail"]
+    assert "2 inputs and 1 target were sent" in answer.json()["detail"]
 
 
 def test_the_description_says_that_forms_are_closed(client):

@@ -60,6 +60,7 @@ def tell_plan(
                 largest = memory, f"{job.source} of {sides[0]} x {sides[1]} pixels"
         rows.append(row)
         said = why.removeprefix(f"{job.target}: ").removeprefix(f"{job.source}: ")
+        said = said.removeprefix(f"{job.source} ")
         out.say(f"would {what} {job.source} -> {job.target}" + (f": {said}" if said else ""))
     if largest is not None:
         out.say(f"memory: {_told(largest[0])}, for {largest[1]}")

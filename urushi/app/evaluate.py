@@ -28,6 +28,7 @@ from urushi.app.output import (
     printable,
 )
 from urushi.errors import DataError, TargetError, UrushiError
+from urushi.names import counted
 from urushi.writing import whole_file
 
 if TYPE_CHECKING:
@@ -333,7 +334,7 @@ class _Run:
         if routes is not None:
             self.routes.append(routes.result())
         if not self._out.live:
-            self._out.say(f"measured {benchmark.name}: {len(result.pictures)} pictures")
+            self._out.say(f"measured {benchmark.name}: {counted(len(result.pictures), 'picture')}")
         if sheet is not None:
             self._out.say(f"contact sheet: {sheet}")
 
