@@ -18,7 +18,7 @@ from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
 from urushi.inference.changed_light import brightens, changes_light, margin_of
 from urushi.inference.engines.base import working_memory
-from urushi.inference.tile_sizes import ON_CPU, choose_tiles, sees_widely
+from urushi.inference.tile_sizes import ON_CPU, choose_tiles, overlap_of, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
 from urushi.version import __version__
 from urushi.writing import taken
@@ -144,7 +144,7 @@ def _write_network(
         )
     # As much as the command would work with, where there is enough.
     share = engine.bytes_per_pixel / working_memory(ready.header, "openvino", "float32")
-    overlap = 16 if tile is None else min(16, tile // 2)
+    overlap = overlap_of(tile)
     wide = sees_widely(applied)
     sizes = choose_tiles(engine, tile, overlap, int(ON_CPU.memory * share), wide=wide)
     graph = folder / "networks" / f"{name}.onnx"
