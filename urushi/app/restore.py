@@ -174,7 +174,7 @@ def restore(
     from urushi.inference.batch import run_batch
     from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
-    from urushi.inference.pipes import is_stdout
+    from urushi.inference.pipes import is_stdout, plan_pipes
     from urushi.inference.staged import Staged
 
     piped = is_stdout(output)
@@ -192,7 +192,8 @@ def restore(
     by, how = by.local(copies), engine.options()
     left_out = passed_over(staged.sources, None if look else staged.output, staged.foreign)
     if dry_run:
-        jobs = files.plan(staged.sources, staged.output, staged)
+        jobs = [] if piped else files.plan(staged.sources, staged.output, staged)
+        jobs = plan_pipes(jobs, staged.sources, staged.output, files.format)
         restoring = restoring_of(by.model, by.router, by.task, by.adapter, how)
         tell_plan(out, jobs, left_out, restoring, staged, options)
         return
