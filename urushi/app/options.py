@@ -49,7 +49,7 @@ __all__ = [
     "TrainingOptions",
     "White",
     "check_choice",
-    "choose_by",
+    "check_rule",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
@@ -384,23 +384,37 @@ def check_choice(router: str | None, task: str | None, adapters: Sequence[str] |
         )
 
 
-def choose_by(
-    restorer: "PictureRestorer", top_k: int | None, threshold: float | None, quick: bool
+def check_rule(
+    given: str,
+    model: str | None,
+    router: str | None,
+    task: str | None,
+    adapters: Sequence[str] | None,
+    *,
+    default: bool = True,
 ) -> None:
-    """Gives the router its rule; one that would have no effect is refused."""
-    from urushi.inference.auto import AUTO, AutoRestorer
+    """Refuses an option of a router where nothing would be chosen, with a way out that works.
 
-    stated = {
-        "--top-k": top_k is not None, "--threshold": threshold is not None, "--quick": quick,
-    }  # fmt: skip
-    given = next((option for option, is_given in stated.items() if is_given), None)
-    if given is None:
-        return
-    if not isinstance(restorer, AutoRestorer):
-        raise typer.BadParameter(f"{given} is for a router: give --router FILE, too.")
-    if restorer.task != AUTO:
-        raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
-    restorer.choose_by(1 if top_k is None else top_k, threshold)
+    Args:
+        given: the option.
+        model, router, task, adapters: beside it.
+        default: as `choose_restorer` takes it.
+    """
+    from urushi.inference.zoo import find_all_in_one
+
+    if adapters:
+        raise typer.BadParameter(
+            f"{given} is for a router, which chooses, and --adapter says what mends the pictures: "
+            "leave one out."
+        )
+    ships = find_all_in_one() is not None
+    by_itself = router is not None or (default and model is None and ships)
+    if task not in (None, "auto"):
+        way = "leave --task out" if by_itself else f"give --task auto instead of --task {task}"
+        raise typer.BadParameter(f"{given} is for what the router sees: {way}.")
+    if task is None and not by_itself:
+        way = "--router FILE, or --task auto, too" if ships else "--router FILE, too"
+        raise typer.BadParameter(f"{given} is for a router, which chooses: give {way}.")
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:

@@ -181,6 +181,7 @@ def restore(
     options = files.options()
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": files.compare, "-o -": piped}, by.task)
+    by.check(look=look)
     cluster.check({"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources})
     if cluster.cluster is not None and output is None:
         raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
