@@ -50,6 +50,7 @@ __all__ = [
     "White",
     "check_choice",
     "check_rule",
+    "check_two_folders",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
@@ -329,12 +330,17 @@ class TrainingOptions:
         return shlex.join([*words, "--resume"])
 
 
+def check_two_folders(inputs: str | Path | None, targets: str | Path | None) -> None:
+    """Refuses one of two folders."""
+    if (inputs is None) != (targets is None):
+        raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
+
+
 def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "PairedFolder | None":
     """The pairs of two folders; None where none are named."""
-    if inputs is None and targets is None:
-        return None
+    check_two_folders(inputs, targets)
     if inputs is None or targets is None:
-        raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
+        return None
     from urushi.data.pairs import PairedFolder
 
     return PairedFolder.from_folders(Path(inputs), Path(targets))
