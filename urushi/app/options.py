@@ -115,7 +115,8 @@ Adapters = Annotated[
         "--adapter",
         "-a",
         metavar="FILE[:STRENGTH]",
-        help="An adapter file made for the model, or one that ships, by name; repeatable. "
+        help="An adapter file made for the model, or one that ships, by name, such as film; "
+        "repeatable. "
         "FILE:0.5 is half as strong; strengths are from 0 to 2.",
     ),
 ]
