@@ -50,7 +50,7 @@ def read_network(path: Path | str, copy: str | None = None) -> Chosen:
     Args:
         path: the file.
         copy: what the names of the tensors begin with, where the file holds several networks
-            alike; None takes the averaged one.
+            alike, or "." for no prefix; None takes the averaged one.
     """
     path = Path(path)
     left: dict[str, None] = {}
@@ -62,9 +62,15 @@ def read_network(path: Path | str, copy: str | None = None) -> Chosen:
     if small:
         notes.append(f"weights are stored as {' and '.join(small)}, and were made float32")
     if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        notes.append(f"left out: objects that hold no weights, of {', '.join([*left][:3])}{more}")
+        kinds = [*dict.fromkeys(map(_told_class, left))]
+        more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+        notes.append(f"left out: objects that hold no weights, of {', '.join(kinds[:3])}{more}")
     return Chosen(tensors, tuple(notes))
+
+
+def _told_class(name: str) -> str:
+    """A class as people know it: NumPy's numbers and arrays are made by functions within it."""
+    return "NumPy" if name.partition(".")[0] == "numpy" else name.removeprefix("builtins.")
 
 
 def _is_small_float(tensor: Tensor) -> bool:
@@ -78,6 +84,8 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
             continue  # told apart below
+        if tensor.is_nested:
+            continue
         storage = tensor.untyped_storage()
         if tensor.numel() * tensor.element_size() > storage.nbytes():
             raise FileFormatError(
@@ -101,9 +109,17 @@ def _plain_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
             f"{told} is on torch's device 'meta', which holds no numbers: save the network again "
             "once it has its weights"
         )
-    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+    plain = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
+    if not plain or tensor.is_complex():
+        kind = "nested" if tensor.is_nested else tensor.layout
         raise FileFormatError(
-            f"{told} is of the kind {tensor.dtype} {tensor.layout}: plain numbers were expected"
+            f"{told} is of the kind {tensor.dtype} {kind}: plain numbers were expected"
+        )
+    if not tensor.numel():
+        raise FileFormatError(
+            f"{told} is empty, which DeepSpeed (stage 3) and FSDP leave of weights that are spread "
+            "over devices: gather them, with zero_to_fp32.py or as a full state dict, and import "
+            "that"
         )
     if not tensor.is_floating_point():
         if not name.endswith(_INDICES):
