@@ -146,7 +146,7 @@ def _check(group: _Group, leaves: Leaves, plain: Folded, source: str) -> None:
     if group.twice:
         raise FileFormatError(
             f"{source} has two tensors of one name, {group.twice!r:.200}, once with and once "
-            f"without {', '.join(sorted(_TRANSPARENT))} in it: save each copy of the network alone"
+            "without a wrapper's part such as _orig_mod in it: save each copy of the network alone"
         )
     first = {name.partition(".")[0] for name in group.tensors}
     for parts, value in leaves.values.items():

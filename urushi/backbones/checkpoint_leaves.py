@@ -78,6 +78,8 @@ def _walked(
     """Keys and value of all that is no mapping or list; lists of nothing but tensors as such."""
     if len(seen) >= _MOST_DEPTH or id(content) in seen:
         return
+    if isinstance(content, Mapping) and {"param_groups", "state"} <= content.keys():
+        return  # an optimizer's
     seen = seen | {id(content)}
     for key, value in _entries(content):
         keys = (*above, key)
@@ -85,8 +87,6 @@ def _walked(
         inside = of_training or (named and _OF_TRAINING.search(str(key)) is not None)
         if isinstance(value, Mapping | list | tuple):
             if inside and (not named or not isinstance(value, Mapping)):
-                continue
-            if isinstance(value, Mapping) and {"param_groups", "state"} <= value.keys():
                 continue
             if _is_list_of_tensors(value):
                 yield keys, list(value)
