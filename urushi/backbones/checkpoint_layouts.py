@@ -34,8 +34,8 @@ _COUNTERS = {
 }  # fmt: skip
 # Parts of names of averaged copies; `ema` may be written together with another part.
 _AVERAGED = re.compile(r"(?:^|_)(ema|swa|averaged?|shadow)(?:_|$)|ema$|^ema")
-# Within what averages, the part that is trained.
-_TRAINED = {"online", "online_model", "collected_params"}
+# Within what averages, the part that is trained; MMCV's "ema_" is either, by when it was saved.
+_TRAINED = {"online", "online_model", "collected_params", "ema_"}
 # MMEngine saves the average as the network, and what it was trained to as the average.
 _SWAPPED = {"state_dict": "ema_state_dict", "ema_state_dict": "state_dict"}
 # First parts of the names of those checkpoints of LoRA-IR that are no single network.
@@ -43,7 +43,7 @@ _SEVERAL = ("cls_head", "de_extractor", "intro_de")
 # First parts of the names of what trains beside a network.
 _BESIDE = re.compile(
     r"^cri(_|terion)|loss|vgg|lpips|perceptual|discriminator|^net_?d$|^d$|metric|psnr|ssim|log_vars|"
-    r"optim|sched",
+    r"optim|sched|^ema_$",
     re.IGNORECASE,
 )
 _LIKE, _SOMEWHAT_LIKE = 0.5, 0.25
@@ -181,14 +181,27 @@ def _refuse_parts_of_networks(tensors: Iterable[Parts], source: str) -> None:
 def _with_dots(weights: dict[Parts, Tensor]) -> dict[Parts, Tensor]:
     """Averaged copies whose names have lost their dots get them back from the others' names.
 
-    Latent diffusion's trainer keeps its average so, as `model_ema.encoders00conv1weight`.
+    Latent diffusion's trainer keeps its average so, as `model_ema.encoders00conv1weight`, and
+    MMCV's a copy as `ema_encoders_0_0_conv1_weight`.
     """
-    bare: list[Parts] = [p for p in weights if len(p) > 1 and _is_averaged(p[-2])]
-    if not bare:
+    lost: dict[Parts, tuple[Parts, str]] = {
+        p: (p[:-1], p[-1]) for p in weights if len(p) > 1 and _is_averaged(p[-2])
+    }
+    lines = {p: ((*p[:-1], "ema_"), p[-1][4:]) for p in weights if p[-1].startswith("ema_")}
+    if not lost and not lines:
         return weights
-    ends = {"".join(p[i:]): p[i:] for p in weights for i in range(len(p)) if p not in set(bare)}
-    found = {parts: (*parts[:-1], *ends[parts[-1]]) for parts in bare if parts[-1] in ends}
-    found = {parts: whole for parts, whole in found.items() if whole not in weights}
+    ends = {
+        joint.join(p[i:]): p[i:]
+        for p in weights
+        for i in range(len(p))
+        for joint in ("", "_")
+        if p not in lost and p not in lines
+    }
+    found = {
+        parts: (*start, *ends[end])
+        for parts, (start, end) in (lost | lines).items()
+        if end in ends and (*start, *ends[end]) not in weights
+    }
     return {found.get(parts, parts): tensor for parts, tensor in weights.items()}
 
 
@@ -344,12 +357,12 @@ def _named(groups: list[_Group], copy: str, source: str) -> list[_Group]:
     found = [group for group in groups if group.prefix == wanted]
     if wanted and not found:
         found = [group for group in groups if group.prefix[: len(wanted)] == wanted]
-        # Long ones are told cut off.
-        found = found or [group for group in groups if ".".join(group.prefix).startswith(copy)]
+        # As it is told, which may be cut off.
+        found = found or [group for group in groups if group.told == copy]
     if not found:
         told = ", ".join(group.told for group in groups[:8])
         raise FileFormatError(
-            f"{source} has no network under copy={copy:.100}: its tensors stand under {told}"
+            f"{source} has no network under {copy!r:.100}: its tensors stand under {told}"
         )
     return found
 

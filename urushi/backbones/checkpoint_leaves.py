@@ -9,12 +9,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from urushi.backbones.pickled import class_of
 from urushi.errors import FileFormatError
 
-__all__ = ["Leaves", "Parts", "holds_numbers", "leaves_of", "nothing_in", "same_numbers"]
+__all__ = [
+    "Leaves",
+    "Parts",
+    "holds_numbers",
+    "is_plain",
+    "leaves_of",
+    "nothing_in",
+    "same_numbers",
+]
 
 Parts = tuple[str, ...]
 """A name, taken apart at its dots."""
@@ -53,6 +61,7 @@ def leaves_of(content: object, source: str) -> Leaves:
     """
     found = Leaves({}, {}, {})
     where: dict[Parts, tuple[object, ...]] = {}
+    known: set[int] = set()
     for count, (keys, value) in enumerate(_walked(content, (), frozenset(), False)):
         if count > _MOST_ENTRIES:
             raise FileFormatError(
@@ -63,6 +72,10 @@ def leaves_of(content: object, source: str) -> Leaves:
         if isinstance(value, list):
             found.lists[parts] = value
             continue
+        if id(value) in known and isinstance(value, Tensor) and is_plain(value):
+            # One tensor under two names: whatever holds of it under one holds of that one alone.
+            value = value.detach()
+        known.add(id(value))
         before = found.values.setdefault(parts, value)
         if not isinstance(before, Tensor):
             found.values[parts] = value
@@ -102,17 +115,18 @@ def _entries(content: Any) -> Iterator[tuple[object, Any]]:
             if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
                 yield key, value
     elif isinstance(content, list | tuple) and len(content) <= _LONGEST_LIST:
-        pairs = all(
-            isinstance(entry, list | tuple)
-            and len(entry) == 2
-            and isinstance(entry[0], str)
-            and isinstance(entry[1], Tensor)
-            for entry in content
-        )
-        yield from content if pairs else enumerate(content)
+        pairs = [(entry[0], entry[1]) for entry in content if _is_pair(entry)]
+        whole = len(pairs) == len(content)
+        yield from iter(pairs) if whole else enumerate(content)
 
 
-def _is_list_of_tensors(value: object) -> bool:
+def _is_pair(entry: Any) -> bool:
+    """Whether it is a name and a tensor, as in `list(state_dict.items())`."""
+    pair = isinstance(entry, list | tuple) and len(entry) == 2
+    return pair and isinstance(entry[0], str) and isinstance(entry[1], Tensor)
+
+
+def _is_list_of_tensors(value: Any) -> bool:
     sequence = isinstance(value, list | tuple) and 0 < len(value) <= _LONGEST_LIST
     return sequence and all(isinstance(entry, Tensor) for entry in value)
 
@@ -121,9 +135,16 @@ def _place(keys: tuple[object, ...]) -> str:
     return "".join(f"[{key!r:.60}]" for key in keys)[:200]
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it lies in memory as numbers in rows and columns, as weights do."""
+    if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.is_meta:
+        return False
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_nested
+
+
 def holds_numbers(tensor: Tensor) -> bool:
-    """Whether it has a number in memory for each of its elements, as weights do."""
-    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+    """Whether it has a number in memory for each of its elements."""
+    if not is_plain(tensor):
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
@@ -132,7 +153,11 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal, of those that hold numbers at all."""
     if one is other:
         return True
-    if one.shape != other.shape or not (holds_numbers(one) and holds_numbers(other)):
+    if one.shape != other.shape or not (is_plain(one) and is_plain(other)):
+        return False
+    if one.data_ptr() == other.data_ptr() and one.stride() == other.stride():
+        return one.dtype == other.dtype
+    if not (holds_numbers(one) and holds_numbers(other)):
         return False
     try:
         return torch.equal(one, other)
