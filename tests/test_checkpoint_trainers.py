@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 from world import EXAMPLE
 
-from urushi.backbones import create_backbone
+from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.checkpoints import read_network
+from urushi.backbones.swinir_released import to_released as swinir_to_released
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import read_model
@@ -116,6 +117,22 @@ def test_an_average_that_does_not_fit_is_left_out_and_noted(tmp_path, net):
     found = read_network(tmp_path / "a.pth")
     assert torch.equal(found.tensors["intro.weight"], net["intro.weight"])
     assert "left out: an averaged copy without names (ema.shadow_params)" in found.notes[0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_averages_of_what_is_trained_alone_are_whole(tmp_path, named):
+    torch.manual_seed(0)
+    network = create_backbone("swinir", BACKBONES["swinir"].example)
+    state = swinir_to_released(network, 16)
+    average = {n: t + 1 for n, t in state.items() if not n.endswith(("_mask", "_index"))}
+    assert len(average) < len(state)
+    kept = average if named else list(average.values())
+    torch.save({"model": state, "ema": {"shadow_params": kept}}, tmp_path / "a.pth")
+    made = import_released(tmp_path / "a.pth", tmp_path / "b.safetensors")
+    assert "averaged copy of the weights is taken (ema.shadow_params)" in made.notes[0]
+    found = read_model(tmp_path / "b.safetensors").tensors
+    expected = network.conv_first.weight.detach().numpy() + 1
+    np.testing.assert_array_equal(found["conv_first.weight"], expected)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,19 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import takewhile
+from itertools import product, takewhile
 from typing import NamedTuple
 
 from torch import Tensor
 
+from urushi.backbones.checkpoint_averages import (
+    SWAPPED,
+    are_averaged,
+    is_averaged,
+    is_swapped,
+    spelled_plainly,
+    with_dots,
+)
 from urushi.backbones.checkpoint_leaves import Leaves, Parts, leaves_of, nothing_in, same_numbers
 from urushi.backbones.folded_norms import Folded, folded
 from urushi.backbones.released_networks import kind_of, known_kinds, likenesses
@@ -32,12 +40,8 @@ _TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module
 _COUNTERS = {
     "total_ops", "total_params", "n_averaged", "num_updates", "step_counter", "_extra_state",
 }  # fmt: skip
-# Parts of names of averaged copies; `ema` may be written together with another part.
-_AVERAGED = re.compile(r"(?:^|_)(ema|swa|averaged?|shadow)(?:_|$)|ema$|^ema")
-# Within what averages, the part that is trained; MMCV's "ema_" is either, by when it was saved.
-_TRAINED = {"online", "online_model", "collected_params", "ema_"}
-# MMEngine saves the average as the network, and what it was trained to as the average.
-_SWAPPED = {"state_dict": "ema_state_dict", "ema_state_dict": "state_dict"}
+# What lists of trained tensors may lack: nothing, buffers, or what is frozen as well.
+_NOT_TRAINED = ((), ("attn_mask",), ("attn_mask", "sub_mean.", "add_mean."))
 # First parts of the names of those checkpoints of LoRA-IR that are no single network.
 _SEVERAL = ("cls_head", "de_extractor", "intro_de")
 # First parts of the names of what trains beside a network.
@@ -77,8 +81,14 @@ class _Group(NamedTuple):
 
     @property
     def averaged(self) -> bool:
-        swap = _SWAPPED if self.swapped else {}
-        return _are_averaged([swap.get(part, part) for part in self.prefix[self.shared :]])
+        swap = SWAPPED if self.swapped else {}
+        return are_averaged([swap.get(part, part) for part in self.prefix[self.shared :]])
+
+    @property
+    def trained(self) -> set[str]:
+        """Names without those of buffers, which averages may lack."""
+        floats = {name for name, tensor in self.tensors.items() if tensor.is_floating_point()}
+        return {n for n in floats if not any(part in n for part in _NOT_TRAINED[-1])}
 
     @property
     def told(self) -> str:
@@ -92,7 +102,7 @@ class _Group(NamedTuple):
     @property
     def rank(self) -> tuple[bool, int]:
         """Averaged copies first, then by the order of wrappings."""
-        known = [_WRAPPINGS.index(p) for p in map(_plain, self.prefix) if p in _WRAPPINGS]
+        known = [_WRAPPINGS.index(p) for p in map(spelled_plainly, self.prefix) if p in _WRAPPINGS]
         return not self.averaged, min(known, default=len(_WRAPPINGS))
 
 
@@ -117,11 +127,11 @@ def choose_network(content: object, source: str, copy: str | None = None) -> Cho
     plain = folded(stored)
     counted = [parts for parts, tensor in plain.weights.items() if _is_counter(parts[-1], tensor)]
     counters = set(counted)
-    weights = _with_dots({p: tensor for p, tensor in plain.weights.items() if p not in counters})
+    weights = with_dots({p: tensor for p, tensor in plain.weights.items() if p not in counters})
     if not weights:
         raise nothing_in(content, leaves, source)
     groups = _groups(weights)
-    if _is_swapped(content):
+    if is_swapped(content):
         groups = [group._replace(swapped=True) for group in groups]
     groups += _averages_by_order(leaves.lists, groups)
     fit = _fit(groups) if copy is None else _named(groups, copy, source)
@@ -178,33 +188,6 @@ def _refuse_parts_of_networks(tensors: Iterable[Parts], source: str) -> None:
             )
 
 
-def _with_dots(weights: dict[Parts, Tensor]) -> dict[Parts, Tensor]:
-    """Averaged copies whose names have lost their dots get them back from the others' names.
-
-    Latent diffusion's trainer keeps its average so, as `model_ema.encoders00conv1weight`, and
-    MMCV's a copy as `ema_encoders_0_0_conv1_weight`.
-    """
-    lost: dict[Parts, tuple[Parts, str]] = {
-        p: (p[:-1], p[-1]) for p in weights if len(p) > 1 and _is_averaged(p[-2])
-    }
-    lines = {p: ((*p[:-1], "ema_"), p[-1][4:]) for p in weights if p[-1].startswith("ema_")}
-    if not lost and not lines:
-        return weights
-    ends = {
-        joint.join(p[i:]): p[i:]
-        for p in weights
-        for i in range(len(p))
-        for joint in ("", "_")
-        if p not in lost and p not in lines
-    }
-    found = {
-        parts: (*start, *ends[end])
-        for parts, (start, end) in (lost | lines).items()
-        if end in ends and (*start, *ends[end]) not in weights
-    }
-    return {found.get(parts, parts): tensor for parts, tensor in weights.items()}
-
-
 def _is_counter(last: str, tensor: Tensor) -> bool:
     if last in _COUNTERS:
         return True
@@ -218,44 +201,25 @@ def _last_parts() -> set[str]:
     return {kind.rpartition(".")[2] for kinds in known_kinds().values() for kind in kinds}
 
 
-def _plain(part: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower().replace("-", "_")
-
-
-def _is_averaged(part: str) -> bool:
-    return _AVERAGED.search(_plain(part)) is not None
-
-
-def _are_averaged(parts: Sequence[str]) -> bool:
-    """Whether what lies under all these parts is an average; the last that says so counts."""
-    said = next((p for p in reversed(parts) if p in _TRAINED or _is_averaged(p)), "online")
-    return said not in _TRAINED
-
-
-def _is_swapped(content: object) -> bool:
-    if not isinstance(content, Mapping) or not _SWAPPED.keys() <= content.keys():
-        return False
-    meta = content.get("meta")
-    return "message_hub" in content or (isinstance(meta, Mapping) and "mmengine_version" in meta)
-
-
 def _averages_by_order(
     lists: Mapping[Parts, list[Tensor]], groups: Sequence[_Group]
 ) -> Iterator[_Group]:
     """Averages that are lists of tensors: in the order of those of the network beside them."""
+    wholes = [group for group in groups if group.likeness >= _LIKE]
     for parts, tensors in lists.items():
-        for group in groups if _are_averaged(parts) else ():
-            names = [name for name, t in group.tensors.items() if t.is_floating_point()]
-            shapes = [group.tensors[name].shape for name in names]
-            if group.likeness >= _LIKE and shapes == [tensor.shape for tensor in tensors]:
+        shapes = [tensor.shape for tensor in tensors]
+        for group, leave in product(wholes if are_averaged(parts) else (), _NOT_TRAINED):
+            floats = {n: t for n, t in group.tensors.items() if t.is_floating_point()}
+            names = [name for name in floats if not any(part in name for part in leave)]
+            if shapes == [floats[name].shape for name in names]:
                 found = group.tensors | dict(zip(names, tensors, strict=True))
                 yield _Group(parts, found, group.likeness, by_order=True)
                 break
 
 
 def _is_wrapping(part: str) -> bool:
-    plain = _plain(part)
-    return plain in _WRAPPINGS or plain.replace("_", "") in _WRAPPINGS or _is_averaged(part)
+    plain = spelled_plainly(part)
+    return plain in _WRAPPINGS or plain.replace("_", "") in _WRAPPINGS or is_averaged(part)
 
 
 def _groups(weights: Mapping[Parts, Tensor]) -> list[_Group]:
@@ -271,7 +235,7 @@ def _groups(weights: Mapping[Parts, Tensor]) -> list[_Group]:
     for marker in _SEVERAL:
         # Their parts belong together, whatever they are called.
         if found := [bare[parts] for parts in weights if parts[len(bare[parts])] == marker]:
-            first = min(found, key=lambda prefix: not any(map(_is_averaged, prefix)))
+            first = min(found, key=lambda prefix: not any(map(is_averaged, prefix)))
             return _grouped(weights, {p: first for p in weights if p[: len(first)] == first})
     known = _grouped_by_names(weights, bare)
     if max((group.likeness for group in known), default=0) >= _LIKE:
@@ -371,9 +335,9 @@ def _fit(groups: list[_Group]) -> list[_Group]:
     """The groups that are whole networks."""
     likest = max(group.likeness for group in groups)
     fit = [g for g in groups if g.likeness >= max(_SOMEWHAT_LIKE, 0.9 * likest)] or groups
-    most = max(len(group.tensors) for group in fit)
+    most = max(len(group.trained) for group in fit)
     # An averaged copy of a part of the network is none of the network.
-    return [g for g in fit if len(g.tensors) >= 0.9 * most]
+    return [group for group in fit if len(group.trained) >= 0.9 * most]
 
 
 def _best(fit: list[_Group], source: str) -> _Group:
@@ -408,7 +372,7 @@ def _notes(
     leaves: Leaves,
 ) -> Iterator[str]:
     others = [other for other in groups if other is not group]
-    copies = [other for other in others if other.tensors.keys() == group.tensors.keys()]
+    copies = [other for other in others if other.trained == group.trained]
     if copies:
         kind = "the averaged copy of the weights" if group.averaged else "one copy of the weights"
         names = ", ".join(other.told for other in copies)
@@ -433,7 +397,7 @@ def _notes(
             count = len(other.tensors)
             yield f"left out: {count} {'tensor' if count == 1 else 'tensors'}, the first is {first}"
     for parts, tensors in leaves.lists.items():
-        if _are_averaged(parts) and not any(one.prefix == parts for one in groups):
+        if are_averaged(parts) and not any(one.prefix == parts for one in groups):
             yield (
                 f"left out: an averaged copy without names ({'.'.join(parts)[:100]}), whose "
                 f"{len(tensors)} tensors do not go with those of the network"
