@@ -17,7 +17,6 @@ from commands import run
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
-from world import EXAMPLE
 
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.checkpoints import read_network
@@ -26,11 +25,13 @@ from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError
 from urushi.files.model import read_model
 
+SMALL = {"width": 4, "enc_blk_nums": [1], "middle_blk_num": 1, "dec_blk_nums": [1]}
+
 
 @pytest.fixture(scope="module")
 def net() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    network = create_backbone("nafnet", EXAMPLE)
+    network = create_backbone("nafnet", SMALL)
     return {name: tensor + 0.1 for name, tensor in network.state_dict().items()}
 
 
@@ -201,7 +202,7 @@ NORMS = {
 @pytest.mark.parametrize("how", NORMS)
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 def test_weights_kept_as_products_become_plain(tmp_path, net, how):
-    network = create_backbone("nafnet", EXAMPLE)
+    network = create_backbone("nafnet", SMALL)
     network.load_state_dict(net)
     names = ("intro", "downs.0", "encoders.0.0.conv2", "encoders.0.0.conv3")
     layers = {name: network.get_submodule(name) for name in names}
