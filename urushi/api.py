@@ -29,7 +29,7 @@ from urushi.inference.choice import PictureRestorer
 from urushi.inference.hardware import require
 from urushi.inference.in_turn import split_task
 from urushi.inference.local_copies import LocalCopies
-from urushi.inference.option_names import check_names, check_types
+from urushi.inference.option_names import check_names
 from urushi.inference.restorer import EngineOptions, Restorer
 from urushi.inference.staged import Staged
 from urushi.inference.strength import FULL, as_strength
@@ -291,7 +291,6 @@ def _restorer(
 ) -> PictureRestorer:
     known = ("task", "model", "adapters", "overwrite", *_CHOOSING, *EngineOptions.__annotations__)
     check_names(options, known, "restore")
-    check_types(options)
     if model is not None or adapters:
         own = dict(options)
         strength = as_strength(own.pop("strength", FULL))

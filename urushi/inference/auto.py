@@ -29,7 +29,7 @@ from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
 from urushi.inference.in_turn import AUTO, NONE, RestorerInTurn, classes_of, in_order
 from urushi.inference.members import find_base, find_members, read_members
-from urushi.inference.option_names import check_names, check_types
+from urushi.inference.option_names import check_names
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
@@ -109,10 +109,8 @@ class AutoRestorer(MadeAnew):
         **options: Unpack[EngineOptions],
     ) -> None:
         assert kept >= 1, kept
-        check_names(
-            options, ("model", *OWN_OPTIONS, *EngineOptions.__annotations__), "AutoRestorer"
-        )
-        check_types(options)
+        known = ("model", *OWN_OPTIONS, *EngineOptions.__annotations__)
+        check_names(options, known, "AutoRestorer")
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else find_members(source),
             "model": model, "task": task, "k": k, "threshold": threshold, "quick": quick,

@@ -20,22 +20,23 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 
 
-def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse options that nothing takes.
+def check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> None:
+    """Refuse options that nothing takes, or that are not what they have to be.
 
     Args:
-        given: their names.
+        given: by their names.
         known: names of those there are.
         what: has them, for people.
 
     Raises:
-        EngineError: one is not known.
+        EngineError: one is not known, or of another type.
     """
     there = list(known)
     for name in given:
         if name not in there:
             hint = nearest(name, there)
             raise EngineError(f"{what} has no option {name!r}{hint}: known are {', '.join(there)}")
+    check_types(given)
 
 
 def check_types(options: Mapping[str, Any]) -> None:
