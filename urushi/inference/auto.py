@@ -29,6 +29,7 @@ from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
 from urushi.inference.in_turn import AUTO, NONE, RestorerInTurn, classes_of, in_order
 from urushi.inference.members import find_base, find_members, read_members
+from urushi.inference.option_names import check_names
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
@@ -43,6 +44,7 @@ __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 # All routes of one expert each, and the base. Each takes tens of megabytes, so that most are only
 # kept where memory is plenty.
 _KEPT, _KEPT_ANYWAY, _PLENTY = 10, 3, 2 << 30
+OWN_OPTIONS = ("task", "k", "threshold", "quick", "guard", "strength", "kept")
 # Routes are this coarse, since each has weights of its own to be made ready.
 _STEPS = 8
 # The base takes away rain as well, so it is held to noise only where rain is less likely than this.
@@ -107,6 +109,8 @@ class AutoRestorer(MadeAnew):
         **options: Unpack[EngineOptions],
     ) -> None:
         assert kept >= 1, kept
+        known = ("model", *OWN_OPTIONS, *EngineOptions.__annotations__)
+        check_names(options, known, "AutoRestorer")
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else find_members(source),
             "model": model, "task": task, "k": k, "threshold": threshold, "quick": quick,
@@ -118,6 +122,9 @@ class AutoRestorer(MadeAnew):
         if isinstance(model, str | Path):
             made_from["model"] = find_model(model).absolute()
         self._record(**made_from, hashes=self._hashes())
+        if options.get("tile") is not None or options.get("overlap") is not None:
+            # What does not fit is told now, and not of each picture anew.
+            self.restorer(Choice((), ""))
 
     def _make(
         self,

@@ -30,6 +30,7 @@ from urushi.inference.beyond import Values
 from urushi.inference.changed_light import finishing
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
+from urushi.inference.option_names import check_names, check_types
 from urushi.inference.overview import PIXELS, joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
@@ -44,6 +45,7 @@ from urushi.inference.tile_sizes import (
     WORTH_COMPILING,
     check_options,
     choose_tiles,
+    overlap_of,
     sees_widely,
 )
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
@@ -66,7 +68,7 @@ class EngineOptions(TypedDict, total=False):
     device: str
     precision: str
     tile: int | None
-    overlap: int
+    overlap: int | None
     threads: int | None
     compile: bool
     memory_limit: int | None
@@ -93,7 +95,8 @@ class Restorer(MadeAnew):
         precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
         tile: longest side of a tile in pixels; None chooses it from the memory there is and
             lets pictures through whole that fit.
-        overlap: pixels that neighbouring tiles share at least; at most half a tile.
+        overlap: pixels that neighbouring tiles share at least, at most half a tile; None takes
+            16, or half of a small tile.
         threads: threads of the engine; None leaves it the choice.
         compile: whether torch compiles the network first.
         memory_limit: bytes that the engine may work with at most; None takes half of what is
@@ -117,7 +120,7 @@ class Restorer(MadeAnew):
         device: str = "auto",
         precision: str = "float32",
         tile: int | None = None,
-        overlap: int = 16,
+        overlap: int | None = None,
         threads: int | None = None,
         compile: bool = False,
         memory_limit: int | None = None,
@@ -126,7 +129,9 @@ class Restorer(MadeAnew):
             "engine": engine, "device": device, "precision": precision, "threads": threads,
             "compile": compile,
         }  # fmt: skip
-        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        told = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        check_types({**options, **told})
+        tiles = {**told, "overlap": overlap_of(tile, overlap)}
         found = model if isinstance(model, LoadedModel) else find_model(model)
         self._make(found, adapters, options, tiles)
         base = found if isinstance(found, LoadedModel) else found.absolute()
@@ -160,6 +165,8 @@ class Restorer(MadeAnew):
         """
         from urushi.inference.hub_repository import parts_of_restorer
 
+        known = ("file", "revision", *EngineOptions.__annotations__)
+        check_names(options, known, "Restorer.from_hub")
         model, adapters = parts_of_restorer(repository, file=file, revision=revision)
         return cls(model, adapters=adapters, **options)
 
@@ -169,7 +176,7 @@ class Restorer(MadeAnew):
         engine: Engine,
         *,
         tile: int | None = None,
-        overlap: int = 16,
+        overlap: int | None = None,
         memory_limit: int | None = None,
         adapters: Sequence[AppliedAdapter] = (),
     ) -> "Restorer":
@@ -178,7 +185,8 @@ class Restorer(MadeAnew):
         Its adapters are only told of: they are in the engine.
         """
         restorer = cls.__new__(cls)
-        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        shared = overlap_of(tile, overlap)
+        tiles = {"tile": tile, "overlap": shared, "memory_limit": memory_limit}
         restorer._make(engine, adapters, {}, tiles)
         restorer._record(model=engine, adapters=adapters, options={}, tiles=tiles)
         return restorer
