@@ -37,10 +37,16 @@ def test_a_spool_gives_the_rows_back_and_their_means(step):
             np.testing.assert_array_equal(np.concatenate(back), picture)
 
 
-@pytest.mark.parametrize(("sides", "factor"), [((600, 400), 1), ((4000, 3000), 7), ((9, 1), 1)])
-def test_small_versions_have_a_quarter_of_a_megapixel_at_most(sides, factor):
+@pytest.mark.parametrize(
+    ("sides", "factor"),
+    [((600, 400), 1), ((760, 760), 1), ((780, 780), 2), ((4000, 3000), 7), ((9, 1), 1)],
+)
+def test_small_versions_have_about_a_quarter_of_a_megapixel(sides, factor):
     assert reduction(*sides) == factor
-    assert np.prod([-(-side // factor) for side in sides]) <= 1.02 * overview.PIXELS
+    assert np.prod([-(-side // factor) for side in sides]) < 2.25 * overview.PIXELS
+    # Memory may allow less.
+    less = reduction(*sides, 10_000)
+    assert np.prod([side / less for side in sides]) <= 10_000
 
 
 def test_a_linear_difference_is_found_where_there_is_detail():
@@ -91,7 +97,7 @@ def test_tiles_of_other_brightness_come_to_that_of_the_whole():
     assert off(found) < 0.25 * off(wrong)
     # Detail, which the small version does not have, is there.
     fine = np.diff(found[:, 20:180], axis=1) - np.diff(truth[:, 20:180], axis=1)
-    assert np.abs(fine).mean() < 0.3 * np.abs(np.diff(truth[:, 20:180], axis=1)).mean()
+    assert np.abs(fine).mean() < 0.4 * np.abs(np.diff(truth[:, 20:180], axis=1)).mean()
 
 
 def test_a_dark_picture_gets_one_light_whatever_the_tiles():

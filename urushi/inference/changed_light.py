@@ -15,11 +15,14 @@ __all__ = [
     "brightens",
     "changes_light",
     "finishing",
+    "leaves_detail",
     "margin_of",
     "with_highlights",
 ]
 
 LOW_LIGHT = "low-light"
+# What hides detail and does not harm it.
+_VEILS = frozenset({"haze"})
 # What was brighter than that, encoded as sRGB is, is brightened less and less; white stays.
 _BRIGHT = 0.5
 _LARGE_CELL = 16
@@ -99,6 +102,12 @@ def changes_light(adapters: Sequence[AppliedAdapter]) -> bool:
 def brightens(adapters: Sequence[AppliedAdapter]) -> bool:
     """Whether one of the adapters is for low light."""
     return any(LOW_LIGHT in item.adapter.header.degradations for item in adapters)
+
+
+def leaves_detail(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether detail of a large picture is its own: nothing but haze is taken away."""
+    mended = {name for item in adapters for name in item.adapter.header.degradations or [""]}
+    return bool(mended) and mended <= _VEILS
 
 
 def with_highlights(
