@@ -251,10 +251,11 @@ def test_tiles_and_weights_are_those_of_the_command(page):
             np.testing.assert_allclose(weights, expected.weights, atol=1e-6)
 
 
-def test_what_needs_the_whole_is_joined_as_by_the_command(page):
-    height, width = 530, 610
+@pytest.mark.parametrize("tiled", [True, False])
+def test_what_needs_the_whole_is_joined_as_by_the_command(page, tiled):
+    height, width = 700, 860
     pixels = np.rint(255 * picture(height, width)).astype(np.uint8)
-    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0}
+    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0, "leavesDetail": not tiled}
     script = """async ([values, height, width, network]) => {
         const { mendInLight } = await import('./light.js');
         const { planTiles } = await import('./tiles.js');
@@ -289,7 +290,7 @@ def test_what_needs_the_whole_is_joined_as_by_the_command(page):
     source = reader_of(pixels.astype(np.float32) / 255)
     rows = joined(
         source, width, height, reduction(width, height), restore_small,
-        lambda read: stream_tiles(read, tiles, run_tile),
+        lambda read: stream_tiles(read, tiles, run_tile), tiled=tiled,
     )  # fmt: skip
     expected = np.rint(255 * np.clip(np.concatenate(list(rows)), 0, 1))
     assert np.abs(by_page - expected).max() <= 1
