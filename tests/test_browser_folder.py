@@ -22,7 +22,7 @@ from world import write_random
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
-from urushi.inference.changed_light import Finish, with_highlights
+from urushi.inference.changed_light import Finish, with_highlights, with_neutral_black
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
@@ -328,17 +328,19 @@ def test_a_margin_is_mirrored_as_by_the_command(page, size):
     np.testing.assert_array_equal(finish.inside(expected, 1), tile)
 
 
-def test_highlights_are_kept_as_by_the_command(page):
+def test_highlights_and_black_are_kept_as_by_the_command(page):
     height, width = 20, 31
     tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
-    made = np.sqrt(tile)
+    tile *= np.linspace(0, 1, width, dtype=np.float32) ** 3
+    made = np.sqrt(tile) + np.float32([0.3, 0.2, 0.1])[:, None, None]
     script = """async ([tile, made, height, width]) => {
-        const { withHighlights } = await import('./finishing.js');
+        const { withHighlights, withNeutralBlack } = await import('./finishing.js');
         const given = [tile, made].map((values) => Float32Array.from(values));
-        return [...withHighlights(...given, height, width)];
+        const bright = withHighlights(...given, height, width);
+        return [...withNeutralBlack(given[0], bright, height, width)];
     }"""
     values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
-    expected = with_highlights(tile, made)
+    expected = with_neutral_black(tile, with_highlights(tile, made))
     assert np.abs(expected - made).max() > 0.05
     np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 

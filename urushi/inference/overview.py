@@ -22,7 +22,7 @@ from jaxtyping import Float
 from urushi.errors import UnreadableError
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["PIXELS", "Spool", "joined", "reduction", "worked_out"]
+__all__ = ["PIXELS", "Spool", "joined", "means_around", "reduction", "worked_out"]
 
 Rows = Float[np.ndarray, "n W 3"]
 
@@ -205,19 +205,19 @@ def worked_out(
             `detail` is smooth there.
     """
     detail, wanted = detail.astype(np.float64), wanted.astype(np.float64)
-    mean, aim = _means(detail), _means(wanted)
-    variance = _means(detail * detail) - mean * mean
-    together = _means(detail * wanted) - mean * aim
+    mean, aim = means_around(detail), means_around(wanted)
+    variance = means_around(detail * detail) - mean * mean
+    together = means_around(detail * wanted) - mean * aim
     # Flat parts get a gain of 1 and an offset, so that what little detail there is stays.
     flat = _FLAT_OF_TILES if exactly else _FLAT
     gain = np.clip((together + flat) / (np.maximum(variance, 0) + flat), 0, _STEEPEST)
-    smooth = _means(gain)
-    offset = wanted - smooth * detail if exactly else _means(aim - gain * mean)
+    smooth = means_around(gain)
+    offset = wanted - smooth * detail if exactly else means_around(aim - gain * mean)
     return smooth.astype(np.float32), offset.astype(np.float32)
 
 
-def _means(values: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    """Means over neighbourhoods, which end where the picture does."""
+def means_around(values: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "h w *c"]:
+    """Means over neighbourhoods of 17 x 17 pixels, which end where the picture does."""
     for axis in (0, 1):
         length = values.shape[axis]
         before = np.zeros_like(np.take(values, [0], axis=axis))

@@ -127,7 +127,7 @@ function workedOut({ width, height, planes }, wanted, channel, exactly) {
 }
 
 // Means over neighbourhoods, which end where the picture does.
-function boxed(values, width, height) {
+export function boxed(values, width, height) {
   const once = (source, count, length, step, apart) => {
     const result = new Float64Array(source.length);
     const sums = new Float64Array(length + 1);
