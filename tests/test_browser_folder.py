@@ -23,6 +23,7 @@ from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
 from urushi.inference.changed_light import Finish, with_highlights, with_neutral_black
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
@@ -326,6 +327,23 @@ def test_a_margin_is_mirrored_as_by_the_command(page, size):
     np.testing.assert_array_equal(np.reshape(around, expected.shape), expected)
     np.testing.assert_array_equal(np.reshape(inside, tile.shape), tile)
     np.testing.assert_array_equal(finish.inside(expected, 1), tile)
+
+
+def test_even_ground_stays_smooth_as_by_the_command(page):
+    height, width = 40, 52
+    tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
+    tile[:, :, :30] = 0.6 + 0.01 * tile[:, :, :30]
+    made = np.float32(1.4) * tile - np.float32(0.2)
+    made += np.float32(0.02) * np.random.default_rng(0).standard_normal(tile.shape, np.float32)
+    script = """async ([tile, made, height, width]) => {
+        const { withEvenGround } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        return [...withEvenGround(...given, height, width)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
+    expected = with_even_ground(tile, made)
+    assert np.abs(expected - made).max() > 0.02
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 
 
 def test_highlights_and_black_are_kept_as_by_the_command(page):

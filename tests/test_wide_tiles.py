@@ -1,5 +1,6 @@
 """Adapters of what hangs on the whole picture get large tiles; those of local damage do not."""
 
+import numpy as np
 import pytest
 from world import write_random, write_tiny_model
 
@@ -45,3 +46,43 @@ def test_little_memory_means_smaller_tiles(base, tmp_path):
     small = restorer(base, tmp_path, ["haze"], memory_limit=1 << 24)
     assert small.tile < WIDE_TILE
     assert small.overlap <= small.tile // 4
+
+
+def hazy(height, width):
+    """Darker to one side, with detail: what it becomes hangs on what a tile holds."""
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    detail = 0.02 * np.random.default_rng(1).standard_normal((height, width))
+    return np.float32(np.stack([0.1 + 0.5 * x, 0.2 + 0.3 * y, 0.3 + 0.4 * x * y], 2) + detail[..., None])
+
+
+def by_tile(base, folder, kinds, tile):
+    picture = hazy(620, 1000)
+    return picture, restorer(base, folder, kinds, tile=tile, threads=1).restore(np.clip(picture, 0, 1))
+
+
+@pytest.mark.parametrize("kinds", [["haze"], ["low-light"]])
+def test_the_light_is_the_same_whatever_the_tile(base, tmp_path, kinds):
+    """Not cut, cut into few, and into many."""
+    picture, whole = by_tile(base, tmp_path, kinds, 1024)
+    assert np.abs(whole - picture).mean() > 2 / 255
+    for tile in (320, 128):
+        _, found = by_tile(base, tmp_path, kinds, tile)
+        off = (found - whole)[:608, :992].reshape(38, 16, 62, 16, 3).mean((1, 3))
+        assert np.abs(off).max() < 2 / 255
+        if kinds == ["haze"]:
+            np.testing.assert_array_equal(found, whole)
+
+
+def test_a_picture_between_is_one_tile_whatever_is_asked(base, tmp_path):
+    assert restorer(base, tmp_path, ["haze"], tile=64).plan(620, 900).count == 1
+    assert restorer(base, tmp_path, ["haze"], tile=64).plan(620, 1000).count > 1
+    little = restorer(base, tmp_path, ["haze"], tile=64, memory_limit=1 << 24)
+    assert little.plan(620, 900).count > 1
+
+
+def test_haze_alone_leaves_detail_to_the_picture(base, tmp_path):
+    seen = []
+    restorer(base, tmp_path, ["haze"], tile=64).restore(
+        np.clip(hazy(620, 1000), 0, 1), lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(620_000, 620_000)]

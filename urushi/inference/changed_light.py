@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.inference.adapted_weights import AppliedAdapter
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import means_around
 from urushi.inference.tile_sizes import LOCAL
@@ -43,12 +44,13 @@ class Finish:
         cell: side of what upsampling may repeat, in pixels; see `without_grid`.
         margin: pixels that are mirrored around a tile while it is restored. What a network makes of
             the border of a picture shows where everything gets brighter or darker.
-        bright: whether bright parts are kept; see `with_highlights`.
+        bright: whether bright parts are kept, and black; see `with_highlights`.
+        even: whether even ground stays as smooth as it was; see `with_even_ground`.
     """
 
-    def __init__(self, cell: int, margin: int, *, bright: bool) -> None:
+    def __init__(self, cell: int, margin: int, *, bright: bool, even: bool = False) -> None:
         self.margin = margin
-        self._cell, self._bright = cell, bright
+        self._cell, self._bright, self._even = cell, bright, even
 
     def around(self, tile: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "3 H W"]:
         """The tile with its margin."""
@@ -69,9 +71,11 @@ class Finish:
         if tile.shape != restored.shape:
             return restored
         restored = without_grid(tile, restored, self._cell)
-        if not self._bright:
-            return restored
-        return with_neutral_black(tile, with_highlights(tile, restored))
+        if self._even:
+            restored = with_even_ground(tile, restored)
+        if self._bright:
+            restored = with_neutral_black(tile, with_highlights(tile, restored))
+        return restored
 
 
 def finishing(
@@ -87,7 +91,7 @@ def finishing(
     if not changes_light(adapters):
         return None
     margin = 0 if fixed else margin_of(adapters, cell)
-    return Finish(cell, margin, bright=brightens(adapters))
+    return Finish(cell, margin, bright=brightens(adapters), even=leaves_detail(adapters))
 
 
 def margin_of(adapters: Sequence[AppliedAdapter], cell: int) -> int:
@@ -115,7 +119,7 @@ def brightens(adapters: Sequence[AppliedAdapter]) -> bool:
 
 
 def leaves_detail(adapters: Sequence[AppliedAdapter]) -> bool:
-    """Whether detail of a large picture is its own: nothing but haze is taken away."""
+    """Whether detail of a large picture, and of even ground, is its own: haze alone goes."""
     mended = {name for item in adapters for name in item.adapter.header.degradations or [""]}
     return bool(mended) and mended <= _VEILS
 
