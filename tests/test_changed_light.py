@@ -56,7 +56,9 @@ def test_even_ground_of_one_colour_keeps_its_shades():
     """A blue wall, dark enough to be taken as it comes, that a network makes all blue."""
     wall = np.zeros((3, 20, 64), np.float32)
     wall[2] = np.linspace(0.25, 0.45, 64)
-    burnt = np.float32([0, 0.1, 3])[:, None, None] * wall + np.float32([0.1, 0.1, 0.4])[:, None, None]
+    burnt = (
+        np.float32([0, 0.1, 3])[:, None, None] * wall + np.float32([0.1, 0.1, 0.4])[:, None, None]
+    )
     made = with_highlights(wall, burnt)
     assert made[2].max() < 250 / 255
     assert made[2, 10, -1] - made[2, 10, 0] > 5 / 255
@@ -85,7 +87,10 @@ def test_even_ground_gets_no_rougher_and_detail_stays():
     rough = made + 2.5 / 255 * random.standard_normal(made.shape)
     tile, made, rough = (np.float32(each) for each in (tile, made, rough))
     found = with_even_ground(tile, rough)
-    sky, detail = (slice(None), slice(None), slice(0, 60)), (slice(None), slice(None), slice(100, 160))
+    sky, detail = (
+        (slice(None), slice(None), slice(0, 60)),
+        (slice(None), slice(None), slice(100, 160)),
+    )
     assert np.std(found[sky] - made[sky]) < 0.3 * np.std(rough[sky] - made[sky])
     np.testing.assert_array_equal(found[detail], rough[detail])
 

@@ -42,9 +42,7 @@ def test_a_grid_over_smooth_ground_goes(sides):
 def grain(height=160, width=240):
     """Of a dark sky made bright: strong, and little of it from one pixel to the next."""
     noise = np.random.default_rng(4).normal(0, 1, (3, height + 4, width + 4))
-    smoothed = sum(
-        noise[:, y : y + height, x : x + width] for y in range(5) for x in range(5)
-    )
+    smoothed = sum(noise[:, y : y + height, x : x + width] for y in range(5) for x in range(5))
     return np.float32(smoothed * 0.7 / 255)
 
 

@@ -143,6 +143,35 @@ def test_small_pictures_have_one_light_whatever_the_tile(size):
     np.testing.assert_array_equal(wide_restorer(tile=64).restore(picture), whole)
 
 
+class SizeEngine(MeanEngine):
+    """What comes of a tile hangs on its size, too."""
+
+    def run(self, batch):
+        share = min(batch.shape[2] * batch.shape[3] / 1e6, 1)
+        return batch - share * batch.mean((1, 2, 3), keepdims=True, dtype=np.float32)
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_the_light_is_the_same_whatever_the_tile(monkeypatch, tiled):
+    """Not cut, cut into few, and into many; with detail of the tiles, and of the picture."""
+    monkeypatch.setattr("urushi.inference.restorer.leaves_detail", lambda _: not tiled)
+    x, y = np.meshgrid(np.linspace(0.2, 0.9, 992), np.linspace(0, 0.2, 624))
+    picture = np.repeat((x + y / 2)[..., None], 3, axis=2)
+    picture += 0.02 * np.random.default_rng(1).standard_normal(picture.shape)
+    picture = np.clip(picture, 0, 1).astype(np.float32)
+
+    def found(tile):
+        restorer = Restorer.from_engine(SizeEngine(), tile=tile)
+        restorer._wide = True
+        return restorer.restore(picture)
+
+    whole = found(1024)
+    assert np.abs(whole - picture).mean() > 10 / 255
+    for tile in (None, 320, 96):
+        off = (found(tile) - whole).reshape(39, 16, 62, 16, 3).mean((1, 3))
+        assert np.abs(off).max() < (1 / 255 if tiled else 1e-7)
+
+
 def test_little_memory_gets_a_smaller_version_and_the_same_light():
     x, y = np.meshgrid(np.linspace(0.2, 0.9, 420), np.linspace(0, 0.2, 300))
     picture = np.repeat((x + y / 2)[..., None], 3, axis=2).astype(np.float32)
