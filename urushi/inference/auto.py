@@ -15,6 +15,7 @@ import numpy as np
 from urushi.errors import AdapterError
 from urushi.files.all_in_one_file import AllInOne
 from urushi.files.model import LoadedModel
+from urushi.files.router_file import CLEAN
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.arrays import colours_of
@@ -44,6 +45,8 @@ __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 _KEPT, _KEPT_ANYWAY, _PLENTY = 10, 3, 2 << 30
 # Routes are this coarse, since each has weights of its own to be made ready.
 _STEPS = 8
+# The base takes away rain as well, so it is held to noise only where rain is less likely than this.
+_RAIN = 0.04
 IN_FLOAT32 = (
     "int8 is measured for the base alone: with an expert this picture was restored in float32"
 )
@@ -289,7 +292,8 @@ class AutoRestorer(MadeAnew):
         """The choice with a second expert, where a second look shows what that is for."""
         least = self.members.router.header.again
         whole = len(choice.route) == 1 and choice.route[0][1] == 1
-        if least is None or not (self._twice and whole) or choice.guard is not None:
+        held = choice.guard is not None and choice.guard.told
+        if least is None or not (self._twice and whole) or held:
             return choice
         assert self._router is not None
         assert choice.decision is not None
@@ -312,7 +316,9 @@ class AutoRestorer(MadeAnew):
         """The choice, less what the guard withholds."""
         if not self._guards:
             return choice
-        verdict = judged([name for name, _ in choice.route], watcher)
+        seen = {} if choice.decision is None else choice.decision.probabilities
+        clean = seen.get(CLEAN, 0) if seen.get("rain", 0) < _RAIN else 0
+        verdict = judged([name for name, _ in choice.route], watcher, clean)
         route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
         reason, in_turn = verdict.reworded(choice.reason, route), choice.in_turn and len(route) > 1
         return replace(choice, route=route, reason=reason, in_turn=in_turn, guard=verdict.guard)
