@@ -82,7 +82,7 @@ def _waves(cell: int) -> Float[np.ndarray, "n n"]:
     places = 2 * np.pi * np.arange(cell) / cell
     rows = [np.cos((n + 1) // 2 * places - (n % 2 == 0) * np.pi / 2) for n in range(1, cell)]
     rows = np.array([np.ones(cell), *rows])
-    return np.float32(rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True)))
+    return (rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
 def _waves_of(cells: Float[np.ndarray, "r n c n"]) -> Float[np.ndarray, "r n c n"]:
