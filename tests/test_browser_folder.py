@@ -25,7 +25,8 @@ from world import write_random, write_tiny_model
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
-from urushi.inference.changed_light import Finish, with_highlights
+from urushi.inference.changed_light import Finish, with_highlights, with_neutral_black
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
@@ -254,10 +255,11 @@ def test_tiles_and_weights_are_those_of_the_command(page):
             np.testing.assert_allclose(weights, expected.weights, atol=1e-6)
 
 
-def test_what_needs_the_whole_is_joined_as_by_the_command(page):
-    height, width = 530, 610
+@pytest.mark.parametrize("tiled", [True, False])
+def test_what_needs_the_whole_is_joined_as_by_the_command(page, tiled):
+    height, width = 700, 860
     pixels = np.rint(255 * picture(height, width)).astype(np.uint8)
-    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0}
+    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0, "leavesDetail": not tiled}
     script = """async ([values, height, width, network]) => {
         const { mendInLight } = await import('./light.js');
         const { planTiles } = await import('./tiles.js');
@@ -292,7 +294,7 @@ def test_what_needs_the_whole_is_joined_as_by_the_command(page):
     source = reader_of(pixels.astype(np.float32) / 255)
     rows = joined(
         source, width, height, reduction(width, height), restore_small,
-        lambda read: stream_tiles(read, tiles, run_tile),
+        lambda read: stream_tiles(read, tiles, run_tile), tiled=tiled,
     )  # fmt: skip
     expected = np.rint(255 * np.clip(np.concatenate(list(rows)), 0, 1))
     assert np.abs(by_page - expected).max() <= 1
@@ -330,17 +332,36 @@ def test_a_margin_is_mirrored_as_by_the_command(page, size):
     np.testing.assert_array_equal(finish.inside(expected, 1), tile)
 
 
-def test_highlights_are_kept_as_by_the_command(page):
-    height, width = 20, 31
+def test_even_ground_stays_smooth_as_by_the_command(page):
+    height, width = 40, 52
     tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
-    made = np.sqrt(tile)
+    tile[:, :, :30] = 0.6 + 0.01 * tile[:, :, :30]
+    made = np.float32(1.4) * tile - np.float32(0.2)
+    made += np.float32(0.02) * np.random.default_rng(0).standard_normal(tile.shape, np.float32)
     script = """async ([tile, made, height, width]) => {
-        const { withHighlights } = await import('./finishing.js');
+        const { withEvenGround } = await import('./finishing.js');
         const given = [tile, made].map((values) => Float32Array.from(values));
-        return [...withHighlights(...given, height, width)];
+        return [...withEvenGround(...given, height, width)];
     }"""
     values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
-    expected = with_highlights(tile, made)
+    expected = with_even_ground(tile, made)
+    assert np.abs(expected - made).max() > 0.02
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
+
+
+def test_highlights_and_black_are_kept_as_by_the_command(page):
+    height, width = 20, 31
+    tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
+    tile *= np.linspace(0, 1, width, dtype=np.float32) ** 3
+    made = np.sqrt(tile) + np.float32([0.3, 0.2, 0.1])[:, None, None]
+    script = """async ([tile, made, height, width]) => {
+        const { withHighlights, withNeutralBlack } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        const bright = withHighlights(...given, height, width);
+        return [...withNeutralBlack(given[0], bright, height, width)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
+    expected = with_neutral_black(tile, with_highlights(tile, made))
     assert np.abs(expected - made).max() > 0.05
     np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 

@@ -22,6 +22,7 @@ from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
 from urushi.inference.engines.base import Engine, Precision, lanes_on, working_memory
 from urushi.inference.hardware import choose_device, is_installed
+from urushi.inference.overview import reduction
 from urushi.inference.restorer import EngineOptions
 from urushi.inference.tile_sizes import (
     LOCAL,
@@ -176,6 +177,9 @@ def _peak(restoring: Restoring, width: int, height: int, wide: bool, stages: int
     overlap = min(overlap, tile // 2)
     plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=multiple)
     tile_pixels = plan.rows.size * plan.columns.size
+    if wide:  # the small version that leads the tiles, or all of a small picture, is one
+        factor = reduction(width, height, max(at_once, 1))
+        tile_pixels = max(tile_pixels, -(-width // factor) * -(-height // factor))
     tiles = 1.0
     if restoring.engine == "openvino" and plan.count > 1 and width * height >= WORTH_COMPILING:
         lanes = min(lanes_on(os.cpu_count() or 1), at_once // tile_pixels, plan.count)

@@ -27,11 +27,11 @@ from urushi.inference.arrays import (
     enlarged_alpha,
 )
 from urushi.inference.beyond import Values
-from urushi.inference.changed_light import finishing
+from urushi.inference.changed_light import finishing, leaves_detail
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.option_names import check_names, check_types
-from urushi.inference.overview import PIXELS, joined, reduction
+from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
@@ -229,9 +229,9 @@ class Restorer(MadeAnew):
         wide: bool = False,
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
-        # Squares of a size of their own are no part of a whole.
-        self.engine, self._wide = engine, wide and engine.fixed_patch is None
         fixed = engine.fixed_patch is not None
+        # Squares of a size of their own are no part of a whole.
+        self.engine, self._wide = engine, wide and not fixed and engine.scale == 1
         self._finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
@@ -355,7 +355,7 @@ class Restorer(MadeAnew):
 
         values = Values(read)
         stream = self._stream
-        if self._wide and plan.count > 1 and self.scale == 1:
+        if self._reduction(height, width) > 1:
             stream = self._stream_in_light
         try:
             for rows, seen in stream(picture, values.read, plan, on_tile):
@@ -390,25 +390,29 @@ class Restorer(MadeAnew):
     ) -> Iterator[tuple[np.ndarray, int]]:
         """The same where tiles alone would differ in brightness; see `overview`."""
         height, width = plan.rows.length, plan.columns.length
+        factor, tiled = self._reduction(height, width), not leaves_detail(self.adapters)
 
         def restore_small(rows: np.ndarray) -> np.ndarray:
             whole = Picture(picture.engine)
             source, small = reader_of(rows), self._uncut(*rows.shape[:2])
             parts = [part for part, _ in self._stream(whole, source, small, lambda _: None)]
+            if not tiled:
+                on_tile(plan.count)
             return np.concatenate(parts)
 
         def restore(read: ReadRows) -> Iterator[np.ndarray]:
             for rows, _ in self._stream(picture, read, plan, on_tile):
                 yield rows
 
-        factor = reduction(width, height, self._in_one_light)
-        for rows in joined(read, width, height, factor, restore_small, restore):
+        for rows in joined(read, width, height, factor, restore_small, restore, tiled=tiled):
             yield rows, height
 
-    @property
-    def _in_one_light(self) -> int:
-        """Pixels that are not cut where light hangs on all: of a picture, or its small version."""
-        return min(PIXELS, self._at_once, (self._shrunk or PIXELS) ** 2)
+    def _reduction(self, height: int, width: int) -> int:
+        """By how much the small version is smaller where light hangs on the whole; 1 for none."""
+        if not self._wide:
+            return 1
+        fits = min(self._at_once, (self._shrunk or self._at_once) ** 2)
+        return reduction(width, height, max(fits, self._smallest**2))
 
     def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
@@ -419,8 +423,8 @@ class Restorer(MadeAnew):
         """How a picture of this size is cut at present."""
         multiple = self.engine.size_multiple
         sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        whole = max(self._whole, self._in_one_light if self._wide else 0)
-        if sides[0] * sides[1] <= whole:
+        one_light = self._wide and self._reduction(height, width) == 1
+        if one_light or sides[0] * sides[1] <= self._whole:
             return self._uncut(height, width)
         return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
 

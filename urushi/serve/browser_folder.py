@@ -17,7 +17,7 @@ from urushi.convert.standalone import export_standalone
 from urushi.errors import EngineError, FileFormatError, TakenError
 from urushi.files.model import LoadedModel
 from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
-from urushi.inference.changed_light import brightens, changes_light, margin_of
+from urushi.inference.changed_light import brightens, changes_light, leaves_detail, margin_of
 from urushi.inference.engines.base import working_memory
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, overlap_of, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
@@ -178,6 +178,7 @@ def _write_network(
         "wide": wide,
         "light": changes_light(applied),
         "brightens": brightens(applied),
+        "leavesDetail": leaves_detail(applied),
         "margin": margin_of(applied, engine.size_multiple),
     }
 
