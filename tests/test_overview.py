@@ -131,7 +131,7 @@ class MeanEngine(DarkenEngine):
 def wide_restorer(**options):
     """For an adapter of damage that is not local."""
     restorer = Restorer.from_engine(MeanEngine(), **options)
-    restorer._wide = True
+    restorer._cutting.wide = True
     return restorer
 
 
@@ -162,7 +162,7 @@ def test_the_light_is_the_same_whatever_the_tile(monkeypatch, tiled):
 
     def found(tile):
         restorer = Restorer.from_engine(SizeEngine(), tile=tile)
-        restorer._wide = True
+        restorer._cutting.wide = True
         return restorer.restore(picture)
 
     whole = found(1024)
@@ -177,7 +177,8 @@ def test_little_memory_gets_a_smaller_version_and_the_same_light():
     picture = np.repeat((x + y / 2)[..., None], 3, axis=2).astype(np.float32)
     whole = wide_restorer().restore(picture)
     little = wide_restorer()
-    little._at_once, little._whole, little.tile = 100 * 100, 0, 96
+    cutting = little._cutting
+    cutting.sizes = cutting.sizes._replace(at_once=100 * 100, whole=0, tile=96)
     found = little.restore(picture)
     assert max(little.engine.sides) <= 128
     # Tiles alone would have been far from it.

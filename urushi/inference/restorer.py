@@ -1,8 +1,6 @@
 """Restoring pictures: the object that users run, and that is evaluated."""
 
 import contextlib
-import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,18 +26,17 @@ from urushi.inference.arrays import (
 )
 from urushi.inference.beyond import Values
 from urushi.inference.changed_light import finishing, leaves_detail
+from urushi.inference.cutting import Cutting
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.option_names import check_names, check_types
-from urushi.inference.overview import joined, reduction
+from urushi.inference.overview import joined
+from urushi.inference.tile_attempts import TileAttempts
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
     TilesInFlight,
     lanes_of,
-    run_beside_others,
-    run_checked,
-    run_once,
 )
 from urushi.inference.tile_sizes import (
     WORTH_COMPILING,
@@ -48,17 +45,12 @@ from urushi.inference.tile_sizes import (
     overlap_of,
     sees_widely,
 )
-from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
+from urushi.inference.tiling import ReadRows, TilePlan, reader_of, stream_tiles
 from urushi.inference.zoo import find_model
 
 __all__ = ["EngineOptions", "Restorer"]
 
 OnProgress = Callable[[int, int], None]
-
-logger = logging.getLogger(__name__)
-
-# Of what has been calculated and waits for the tiles below, where a network enlarges.
-MOST_WAITING = 1 << 28
 
 
 class EngineOptions(TypedDict, total=False):
@@ -228,20 +220,27 @@ class Restorer(MadeAnew):
         *,
         wide: bool = False,
     ) -> None:
-        chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
+        sizes = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
         fixed = engine.fixed_patch is not None
         # Squares of a size of their own are no part of a whole.
-        self.engine, self._wide = engine, wide and not fixed and engine.scale == 1
-        self._finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
-        self.tile, self.overlap = chosen.tile, chosen.overlap
-        self._smallest, self._whole = chosen.smallest, chosen.whole
+        wide = wide and not fixed and engine.scale == 1
+        self.engine = engine
+        self._cutting = Cutting(sizes, engine.size_multiple, engine.scale, wide=wide)
+        finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
+        self._tiles = TileAttempts(engine, self._cutting, finish)
         self._latest = LatestPicture()
-        self._at_once = chosen.at_once
         self.standing: tuple[str, ...] = ()
         """Notes that every picture gets."""
-        self._float32: Engine | None = None
-        # Set when memory ran out: no tile may be longer from then on.
-        self._shrunk: int | None = None
+
+    @property
+    def tile(self) -> int:
+        """Longest side of a tile that was chosen, in pixels."""
+        return self._cutting.sizes.tile
+
+    @property
+    def overlap(self) -> int:
+        """Pixels that neighbouring tiles share at least."""
+        return self._cutting.sizes.overlap
 
     @property
     def notes(self) -> list[str]:
@@ -265,7 +264,7 @@ class Restorer(MadeAnew):
             "engine": self.engine.name,
             "device": self.engine.device,
             "precision": self.engine.precision,
-            "tile": self.tile if self._shrunk is None else min(self.tile, self._shrunk),
+            "tile": self._cutting.tile,
             "overlap": self.overlap,
             "adapters": [adapter.describe() for adapter in self.adapters],
             **facts,
@@ -355,7 +354,7 @@ class Restorer(MadeAnew):
 
         values = Values(read)
         stream = self._stream
-        if self._reduction(height, width) > 1:
+        if self._cutting.reduction(height, width) > 1:
             stream = self._stream_in_light
         try:
             for rows, seen in stream(picture, values.read, plan, on_tile):
@@ -370,13 +369,13 @@ class Restorer(MadeAnew):
         self, picture: Picture, read: ReadRows, plan: TilePlan, on_tile: Callable[[int], None]
     ) -> Iterator[tuple[np.ndarray, int]]:
         """Restored rows, and from how many rows of the picture they were made."""
-        restore = partial(self._restore_tile, picture)
+        restore = partial(self._tiles.restore, picture)
         lanes = self._lanes(picture, plan)
         rows, done, band = plan.rows, 0, 0
         with contextlib.ExitStack() as held:
             options: dict[str, Any] = {}
             if lanes > 1:
-                tried = TilesInFlight(lanes, self._attempt, restore, lambda: picture.engine)
+                tried = TilesInFlight(lanes, self._tiles.attempt, restore, lambda: picture.engine)
                 held.enter_context(tried)
                 options = {"begin": tried.begin, "ahead": tried.ahead}
             for piece in stream_tiles(read, plan, restore, on_tile, self.scale, **options):
@@ -390,11 +389,11 @@ class Restorer(MadeAnew):
     ) -> Iterator[tuple[np.ndarray, int]]:
         """The same where tiles alone would differ in brightness; see `overview`."""
         height, width = plan.rows.length, plan.columns.length
-        factor, tiled = self._reduction(height, width), not leaves_detail(self.adapters)
+        factor, tiled = self._cutting.reduction(height, width), not leaves_detail(self.adapters)
 
         def restore_small(rows: np.ndarray) -> np.ndarray:
             whole = Picture(picture.engine)
-            source, small = reader_of(rows), self._uncut(*rows.shape[:2])
+            source, small = reader_of(rows), self._cutting.uncut(*rows.shape[:2])
             parts = [part for part, _ in self._stream(whole, source, small, lambda _: None)]
             if not tiled:
                 on_tile(plan.count)
@@ -407,99 +406,11 @@ class Restorer(MadeAnew):
         for rows in joined(read, width, height, factor, restore_small, restore, tiled=tiled):
             yield rows, height
 
-    def _reduction(self, height: int, width: int) -> int:
-        """By how much the small version is smaller where light hangs on the whole; 1 for none."""
-        if not self._wide:
-            return 1
-        fits = min(self._at_once, (self._shrunk or self._at_once) ** 2)
-        return reduction(width, height, max(fits, self._smallest**2))
-
     def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
-        affordable = self._at_once // (plan.rows.size * plan.columns.size)
+        affordable = self._cutting.sizes.at_once // (plan.rows.size * plan.columns.size)
         return min(lanes_of(picture.engine), plan.count, affordable) if picture.large else 1
 
     def plan(self, height: int, width: int) -> TilePlan:
         """How a picture of this size is cut at present."""
-        multiple = self.engine.size_multiple
-        sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        one_light = self._wide and self._reduction(height, width) == 1
-        if one_light or sides[0] * sides[1] <= self._whole:
-            return self._uncut(height, width)
-        return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
-
-    def _uncut(self, height: int, width: int) -> TilePlan:
-        """A picture as one tile, unless memory ran out before."""
-        multiple = self.engine.size_multiple
-        tile = max(self.tile, *(math.ceil(s / multiple) * multiple for s in (height, width)))
-        return self._plan(height, width, min(tile, self._shrunk or tile))
-
-    def _plan(self, height: int, width: int, tile: int) -> TilePlan:
-        multiple = self.engine.size_multiple
-        overlap = min(self.overlap, tile // 2)
-        tallest = None
-        if self.scale > 1:
-            # Rows of the result are many times as long as those of the picture.
-            tallest = max(MOST_WAITING // (12 * self.scale**2 * width), 2 * overlap, self._smallest)
-        return plan_tiles(
-            height, width, tile=tile, overlap=overlap, multiple=multiple, tallest=tallest
-        )
-
-    def _attempt(self, tile: np.ndarray, engine: Engine) -> np.ndarray | None:
-        """What `_restore_tile` gives if nothing is amiss with this engine, and else None."""
-        if self._shrunk is not None and max(tile.shape[1:]) > self._shrunk:
-            return None
-        return run_beside_others(tile, engine, self._finish)
-
-    def _restore_tile(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
-        """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
-        longest = max(tile.shape[1:])
-        if self._shrunk is None or longest <= self._shrunk:
-            try:
-                return run_checked(tile, partial(self._run_usable, picture))
-            except (OutOfMemoryError, MemoryError) as error:
-                self._shrink(longest, error)
-        # Cut this tile alone: the rows of tiles above it are finished and stay as they are.
-        assert self._shrunk is not None
-        read = reader_of(tile.transpose(1, 2, 0))
-        plan = self._plan(tile.shape[1], tile.shape[2], self._shrunk)
-        restore = partial(self._restore_tile, picture)
-        pieces = list(stream_tiles(read, plan, restore, scale=self.scale))
-        return np.concatenate(pieces).transpose(2, 0, 1)
-
-    def _shrink(self, longest: int, error: Exception) -> None:
-        if longest <= self._smallest:
-            raise OutOfMemoryError(
-                f"not even a tile of {longest} pixels fits into the memory of "
-                f"{self.engine.device}: close other programs, or choose another device"
-            ) from error
-        multiple = self.engine.size_multiple
-        self._shrunk = max(longest // 2 // multiple * multiple, self._smallest)
-        logger.warning(
-            "%s ran out of memory with a tile of %d pixels, going on with %d",
-            self.engine.device,
-            longest,
-            self._shrunk,
-        )
-
-    def _run_usable(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
-        """The result of the engine, or of float32 where that is not usable."""
-        engine = picture.engine
-        restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
-        if problem and engine.precision != "float32":
-            picture.notes.append(
-                f"{engine.precision} gave {problem}: from there on this picture was restored in "
-                "float32"
-            )
-        if problem and engine is self.engine:
-            if self._float32 is None:
-                self._float32 = self.engine.in_float32()
-            engine = picture.engine = self._float32
-            logger.warning("%s gave %s, trying float32", self.engine.name, problem)
-            restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
-        if problem:
-            raise EngineError(
-                f"{self.engine.name} on {self.engine.device} gave {problem} even in float32: "
-                "try another engine or device, adapters at a lesser strength, or another model"
-            )
-        return restored
+        return self._cutting.plan(height, width)
