@@ -324,7 +324,7 @@ class AutoRestorer(MadeAnew):
         if not self._guards:
             return choice
         seen = {} if choice.decision is None else choice.decision.probabilities
-        clean = seen.get(CLEAN, 0) if seen.get("rain", 0) < _RAIN else 0
+        clean = seen.get(CLEAN, 0) if choice.route or seen.get("rain", 0) < _RAIN else 0
         verdict = judged([name for name, _ in choice.route], watcher, clean)
         route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
         reason, in_turn = verdict.reworded(choice.reason, route), choice.in_turn and len(route) > 1

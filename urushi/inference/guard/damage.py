@@ -24,7 +24,7 @@ _ROUGH = 0.28
 _GROUND = 0.03
 # Noise, in codes of 255: more than this is no texture, and nobody sees less than that.
 _STRONG, _FAINT = 10, 2
-_CLEAN, _SURELY_CLEAN = 0.5, 0.93
+_CLEAN, _SURELY_CLEAN, _DOUBT = 0.5, 0.93, 0.05
 _ALONE = ", so the base works alone"  # as decisions say it
 _AS_IT_IS = "nothing is wrong with this drawn picture, so it stays as it is"
 
@@ -102,7 +102,7 @@ def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Ve
         watcher: has seen all rows of the picture.
         clean: how sure the router is that it is clean; 0 where it may be rainy. Where it is, the
             base takes no more than the noise that is measured; else it is free, since it knows
-            rain as well.
+            rain as well. Experts for noise and JPEG are held where it may be clean.
     """
     signs = watcher.signs()
     if signs is None or not KNOWN.issuperset(route):
@@ -119,7 +119,8 @@ def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Ve
     page = _page(signs)
     busy = signs.bright_steps >= 0.015 or signs.edge >= 0.3
     looks_clean = clean >= _CLEAN and not route
-    mild = looks_clean or (bool(route) and _FINE.issuperset(route) and "blur" not in route)
+    in_doubt = clean >= _DOUBT and bool(route) and {"noise", "jpeg"}.issuperset(route)
+    mild = looks_clean or in_doubt
     if not (page or busy or mild):
         return _NOTHING
     texture = watcher.texture()
