@@ -18,7 +18,7 @@ from urushi.inference.adapted_weights import (
     AppliedAdapter,
     apply_adapters,
     placed,
-    strong_notes,
+    standing_notes,
 )
 from urushi.inference.arrays import (
     WHITE,
@@ -27,7 +27,7 @@ from urushi.inference.arrays import (
     enlarged_alpha,
 )
 from urushi.inference.beyond import Values
-from urushi.inference.changed_light import finishing
+from urushi.inference.change_gate import finish_of
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
 from urushi.inference.overview import PIXELS, joined, reduction
@@ -209,7 +209,7 @@ class Restorer(MadeAnew):
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))
-        self.standing = strong_notes(applied)
+        self.standing = standing_notes(applied)
 
     def _set_up(
         self,
@@ -224,7 +224,7 @@ class Restorer(MadeAnew):
         # Squares of a size of their own are no part of a whole.
         self.engine, self._wide = engine, wide and engine.fixed_patch is None
         fixed = engine.fixed_patch is not None
-        self._finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
+        self._finish = finish_of(self.adapters, engine.size_multiple, fixed=fixed)
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
         self._latest = LatestPicture()
