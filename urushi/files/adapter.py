@@ -5,14 +5,14 @@ and is refused on any other. The container is that of `urushi.files.container`; 
 names of the adapter's state dict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue, model_serializer
 from safetensors import SafetensorError
 
 from urushi.errors import AdapterError, FileFormatError
@@ -108,7 +108,7 @@ class AdapterHeader(Header):
     created_by: str = f"urushi {__version__}"
 
     @model_serializer(mode="wrap")
-    def _without_no_gate(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_no_gate(self, write: Callable[[Any], Any]) -> dict[str, Any]:
         """Headers of adapters without a gate stay as versions that know none can read them."""
         said = write(self)
         return said if self.gate else {key: v for key, v in said.items() if key != "gate"}

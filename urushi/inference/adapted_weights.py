@@ -182,7 +182,9 @@ def gated(applied: Sequence[AppliedAdapter]) -> AppliedAdapter | None:
 
 def standing_notes(applied: Sequence[AppliedAdapter]) -> tuple[str, ...]:
     """Return what users are told of adapters, whatever the picture is."""
-    left_out = [i.adapter.path.name for i in applied if i.adapter.header.gate and not gated(applied)]
+    left_out = [
+        i.adapter.path.name for i in applied if i.adapter.header.gate and not gated(applied)
+    ]
     return strong_notes(applied) + tuple(
         f"{name} acts without its check of what belongs to the scene, which it makes alone only: "
         "restore with it first, and with the other adapters after."
