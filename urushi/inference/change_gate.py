@@ -27,9 +27,6 @@ _MOST_CHANGE, _MOST_LARGEST = np.float32(1.5), np.float32(2)
 # Blocks, the convolution that each of them dilates, and how far.
 _BLOCKS = ("enter.0", "enter.1", "middle.0", "middle.1", "leave.1", "leave.0")
 _DILATED = {"middle.1": 2}
-# Shares from the one on are taken as none, from the other on as all: the network says of most marks
-# that it is not sure, and of the scene that it is.
-_NONE, _ALL = np.float32(0.05), np.float32(0.3)
 # Smaller changes, in [0, 1], are taken as they are; twice as large ones as the gate says.
 _SMALL = np.float32(2.5 / 255)
 
@@ -125,9 +122,9 @@ class Gate(Finish):
     ) -> Float[np.ndarray, "3 h w"]:
         change = restored - tile
         whole = change / self._strength
-        share = (self._network(tile, whole) - _NONE) / (_ALL - _NONE)
+        share = self._network(tile, whole)
         large = (np.abs(whole).max(axis=0) / _SMALL - 1).clip(0, 1)
-        return tile + (1 - large * (1 - share.clip(0, 1))) * change
+        return tile + (1 - large * (1 - share)) * change
 
 
 def finish_of(
