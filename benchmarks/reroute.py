@@ -2,8 +2,9 @@
 
     python benchmarks/reroute.py benchmarks/results/routes-*.json --data DATA
 
-Every picture is chosen for again. Where the same expert acts as before, alone, what it makes of the
-picture hangs on nothing of the router, and its scores stay; all others are restored and scored.
+Every picture is chosen for again. Where the same expert acts as before, alone and not held by the
+guard, what it makes of the picture hangs on nothing of the router, and its scores stay; all others
+are restored and scored.
 After a change of the base or of experts, measure with `urushi evaluate --router` instead.
 """
 
@@ -62,7 +63,7 @@ def chosen_anew(
         "abstained": choice.decision.abstained,
     }
     before = [] if row["abstained"] else [row["seen"]]
-    if choice.experts != before:
+    if choice.experts != before or choice.guard is not None:
         measured = score(restorer.restorer(choice).restore(degraded), reference, how)
         found |= {"psnr_automatic": measured.psnr, "ssim_automatic": measured.ssim}
     return found

@@ -1,11 +1,14 @@
 """`--top-k` and `--threshold`: the rule that makes a route of what a router reads."""
 
 import json
+import re
 
 import pytest
+import typer
 from commands import run
 from world import SEEN
 
+from urushi.app.groups import RestorerGroup
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError
 from urushi.inference.auto import AutoRestorer
@@ -97,3 +100,38 @@ def test_evaluation_follows_the_same_rules(world):
         result = run(*arguments)
         assert result.exit_code == EXIT_USAGE
         assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "given", [{"quick": True}, {"top_k": 2}, {"threshold": 0.5}, {"look": True}], ids=str
+)
+@pytest.mark.parametrize(
+    ("beside", "advice", "then"),
+    [
+        ({"adapter": ["film"]}, "--adapter says what mends the pictures: leave one out", {}),
+        ({"model": "base"}, "or --task auto, too", {"model": "base", "task": "auto"}),
+        ({"task": "none"}, "leave --task out", {}),
+        ({"task": "haze"}, "leave --task out", {}),
+        (
+            {"model": "base", "task": "haze"},
+            "give --task auto instead of --task haze",
+            {"model": "base", "task": "auto"},
+        ),
+    ],
+    ids=str,
+)
+def test_no_way_out_leads_to_the_next_error(given, beside, advice, then):
+    own = {name: value for name, value in given.items() if name != "look"}
+    look = {"look": "look" in given}
+    option = "--" + next(iter(given)).replace("_", "-")
+    with pytest.raises(typer.BadParameter, match=f"{option} is for .*{re.escape(advice)}"):
+        RestorerGroup(**own, **beside).check(**look)
+    RestorerGroup(**own, **then).check(**look)
+
+
+def test_a_dry_run_refuses_what_the_run_does(tmp_path):
+    words = ("restore", tmp_path, "-o", tmp_path / "out", "--adapter", "film", "--quick")
+    for more in ((), ("--dry-run",)):
+        result = run(*words, *more)
+        assert result.exit_code == EXIT_USAGE
+        assert "leave one out" in " ".join(result.stderr.replace("│", " ").split())

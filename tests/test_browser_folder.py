@@ -2,31 +2,35 @@
 
 import base64
 import functools
+import gzip
 import http.server
 import importlib.util
 import io
+import json
 import os
 import re
 import shutil
 import tarfile
 import threading
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from commands import ROOT, run
 from pictures import picture
 from PIL import Image
-from world import write_random
+from world import write_random, write_tiny_model
 
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
 from urushi.inference.cache_folder import CACHE_VARIABLE
-from urushi.inference.changed_light import Finish, with_highlights
+from urushi.inference.changed_light import Finish, with_highlights, with_neutral_black
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
-from urushi.serve import browser_runtime
+from urushi.serve import browser_folder, browser_runtime
 from urushi.serve.browser_folder import MOST_BYTES, write_browser_folder
 
 CHROMIUM = shutil.which("chromium")
@@ -251,10 +255,11 @@ def test_tiles_and_weights_are_those_of_the_command(page):
             np.testing.assert_allclose(weights, expected.weights, atol=1e-6)
 
 
-def test_what_needs_the_whole_is_joined_as_by_the_command(page):
-    height, width = 530, 610
+@pytest.mark.parametrize("tiled", [True, False])
+def test_what_needs_the_whole_is_joined_as_by_the_command(page, tiled):
+    height, width = 700, 860
     pixels = np.rint(255 * picture(height, width)).astype(np.uint8)
-    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0}
+    plan = {"tile": 256, "overlap": 64, "multiple": 8, "whole": 0, "leavesDetail": not tiled}
     script = """async ([values, height, width, network]) => {
         const { mendInLight } = await import('./light.js');
         const { planTiles } = await import('./tiles.js');
@@ -289,7 +294,7 @@ def test_what_needs_the_whole_is_joined_as_by_the_command(page):
     source = reader_of(pixels.astype(np.float32) / 255)
     rows = joined(
         source, width, height, reduction(width, height), restore_small,
-        lambda read: stream_tiles(read, tiles, run_tile),
+        lambda read: stream_tiles(read, tiles, run_tile), tiled=tiled,
     )  # fmt: skip
     expected = np.rint(255 * np.clip(np.concatenate(list(rows)), 0, 1))
     assert np.abs(by_page - expected).max() <= 1
@@ -327,17 +332,36 @@ def test_a_margin_is_mirrored_as_by_the_command(page, size):
     np.testing.assert_array_equal(finish.inside(expected, 1), tile)
 
 
-def test_highlights_are_kept_as_by_the_command(page):
-    height, width = 20, 31
+def test_even_ground_stays_smooth_as_by_the_command(page):
+    height, width = 40, 52
     tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
-    made = np.sqrt(tile)
+    tile[:, :, :30] = 0.6 + 0.01 * tile[:, :, :30]
+    made = np.float32(1.4) * tile - np.float32(0.2)
+    made += np.float32(0.02) * np.random.default_rng(0).standard_normal(tile.shape, np.float32)
     script = """async ([tile, made, height, width]) => {
-        const { withHighlights } = await import('./finishing.js');
+        const { withEvenGround } = await import('./finishing.js');
         const given = [tile, made].map((values) => Float32Array.from(values));
-        return [...withHighlights(...given, height, width)];
+        return [...withEvenGround(...given, height, width)];
     }"""
     values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
-    expected = with_highlights(tile, made)
+    expected = with_even_ground(tile, made)
+    assert np.abs(expected - made).max() > 0.02
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
+
+
+def test_highlights_and_black_are_kept_as_by_the_command(page):
+    height, width = 20, 31
+    tile = np.ascontiguousarray(picture(height, width).transpose(2, 0, 1), np.float32)
+    tile *= np.linspace(0, 1, width, dtype=np.float32) ** 3
+    made = np.sqrt(tile) + np.float32([0.3, 0.2, 0.1])[:, None, None]
+    script = """async ([tile, made, height, width]) => {
+        const { withHighlights, withNeutralBlack } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        const bright = withHighlights(...given, height, width);
+        return [...withNeutralBlack(given[0], bright, height, width)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
+    expected = with_neutral_black(tile, with_highlights(tile, made))
     assert np.abs(expected - made).max() > 0.05
     np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 
@@ -427,3 +451,27 @@ def test_a_folder_that_holds_something_is_left_alone(exported, tmp_path):
     with pytest.raises(TakenError, match="exists already"):
         write_browser_folder(read_model(exported), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_adapters_of_one_file_name_are_networks_of_their_own(tmp_path, monkeypatch):
+    """Also one that is called as the network is, or has letters that addresses have not."""
+    (tmp_path / "programs").mkdir()
+    monkeypatch.setattr(browser_folder, "runtime_folder", lambda given: tmp_path / "programs")
+
+    def export(_model, graph, adapters):
+        graph.write_bytes(repr(adapters).encode())
+
+    monkeypatch.setattr(browser_folder, "export_standalone", export)
+    model, paths = read_model(write_tiny_model(tmp_path / "tiny.safetensors")), []
+    for seed, name in enumerate(("a/mine", "b/Mine", "c/tiny", "d/50 % #1")):
+        paths.append(tmp_path / f"{name}.safetensors")
+        paths[-1].parent.mkdir()
+        write_random(paths[-1], model, {"description": name}, seed=seed)
+    made = write_browser_folder(model, tmp_path / "site", paths, tile=TILE)
+    assert made.networks == ("tiny", "mine", "Mine-2", "tiny-2", "50 % #1")
+    told = json.loads((made.path / "networks.json").read_text())["networks"]
+    assert told[-1]["file"] == "networks/50%20%25%20%231.onnx.gz"
+    graphs = {
+        gzip.decompress((made.path / unquote(one["file"])).read_bytes()).decode() for one in told
+    }
+    assert graphs == {"()", *(repr([path]) for path in paths)}

@@ -8,7 +8,14 @@ from world import write_random, write_tiny_model
 from urushi.files.adapter import write_adapter
 from urushi.files.model import read_model
 from urushi.inference import changed_light
-from urushi.inference.changed_light import Finish, finishing, margin_of, with_highlights
+from urushi.inference.changed_light import (
+    Finish,
+    finishing,
+    margin_of,
+    with_highlights,
+    with_neutral_black,
+)
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.restorer import Restorer
 
 
@@ -26,7 +33,9 @@ def test_dark_parts_are_taken_as_they_come_and_white_stays():
     levels = (0.0, 0.1, 0.3, 0.5, 0.75, 1.0)
     brightened = np.minimum(grey(*levels) * 3 + 0.05, 1).astype(np.float32)
     made = middles(with_highlights(grey(*levels), brightened))
-    np.testing.assert_allclose(made, [0.05, 0.35, 0.95, 1.0, 0.875, 1.0], atol=1e-6)
+    np.testing.assert_allclose(made[:2], [0.05, 0.35], atol=1e-6)
+    np.testing.assert_allclose(made[4:], [0.875, 1.0], atol=1e-6)
+    assert 0.65 < made[2] < made[3] < 0.95
 
 
 def test_what_was_brighter_stays_brighter():
@@ -41,6 +50,49 @@ def test_a_bright_colour_counts_as_bright():
     sky = np.stack([np.full((9, 9), level, np.float32) for level in (0.2, 0.4, 0.9)])
     made = with_highlights(sky, np.ones_like(sky))
     np.testing.assert_allclose(made[:, 4, 4], np.float32([0.2, 0.4, 0.9]) * 0.8 + 0.2, atol=1e-6)
+
+
+def test_even_ground_of_one_colour_keeps_its_shades():
+    """A blue wall, dark enough to be taken as it comes, that a network makes all blue."""
+    wall = np.zeros((3, 20, 64), np.float32)
+    wall[2] = np.linspace(0.25, 0.45, 64)
+    burnt = (
+        np.float32([0, 0.1, 3])[:, None, None] * wall + np.float32([0.1, 0.1, 0.4])[:, None, None]
+    )
+    made = with_highlights(wall, burnt)
+    assert made[2].max() < 250 / 255
+    assert made[2, 10, -1] - made[2, 10, 0] > 5 / 255
+    assert (np.diff(made[2], axis=1) > 0).all()
+    np.testing.assert_allclose(made[:2], burnt[:2], atol=1e-6)
+
+
+def test_black_has_no_colour_and_dark_things_keep_theirs():
+    tile = np.full((3, 40, 80), 1 / 255, np.float32)
+    tile[2] = 0
+    tile[:, :, 50:] = np.float32([6, 3, 1])[:, None, None] / 255
+    tile[:, 18:21, 20:23] = 1  # a lamp
+    brown = np.float32([47, 36, 30])[:, None, None] / 255 + 10 * tile
+    made = with_neutral_black(tile, brown)
+    np.testing.assert_allclose(np.ptp(made[:, :, :12], axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(made.mean(0), brown.mean(0), atol=1e-6)
+    np.testing.assert_allclose(made[:, :, 60:], brown[:, :, 60:], atol=1e-6)
+
+
+def test_even_ground_gets_no_rougher_and_detail_stays():
+    random = np.random.default_rng(0)
+    rows = np.linspace(0.6, 0.7, 120)[:, None]
+    tile = rows + 0.7 / 255 * random.standard_normal((3, 120, 160))
+    tile[:, :, 80:] += 0.1 * np.sign(np.sin(np.arange(80) * 0.7))
+    made = 1.3 * tile - 0.2
+    rough = made + 2.5 / 255 * random.standard_normal(made.shape)
+    tile, made, rough = (np.float32(each) for each in (tile, made, rough))
+    found = with_even_ground(tile, rough)
+    sky, detail = (
+        (slice(None), slice(None), slice(0, 60)),
+        (slice(None), slice(None), slice(100, 160)),
+    )
+    assert np.std(found[sky] - made[sky]) < 0.3 * np.std(rough[sky] - made[sky])
+    np.testing.assert_array_equal(found[detail], rough[detail])
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ def test_objects_beside_the_weights_are_left_out(tmp_path, net, how, zipped):
     tensors = read_model(tmp_path / "b.safetensors").tensors
     for name, tensor in net.items():
         np.testing.assert_array_equal(tensors[name], tensor.numpy())
-    told = {"args": "argparse.Namespace", "numbers": "numpy"}.get(how, "")
+    told = {"args": "argparse.Namespace", "numbers": "NumPy"}.get(how, "")
     assert told in " ".join(made.notes)
 
 

@@ -8,8 +8,10 @@ from commands import ROOT, run, run_python, start
 
 from urushi.app import options
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL, printable, size_text, time_text
+from urushi.inference import zoo
 from urushi.inference.engines import ENGINES, PRECISIONS
 from urushi.inference.health import DEPENDENCIES, EXTRAS
+from urushi.inference.zoo import zoo_experts
 from urushi.version import __version__
 
 COMMANDS = (
@@ -27,6 +29,17 @@ def test_help_has_examples_and_exit_codes(command):
     assert f"urushi {' '.join(command)}".strip() in result.stdout
     assert "Exit codes: 0 all is well" in result.stdout
     assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("command", ["restore", "evaluate", "export"])
+def test_help_names_the_adapters_that_ship(command, monkeypatch, tmp_path):
+    def told():
+        shown = " ".join(run(command, "--help").stdout.replace("│", " ").split())
+        return shown.partition("Those that ship: ")[2].partition(".")[0]
+
+    assert told() == ", ".join(zoo_experts())
+    monkeypatch.setattr(zoo, "ZOO", tmp_path)
+    assert told() == "none"
 
 
 def test_help_needs_nothing_heavy():

@@ -279,3 +279,37 @@ def test_being_terminated_leaves_only_whole_files(model, tmp_path):
 
 def test_no_command_is_wrong_usage():
     assert run().exit_code == EXIT_USAGE
+
+
+def test_a_mixed_folder_restored_onto_itself_tells_each_reason(model, tmp_path):
+    folder = tmp_path / "mx"
+    for name in ("1.jpg", "2.png"):
+        write_picture_of(folder / name)
+    words = ("restore", folder, "-o", folder, "--format", "png", "--model", model)
+    first = run(*words)
+    assert first.exit_code == EXIT_WELL, first.stderr
+    itself = "would replace itself: choose another output, or give --overwrite"
+    assert f"skipped {folder / '2.png'}: {itself}" in first.stdout
+    assert "1 skipped picture has the format asked for and would replace itself" in first.stdout
+    assert "target exists" not in first.stdout
+
+    second = run(*words)
+    assert "3 skipped" in second.stdout
+    assert "1 was skipped because its target exists" in second.stdout
+    assert "1 skipped picture is taken for what another beside it became" in second.stdout
+    assert "1 of them" not in second.stdout
+
+    # What may be a picture of its own is not replaced, and nothing has gone wrong.
+    made = (folder / "1.png").read_bytes()
+    third = run(*words, "--overwrite")
+    assert third.exit_code == EXIT_WELL, third.stderr
+    assert "1 restored, 2 skipped" in third.stdout
+    assert "1 skipped picture would replace one among the sources" in third.stdout
+    assert (folder / "1.png").read_bytes() == made
+    planned = run(*words, "--dry-run").stdout
+    assert f"would skip {folder / '2.png'} -> {folder / '2.png'}: would replace itself" in planned
+
+
+def write_picture_of(path):
+    path.parent.mkdir(exist_ok=True)
+    write_picture(path, picture(shift=float(len(path.name) + ord(path.name[0]))))

@@ -181,7 +181,7 @@ def test_a_comparison_has_the_table_that_it_has_without(cluster, tmp_path):
     run(*words, tmp_path / "there", "--only", "dark/lora")
     there = run(*words, tmp_path / "there", "--cluster", "ray")
     assert (here.exit_code, there.exit_code) == (EXIT_WELL, EXIT_WELL), there.stderr
-    assert "3 cells, 2 of them finished before" in there.stderr
+    assert "3 cells, 2 finished before" in there.stderr
     one, other = json.loads(here.stdout), json.loads(there.stdout)
     assert (one["finished"], other["finished"]) == (3, 3)
     timed = ("seconds_per_step", "peak_memory")

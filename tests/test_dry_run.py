@@ -106,6 +106,36 @@ def test_a_pipe_is_not_read(tmp_path, model):
     assert (result.exit_code, "would restore -" in result.stdout) == (EXIT_WELL, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("-", "-o", "-"), "would restore - -> -\n"),
+        (("in/picture0.png", "-o", "-", "--format", "webp"), "restore in/picture0.png -> -\n"),
+        (("no.png", "-o", "/dev/stdout"), "would fail no.png -> -: 'no.png' does not exist"),
+        (("-", "-o", "new/", "--format", "jpg"), "would restore - -> new/stdin.jpg\n"),
+        (("-", "in", "-o", "new/"), "would restore - -> new/stdin.*\n"),
+        (("-",), "a picture from a pipe needs a place"),
+        (("in", "-o", "-"), "one picture can be written to standard output"),
+        (("in/*.png", "-o", "-"), "one picture can be written to standard output"),
+    ],
+    ids=str,
+)
+def test_what_goes_through_a_pipe_is_called_so(tmp_path, photo, model, monkeypatch, words, told):
+    monkeypatch.chdir(tmp_path)
+    result = run("restore", *words, "--model", model, "--dry-run")
+    assert told in result.output
+    assert "-/" not in result.output
+
+
+def test_a_quiet_dry_run_tells_failures(tmp_path, photo, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("restore", "in", "no.png", "-o", "new", "--model", model, "--dry-run", "--quiet")
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (EXIT_FAILED, "")
+    assert result.stderr.startswith("would fail no.png -> new/no.png: 'no.png' does not exist")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def without(monkeypatch):
     """A libvips that writes no WebP."""

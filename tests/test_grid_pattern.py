@@ -39,6 +39,34 @@ def test_a_grid_over_smooth_ground_goes(sides):
     np.testing.assert_allclose(mended.mean((1, 2)), (wanted + grid(*sides)).mean((1, 2)), atol=1e-3)
 
 
+def grain(height=160, width=240):
+    """Of a dark sky made bright: strong, and little of it from one pixel to the next."""
+    noise = np.random.default_rng(4).normal(0, 1, (3, height + 4, width + 4))
+    smoothed = sum(noise[:, y : y + height, x : x + width] for y in range(5) for x in range(5))
+    return np.float32(smoothed * 0.7 / 255)
+
+
+@pytest.mark.parametrize("period", [2, 4])
+def test_a_weave_goes_that_is_fainter_than_the_grain(period):
+    weave = np.float32(0.6 / 255) * np.cos(2 * np.pi * np.arange(240) / period, dtype=np.float32)
+    before = np.full((3, 160, 240), 0.01, np.float32)
+    wanted = before + 0.15 + grain()
+    mended = without_grid(before, wanted + weave, CELL)
+    left = (mended - wanted).mean((0, 1)) @ weave / (weave @ weave)
+    assert abs(left) < 0.3
+    # Of the grain itself nearly all stays.
+    assert off_by(mended, wanted) < 0.15 * off_by(grain(), 0)
+
+
+def test_edges_around_a_wall_do_not_hide_it():
+    before = smooth()
+    before[:, :, ::34] += np.float32(0.4)
+    before[:, :, 1::34] += np.float32(0.4)
+    wanted = 1.5 * before
+    mended = without_grid(before, wanted + grid(size=1.5 / 255), CELL)
+    assert off_by(mended[:, :, 8:24], wanted[:, :, 8:24]) < 0.5 * off_by(grid(size=1.5 / 255), 0)
+
+
 def test_edges_do_not_hide_it_and_stay():
     before = smooth()
     before[:, 40:] += np.float32(0.4)

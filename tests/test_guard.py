@@ -7,7 +7,7 @@ import pytest
 from drawn import as_codes, compressed, noisy, page, scene, stripes
 from PIL import Image, ImageFilter
 
-from urushi.inference.guard.damage import KNOWN, judged
+from urushi.inference.guard.damage import KNOWN, Limits, judged
 from urushi.inference.guard.signs import Signs, Watcher, signs_of
 from urushi.inference.guard.textures import Texture
 
@@ -15,8 +15,8 @@ FINE = ("noise", "jpeg")
 STRONG = ("rain", "snow", "raindrop", "haze", "low-light")
 
 
-def verdict(pixels, *route):
-    return judged(route, signs_of(pixels.astype(np.float32) / 255))
+def verdict(pixels, *route, clean=0.0):
+    return judged(route, signs_of(pixels.astype(np.float32) / 255), clean)
 
 
 # --- what is judged ---
@@ -49,8 +49,28 @@ def test_what_a_program_drew_stays_as_it_is(clean, task):
 def test_photographs_are_left_to_the_router(spoil, route):
     found = verdict(spoil(scene()), *route)
     assert not found.withheld
-    assert found.guard is None
+    assert (found.guard is None) == (route not in {("noise",), ("jpeg",)})
+    assert found.guard is None or (found.guard.strength == 1 and not found.guard.told)
     assert found.reworded("noise (90 %)", route) == "noise (90 %)"
+
+
+def test_of_a_photograph_that_looks_clean_the_base_takes_no_more_than_its_noise():
+    grainy = noisy(scene(), 6)
+    assert verdict(grainy, clean=0.49).guard is None
+    found = verdict(grainy, clean=0.7)
+    assert not found.withheld
+    measured = found.guard.limits.damage
+    assert 5 < measured < 9
+    assert found.guard.limits.most == measured + 0.5
+    assert not found.guard.told
+    # Whoever is sure that it is clean takes what is measured for texture.
+    assert verdict(grainy, clean=0.95).guard.limits == Limits(2, 2.5)
+
+
+def test_strong_noise_of_photographs_is_not_held():
+    assert verdict(noisy(scene(), 8), "noise").guard is not None
+    assert verdict(noisy(scene(), 25), "noise").guard is None
+    assert verdict(noisy(page(), 25), "noise").guard.told
 
 
 @pytest.mark.parametrize(
@@ -192,7 +212,7 @@ def kind_of(found):
         return "as it is"
     if rain.withheld:
         return "page"
-    return "busy" if noise.guard is not None else None
+    return "busy" if noise.guard is not None and noise.guard.told else None
 
 
 @pytest.mark.parametrize(("kind", "signs", "texture", "name", "limit", "way"), RULES)

@@ -5,16 +5,18 @@ import pickle
 
 import numpy as np
 import pytest
-from drawn import noisy, page
+from drawn import noisy, page, scene
 from PIL import Image
 from world import SEEN
 
 from urushi.errors import UnreadableError
 from urushi.inference.auto import AutoRestorer
+from urushi.inference.choice import Choice, hinted
 from urushi.inference.guard.damage import Guard, Limits, judged
 from urushi.inference.guard.holding import GuardedRestorer, Holder
 from urushi.inference.guard.signs import signs_of
 from urushi.inference.restorer import Restorer
+from urushi.routing.decision import Decision
 
 
 def held(before, after, damage, most=5.0, at_once=40):
@@ -53,6 +55,19 @@ def test_changes_far_stronger_than_damage_are_left_out():
     before = grey() + noise(2) + 0.4 * (np.indices((160, 120)).sum(0) % 2)[..., None] - 0.2
     restored, _ = held(before.astype(np.float32), grey(), 2)
     assert np.abs(restored - before).max() < 0.01
+
+
+def test_nothing_goes_further_than_asked_nor_the_other_way():
+    draws = np.random.default_rng(3)
+    before = draws.uniform(0.3, 0.6, (60, 80, 3)).astype(np.float32)
+    wanted = draws.normal(0, 0.02, before.shape).astype(np.float32)
+    # One lamp is made brighter by far; means that are left out are those around it.
+    wanted[30, 40] = 0.4
+    restored, _ = held(before, before + wanted, 3.0, 60.0)
+    change = restored - before
+    assert (change >= np.minimum(wanted, 0) - 1e-6).all()
+    assert (change <= np.maximum(wanted, 0) + 1e-6).all()
+    assert np.abs(change).max() > 0.1
 
 
 def test_exactly_flat_ground_stays_exactly():
@@ -133,6 +148,27 @@ def test_the_guard_can_be_left_out_and_is_not_asked_where_the_task_was_told(worl
     assert np.array_equal(told.restore(drawn), changed)
     again = pickle.loads(pickle.dumps(free))
     assert np.array_equal(again.restore(drawn), changed)
+
+
+@pytest.mark.parametrize(
+    ("clean", "rain", "damage"),
+    [(0.7, 0.03, "noise"), (0.95, 0.03, 2), (0.7, 0.04, None), (0.49, 0.0, None)],
+)
+def test_the_base_is_held_where_it_looks_clean_and_is_not_rainy(world, inner, clean, rain, damage):
+    watcher = signs_of(noisy(scene(), 6).astype(np.float32) / 255)
+    rest = {"rain": rain, "haze": 1 - clean - rain}
+    decision = Decision({}, {"clean": clean, **rest}, True, "looks clean", "haze")
+    choice = opened(world)._guarded(Choice((), "looks clean", decision), watcher)
+    if damage is None:
+        assert choice.guard is None
+        return
+    assert choice.guard.limits.damage == (watcher.texture().noise if damage == "noise" else damage)
+    # It is no surprise, and no reason to keep to oneself what may be worth trying.
+    assert not choice.guard.told
+    assert hinted(choice).suggested == "haze"
+    restorer = GuardedRestorer(inner, choice.guard)
+    restorer.restore(noisy(scene(), 6))
+    assert not any("is no damage" in note for note in restorer.notes)
 
 
 def test_a_file_and_an_array_are_judged_alike(world, tmp_path):

@@ -37,10 +37,16 @@ def test_a_spool_gives_the_rows_back_and_their_means(step):
             np.testing.assert_array_equal(np.concatenate(back), picture)
 
 
-@pytest.mark.parametrize(("sides", "factor"), [((600, 400), 1), ((4000, 3000), 7), ((9, 1), 1)])
-def test_small_versions_have_a_quarter_of_a_megapixel_at_most(sides, factor):
+@pytest.mark.parametrize(
+    ("sides", "factor"),
+    [((600, 400), 1), ((760, 760), 1), ((780, 780), 2), ((4000, 3000), 7), ((9, 1), 1)],
+)
+def test_small_versions_have_about_a_quarter_of_a_megapixel(sides, factor):
     assert reduction(*sides) == factor
-    assert np.prod([-(-side // factor) for side in sides]) <= 1.02 * overview.PIXELS
+    assert np.prod([-(-side // factor) for side in sides]) < 2.25 * overview.PIXELS
+    # Memory may allow less.
+    less = reduction(*sides, 10_000)
+    assert np.prod([side / less for side in sides]) <= 10_000
 
 
 def test_a_linear_difference_is_found_where_there_is_detail():
@@ -91,7 +97,7 @@ def test_tiles_of_other_brightness_come_to_that_of_the_whole():
     assert off(found) < 0.25 * off(wrong)
     # Detail, which the small version does not have, is there.
     fine = np.diff(found[:, 20:180], axis=1) - np.diff(truth[:, 20:180], axis=1)
-    assert np.abs(fine).mean() < 0.3 * np.abs(np.diff(truth[:, 20:180], axis=1)).mean()
+    assert np.abs(fine).mean() < 0.4 * np.abs(np.diff(truth[:, 20:180], axis=1)).mean()
 
 
 def test_a_dark_picture_gets_one_light_whatever_the_tiles():
@@ -135,6 +141,35 @@ def test_small_pictures_have_one_light_whatever_the_tile(size):
     picture = np.repeat((x + y / 2)[..., None], 3, axis=2).astype(np.float32)
     whole = wide_restorer().restore(picture)
     np.testing.assert_array_equal(wide_restorer(tile=64).restore(picture), whole)
+
+
+class SizeEngine(MeanEngine):
+    """What comes of a tile hangs on its size, too."""
+
+    def run(self, batch):
+        share = min(batch.shape[2] * batch.shape[3] / 1e6, 1)
+        return batch - share * batch.mean((1, 2, 3), keepdims=True, dtype=np.float32)
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_the_light_is_the_same_whatever_the_tile(monkeypatch, tiled):
+    """Not cut, cut into few, and into many; with detail of the tiles, and of the picture."""
+    monkeypatch.setattr("urushi.inference.restorer.leaves_detail", lambda _: not tiled)
+    x, y = np.meshgrid(np.linspace(0.2, 0.9, 992), np.linspace(0, 0.2, 624))
+    picture = np.repeat((x + y / 2)[..., None], 3, axis=2)
+    picture += 0.02 * np.random.default_rng(1).standard_normal(picture.shape)
+    picture = np.clip(picture, 0, 1).astype(np.float32)
+
+    def found(tile):
+        restorer = Restorer.from_engine(SizeEngine(), tile=tile)
+        restorer._wide = True
+        return restorer.restore(picture)
+
+    whole = found(1024)
+    assert np.abs(whole - picture).mean() > 10 / 255
+    for tile in (None, 320, 96):
+        off = (found(tile) - whole).reshape(39, 16, 62, 16, 3).mean((1, 3))
+        assert np.abs(off).max() < (1 / 255 if tiled else 1e-7)
 
 
 def test_little_memory_gets_a_smaller_version_and_the_same_light():

@@ -41,7 +41,8 @@ def test_what_has_no_partner_is_told_where_both_sides_lie_in_one_folder(tmp_path
     assert "sheet.png does not tell" in told
 
 
-def test_two_folders_of_any_name_are_pairs(tmp_path):
+def test_two_folders_of_any_name_are_pairs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for side in ("mine", "theirs"):
         write_pictures(tmp_path / side, 2)
     both = ("--inputs", tmp_path / "mine", "--targets", tmp_path / "theirs")
@@ -52,3 +53,5 @@ def test_two_folders_of_any_name_are_pairs(tmp_path):
         result = run(*words, *both[:2])
         assert result.exit_code == EXIT_USAGE
         assert "need each other" in " ".join(result.stderr.replace("│", " ").split())
+    # What is refused leaves nothing behind.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "theirs"]

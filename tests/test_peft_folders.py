@@ -17,6 +17,7 @@ from world import network_of, random_adapter, write_tiny
 from urushi.adapters import attach
 from urushi.adapters.layers import weight_layers
 from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, read_peft, write_peft
+from urushi.adapters.peft_patterns import first_key
 from urushi.adapters.stored import header_of, load_adapter, tensors_of
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.errors import AdapterError, FileFormatError
@@ -127,6 +128,8 @@ PICTURE = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     ("options", "plain"),
     [
         ({"rank_pattern": {"fc1": 3}}, False),
+        ({"rank_pattern": {r"layers\.\d+\..*fc1": 3}}, False),
+        ({"alpha_pattern": {r".*blocks\.\d+\.mlp\.fc[12]|qkv": 3}, "use_rslora": True}, False),
         ({"use_rslora": True, "lora_alpha": 5}, False),
         ({"layers_to_transform": [0], "layers_pattern": "blocks"}, False),
         ({"exclude_modules": ["layers.0.blocks.0.mlp.fc1"]}, False),
@@ -166,6 +169,7 @@ def test_options_load_as_peft_runs_them(linear, tmp_path, options, plain):
         ({"init_lora_weights": "pissa_niter_2"}, "init_lora_weights"),
         ({"init_lora_weights": "olora"}, "init_lora_weights"),
         ({"velora_config": {}}, "velora_config"),
+        ({"kasa_config": {}}, "kasa_config"),
     ],
     ids=str,
 )
@@ -187,6 +191,59 @@ def test_names_that_a_compiler_or_trainer_prefixed_are_read(model, folder, prefi
     # By its whole name, as PEFT looks for it.
     assert (found["up.intro/weight"] != before["up.intro/weight"]).any()
     np.testing.assert_array_equal(found["up.downs/1/weight"], before["up.downs/1/weight"])
+
+
+def test_a_network_within_a_trainers_is_found(model, folder):
+    expected, _ = read_peft(folder, model)
+    full, start = load_file(folder / TENSORS_NAME), "base_model.model."
+    inside = {name.replace(start, f"{start}model.net."): full[name] for name in full}
+    save_file(inside, folder / TENSORS_NAME)
+    setting(folder, alpha_pattern={"^model.net.intro": 64, "net.downs.1": 2})
+    found, _ = read_peft(folder, model)
+    assert found.keys() == expected.keys()
+    ratio = found["up.intro/weight"] / expected["up.intro/weight"]
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-5)
+    assert ratio[0, 0] == 32 * (found["up.downs/1/weight"] / expected["up.downs/1/weight"])[0, 0]
+    inside[f"{start}model.other.lora_A.weight"] = torch.ones(1, 1)
+    inside[f"{start}model.other.lora_B.weight"] = torch.ones(1, 1)
+    save_file(inside, folder / TENSORS_NAME)
+    with pytest.raises(AdapterError, match=r"adapts 'model\.net\.\S+', which base"):
+        read_peft(folder, model)
+
+
+def test_the_name_of_an_adapter_within_tensors_is_left_out(model, folder):
+    expected, _ = read_peft(folder, model)
+    full = load_file(folder / TENSORS_NAME)
+    named = {name.replace(".weight", ".mine.weight"): full[name] for name in full}
+    save_file(named, folder / TENSORS_NAME)
+    found, _ = read_peft(folder, model)
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor)
+    save_file({**full, **{name: t.clone() for name, t in named.items()}}, folder / TENSORS_NAME)
+    with pytest.raises(AdapterError, match=r"several adapters \(mine, one without a name\)"):
+        read_peft(folder, model)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "conv1|conv2", r"encoders\.\d+\.\d+\.conv1", ".*conv1", "conv[12]", "^encoders.*1", "nv1",
+        "c[^x]+1", "intro|^conv1", r"\w+1", "0?.conv1$", "conv1a*", "en.+?1", "[a-z]+", "0*conv1",
+    ],
+)  # fmt: skip
+def test_plain_regular_expressions_match_as_those_of_peft(key):
+    for layer in ("encoders.0.0.conv1", "conv1", "intro", "encoders.10.2.conv12", "a-b.conv1"):
+        by_peft = peft.utils.other.get_pattern_key(["never", key], layer)
+        expected = key if by_peft == key else None
+        assert first_key(["never", key], layer, Path()) == expected, layer
+
+
+@pytest.mark.parametrize(
+    "key", ["(a|b)c", "a{2}", "[b-a]", "a++", r"\bconv", "a*" * 200, "a|", "("], ids=lambda k: k[:8]
+)
+def test_other_regular_expressions_are_refused_by_the_options_name(key):
+    with pytest.raises(AdapterError, match=r"alpha_pattern has the key .*, without groups"):
+        first_key([key], "conv1", Path())
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

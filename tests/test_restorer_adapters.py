@@ -240,7 +240,7 @@ def test_a_younger_adapter_is_noticed(model, mine, tmp_path):
         os.utime(path, ns=(age, age))
     result = run("restore", *words, "--adapter", mine)
     assert result.exit_code == EXIT_WELL
-    assert "2 of them are older than an adapter in use" in result.stdout
+    assert "2 skipped pictures are older than an adapter in use" in result.stdout
     told = json.loads(run("restore", *words, "--adapter", mine, "--json").stdout)
     assert len(told["outdated"]) == told["skipped"] == 2
     run("restore", *words, "--adapter", mine, "--overwrite")

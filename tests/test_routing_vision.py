@@ -1,5 +1,6 @@
 """A router that reads the first stages of an image classifier, and how it learns photographs."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -375,7 +376,19 @@ def test_only_clean_pictures_say_how_much_is_added_to_clean():
 def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     own = recipe(weights)
     said = []
+
+    def stop_after_one(told):
+        if ": fitted" in told:
+            said.append(told)
+            signal.raise_signal(signal.SIGTERM)
+
+    # While heads are fitted it can be stopped as well as while pictures are read.
+    result = train_photographic(own, tmp_path, data, on_stage=stop_after_one)
+    assert (result.path, result.stopped_by, len(said)) == (None, signal.SIGTERM, 1)
+    assert not list(tmp_path.glob("*.safetensors"))
+    said.clear()
     result = train_photographic(own, tmp_path, data, on_stage=said.append)
+    assert not [line for line in said if "of 24" in line and not line.startswith("24")]
     header = result.header
     assert header.scores["validation"]["accuracy"] > 0.6
     # Every photograph was judged by a router without its source.

@@ -370,7 +370,7 @@ def test_pairs_that_do_not_match_are_refused(client, small):
     one, two = ("inputs", ("a.png", content)), ("targets", ("a.png", content))
     answer = client.post("/v1/adapt", files=[one, one, two])
     assert answer.status_code == 422
-    assert "2 inputs and 1 targets" in answer.json()["detail"]
+    assert "2 inputs and 1 target were sent" in answer.json()["detail"]
     answer = client.post("/v1/adapt", files=[one, two], data={"steps": "1"})
     told = ended(client, answer.json())
     assert told["state"] == "failed"

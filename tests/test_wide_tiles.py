@@ -1,5 +1,6 @@
 """Adapters of what hangs on the whole picture get large tiles; those of local damage do not."""
 
+import numpy as np
 import pytest
 from world import write_random, write_tiny_model
 
@@ -45,3 +46,19 @@ def test_little_memory_means_smaller_tiles(base, tmp_path):
     small = restorer(base, tmp_path, ["haze"], memory_limit=1 << 24)
     assert small.tile < WIDE_TILE
     assert small.overlap <= small.tile // 4
+
+
+def test_a_picture_between_is_one_tile_whatever_is_asked(base, tmp_path):
+    assert restorer(base, tmp_path, ["haze"], tile=64).plan(620, 900).count == 1
+    assert restorer(base, tmp_path, ["haze"], tile=64).plan(620, 1000).count > 1
+    little = restorer(base, tmp_path, ["haze"], tile=64, memory_limit=1 << 24)
+    assert little.plan(620, 900).count > 1
+
+
+def test_haze_alone_leaves_detail_to_the_picture(base, tmp_path):
+    seen = []
+    restorer(base, tmp_path, ["haze"], tile=64).restore(
+        np.random.default_rng(1).random((620, 1000, 3), np.float32),
+        lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(620_000, 620_000)]

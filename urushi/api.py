@@ -12,18 +12,27 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from urushi.errors import AdapterError, DataError, TakenError, UnreadableError, UrushiError
+from urushi.errors import (
+    AdapterError,
+    DataError,
+    EngineError,
+    TakenError,
+    UnreadableError,
+    UrushiError,
+)
 from urushi.files.adapter import LoadedAdapter, read_adapter, storage_of, write_adapter
 from urushi.image import read_picture, write_picture
 from urushi.inference.adapted_weights import AdapterLike, listed, split_adapter
-from urushi.inference.auto import AutoRestorer
+from urushi.inference.auto import OWN_OPTIONS, AutoRestorer, with_strength
 from urushi.inference.batch import FileResult, plan_batch, run_batch
 from urushi.inference.choice import PictureRestorer
 from urushi.inference.hardware import require
 from urushi.inference.in_turn import split_task
 from urushi.inference.local_copies import LocalCopies
-from urushi.inference.restorer import Restorer
+from urushi.inference.option_names import check_names
+from urushi.inference.restorer import EngineOptions, Restorer
 from urushi.inference.staged import Staged
+from urushi.inference.strength import FULL, as_strength
 from urushi.inference.zoo import find_adapter
 
 if TYPE_CHECKING:
@@ -40,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 MINUTES = 10.0
+_CHOOSING = tuple(name for name in OWN_OPTIONS if name != "task")
 
 
 @dataclass(frozen=True)
@@ -217,7 +227,9 @@ def restore(
         adapters: adapters of that model: files, names, `Adapter`s, or pairs of one and a strength
             from 0 to 2, such as `("haze", 0.5)`; each of them once.
         overwrite: replace a target that is there.
-        options: as `Restorer` takes them: engine, device, precision, tile, threads, ...
+        options: as `Restorer` takes them: engine, device, precision, tile, threads, ...; `strength`
+            as `AutoRestorer` takes it; and without `model` and `adapters` its `k`, `threshold`,
+            `quick` and `guard`.
 
     Returns:
         An array like `picture`; `(H, W, 3)` float32 for a file without a target; for a file with
@@ -277,8 +289,18 @@ def _taken(path: Path) -> str:
 def _restorer(
     task: str, model: str | Path | None, adapters: list[AdapterLike], options: Mapping[str, Any]
 ) -> PictureRestorer:
+    known = ("task", "model", "adapters", "overwrite", *_CHOOSING, *EngineOptions.__annotations__)
+    check_names(options, known, "restore")
     if model is not None or adapters:
-        return Restorer("base" if model is None else model, adapters=adapters, **options)
+        own = dict(options)
+        strength = as_strength(own.pop("strength", FULL))
+        if chooses := next((name for name in own if name in _CHOOSING), None):
+            raise EngineError(
+                f"{chooses} is for what is chosen, and a model or adapters are given, which leave "
+                "nothing to choose: leave one out"
+            )
+        made = Restorer("base" if model is None else model, adapters=adapters, **own)
+        return with_strength(made, strength)
     return _kept(task, tuple(sorted(options.items())))
 
 

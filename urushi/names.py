@@ -1,9 +1,14 @@
-"""Names of files as text: the same on every machine, in every locale."""
+"""Names of files and numbers of things as text: the same on every machine, in every locale."""
 
 import os
 from pathlib import PurePath
 
-__all__ = ["plain_name"]
+__all__ = ["counted", "plain_name"]
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 page`, `2 pages`; `many` where the plural takes more than an s."""
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
 
 
 def plain_name(path: PurePath | str) -> str:

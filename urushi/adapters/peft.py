@@ -23,6 +23,7 @@ from torch import nn
 from urushi.adapters.layers import WeightLayer, weight_layers
 from urushi.adapters.low_rank import LowRank
 from urushi.adapters.low_rank_formula import LowRankSettings, scale_of
+from urushi.adapters.peft_patterns import first_key
 from urushi.adapters.stored import load_adapter
 from urushi.backbones import create_backbone
 from urushi.backbones.claims import create_claimed
@@ -49,9 +50,9 @@ _KNOWN = {"r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora"}
 _BEGINNINGS = ("gaussian", "eva", "orthogonal", "mica")
 # Left by compilers and trainers in the names of layers.
 _PREFIXES = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")
-# A key of `alpha_pattern` and `rank_pattern` that is read: names, in which PEFT takes a dot for any
-# character. Regular expressions of strangers are not run: some take for ever.
-_KEY = re.compile(r"(\^?)((?:\\\.|[\w.])+)(\$?)")
+# PEFT leaves the adapter's name out, trainers that save all tensors do not.
+_FACTOR = re.compile(r"([AB])(?:\.(\w+))?\.weight")
+_MOST_WRAPPERS = 3
 
 
 def write_peft(stored: LoadedAdapter, folder: Path) -> None:
@@ -162,6 +163,9 @@ def read_peft(
     backbone = create_claimed(model)
     layers = {layer.name: layer for layer in weight_layers(backbone)}
     pairs, known_as = _pairs(folder, _read_tensors(folder / TENSORS_NAME))
+    wrapped = "" if pairs.keys() <= layers.keys() else _wrapper(pairs, layers)
+    pairs = {name[len(wrapped) :]: factors for name, factors in pairs.items()}
+    known_as = {name[len(wrapped) :]: called for name, called in known_as.items()}
     for name in pairs:
         if name not in layers:
             raise AdapterError(
@@ -238,7 +242,7 @@ def _with_pattern(values: Mapping[str, float | int]) -> tuple[int | float, dict[
     if count == len(plain):
         return common, {}
     names = sorted(plain, key=len, reverse=True)
-    if any(_first_key(names, name, Path()) != name for name in names):
+    if any(first_key(names, name, Path()) != name for name in names):
         return common, {f"^{name.replace('.', chr(92) + '.')}": plain[name] for name in names}
     return common, {name: plain[name] for name in names}
 
@@ -344,9 +348,11 @@ def _pairs(
     """Both factors by the name of their layer, and what PEFT called it."""
     found: dict[str, dict[str, np.ndarray]] = {}
     known_as: dict[str, str] = {}
+    adapters: set[str | None] = set()
     for full, tensor in tensors.items():
-        name, _, part = full.removeprefix(_START).rpartition(".lora_")
-        if not full.startswith(_START) or part not in ("A.weight", "B.weight") or not tensor.size:
+        name, _, end = full.removeprefix(_START).rpartition(".lora_")
+        part = _FACTOR.fullmatch(end)
+        if not full.startswith(_START) or part is None or not tensor.size:
             raise AdapterError(
                 f"{folder}: the tensor {full!r:.200} of shape {tensor.shape} is no factor of a "
                 "layer: only plain LoRA is read"
@@ -356,15 +362,29 @@ def _pairs(
             raise AdapterError(
                 f"{folder}: {name!r:.200} and {known_as[layer]!r:.200} are one layer"
             )
-        found.setdefault(layer, {})[part] = tensor
+        adapters.add(part[2])
+        found.setdefault(layer, {})[part[1]] = tensor
+    if len(adapters) > 1:
+        told = ", ".join(sorted(name or "one without a name" for name in adapters))
+        raise AdapterError(f"{folder}: it holds several adapters ({told:.100}): save each alone")
     pairs = {}
     for name, parts in found.items():
         if len(parts) != 2:
             raise AdapterError(f"{folder}: one of the two factors for {name!r} is missing")
-        pairs[name] = (parts["A.weight"], parts["B.weight"])
+        pairs[name] = (parts["A"], parts["B"])
     if not pairs:
         raise AdapterError(f"{folder}: it holds no factors")
     return pairs, known_as
+
+
+def _wrapper(names: Iterable[str], layers: Mapping[str, object]) -> str:
+    """What stands before the names of all layers where the network was a part of a trainer's."""
+    split = [name.split(".") for name in names]
+    for count in range(1, _MOST_WRAPPERS + 1):
+        starts = {".".join([*parts[:count], ""]) for parts in split}
+        if len(starts) == 1 and all(".".join(parts[count:]) in layers for parts in split):
+            return starts.pop()
+    return ""
 
 
 def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:
@@ -374,7 +394,7 @@ def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:
         raise AdapterError(
             f"{folder}: alpha_pattern is {pattern!r:.80}, expected names and numbers"
         )
-    key = _first_key(pattern, layer, folder)
+    key = first_key(pattern, layer, folder)
     alpha = alpha if key is None else pattern[key]
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1e30:
         option = "lora_alpha" if key is None else "alpha_pattern"
@@ -383,18 +403,3 @@ def _alpha(config: Mapping[str, Any], layer: str, folder: Path) -> float:
             "above 0"
         )
     return float(alpha)
-
-
-def _first_key(keys: Iterable[str], layer: str, folder: Path) -> str | None:
-    """The first key that PEFT takes for a layer: one that matches its name, or the name's end."""
-    for key in keys:
-        found = _KEY.fullmatch(key)
-        if found is None:
-            raise AdapterError(
-                f"{folder}: alpha_pattern has the key {key!r:.80}: only names of layers are read, "
-                "no other regular expressions"
-            )
-        # Single characters alone, so that matching takes no time to speak of.
-        if re.fullmatch(("" if found[1] else r"(?:.*\.)?") + found[2], layer):
-            return key
-    return None

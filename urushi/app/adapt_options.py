@@ -11,6 +11,7 @@ from urushi.app.options import (
     Inputs,
     MaybeModel,
     Targets,
+    check_two_folders,
     degradation_options,
     two_folders,
 )
@@ -98,6 +99,7 @@ class PictureGroup:
         paired = self.inputs or self.targets or self.pairs
         if self.pairs is not None and paired is not self.pairs:
             raise typer.BadParameter("give --pairs FOLDER, or --inputs and --targets, not both.")
+        check_two_folders(self.inputs, self.targets)
         if (paired is None) == (self.clean is None):
             raise typer.BadParameter("give --pairs FOLDER, or --clean FOLDER with --degrade KIND.")
         if (self.clean is None) != (self.degrade is None):

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from urushi.app.output import EXIT_FAILED, complain, examples, refusal
 from urushi.errors import UrushiError
@@ -50,6 +50,20 @@ class _Commands(TyperGroup):
         return result
 
 
+class _Command(TyperCommand):
+    """Names in its help the adapters that ship, as they lie there when it is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from urushi.inference.zoo import zoo_experts
+
+        for option in self.params:
+            if isinstance(option, TyperOption) and "--adapter" in option.opts and option.help:
+                ships = ", ".join(zoo_experts()) or "none"
+                option.help = f"{option.help.partition(_SHIPS)[0]}{_SHIPS}{ships}."
+        super().format_help(ctx, formatter)
+
+
+_SHIPS = " Those that ship: "
 # Home of each command, in the order that people are told of them. A home is imported where its
 # command is asked for: restoring one picture waits for none of the others.
 _HOMES = {
@@ -97,7 +111,7 @@ def command_line(names: Iterable[str] = _HOMES) -> typer.Typer:
         if name == "data":
             made.add_typer(home.app, name=name)
         else:
-            made.command(name, epilog=home.EPILOG)(getattr(home, _HOMES[name]))
+            made.command(name, cls=_Command, epilog=home.EPILOG)(getattr(home, _HOMES[name]))
     return made
 
 

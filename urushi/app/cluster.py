@@ -10,6 +10,7 @@ import typer
 from urushi.app.options import require
 from urushi.app.output import Output
 from urushi.errors import TargetError
+from urushi.names import counted
 
 if TYPE_CHECKING:
     from urushi.inference.batch import BatchReport, Job
@@ -137,7 +138,7 @@ def _run_on(
             )
             manifest = Manifest(Path(output), staged.place_of(Path(output)))
             where = f"{pool.workers} worker{'s' if pool.workers > 1 else ''} on {pool.device}"
-            out.say(f"{len(jobs)} pictures for {where}; manifest: {manifest}")
+            out.say(f"{counted(len(jobs), 'picture')} for {where}; manifest: {manifest}")
             report = restore_on_cluster(
                 restorer,
                 jobs,

@@ -16,6 +16,7 @@ from urushi.app.options import DataRoot, Json, RecipeValues, TrainingDevice, req
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, printable, time_text
 from urushi.app.teller import Teller
 from urushi.errors import MissingExtraError, RecipeError, TakenError, TargetError, UrushiError
+from urushi.names import counted
 from urushi.termination import end_with_parent, exit_code
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def compare(
     chosen = planned.only(only or [])
     before = stored(output, chosen)
     done = sum(one.result is not None for one in before)
-    out.say(f"{settings.name}: {len(chosen)} cells, {done} of them finished before")
+    out.say(f"{settings.name}: {counted(len(chosen), 'cell')}, {done} finished before")
     for note in planned.notes:
         out.say(f"note: {note}")
     if plan:

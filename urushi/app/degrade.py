@@ -12,6 +12,7 @@ from urushi.app.groups import grouped
 from urushi.app.options import (
     Json,
     Linear,
+    Quality,
     Seed,
     White,
     degradation_options,
@@ -116,9 +117,7 @@ class FileGroup:
     format: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="png, jpg, tif, webp, avif.")
     ] = None
-    quality: Annotated[
-        int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
-    ] = None
+    quality: Quality = None
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there already.")
     ] = False

@@ -42,14 +42,16 @@ def tell_plan(
         options: how files would be read and written.
     """
     from urushi.inference.foretold import foretold
+    from urushi.inference.pipes import is_stdout
 
     rows: list[dict[str, Any]] = []
     largest: tuple[Memory, str] | None = None
     for job in jobs:
         status, why = foretold(job, staged, options)
         what = _WOULD[status]
+        target = "-" if is_stdout(str(job.target.parent)) else str(job.target)
         row = {
-            "source": str(job.source), "target": str(job.target), "would": what, "message": why,
+            "source": str(job.source), "target": target, "would": what, "message": why,
             "memory": None,
         }  # fmt: skip
         found = _memory(job, restoring) if what == "restore" and restoring is not None else None
@@ -60,7 +62,11 @@ def tell_plan(
                 largest = memory, f"{job.source} of {sides[0]} x {sides[1]} pixels"
         rows.append(row)
         said = why.removeprefix(f"{job.target}: ").removeprefix(f"{job.source}: ")
-        out.say(f"would {what} {job.source} -> {job.target}" + (f": {said}" if said else ""))
+        said = said.removeprefix(f"{job.source} ")
+        line = f"would {what} {job.source} -> {target}" + (f": {said}" if said else "")
+        if out.quiet and what == "fail":
+            complain(line)
+        out.say(line)
     if largest is not None:
         out.say(f"memory: {_told(largest[0])}, for {largest[1]}")
     if out.json:

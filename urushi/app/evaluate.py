@@ -15,6 +15,7 @@ from urushi.app.options import (
     Inputs,
     Seed,
     Targets,
+    check_rule,
     degradation_options,
     require,
     two_folders,
@@ -28,6 +29,7 @@ from urushi.app.output import (
     printable,
 )
 from urushi.errors import DataError, TargetError, UrushiError
+from urushi.names import counted
 from urushi.writing import whole_file
 
 if TYPE_CHECKING:
@@ -204,10 +206,10 @@ def _check_usage(measure: MeasureGroup, by: RestorerGroup, routes: RouteGroup) -
         raise typer.BadParameter(f"{given} has no effect with --as-is: leave one out.")
     if measure.as_is and (by.top_k is not None or by.threshold is not None or by.quick):
         raise typer.BadParameter("--top-k, --threshold and --quick have no effect with --as-is.")
-    chooses = by.task == "auto" or (by.router is not None and by.task is None)
-    if (routes.kind or routes.confusion) and not chooses:
+    by.check(default=False)
+    if routes.kind or routes.confusion:
         given = "--kind" if routes.kind else "--confusion"
-        raise typer.BadParameter(f"{given} goes with --router FILE, or --task auto.")
+        check_rule(given, by.model, by.router, by.task, by.adapter, default=False)
 
 
 @grouped
@@ -333,7 +335,7 @@ class _Run:
         if routes is not None:
             self.routes.append(routes.result())
         if not self._out.live:
-            self._out.say(f"measured {benchmark.name}: {len(result.pictures)} pictures")
+            self._out.say(f"measured {benchmark.name}: {counted(len(result.pictures), 'picture')}")
         if sheet is not None:
             self._out.say(f"contact sheet: {sheet}")
 

@@ -62,12 +62,9 @@ class ModelGroup:
 
     def importing(self) -> dict[str, object]:
         """How a checkpoint is read."""
-        from urushi.errors import BackboneError
-        from urushi.settings import set_values
+        from urushi.app.import_model import options_of
 
-        options: dict[str, object] = {}
-        set_values(options, self.values or [], BackboneError)
-        return options
+        return options_of(self.values or [])
 
 
 @grouped

@@ -23,7 +23,8 @@ from urushi.app.options import (
     Threshold,
     Tile,
     TopK,
-    choose_by,
+    check_choice,
+    check_rule,
     choose_restorer,
 )
 
@@ -115,6 +116,23 @@ class RestorerGroup:
             adapter=copies.adapters(self.adapter),
         )
 
+    def check(self, *, look: bool = False, default: bool = True) -> None:
+        """Refuses options that contradict one another.
+
+        Args:
+            look: whether --look is given.
+            default: as `restorer` takes it.
+        """
+        check_choice(self.router, self.task, self.adapter)
+        stated = {
+            "--look": look, "--top-k": self.top_k is not None,
+            "--threshold": self.threshold is not None, "--quick": self.quick,
+        }  # fmt: skip
+        given = next((option for option, is_given in stated.items() if is_given), None)
+        if given is not None:
+            chosen = (self.model, self.router, self.task, self.adapter)
+            check_rule(given, *chosen, default=default)
+
     def restorer(self, options: "EngineOptions", *, default: bool = True) -> "PictureRestorer":
         """What these ask for.
 
@@ -122,6 +140,9 @@ class RestorerGroup:
             options: of the engine.
             default: choose where an all-in-one file ships and nothing else is asked for.
         """
+        from urushi.inference.auto import AutoRestorer
+
+        self.check(default=default)
         made = choose_restorer(
             self.model,
             self.router,
@@ -131,7 +152,9 @@ class RestorerGroup:
             default=default,
             quick=self.quick,
         )
-        choose_by(made, self.top_k, self.threshold, self.quick)
+        if self.top_k is not None or self.threshold is not None:
+            assert isinstance(made, AutoRestorer), made  # `check` saw to it
+            made.choose_by(1 if self.top_k is None else self.top_k, self.threshold)
         return made
 
 

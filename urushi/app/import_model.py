@@ -11,7 +11,7 @@ from urushi.app.output import Output, examples, size_text
 if TYPE_CHECKING:
     from urushi.convert.importing import Imported
 
-__all__ = ["EPILOG", "import_model", "tell_imported"]
+__all__ = ["EPILOG", "import_model", "options_of", "tell_imported"]
 
 EPILOG = examples(
     "urushi import NAFNet-SIDD-width64.pth -o nafnet.safetensors",
@@ -47,11 +47,8 @@ def import_model(
     """Make a model file of a released checkpoint: NAFNet, Restormer, SwinIR, IPT, EDT, LoRA-IR."""
     require(("torch",), "reading checkpoints", "torch")
     from urushi.convert.importing import import_released
-    from urushi.errors import BackboneError
-    from urushi.settings import set_values
 
-    options: dict[str, object] = {}
-    set_values(options, values or [], BackboneError)
+    options = options_of(values or [])
     found = import_released(
         file,
         output,
@@ -62,6 +59,23 @@ def import_model(
         overwrite=overwrite,
     )
     tell_imported(Output(json=json), found)
+
+
+def options_of(values: list[str]) -> dict[str, object]:
+    """What `--set` says. The name of a copy is a text, also where YAML would take it otherwise."""
+    from urushi.errors import BackboneError
+    from urushi.settings import set_values, shown
+
+    told: dict[str, str] = {}
+    for text in values:
+        key, _, value = text.partition("=")
+        if key in told:
+            said = f"{shown(told[key])} and {shown(value)}"
+            raise BackboneError(f"--set gives {shown(key)} twice, {said}: give one of them")
+        told[key] = value
+    options: dict[str, object] = {}
+    set_values(options, [text for text in values if not text.startswith("copy=")], BackboneError)
+    return options if "copy" not in told else {**options, "copy": told["copy"]}
 
 
 def tell_imported(out: Output, found: "Imported") -> None:

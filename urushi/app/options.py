@@ -31,6 +31,7 @@ __all__ = [
     "Overlap",
     "OverwriteFile",
     "Precision",
+    "Quality",
     "Quick",
     "RecipeValues",
     "Router",
@@ -48,7 +49,8 @@ __all__ = [
     "TrainingOptions",
     "White",
     "check_choice",
-    "choose_by",
+    "check_rule",
+    "check_two_folders",
     "choose_restorer",
     "degradation_options",
     "make_degradation",
@@ -113,7 +115,8 @@ Adapters = Annotated[
         "--adapter",
         "-a",
         metavar="FILE[:STRENGTH]",
-        help="An adapter file made for the model, or one that ships, by name; repeatable. "
+        help="An adapter file made for the model, or one that ships, by name, such as film; "
+        "repeatable. "
         "FILE:0.5 is half as strong; strengths are from 0 to 2.",
     ),
 ]
@@ -184,6 +187,16 @@ StrengthOfChroma = Annotated[
         max=1.0,
         metavar="0..1",
         help="How much of the change of colour is kept, times --strength.",
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality",
+        min=1,
+        max=100,
+        help="Of JPEG, WebP and AVIF; 100 makes WebP and AVIF lossless. Default: 95, AVIF 85; a "
+        "lossless WebP or AVIF stays lossless.",
     ),
 ]
 Quick = Annotated[
@@ -318,12 +331,17 @@ class TrainingOptions:
         return shlex.join([*words, "--resume"])
 
 
+def check_two_folders(inputs: str | Path | None, targets: str | Path | None) -> None:
+    """Refuses one of two folders."""
+    if (inputs is None) != (targets is None):
+        raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
+
+
 def two_folders(inputs: str | Path | None, targets: str | Path | None) -> "PairedFolder | None":
     """The pairs of two folders; None where none are named."""
-    if inputs is None and targets is None:
-        return None
+    check_two_folders(inputs, targets)
     if inputs is None or targets is None:
-        raise typer.BadParameter("--inputs FOLDER and --targets FOLDER need each other.")
+        return None
     from urushi.data.pairs import PairedFolder
 
     return PairedFolder.from_folders(Path(inputs), Path(targets))
@@ -373,23 +391,37 @@ def check_choice(router: str | None, task: str | None, adapters: Sequence[str] |
         )
 
 
-def choose_by(
-    restorer: "PictureRestorer", top_k: int | None, threshold: float | None, quick: bool
+def check_rule(
+    given: str,
+    model: str | None,
+    router: str | None,
+    task: str | None,
+    adapters: Sequence[str] | None,
+    *,
+    default: bool = True,
 ) -> None:
-    """Gives the router its rule; one that would have no effect is refused."""
-    from urushi.inference.auto import AUTO, AutoRestorer
+    """Refuses an option of a router where nothing would be chosen, with a way out that works.
 
-    stated = {
-        "--top-k": top_k is not None, "--threshold": threshold is not None, "--quick": quick,
-    }  # fmt: skip
-    given = next((option for option, is_given in stated.items() if is_given), None)
-    if given is None:
-        return
-    if not isinstance(restorer, AutoRestorer):
-        raise typer.BadParameter(f"{given} is for a router: give --router FILE, too.")
-    if restorer.task != AUTO:
-        raise typer.BadParameter(f"{given} is for what the router sees: leave --task out.")
-    restorer.choose_by(1 if top_k is None else top_k, threshold)
+    Args:
+        given: the option.
+        model, router, task, adapters: beside it.
+        default: as `choose_restorer` takes it.
+    """
+    from urushi.inference.zoo import find_all_in_one
+
+    if adapters:
+        raise typer.BadParameter(
+            f"{given} is for a router, which chooses, and --adapter says what mends the pictures: "
+            "leave one out."
+        )
+    ships = find_all_in_one() is not None
+    by_itself = router is not None or (default and model is None and ships)
+    if task not in (None, "auto"):
+        way = "leave --task out" if by_itself else f"give --task auto instead of --task {task}"
+        raise typer.BadParameter(f"{given} is for what the router sees: {way}.")
+    if task is None and not by_itself:
+        way = "--router FILE, or --task auto, too" if ships else "--router FILE, too"
+        raise typer.BadParameter(f"{given} is for a router, which chooses: give {way}.")
 
 
 def require(packages: Sequence[str], what: str, extra: str) -> None:

@@ -12,7 +12,7 @@ from rich.progress import Progress, TaskID
 from urushi.app.cluster import ClusterGroup
 from urushi.app.dry_run import restoring_of, tell_plan
 from urushi.app.groups import EngineGroup, RestorerGroup, StrengthGroup, grouped
-from urushi.app.options import Json, Linear, White
+from urushi.app.options import Json, Linear, Quality, White
 from urushi.app.output import (
     EXIT_FAILED,
     Output,
@@ -23,6 +23,7 @@ from urushi.app.output import (
     time_text,
 )
 from urushi.app.restore_look import look_at_all, refuse_with_look
+from urushi.app.restore_summary import outdated, skipped_why, tell_summary
 from urushi.errors import UrushiError
 from urushi.termination import exit_code
 
@@ -63,9 +64,7 @@ class FileGroup:
             help="png, jpg, tif, webp, avif; default: each picture's own.",
         ),
     ] = None
-    quality: Annotated[
-        int | None, typer.Option("--quality", min=1, max=100, help="Of lossy formats.")
-    ] = None
+    quality: Quality = None
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")
     ] = False
@@ -175,13 +174,14 @@ def restore(
     from urushi.inference.batch import run_batch
     from urushi.inference.local_copies import LocalCopies
     from urushi.inference.naming import passed_over
-    from urushi.inference.pipes import is_stdout
+    from urushi.inference.pipes import is_stdout, plan_pipes
     from urushi.inference.staged import Staged
 
     piped = is_stdout(output)
     options = files.options()
     if look:
         refuse_with_look({"--dry-run": dry_run, "--compare": files.compare, "-o -": piped}, by.task)
+    by.check(look=look)
     cluster.check({"--look": look, "--dry-run": dry_run, "-o -": piped, "-": "-" in sources})
     if cluster.cluster is not None and output is None:
         raise typer.BadParameter("--cluster restores into a folder: give -o FOLDER.")
@@ -193,7 +193,8 @@ def restore(
     by, how = by.local(copies), engine.options()
     left_out = passed_over(staged.sources, None if look else staged.output, staged.foreign)
     if dry_run:
-        jobs = files.plan(staged.sources, staged.output, staged)
+        jobs = [] if piped else files.plan(staged.sources, staged.output, staged)
+        jobs = plan_pipes(jobs, staged.sources, staged.output, files.format)
         restoring = restoring_of(by.model, by.router, by.task, by.adapter, how)
         tell_plan(out, jobs, left_out, restoring, staged, options)
         return
@@ -246,8 +247,8 @@ def _tell(
     left_out: list[Path],
 ) -> None:
     """Says what became of all pictures, as sentences or as JSON, and in the exit code."""
-    older = _outdated(restorer, report)
-    _tell_summary(out, report, restorer, older, sheets or {})
+    older = outdated(restorer, report)
+    tell_summary(out, report, restorer, older, sheets or {})
     _tell_left_out(out, left_out)
     if out.json:
         facts: dict[str, Any] = {
@@ -263,24 +264,6 @@ def _tell(
         raise typer.Exit(exit_code())
     if not report.ok or any((sheets or {}).values()):
         raise typer.Exit(EXIT_FAILED)
-
-
-def _outdated(restorer: "PictureRestorer", report: "BatchReport") -> list[Path]:
-    """Targets that were skipped although an adapter in use is younger, so did not make them.
-
-    What made a target is not written into it, so more than this cannot be told.
-    """
-    found = []
-    for result in report.results:
-        if result.status == "skipped":
-            try:
-                age = os.lstat(result.target).st_mtime_ns
-                files = [item.adapter.path for item in restorer.adapters]
-                if any(path.stat().st_mtime_ns > age for path in files):
-                    found.append(result.target)
-            except OSError:
-                continue  # gone meanwhile
-    return found
 
 
 def _tell_left_out(out: Output, left_out: list[Path]) -> None:
@@ -329,6 +312,8 @@ class _Teller:
             line += f"{time_text(result.seconds)})"
         if result.choice is not None:
             line += f": {result.choice.reason}"
+        elif result.status == "skipped" and (why := skipped_why(result)):
+            line += f": {why}"
         # On a terminal the bars tell of what went well, but not of what was seen.
         if result.choice is not None or result.status == "failed" or not self._out.live:
             self._out.say(line)
@@ -370,55 +355,3 @@ def _write_sheets(
         except UrushiError as error:
             sheets[path] = str(error)
     return sheets
-
-
-def _tell_summary(
-    out: Output,
-    report: "BatchReport",
-    restorer: "PictureRestorer",
-    older: list[Path],
-    sheets: dict[Path, str],
-) -> None:
-    counts = {
-        "restored": report.count("restored"),
-        "skipped": report.count("skipped"),
-        "failed": report.count("failed"),
-    }
-    said = ", ".join(f"{number} {status}" for status, number in counts.items() if number)
-    used = report.restorer or restorer.describe()
-    how = f"{used['engine']} on {used['device']}, {used['precision']}"
-    if "router" in used:
-        how += f", {used['router']} with task {used['task']}"
-    elif restorer.adapters:
-        how += f", with {' and '.join(adapter.told for adapter in restorer.adapters)}"
-    out.say(f"{said or 'nothing done'} in {time_text(report.seconds)} ({how})")
-    made = sum(r.status == "skipped" and "taken for what" in r.message for r in report.results)
-    if counts["skipped"] > made:
-        out.say("skipped are those whose target exists: --overwrite restores them again")
-    if made:
-        out.say(
-            f"{made} of them are taken for what others beside them became: another output folder "
-            "restores them, too"
-        )
-    if older:
-        out.say(
-            f"{len(older)} of them are older than an adapter in use, so were not restored with it"
-        )
-    for suggestion in report.suggestions:
-        out.say(suggestion.sentence(restored=True))
-    made = [path for path, problem in sheets.items() if not problem]
-    if made:
-        where = made[0] if len(made) == 1 else f"{len(made)} in {os.path.commonpath(made)}"
-        out.say(f"before/after sheets: {where}")
-    for result in report.results:
-        for note in () if out.quiet else result.notes:
-            complain(f"note: {_with_name(result.source, note)}")
-        if result.status == "failed":
-            complain(f"failed: {_with_name(result.source, result.message)}")
-    for path, problem in sheets.items():
-        if problem:
-            complain(f"no sheet {path}: {problem}")
-
-
-def _with_name(source: Path, message: str) -> str:
-    return message if source.name in message else f"{source}: {message}"

@@ -95,7 +95,7 @@ def look_at_all(
 
     Args:
         out: where it is told.
-        restorer: what chooses; one that does not is refused.
+        restorer: what chooses.
         staged: the sources and the output.
         options: how files are read.
         format: of what they would become.
@@ -109,8 +109,7 @@ def look_at_all(
     from urushi.inference.naming import LOOK_NAME
     from urushi.inference.pipes import Pipes
 
-    if not isinstance(restorer, AutoRestorer):
-        raise typer.BadParameter("--look is for a router: give --router FILE, too.")
+    assert isinstance(restorer, AutoRestorer), restorer  # `RestorerGroup.check` saw to it
     output = staged.output
     path, named = (None, False) if output is None else sheet_path(output)
     shown = str(path or LOOK_NAME)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from urushi.app.dry_run import restoring_of
 from urushi.app.groups import EngineGroup, grouped
 from urushi.app.options import MaybeModel, Router, require
 from urushi.app.output import Output, examples
@@ -183,8 +184,10 @@ def serve(
     names = door.names(token)
     from urushi.serve.service import Settings
 
+    options = engine.options()
+    restoring_of(model, router, None, None, options)  # what cannot be is told now, by no worker
     settings = Settings(
-        engine.options(), _found(router), model, limited.work, limited.limits(), names, token
+        options, _found(router), model, limited.work, limited.limits(), names, token
     )
     _run(settings, door.host, door.port)
 

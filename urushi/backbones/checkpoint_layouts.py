@@ -6,12 +6,24 @@ averaged copy, whether dots join the parts or mappings within mappings do.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from itertools import takewhile
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import product, takewhile
+from typing import NamedTuple
 
 from torch import Tensor
 
+from urushi.backbones.checkpoint_averages import (
+    SWAPPED,
+    are_averaged,
+    is_averaged,
+    is_swapped,
+    spelled_plainly,
+    with_dots,
+)
+from urushi.backbones.checkpoint_leaves import Leaves, Parts, leaves_of, nothing_in, same_numbers
+from urushi.backbones.folded_norms import Folded, folded
 from urushi.backbones.released_networks import kind_of, known_kinds, likenesses
 from urushi.errors import FileFormatError
 
@@ -25,19 +37,23 @@ _WRAPPINGS = (
 # Left by torch itself, in the middle of names too.
 _TRANSPARENT = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # Tensors that programs count with: profilers beside every layer, averaging, batch normalisation.
-_COUNTERS = {"total_ops", "total_params", "n_averaged", "num_updates", "step_counter"}
-# Parts of names of averaged copies; `ema` may be written together with another part.
-_AVERAGED = re.compile(r"(?:^|_)(ema|swa|averaged?|shadow)(?:_|$)|ema$|^ema")
+_COUNTERS = {
+    "total_ops", "total_params", "n_averaged", "num_updates", "step_counter", "_extra_state",
+}  # fmt: skip
+# What lists of trained tensors may lack: nothing, buffers, or what is frozen as well.
+_NOT_TRAINED = ((), ("attn_mask",), ("attn_mask", "sub_mean.", "add_mean."))
 # First parts of the names of those checkpoints of LoRA-IR that are no single network.
 _SEVERAL = ("cls_head", "de_extractor", "intro_de")
 # First parts of the names of what trains beside a network.
 _BESIDE = re.compile(
     r"^cri(_|terion)|loss|vgg|lpips|perceptual|discriminator|^net_?d$|^d$|metric|psnr|ssim|log_vars|"
-    r"optim|sched",
+    r"optim|sched|^ema_$",
     re.IGNORECASE,
 )
 _LIKE, _SOMEWHAT_LIKE = 0.5, 0.25
-_MOST_DEPTH = 8
+# The prefix of a network that has none, as the user gives it.
+_NO_PREFIX = "."
+_NO_PREFIX_TOLD = "no prefix"
 
 
 class Chosen(NamedTuple):
@@ -55,110 +71,160 @@ class Chosen(NamedTuple):
 class _Group(NamedTuple):
     """What stands under one prefix."""
 
-    prefix: tuple[str, ...]
+    prefix: Parts
     tensors: dict[str, Tensor]
     likeness: float
     shared: int = 0
+    swapped: bool = False
+    by_order: bool = False
+    twice: str = ""
 
     @property
     def averaged(self) -> bool:
-        return any(_is_averaged(part) for part in self.prefix[self.shared :])
+        swap = SWAPPED if self.swapped else {}
+        return are_averaged([swap.get(part, part) for part in self.prefix[self.shared :]])
+
+    @property
+    def trained(self) -> set[str]:
+        """Names without those of buffers, which averages may lack."""
+        floats = {name for name, tensor in self.tensors.items() if tensor.is_floating_point()}
+        return {n for n in floats if not any(part in n for part in _NOT_TRAINED[-1])}
 
     @property
     def told(self) -> str:
-        return ".".join(self.prefix)[:100] or "no prefix"
+        return ".".join(self.prefix)[:100] or _NO_PREFIX_TOLD
 
     @property
-    def rank(self) -> tuple[bool, int, int]:
-        """Averaged copies first, then by the order of wrappings, then the largest."""
-        known = [_WRAPPINGS.index(p) for p in map(_plain, self.prefix) if p in _WRAPPINGS]
-        return not self.averaged, min(known, default=len(_WRAPPINGS)), -len(self.tensors)
+    def asked(self) -> str:
+        """As `told`, to be given by the user."""
+        return ".".join(self.prefix)[:100] or _NO_PREFIX
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Averaged copies first, then by the order of wrappings."""
+        known = [_WRAPPINGS.index(p) for p in map(spelled_plainly, self.prefix) if p in _WRAPPINGS]
+        return not self.averaged, min(known, default=len(_WRAPPINGS))
 
 
 def choose_network(content: object, source: str, copy: str | None = None) -> Chosen:
     """Find the network in what a checkpoint holds.
 
+    Weights that are kept as a product (weight and spectral normalisation, pruning) are computed.
+
     Args:
-        content: mappings of mappings of tensors, as they were read.
+        content: mappings and lists of tensors, as they were read.
         source: what messages call the file.
-        copy: what the names begin with, of several networks alike; None takes the averaged one.
+        copy: what the names begin with, of several networks alike, or "." for the one whose names
+            begin with nothing else; None takes the averaged one.
 
     Raises:
         FileFormatError: there are no named tensors, something else stands among them, or there
             are several networks alike and nothing tells which is meant.
     """
-    if not isinstance(content, Mapping):
-        raise FileFormatError(f"{source} holds no named tensors: a state dict was expected")
-    leaves = dict(_leaves(content))
-    tensors = {parts: value for parts, value in leaves.items() if isinstance(value, Tensor)}
-    counted = [parts for parts, tensor in tensors.items() if _is_counter(parts[-1], tensor)]
-    weights = {parts: tensor for parts, tensor in tensors.items() if parts not in set(counted)}
-    weights = _with_dots(weights)
+    leaves = leaves_of(content, source)
+    stored = {parts: value for parts, value in leaves.values.items() if isinstance(value, Tensor)}
+    _refuse_parts_of_networks(stored, source)
+    plain = folded(stored)
+    counted = [parts for parts, tensor in plain.weights.items() if _is_counter(parts[-1], tensor)]
+    counters = set(counted)
+    weights = with_dots({p: tensor for p, tensor in plain.weights.items() if p not in counters})
     if not weights:
-        what = "single numbers alone" if tensors else "no named tensors"
-        raise FileFormatError(f"{source} holds {what}: a state dict was expected")
+        raise nothing_in(content, leaves, source)
     groups = _groups(weights)
+    if is_swapped(content):
+        groups = [group._replace(swapped=True) for group in groups]
+    groups += _averages_by_order(leaves.lists, groups)
     fit = _fit(groups) if copy is None else _named(groups, copy, source)
     group, groups = _completed(_best(fit, source), groups)
+    _check(group, leaves, plain, source)
+    return Chosen(group.tensors, tuple(_notes(group, groups, counted, plain, leaves)))
+
+
+def _check(group: _Group, leaves: Leaves, plain: Folded, source: str) -> None:
+    """That each of the network's tensors is one, that there are no two, and that it is plain."""
+    for name, tensor in group.tensors.items():
+        if why := plain.refused.get(id(tensor)):
+            raise FileFormatError(
+                f"{source}: {name!r:.200} is of {why}: make plain weights of it, with torch.nn."
+                "utils.parametrize.remove_parametrizations or the like, and save those"
+            )
+        if where := leaves.twice.get(id(tensor)):
+            raise FileFormatError(
+                f"{source} has two tensors of one name, {name!r:.200}, at {where}: save each copy "
+                "of the network under a name of its own, or alone"
+            )
+    if group.twice:
+        raise FileFormatError(
+            f"{source} has two tensors of one name, {group.twice!r:.200}, once with and once "
+            "without a wrapper's part such as _orig_mod in it: save each copy of the network alone"
+        )
     first = {name.partition(".")[0] for name in group.tensors}
-    for parts in leaves.keys() - tensors.keys():
-        inside = parts[: len(group.prefix)] == group.prefix
+    for parts, value in leaves.values.items():
+        inside = parts[: len(group.prefix)] == group.prefix and not isinstance(value, Tensor)
         if inside and len(parts) > len(group.prefix) + 1 and parts[len(group.prefix)] in first:
             raise FileFormatError(
                 f"{source}: {'.'.join(parts)[:200]!r} is no tensor: a state dict was expected"
             )
-    return Chosen(group.tensors, tuple(_notes(group, groups, counted)))
 
 
-def _with_dots(weights: dict[tuple[str, ...], Tensor]) -> dict[tuple[str, ...], Tensor]:
-    """Averaged copies whose names have lost their dots get them back from the others' names.
-
-    Latent diffusion's trainer keeps its average so, as `model_ema.encoders00conv1weight`.
-    """
-    bare: list[tuple[str, ...]] = [p for p in weights if len(p) > 1 and _is_averaged(p[-2])]
-    if not bare:
-        return weights
-    ends = {"".join(p[i:]): p[i:] for p in weights for i in range(len(p)) if p not in set(bare)}
-    found = {parts: (*parts[:-1], *ends[parts[-1]]) for parts in bare if parts[-1] in ends}
-    return {found.get(parts, parts): tensor for parts, tensor in weights.items()}
-
-
-def _leaves(
-    content: Mapping[Any, Any], above: tuple[str, ...] = (), seen: frozenset[int] = frozenset()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """All values under their names, in parts; names that are no text are passed by."""
-    seen = seen | {id(content)}
-    for name, value in content.items():
-        if not isinstance(name, str):
-            continue
-        parts = (*above, *name.split("."))
-        if not isinstance(value, Mapping):
-            yield parts, value
-        elif len(seen) < _MOST_DEPTH and id(value) not in seen:
-            yield from _leaves(value, parts, seen)
+def _refuse_parts_of_networks(tensors: Iterable[Parts], source: str) -> None:
+    """Names networks that something else stands in, or that are spread over files."""
+    for parts in tensors:
+        if "base_layer" in parts:
+            raise FileFormatError(
+                f"{source} holds a network with adapters of PEFT within, such as "
+                f"{'.'.join(parts)[:100]!r}: save the network after merge_and_unload(), or the "
+                "adapter alone with save_pretrained, which  urushi import-peft  reads"
+            )
+        if parts[:2] == ("base_model", "model") and parts[-2].startswith("lora_"):
+            raise FileFormatError(
+                f"{source} holds an adapter of PEFT and no network: give its folder to  urushi "
+                "import-peft"
+            )
+        if parts[-1] in ("_flat_param", "flat_param"):
+            raise FileFormatError(
+                f"{source} holds the flat parameters of FSDP, of which each process has a part: "
+                "save a full state dict (FULL_STATE_DICT) and import that"
+            )
 
 
 def _is_counter(last: str, tensor: Tensor) -> bool:
+    if last in _COUNTERS:
+        return True
     whole = not tensor.is_floating_point() and tensor.numel() == 1
-    return tensor.ndim == 0 or whole or last in _COUNTERS
+    return whole or (tensor.ndim == 0 and last not in _last_parts())
 
 
-def _plain(part: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", part).lower().replace("-", "_")
+@cache
+def _last_parts() -> set[str]:
+    """What names of tensors of networks end with."""
+    return {kind.rpartition(".")[2] for kinds in known_kinds().values() for kind in kinds}
 
 
-def _is_averaged(part: str) -> bool:
-    return _AVERAGED.search(_plain(part)) is not None
+def _averages_by_order(
+    lists: Mapping[Parts, list[Tensor]], groups: Sequence[_Group]
+) -> Iterator[_Group]:
+    """Averages that are lists of tensors: in the order of those of the network beside them."""
+    wholes = [group for group in groups if group.likeness >= _LIKE]
+    for parts, tensors in lists.items():
+        shapes = [tensor.shape for tensor in tensors]
+        for group, leave in product(wholes if are_averaged(parts) else (), _NOT_TRAINED):
+            floats = {n: t for n, t in group.tensors.items() if t.is_floating_point()}
+            names = [name for name in floats if not any(part in name for part in leave)]
+            if shapes == [floats[name].shape for name in names]:
+                found = group.tensors | dict(zip(names, tensors, strict=True))
+                yield _Group(parts, found, group.likeness, by_order=True)
+                break
 
 
 def _is_wrapping(part: str) -> bool:
-    plain = _plain(part)
-    return plain in _WRAPPINGS or plain.replace("_", "") in _WRAPPINGS or _is_averaged(part)
+    plain = spelled_plainly(part)
+    return plain in _WRAPPINGS or plain.replace("_", "") in _WRAPPINGS or is_averaged(part)
 
 
-def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
+def _groups(weights: Mapping[Parts, Tensor]) -> list[_Group]:
     """The tensors by their prefix, which is taken off."""
-    bare: dict[tuple[str, ...], tuple[str, ...]] = {}
+    bare: dict[Parts, Parts] = {}
     for parts in weights:
         length = 0
         while length < len(parts) - 1 and (
@@ -169,7 +235,7 @@ def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
     for marker in _SEVERAL:
         # Their parts belong together, whatever they are called.
         if found := [bare[parts] for parts in weights if parts[len(bare[parts])] == marker]:
-            first = min(found, key=lambda prefix: not any(map(_is_averaged, prefix)))
+            first = min(found, key=lambda prefix: not any(map(is_averaged, prefix)))
             return _grouped(weights, {p: first for p in weights if p[: len(first)] == first})
     known = _grouped_by_names(weights, bare)
     if max((group.likeness for group in known), default=0) >= _LIKE:
@@ -186,11 +252,9 @@ def _groups(weights: Mapping[tuple[str, ...], Tensor]) -> list[_Group]:
     return groups
 
 
-def _grouped_by_names(
-    weights: Mapping[tuple[str, ...], Tensor], bare: Mapping[tuple[str, ...], tuple[str, ...]]
-) -> list[_Group]:
+def _grouped_by_names(weights: Mapping[Parts, Tensor], bare: Mapping[Parts, Parts]) -> list[_Group]:
     """Groups by what stands before names that a network is known to have, whatever that is."""
-    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    found: dict[Parts, Parts] = {}
     for kinds in known_kinds().values():
         prefixes = {parts: _before_known(parts, kinds) for parts in weights}
         known = {parts: prefix for parts, prefix in prefixes.items() if prefix is not None}
@@ -209,7 +273,7 @@ def _grouped_by_names(
     return _grouped(weights, {parts: found[parts] for parts in weights})
 
 
-def _before_known(parts: tuple[str, ...], kinds: set[str]) -> tuple[str, ...] | None:
+def _before_known(parts: Parts, kinds: set[str]) -> Parts | None:
     for length, part in enumerate(parts):
         rest = [one for one in parts[length:] if one not in _TRANSPARENT]
         if part not in _TRANSPARENT and kind_of(".".join(rest)) in kinds:
@@ -235,20 +299,30 @@ def _completed(group: _Group, groups: list[_Group]) -> tuple[_Group, list[_Group
 
 
 def _grouped(
-    weights: Mapping[tuple[str, ...], Tensor],
-    prefixes: Mapping[tuple[str, ...], tuple[str, ...]],
+    weights: Mapping[Parts, Tensor],
+    prefixes: Mapping[Parts, Parts],
 ) -> list[_Group]:
-    found: dict[tuple[str, ...], dict[str, Tensor]] = {}
+    found: dict[Parts, dict[str, Tensor]] = {}
+    twice: dict[Parts, str] = {}
     for parts, prefix in prefixes.items():
-        rest = [part for part in parts[len(prefix) :] if part not in _TRANSPARENT]
-        found.setdefault(prefix, {})[".".join(rest)] = weights[parts]
-    return [_Group(p, tensors, likenesses(tensors)[0][1]) for p, tensors in found.items()]
+        name = ".".join(part for part in parts[len(prefix) :] if part not in _TRANSPARENT)
+        kept = found.setdefault(prefix, {}).setdefault(name, weights[parts])
+        if not same_numbers(kept, weights[parts]):
+            twice.setdefault(prefix, name)
+    return [
+        _Group(p, tensors, likenesses(tensors)[0][1], twice=twice.get(p, ""))
+        for p, tensors in found.items()
+    ]
 
 
 def _named(groups: list[_Group], copy: str, source: str) -> list[_Group]:
     """The groups whose prefix is what the user says, or begins so."""
-    wanted = tuple(copy.split("."))
-    found = [group for group in groups if group.prefix[: len(wanted)] == wanted]
+    wanted = tuple(part for part in copy.split(".") if part)
+    found = [group for group in groups if group.prefix == wanted]
+    if wanted and not found:
+        found = [group for group in groups if group.prefix[: len(wanted)] == wanted]
+        # As it is told, which may be cut off.
+        found = found or [group for group in groups if group.told == copy]
     if not found:
         told = ", ".join(group.told for group in groups[:8])
         raise FileFormatError(
@@ -261,37 +335,73 @@ def _fit(groups: list[_Group]) -> list[_Group]:
     """The groups that are whole networks."""
     likest = max(group.likeness for group in groups)
     fit = [g for g in groups if g.likeness >= max(_SOMEWHAT_LIKE, 0.9 * likest)] or groups
-    most = max(len(group.tensors) for group in fit)
+    most = max(len(group.trained) for group in fit)
     # An averaged copy of a part of the network is none of the network.
-    return [g for g in fit if len(g.tensors) >= 0.9 * most]
+    return [group for group in fit if len(group.trained) >= 0.9 * most]
 
 
 def _best(fit: list[_Group], source: str) -> _Group:
     # A wrapping around all copies tells none from another, whatever it is called.
     steps = zip(*(g.prefix for g in fit), strict=False) if len(fit) > 1 else ()
     shared = len([*takewhile(lambda parts: len(set(parts)) == 1, steps)])
-    first, *others = sorted((g._replace(shared=shared) for g in fit), key=lambda g: g.rank)
-    same = [g for g in others if g.rank == first.rank and g.tensors.keys() == first.tensors.keys()]
+    known = [group._replace(shared=shared) for group in fit]
+    first, *others = sorted(known, key=lambda group: (group.rank, -len(group.tensors)))
+    same = [g for g in others if g.rank == first.rank and _is_another(g, first)]
     if same:
+        bare = any(not group.prefix for group in (first, *same))
         raise FileFormatError(
             f"{source} holds networks alike under {', '.join(g.told for g in (first, *same[:6]))}, "
-            f"and no name tells which is meant: say so with --set copy={same[0].told}"
+            f"and no name tells which is meant: say so with --set copy={same[0].asked}"
+            + (f" ({_NO_PREFIX} stands for {_NO_PREFIX_TOLD})" if bare else "")
         )
     return first
 
 
-def _notes(group: _Group, groups: list[_Group], counted: list[tuple[str, ...]]) -> Iterator[str]:
+def _is_another(group: _Group, first: _Group) -> bool:
+    """Whether it may be meant as well: it has the same names, or nearly, and other numbers."""
+    both = group.tensors.keys() & first.tensors.keys()
+    alike = len(both) >= 0.9 * len(first.tensors)
+    return alike and not all(same_numbers(group.tensors[n], first.tensors[n]) for n in both)
+
+
+def _notes(
+    group: _Group,
+    groups: list[_Group],
+    counted: Sequence[Parts],
+    plain: Folded,
+    leaves: Leaves,
+) -> Iterator[str]:
     others = [other for other in groups if other is not group]
-    copies = [other for other in others if other.tensors.keys() == group.tensors.keys()]
+    copies = [other for other in others if other.trained == group.trained]
     if copies:
         kind = "the averaged copy of the weights" if group.averaged else "one copy of the weights"
         names = ", ".join(other.told for other in copies)
-        yield f"{kind} is taken ({group.told}), and another one left out ({names})"
+        another = "another one" if any(_is_another(c, group) for c in copies) else "an equal one"
+        yield f"{kind} is taken ({group.told}), and {another} left out ({names})"
+    if group.swapped:
+        yield (
+            "the trainer was MMEngine, which saves the averaged copy of the weights as state_dict, "
+            "and the other one as ema_state_dict"
+        )
+    if group.by_order:
+        yield "the tensors of that copy have no names, and were taken in the order of the others"
+    for how, count in Counter(
+        plain.how[id(tensor)] for tensor in group.tensors.values() if id(tensor) in plain.how
+    ).items():
+        first = next(n for n, t in group.tensors.items() if plain.how.get(id(t)) == how)
+        layers = f"1 layer, {first}" if count == 1 else f"{count} layers, the first is {first}"
+        yield f"plain weights were made of {how} in {layers}"
     for other in others:
         if other not in copies:
             first = ".".join(filter(None, (*other.prefix, next(iter(other.tensors)))))[:100]
             count = len(other.tensors)
             yield f"left out: {count} {'tensor' if count == 1 else 'tensors'}, the first is {first}"
+    for parts, tensors in leaves.lists.items():
+        if are_averaged(parts) and not any(one.prefix == parts for one in groups):
+            yield (
+                f"left out: an averaged copy without names ({'.'.join(parts)[:100]}), whose "
+                f"{len(tensors)} tensors do not go with those of the network"
+            )
     if counted:
         count, first = len(counted), ".".join(counted[0])[:100]
         yield f"left out: {count} {'counter' if count == 1 else 'counters'}, the first is {first}"

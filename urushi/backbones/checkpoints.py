@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from urushi.backbones.checkpoint_layouts import Chosen, choose_network
+from urushi.backbones.checkpoint_leaves import is_plain
 from urushi.backbones.pickled import class_of, load_pickled
 from urushi.errors import FileFormatError
 from urushi.files.container import refuse_json_constant
@@ -28,6 +29,20 @@ _PART = re.compile(r"-\d{5}-of-(\d{5})\.(safetensors|bin)$")
 _MOST_UNPACKED = 8
 _SPARE_BYTES = 64_000_000
 _OTHERS = {b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "an array of NumPy"}
+_PACKED = {
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf": "7z", b"Rar!": "RAR",
+}  # fmt: skip
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
+# With this number torch.save begins where it writes no archive.
+_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+_FULL = (
+    "gather them, with zero_to_fp32.py (DeepSpeed) or as a full state dict (FSDP), and import that"
+)
+_DISTRIBUTED = (
+    "of torch's distributed checkpoints make one file first, with  python -m "
+    "torch.distributed.checkpoint.format_utils dcp_to_torch"
+)
 # Whole numbers of released networks that are none of their weights.
 _INDICES = ("relative_position_index", "position_ids", "num_batches_tracked")
 
@@ -50,7 +65,7 @@ def read_network(path: Path | str, copy: str | None = None) -> Chosen:
     Args:
         path: the file.
         copy: what the names of the tensors begin with, where the file holds several networks
-            alike; None takes the averaged one.
+            alike, or "." for no prefix; None takes the averaged one.
     """
     path = Path(path)
     left: dict[str, None] = {}
@@ -61,10 +76,16 @@ def read_network(path: Path | str, copy: str | None = None) -> Chosen:
     notes = list(chosen.notes)
     if small:
         notes.append(f"weights are stored as {' and '.join(small)}, and were made float32")
-    if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        notes.append(f"left out: objects that hold no weights, of {', '.join([*left][:3])}{more}")
+    kinds = [*dict.fromkeys(_told_class(name) for name in left if "builtins." not in name)]
+    if kinds:
+        more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+        notes.append(f"left out: objects that hold no weights, of {', '.join(kinds[:3])}{more}")
     return Chosen(tensors, tuple(notes))
+
+
+def _told_class(name: str) -> str:
+    """A class as people know it: NumPy's numbers and arrays are made by functions within it."""
+    return "NumPy" if name.partition(".")[0] == "numpy" else name
 
 
 def _is_small_float(tensor: Tensor) -> bool:
@@ -76,10 +97,10 @@ def _check_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A view may have any number of elements, whatever is stored: every copy would take memory."""
     stored, claimed = {}, 0
     for name, tensor in tensors.items():
-        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        if not is_plain(tensor):
             continue  # told apart below
         storage = tensor.untyped_storage()
-        if tensor.numel() * tensor.element_size() > storage.nbytes():
+        if tensor.numel() * tensor.element_size() > storage.nbytes() + _SPARE_BYTES:
             raise FileFormatError(
                 f"{path}: tensor {name!r:.200} claims {tensor.numel():,} elements of "
                 f"{storage.nbytes():,} bytes: it was made to exhaust memory, get it again"
@@ -101,9 +122,16 @@ def _plain_tensor(path: Path, name: str, tensor: Tensor) -> Tensor:
             f"{told} is on torch's device 'meta', which holds no numbers: save the network again "
             "once it has its weights"
         )
-    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+    if type(tensor).__name__ == "DTensor":
+        raise FileFormatError(f"{told} is a part of one that is spread over devices: {_FULL}")
+    if not is_plain(tensor) or tensor.is_complex():
+        kind = "nested" if tensor.is_nested else tensor.layout
         raise FileFormatError(
-            f"{told} is of the kind {tensor.dtype} {tensor.layout}: plain numbers were expected"
+            f"{told} is of the kind {tensor.dtype} {kind}: plain numbers were expected"
+        )
+    if not tensor.numel():
+        raise FileFormatError(
+            f"{told} is empty, as trainers leave weights that are spread over devices: {_FULL}"
         )
     if not tensor.is_floating_point():
         if not name.endswith(_INDICES):
@@ -130,9 +158,10 @@ def _content(path: Path, left: dict[str, None]) -> Any:
     if path.is_dir():
         raise FileFormatError(
             f"{path} is a folder: give the file in it that holds the weights, or the index of "
-            "several (.index.json); of torch's distributed checkpoints make one file first, with "
-            " python -m torch.distributed.checkpoint.format_utils dcp_to_torch"
+            f"several (.index.json); {_DISTRIBUTED}"
         )
+    if path.suffix == ".distcp" or path.name == ".metadata":
+        raise FileFormatError(f"{path} is a part of a checkpoint: {_DISTRIBUTED}")
     if path.suffix == ".json":
         return _sharded(path, left)
     part = _PART.search(path.name)
@@ -150,7 +179,7 @@ def _loaded(path: Path, left: dict[str, None]) -> Any:
         with path.open("rb") as file:
             start = file.read(512)
         _refuse_others(path, start)
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path, start):
             return load_file(path)
         _check_packing(path)
         content, classes = load_pickled(path)
@@ -168,24 +197,43 @@ def _loaded(path: Path, left: dict[str, None]) -> Any:
             f"{path} is no safetensors file, or is cut off ({error}): get it again"
         ) from error
     except UnpicklingError as error:
-        if "Unsupported operand" in str(error):
-            raise FileFormatError(
-                f"{path} was saved with a pickle_protocol that torch does not read without "
-                "executing it: save it again without that option, or as safetensors"
-            ) from error
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        wants = f" (it asks for {named[1]})" if named else ""
-        raise FileFormatError(
-            f"{path} is not a checkpoint of plain tensors, or is damaged{wants}: nothing else is "
-            "loaded, because other objects could run code"
-        ) from error
+        raise FileFormatError(f"{path} {_why_refused(str(error))}") from error
     except FileFormatError:
         raise
     except Exception as error:
         # Whatever the bytes of a damaged or hostile file make of the reader.
+        if "Creating a Tensor subclass" in str(error):
+            raise FileFormatError(
+                f"{path} holds tensors of classes of their own, which would have to be executed: "
+                "save them as plain tensors, and import that"
+            ) from error
         raise FileFormatError(
             f"{path} is not a checkpoint of plain tensors, or is damaged or cut off: get it again"
         ) from error
+
+
+def _is_safetensors(path: Path, start: bytes) -> bool:
+    """By what is in it: people rename such files as they do others."""
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return True
+    return path.suffix == ".safetensors" and not start.startswith((_ZIP, _PICKLE))
+
+
+def _why_refused(text: str) -> str:
+    """What torch's reader of weights alone stumbled over."""
+    if "load DTensors" in text:
+        return f"holds parts of tensors that are spread over devices: {_FULL}"
+    if "Unsupported operand" in text:
+        return (
+            "was saved with a pickle_protocol that torch does not read without executing it: save "
+            "it again without that option, or as safetensors"
+        )
+    named = re.search(r"GLOBAL ([\w.]+)", text)
+    wants = f" (it asks for {named[1]})" if named else ""
+    return (
+        f"is not a checkpoint of plain tensors, or is damaged{wants}: nothing else is loaded, "
+        "because other objects could run code"
+    )
 
 
 def _sharded(path: Path, left: dict[str, None]) -> dict[str, Tensor]:
@@ -248,12 +296,34 @@ def _refuse_others(path: Path, start: bytes) -> None:
         raise FileFormatError(
             f"{path} is a web page and not a checkpoint: download the file that the page offers"
         )
+    if _is_safetensors(path, start):
+        return
+    if packed := _packed_in(path, start):
+        raise FileFormatError(f"{path} is packed ({packed}): unpack it, and import what is in it")
+    if start.startswith(_PICKLE) and _MAGIC not in start[:40]:
+        raise FileFormatError(
+            f"{path} is a pickle that torch.save did not write: read it where it was made, and save"
+            " the tensors with torch.save or safetensors"
+        )
     kind = _other_format(path, start)
     if kind:
         raise FileFormatError(
             f"{path} is {kind}, where a checkpoint of plain tensors was expected: save the "
             "network's state_dict() with torch.save or safetensors, and import that"
         )
+
+
+def _packed_in(path: Path, start: bytes) -> str:
+    """What a checkpoint was packed with after it was written; "" for none."""
+    kind = next((kind for begin, kind in _PACKED.items() if start.startswith(begin)), "")
+    if not kind and start[257:262] == b"ustar":
+        return "tar"
+    if kind or not start.startswith(_ZIP) or not zipfile.is_zipfile(path):
+        return kind
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    held = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors"))]
+    return f"zip, with {held[0]:.80} in it" if held else ""
 
 
 def _other_format(path: Path, start: bytes) -> str:

@@ -64,12 +64,14 @@ def load_pickled(path: Path) -> tuple[Any, tuple[str, ...]]:
     while True:
         try:
             with (
+                # Of a path torch goes by the suffix.
+                path.open("rb") as file,
                 warnings.catch_warnings(),
                 safe_globals([_stand_in(*item) for item in kinds.items()]),
             ):
                 # Of unusual pickles torch warns before it refuses them.
                 warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
             return content, tuple(name for name, kind in kinds.items() if kind is None)
         except UnpicklingError as error:
             text = str(error)

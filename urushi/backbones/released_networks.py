@@ -1,5 +1,6 @@
 """Networks of the authors' released layouts: told by their tensors, and built with them."""
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -20,6 +21,7 @@ __all__ = [
     "load_strictly",
     "read_configuration",
     "recognise",
+    "settings_of",
 ]
 
 # Below this share of equal names a guess would tell nothing.
@@ -53,6 +55,7 @@ def recognise(
         except BackboneError as error:
             reasons[backbone] = str(error)
             continue
+        _check_settings(backbone, options or {}, source)
         config = {**config, **(options or {})}
         told = f"{source}, read as {backbone},"
         return backbone, config, build_released(state, backbone, config, told)
@@ -66,6 +69,24 @@ def recognise(
         f"{source} is no checkpoint of a known network; nearest is {nearest}, with {likeness:.0%} "
         f"of the names in common, but {reasons[nearest]}"
     )
+
+
+def settings_of(backbone: str) -> tuple[str, ...] | None:
+    """The settings of a backbone; None for one that takes any."""
+    taken = inspect.signature(BACKBONES[backbone].build).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return None
+    return tuple(parameter.name for parameter in taken)
+
+
+def _check_settings(backbone: str, options: Iterable[str], source: str) -> None:
+    known = settings_of(backbone)
+    for name in options:
+        if known is not None and name not in known:
+            raise BackboneError(
+                f"{source}, read as {backbone}, takes no setting {name!r:.80}: it takes "
+                f"{', '.join(known)}"
+            )
 
 
 def build_released(

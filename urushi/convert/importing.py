@@ -8,18 +8,20 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from urushi.errors import BackboneError, FileFormatError, TargetError
+from urushi.errors import BackboneError, FileFormatError, TargetError, nearest
 from urushi.files.adapter import base_facts, read_adapter
 from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
 from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
+from urushi.settings import shown
 from urushi.writing import refuse_taken
 
 __all__ = [
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 # Names by which files say that a network pools locally, and the patches they were trained on.
 _TLC = re.compile(r"gopro|reds", re.IGNORECASE)
 _TLC_PATCH = 256
+# Settings that are none of a backbone's configuration.
+_OPTIONS = ("copy", "router", "classes", "clip")
 _LORA_IR = "intro_de."
 _ROUTER = ("cls_head.", "de_extractor.")
 _LORA_IR_PAPER = "Ai et al., LoRA-IR, arXiv 2410.15385"
@@ -88,7 +92,7 @@ def import_released(
         target: `NAME.safetensors`.
         options: configuration that tensors cannot tell, such as `head` or `pooling_window`, and
             `copy`, what the names of the tensors begin with where the file holds several networks
-            alike.
+            alike ("." for those that begin with nothing else).
         storage: dtype on disk.
         description: one or two sentences for people.
         licence: of the weights; empty for that of the authors' release.
@@ -96,7 +100,8 @@ def import_released(
 
     Raises:
         FileFormatError: the checkpoint is damaged, or holds something else than plain tensors.
-        BackboneError: it is of no known network, or tensors are missing, left over or misshapen.
+        BackboneError: it is of no known network, tensors are missing, left over or misshapen, or
+            there is no such option.
         TargetError: a target is there already, or has another suffix.
     """
     from urushi.backbones.checkpoints import read_network
@@ -108,6 +113,7 @@ def import_released(
     if ours is not None:
         raise FileFormatError(f"{source} is already a file of Urushi ({ours}): use it as it is")
     options = dict(options or {})
+    _check_options(options)
     copy = options.pop("copy", None)
     state, notes = read_network(source, None if copy is None else str(copy))
     facts = {"description": description, "licence": licence}
@@ -305,6 +311,27 @@ def _write_model(
 
 def _count(network: "nn.Module") -> int:
     return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Options that nothing takes are named before a network is looked for."""
+    from urushi.backbones import BACKBONES
+    from urushi.backbones.released_networks import settings_of
+
+    taken = [settings_of(backbone) for backbone in BACKBONES]
+    known = {*_OPTIONS, *chain.from_iterable(names or () for names in taken)}
+    for name in options:
+        if None not in taken and name not in known:
+            hint = nearest(name, known).removeprefix(", ") or "leave it out"
+            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}")
+    copy = options.get("copy")
+    if isinstance(copy, int) and not isinstance(copy, bool):
+        return  # an entry of a list
+    if copy is not None and (not isinstance(copy, str) or not copy.strip()):
+        raise BackboneError(
+            f"copy is {shown(copy)}, expected what the names of one network begin with, as in "
+            "--set copy=netG, or copy=. for names that begin with nothing else"
+        )
 
 
 def _refuse_options(source: Path, options: Mapping[str, Any] | None) -> None:

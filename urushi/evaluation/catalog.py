@@ -21,7 +21,7 @@ from urushi.data.data_sets import CATALOG, DATA_SETS, SCHEME, find_part
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
 from urushi.errors import DataError, nearest
 from urushi.evaluation.metrics import PROTOCOLS, named_protocol
-from urushi.names import plain_name
+from urushi.names import counted, plain_name
 from urushi.settings import Settings, SettingsFolder, find_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Benchmark(Settings):
             samples = [sample for sample in samples if sample.name in self.only]
         if self.pictures not in (None, len(samples)):
             raise DataError(
-                f"the benchmark {self.name} has {len(samples)} pictures here, expected "
+                f"the benchmark {self.name} has {counted(len(samples), 'picture')} here, expected "
                 f"{self.pictures}: complete its folder, or its mean is not comparable"
             )
         if not samples:

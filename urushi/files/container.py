@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from urushi.errors import FileFormatError
+from urushi.files.stated_format import LARGEST_METADATA, METADATA_KEY, stated_format
 from urushi.writing import whole_file
 
 __all__ = [
@@ -42,9 +43,6 @@ Storage = Literal["float32", "float16"]
 # Dtype on disk and shape of every tensor, by name.
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
-METADATA_KEY = "urushi"
-# Recipe, scores and a rank for every layer take some ten kB.
-_LARGEST_METADATA = 4_000_000
 _STORED_DTYPES = {"F16": "float16", "F32": "float32"}
 _PICKLE_WAY_OUT = "it is never opened, because loading a pickle can run code"
 # What a file of another kind is called, and where it belongs.
@@ -218,24 +216,6 @@ def read_tensors(path: Path, expected_hash: str) -> dict[str, np.ndarray]:
     return stored
 
 
-def stated_format(path: Path) -> str | None:
-    """Return the format that a file of ours says it has, such as `urushi-model`.
-
-    It is looked at quickly and not checked; None where a file says nothing.
-    """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= 2 * _LARGEST_METADATA or file.read(1) != b"{":
-                return None
-            head = json.loads(b"{" + file.read(length - 1))
-        said = json.loads(head["__metadata__"][METADATA_KEY])
-        found = said.get("format", said.get("kind"))
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None
-
-
 def refuse_json_constant(name: str) -> NoReturn:
     """Refuse what Python's JSON reader takes and JSON does not have: `NaN`, `Infinity`."""
     raise ValueError(f"{name} is no number of JSON")
@@ -269,9 +249,9 @@ def _check_not_another(path: Path, kind: Kind[H]) -> None:
 
 
 def _parse_header(path: Path, text: str, kind: Kind[H]) -> H:
-    if len(text) > _LARGEST_METADATA:
+    if len(text) > LARGEST_METADATA:
         raise FileFormatError(
-            f"{path}: its metadata has {len(text):,} characters, at most {_LARGEST_METADATA:,} are "
+            f"{path}: its metadata has {len(text):,} characters, at most {LARGEST_METADATA:,} are "
             "read: it is not one of ours, or damaged"
         )
     try:

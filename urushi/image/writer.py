@@ -13,6 +13,7 @@ from urushi.errors import TargetError
 from urushi.image.blend import Blend
 from urushi.image.colour.levels import tags_of_white
 from urushi.image.formats.known import FORMATS
+from urushi.image.formats.lossless import is_lossless
 from urushi.image.info import PictureInfo, inspect_picture, read_again
 from urushi.image.libvips import compression, interpretation, open_image, reason, vips
 from urushi.image.metadata.carrying import Luggage, with_profile
@@ -56,7 +57,8 @@ class PictureWriter:
         overwrite: whether an existing target may be replaced.
         strip_metadata: drop EXIF, XMP, IPTC and comments; the colour profile stays.
         quality: 1..100 for JPEG, WebP, AVIF and HEIF; 95, 95, 85 and 85 unless told. 100 makes
-            WebP and AVIF lossless. Chroma is never subsampled, but lossy WebP knows no other way.
+            WebP and AVIF lossless, and so they are unless told where the source is lossless and of
+            the same format. Chroma is never subsampled, but lossy WebP knows no other way.
             AVIF with transparency is always lossless, because it would blur the transparency too.
         own: the rows are in primaries of the source's own, as a `PictureReader` gives them on
             request.
@@ -300,7 +302,7 @@ class PictureWriter:
     def _options(self) -> dict[str, Any]:
         """How libvips is to encode this format."""
         layout = self._layout
-        quality = self._quality or FORMATS[layout.format].quality or 100
+        quality = self._quality or self._usual_quality()
         if layout.format == "jpeg":
             return {"Q": quality, "subsample_mode": "off"}
         if layout.format == "png":
@@ -317,6 +319,20 @@ class PictureWriter:
         if layout.extra or quality == 100:
             return {**options, "lossless": True}
         return {**options, "Q": quality, "subsample_mode": "off"}
+
+    def _usual_quality(self) -> int:
+        """Where none is asked for: what was lossless stays so where its format does."""
+        format, like = self._layout.format, self._like
+        usual = FORMATS[format].quality or 100
+        if like is None or like.format != format or not is_lossless(like.path, format, like.page):
+            return usual
+        if format != "jpeg":
+            return 100
+        self._say(
+            f"The source is a lossless JPEG, which is not written: the result has quality {usual};"
+            " PNG and TIFF lose nothing."
+        )
+        return usual
 
     def _close(self) -> None:
         if self._blend is not None:

@@ -139,11 +139,15 @@ def adapter_file(adapter: str | Path) -> Path:
     if os.path.lexists(path):
         return path
     text = os.fspath(adapter)
-    name, strength = parse_adapter(text)
-    if name != text and find_adapter(name).exists():
+    name, colon, strength = text.rpartition(":")
+    if colon and name and not set("/\\") & set(strength) and find_adapter(name).exists():
+        try:
+            pair = f"the pair ({name!r}, {check_strength(float(strength), name):g})"
+        except (ValueError, AdapterError):
+            pair = f"a pair such as ({name!r}, 0.5), with a strength from 0 to {MOST_STRENGTH:g}"
         raise AdapterError(
             f"adapter {text!r}: there is no such file, and a strength stands beside the name: give "
-            f"the pair ({name!r}, {strength:g})"
+            f"{pair}"
         )
     known = zoo_experts()
     hint = nearest(text.lower(), known)

@@ -15,6 +15,7 @@ import numpy as np
 from urushi.errors import AdapterError
 from urushi.files.all_in_one_file import AllInOne
 from urushi.files.model import LoadedModel
+from urushi.files.router_file import CLEAN
 from urushi.image import AS_FOUND, DEFAULT_MAX_PIXELS, Samples, open_picture
 from urushi.inference.adapted_weights import AppliedAdapter
 from urushi.inference.arrays import colours_of
@@ -28,6 +29,7 @@ from urushi.inference.guided import GuidedEngine, guided_restorer
 from urushi.inference.hardware import MadeAnew, available_memory
 from urushi.inference.in_turn import AUTO, NONE, RestorerInTurn, classes_of, in_order
 from urushi.inference.members import find_base, find_members, read_members
+from urushi.inference.option_names import check_names
 from urushi.inference.probing import open_all_in_one_router
 from urushi.inference.restorer import EngineOptions, OnProgress, Restorer
 from urushi.inference.second_look import Views, kind_behind, mended
@@ -42,8 +44,11 @@ __all__ = ["AUTO", "NONE", "AutoRestorer", "find_base", "with_strength"]
 # All routes of one expert each, and the base. Each takes tens of megabytes, so that most are only
 # kept where memory is plenty.
 _KEPT, _KEPT_ANYWAY, _PLENTY = 10, 3, 2 << 30
+OWN_OPTIONS = ("task", "k", "threshold", "quick", "guard", "strength", "kept")
 # Routes are this coarse, since each has weights of its own to be made ready.
 _STEPS = 8
+# The base takes away rain as well, so it is held to noise only where rain is less likely than this.
+_RAIN = 0.04
 IN_FLOAT32 = (
     "int8 is measured for the base alone: with an expert this picture was restored in float32"
 )
@@ -104,6 +109,8 @@ class AutoRestorer(MadeAnew):
         **options: Unpack[EngineOptions],
     ) -> None:
         assert kept >= 1, kept
+        known = ("model", *OWN_OPTIONS, *EngineOptions.__annotations__)
+        check_names(options, known, "AutoRestorer")
         made_from: dict[str, Any] = {
             "source": source if isinstance(source, AllInOne) else find_members(source),
             "model": model, "task": task, "k": k, "threshold": threshold, "quick": quick,
@@ -115,6 +122,9 @@ class AutoRestorer(MadeAnew):
         if isinstance(model, str | Path):
             made_from["model"] = find_model(model).absolute()
         self._record(**made_from, hashes=self._hashes())
+        if options.get("tile") is not None or options.get("overlap") is not None:
+            # What does not fit is told now, and not of each picture anew.
+            self.restorer(Choice((), ""))
 
     def _make(
         self,
@@ -289,7 +299,8 @@ class AutoRestorer(MadeAnew):
         """The choice with a second expert, where a second look shows what that is for."""
         least = self.members.router.header.again
         whole = len(choice.route) == 1 and choice.route[0][1] == 1
-        if least is None or not (self._twice and whole) or choice.guard is not None:
+        held = choice.guard is not None and choice.guard.told
+        if least is None or not (self._twice and whole) or held:
             return choice
         assert self._router is not None
         assert choice.decision is not None
@@ -312,7 +323,9 @@ class AutoRestorer(MadeAnew):
         """The choice, less what the guard withholds."""
         if not self._guards:
             return choice
-        verdict = judged([name for name, _ in choice.route], watcher)
+        seen = {} if choice.decision is None else choice.decision.probabilities
+        clean = seen.get(CLEAN, 0) if seen.get("rain", 0) < _RAIN else 0
+        verdict = judged([name for name, _ in choice.route], watcher, clean)
         route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
         reason, in_turn = verdict.reworded(choice.reason, route), choice.in_turn and len(route) > 1
         return replace(choice, route=route, reason=reason, in_turn=in_turn, guard=verdict.guard)

@@ -435,6 +435,6 @@ def _identity(path: Path) -> Identity | None:
 
 def _no_memory(path: Path) -> str:
     return (
-        f"{path}: there is too little memory to restore it: close other programs, or give a "
-        "smaller --tile"
+        f"{path}: there is too little memory to restore it: close other programs, or take "
+        "smaller tiles (--tile)"
     )

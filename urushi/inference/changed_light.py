@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.inference.adapted_weights import AppliedAdapter
+from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
+from urushi.inference.overview import means_around
 from urushi.inference.tile_sizes import LOCAL
 
 __all__ = [
@@ -15,13 +17,23 @@ __all__ = [
     "brightens",
     "changes_light",
     "finishing",
+    "leaves_detail",
     "margin_of",
     "with_highlights",
+    "with_neutral_black",
 ]
 
 LOW_LIGHT = "low-light"
+# What hides detail and does not harm it.
+_VEILS = frozenset({"haze"})
 # What was brighter than that, encoded as sRGB is, is brightened less and less; white stays.
 _BRIGHT = 0.5
+# Where nearly all is black: what a channel that is bright afterwards may come to, and from where on
+# it is held back. Both rise linearly to white, so that what was even before does not become flat.
+_CEILING, _SHOULDER = 0.85, 0.65
+# Light in which there is no colour, that in which all of it is believed, and what one pixel counts
+# at most: ground around a lamp is as black as elsewhere. In levels of 255.
+_BLACK, _COLOURED, _LAMP = 1 / 255, 1.6 / 255, 3 / 255
 _LARGE_CELL = 16
 
 
@@ -32,12 +44,13 @@ class Finish:
         cell: side of what upsampling may repeat, in pixels; see `without_grid`.
         margin: pixels that are mirrored around a tile while it is restored. What a network makes of
             the border of a picture shows where everything gets brighter or darker.
-        bright: whether bright parts are kept; see `with_highlights`.
+        bright: whether bright parts are kept, and black; see `with_highlights`.
+        even: whether even ground stays as smooth as it was; see `with_even_ground`.
     """
 
-    def __init__(self, cell: int, margin: int, *, bright: bool) -> None:
+    def __init__(self, cell: int, margin: int, *, bright: bool, even: bool = False) -> None:
         self.margin = margin
-        self._cell, self._bright = cell, bright
+        self._cell, self._bright, self._even = cell, bright, even
 
     def around(self, tile: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "3 H W"]:
         """The tile with its margin."""
@@ -58,7 +71,11 @@ class Finish:
         if tile.shape != restored.shape:
             return restored
         restored = without_grid(tile, restored, self._cell)
-        return with_highlights(tile, restored) if self._bright else restored
+        if self._even:
+            restored = with_even_ground(tile, restored)
+        if self._bright:
+            restored = with_neutral_black(tile, with_highlights(tile, restored))
+        return restored
 
 
 def finishing(
@@ -74,7 +91,7 @@ def finishing(
     if not changes_light(adapters):
         return None
     margin = 0 if fixed else margin_of(adapters, cell)
-    return Finish(cell, margin, bright=brightens(adapters))
+    return Finish(cell, margin, bright=brightens(adapters), even=leaves_detail(adapters))
 
 
 def margin_of(adapters: Sequence[AppliedAdapter], cell: int) -> int:
@@ -101,6 +118,12 @@ def brightens(adapters: Sequence[AppliedAdapter]) -> bool:
     return any(LOW_LIGHT in item.adapter.header.degradations for item in adapters)
 
 
+def leaves_detail(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether detail of a large picture, and of even ground, is its own: haze alone goes."""
+    mended = {name for item in adapters for name in item.adapter.header.degradations or [""]}
+    return bool(mended) and mended <= _VEILS
+
+
 def with_highlights(
     tile: Float[np.ndarray, "3 h w"], restored: Float[np.ndarray, "3 h w"]
 ) -> Float[np.ndarray, "3 h w"]:
@@ -108,11 +131,30 @@ def with_highlights(
 
     Lamps, windows and skies of a dark photograph are bright already. The brightest channel of a
     pixel, averaged with its neighbours, says how much of the change is taken: all of it up to
-    a half, none at white, in between a linear part.
+    a half, none at white, in between a linear part. Then each channel is held back on its own: even
+    ground of one colour keeps its shades.
     """
     light = np.pad(tile.max(axis=0), 1, mode="edge")
     height, width = tile.shape[1:]
     rows = light[:height] + light[1 : height + 1] + light[2:]
     light = (rows[:, :width] + rows[:, 1 : width + 1] + rows[:, 2:]) / np.float32(9)
     share = np.clip((1 - light) / np.float32(1 - _BRIGHT), 0, 1)
-    return tile + share * (restored - tile)
+    made = tile + share * (restored - tile)
+    dark = np.maximum(1 - tile, np.float32(1e-6))
+    shoulder, room = 1 - np.float32(1 - _SHOULDER) * dark, np.float32(_CEILING - _SHOULDER) * dark
+    above = made - shoulder
+    held = shoulder + room * -np.expm1(-np.maximum(above, 0) / room)
+    return np.where(above > 0, held, made)
+
+
+def with_neutral_black(
+    tile: Float[np.ndarray, "3 h w"], restored: Float[np.ndarray, "3 h w"]
+) -> Float[np.ndarray, "3 h w"]:
+    """A brightened tile whose black has no colour.
+
+    Of a level or less of 255 nobody can tell the colour, and a network makes it brown.
+    """
+    light = means_around(np.minimum(tile.max(axis=0), np.float32(_LAMP)).astype(np.float64))
+    share = np.clip((light - _BLACK) / (_COLOURED - _BLACK), 0, 1).astype(np.float32)
+    grey = restored.mean(axis=0, dtype=np.float32)
+    return grey + share * (restored - grey)

@@ -125,6 +125,6 @@ class PictureRestorer(Protocol):
 def hinted(choice: Choice) -> Choice:
     """The choice with what may be worth trying instead; see docs/decisions/0023."""
     name = None if choice.decision is None else choice.decision.suggested
-    if name is None or choice.guard is not None:
+    if name is None or (choice.guard is not None and choice.guard.told):
         return choice
     return replace(choice, reason=f"{choice.reason}: {advice(name)}", suggested=name)

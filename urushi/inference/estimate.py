@@ -22,8 +22,16 @@ from urushi.files.router_file import read_router_header
 from urushi.image import inspect_picture
 from urushi.inference.engines.base import Engine, Precision, lanes_on, working_memory
 from urushi.inference.hardware import choose_device, is_installed
+from urushi.inference.overview import reduction
 from urushi.inference.restorer import EngineOptions
-from urushi.inference.tile_sizes import LOCAL, WORTH_COMPILING, choose_tiles
+from urushi.inference.tile_sizes import (
+    LOCAL,
+    WORTH_COMPILING,
+    check_options,
+    choose_tiles,
+    overlap_of,
+    too_small,
+)
 from urushi.inference.tiling import plan_tiles
 from urushi.inference.zoo import ZOO
 
@@ -35,6 +43,7 @@ __all__ = [
     "Restoring",
     "estimate_memory",
     "members_of",
+    "multiple_of",
     "size_of",
 ]
 
@@ -53,8 +62,10 @@ took."""
 SHARE_OF_FURTHER = 0.75
 """Of what one tile takes, for each that is restored at the same time."""
 
-# Both sides of a tile are multiples of what a network asks for, which is in its graph; 8 or 16.
-_MULTIPLE = 16
+# Both sides of a tile are multiples of what a network asks for; where its header does not say it,
+# of the least that any does, so that no tile is refused that the network takes.
+_LEAST_MULTIPLE = 8
+_MOST_LEVELS = 12
 
 
 class Memory(NamedTuple):
@@ -115,6 +126,10 @@ class Restoring:
         """
         header, device = read_header(model), options.get("device", "auto")
         engine, tile = options.get("engine", "auto"), options.get("tile")
+        overlap = overlap_of(tile, options.get("overlap"))
+        check_options(tile, overlap, options.get("memory_limit"))
+        if tile is not None and tile < multiple_of(header):
+            raise EngineError(too_small(tile, multiple_of(header)))
         precision = cast(Precision, options.get("precision", "float32"))
         graph = graph_path(model).is_file() and is_installed("openvino")
         if choose_device("cpu" if engine == "openvino" else device) != "cpu":
@@ -125,9 +140,11 @@ class Restoring:
             precision = "float32"  # which takes more, and is what a processor without it takes
         widely = [not LOCAL.issuperset(named or [""]) for named in degradations]
         wide = any(widely)
-        overlap = options.get("overlap", 16 if tile is None else min(16, tile // 2))
         undecided = None if chosen and wide else wide
-        return cls(header, engine, precision, tile, overlap, undecided, stages)
+        made = cls(header, engine, precision, tile, overlap, undecided, stages)
+        for large in {False, wide}:
+            choose_tiles(_Told(made), tile, overlap, options.get("memory_limit"), wide=large)
+        return made
 
 
 def estimate_memory(restoring: Restoring, width: int, height: int) -> Memory:
@@ -153,12 +170,16 @@ def _peak(restoring: Restoring, width: int, height: int, wide: bool, stages: int
     engine = _Told(restoring)
     own = (restoring.tile, restoring.overlap, None)
     tile, overlap, _, whole, at_once = choose_tiles(engine, *own, wide=wide)
-    sides = [-(-side // _MULTIPLE) * _MULTIPLE for side in (height, width)]
+    multiple = engine.size_multiple
+    sides = [-(-side // multiple) * multiple for side in (height, width)]
     if sides[0] * sides[1] <= whole:
         tile = max(*sides, tile)
     overlap = min(overlap, tile // 2)
-    plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=_MULTIPLE)
+    plan = plan_tiles(height, width, tile=tile, overlap=overlap, multiple=multiple)
     tile_pixels = plan.rows.size * plan.columns.size
+    if wide:  # the small version that leads the tiles, or all of a small picture, is one
+        factor = reduction(width, height, max(at_once, 1))
+        tile_pixels = max(tile_pixels, -(-width // factor) * -(-height // factor))
     tiles = 1.0
     if restoring.engine == "openvino" and plan.count > 1 and width * height >= WORTH_COMPILING:
         lanes = min(lanes_on(os.cpu_count() or 1), at_once // tile_pixels, plan.count)
@@ -176,7 +197,7 @@ class _Told:
     def __init__(self, restoring: Restoring) -> None:
         self.name, self.device = restoring.engine, "cpu"
         self.precision: Precision = restoring.precision
-        self.size_multiple, self.scale = _MULTIPLE, 1
+        self.size_multiple, self.scale = multiple_of(restoring.header), 1
         self.fixed_patch: int | None = None
         self.bytes_per_pixel = working_memory(restoring.header, self.name, self.precision)
 
@@ -185,6 +206,14 @@ class _Told:
 
     def in_float32(self) -> Engine:
         return self
+
+
+def multiple_of(header: ModelHeader) -> int:
+    """What both sides of a tile of this network are multiples of, in pixels, from its header."""
+    levels = header.config.get("enc_blk_nums")
+    if header.backbone == "nafnet" and isinstance(levels, list) and len(levels) <= _MOST_LEVELS:
+        return 2 ** len(levels)
+    return _LEAST_MULTIPLE
 
 
 def members_of(router: Path) -> tuple[Path, dict[str, list[str]], tuple[int, ...]]:

@@ -3,10 +3,13 @@
 A network that halves the sides of a picture a few times and doubles them again computes each pixel
 of a cell, of 8 x 8 pixels say, by weights of its own. Where it changes much over smooth ground, as
 in a sky that gets brighter, some of that shows: the same small pattern in every cell. So what was
-changed is averaged over the cells around, pixel by pixel of a cell: scenes cancel out, the pattern
+changed is averaged over the cells around, wave by wave of a cell: scenes cancel out, the pattern
 stays. What the picture itself repeats in its cells is no work of the network and is kept, and
-nothing is taken out where the average may be chance.
+nothing is taken out where the average may be chance. Waves are told apart because grain has little
+of the short ones, in which a weave of two or four pixels lies.
 """
+
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +20,9 @@ __all__ = ["without_grid"]
 _REACH = 4
 # A grid is faint: what differs by more is an edge of the scene, and counts as so much. In [0, 1].
 _MOST = 6 / 255
-# How many times the variance of chance a pattern has to exceed.
+# Cells count the less the more their power is beyond that; walls between edges tell of a grid.
+_EVEN = (1 / 255) ** 2
+# How many times the variance of chance a wave has to exceed.
 _SURE = 4.0
 # Variance of what a picture repeats by itself, below which it says nothing.
 _FAINT = (0.25 / 255) ** 2
@@ -43,32 +48,53 @@ def without_grid(
     # One channel at a time, which fits into the caches of a processor.
     for before, after, out in zip(tile, restored, result, strict=True):
         before = before[:height, :width]
-        pattern, chance = _repeated(after[:height, :width] - before, cell)
-        if not (_over_cell(pattern * pattern) > _SURE * chance).any():
-            continue
-        own, _ = _repeated(before, cell)
+        changed = _cells(after[:height, :width] - before, cell)
+        weight = _EVEN / (_over_cell(changed * changed) + _EVEN)
+        total = _around(weight)
+        pattern, own = (
+            _around(weight * _waves_of(each)) / total for each in (changed, _cells(before, cell))
+        )
+        power = _around(weight * np.square(_waves_of(changed))) / total
+        chance = np.maximum(power - pattern * pattern, 0)
+        chance *= _SURE * _around(weight * weight) / (total * total)
+        for each in (pattern, own):
+            each[:, 0, :, 0] = 0  # the mean of a cell
         share = _over_cell(pattern * own) / (_over_cell(own * own) + _FAINT)
         pattern -= share * own
-        power = _over_cell(pattern * pattern)
-        pattern *= np.maximum(power - _SURE * chance, 0) / np.maximum(power, 1e-12)
-        out[:height, :width] -= pattern.reshape(height, width)
+        power = pattern * pattern
+        pattern *= np.maximum(power - chance, 0) / np.maximum(power, 1e-12)
+        out[:height, :width] -= _pixels_of(pattern).reshape(height, width)
     return result
 
 
-def _repeated(
-    values: Float[np.ndarray, "h w"], cell: int
-) -> tuple[Float[np.ndarray, "r n c n"], Float[np.ndarray, "r 1 c 1"]]:
-    """What every cell repeats of those around, and how much of its power is chance."""
+def _cells(values: Float[np.ndarray, "h w"], cell: int) -> Float[np.ndarray, "r n c n"]:
+    """What is finer than a cell, cell by cell."""
     height, width = values.shape
     # A mean over as many pixels as a cell has is free of whatever all cells repeat.
     fine = values - _means(_means(values, 0, cell), 1, cell)
     np.clip(fine, -_MOST, _MOST, out=fine)
-    fine = fine.reshape(height // cell, cell, width // cell, cell)
-    count = _around(np.ones((fine.shape[0], 1, fine.shape[2], 1), np.float32))
-    mean = _around(fine) / count
-    variance = _around(_over_cell(fine * fine)) / count - _over_cell(mean * mean)
-    mean -= _over_cell(mean)
-    return mean, np.maximum(variance, 0) / count
+    return fine.reshape(height // cell, cell, width // cell, cell)
+
+
+@cache
+def _waves(cell: int) -> Float[np.ndarray, "n n"]:
+    """Of the lengths that a cell repeats, one in each row, the even one first; orthonormal."""
+    places = 2 * np.pi * np.arange(cell) / cell
+    rows = [np.cos((n + 1) // 2 * places - (n % 2 == 0) * np.pi / 2) for n in range(1, cell)]
+    rows = np.array([np.ones(cell), *rows])
+    return (rows / np.sqrt(np.square(rows).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
+def _waves_of(cells: Float[np.ndarray, "r n c n"]) -> Float[np.ndarray, "r n c n"]:
+    rows, cell, columns, _ = cells.shape
+    across = cells @ _waves(cell).T
+    return (_waves(cell) @ across.reshape(rows, cell, columns * cell)).reshape(cells.shape)
+
+
+def _pixels_of(waves: Float[np.ndarray, "r n c n"]) -> Float[np.ndarray, "r n c n"]:
+    rows, cell, columns, _ = waves.shape
+    down = _waves(cell).T @ waves.reshape(rows, cell, columns * cell)
+    return down.reshape(waves.shape) @ _waves(cell)
 
 
 def _over_cell(values: Float[np.ndarray, "r n c n"]) -> Float[np.ndarray, "r 1 c 1"]:

@@ -28,6 +28,7 @@ from urushi.inference.naming import (
     with_suffix,
 )
 from urushi.inference.staged import Staged
+from urushi.names import counted
 
 __all__ = ["Job", "find_pictures", "plan_batch", "suffix_of_format"]
 
@@ -91,7 +92,9 @@ def plan_batch(
         targets = [_checked_file_name(folder, items, suffix)]
     else:
         if os.path.lexists(folder) and not folder.is_dir():
-            raise TargetError(f"{folder} is a file, expected a folder for {len(items)} pictures")
+            raise TargetError(
+                f"{folder} is a file, expected a folder for {counted(len(items), 'picture')}"
+            )
         return _into_folder(folder, items, suffix, overwrite)
     jobs = [
         Job(item.source, target, overwrite, item.problem)
@@ -138,12 +141,18 @@ def _into_folder(
     fresh = [item for item in items if item.source not in made]
     targets = target_names(folder, fresh, suffix)
     named = {item.source: target for item, target in zip(fresh, targets, strict=True)}
-    jobs = [
-        Job(item.source, named[item.source], overwrite, item.problem)
-        if item.source in named
-        else Job(item.source, item.source, left=_made_from(item.source, made[item.source]))
-        for item in items
-    ]
+    # What was only taken for a result may be a picture of its own.
+    taken = {real(source) for source in made}
+    jobs = []
+    for item in items:
+        if item.source in made:
+            left = _made_from(item.source, made[item.source])
+            jobs.append(Job(item.source, item.source, left=left))
+            continue
+        job = Job(item.source, named[item.source], overwrite, item.problem)
+        if overwrite and real(job.target) in taken:
+            job = replace(job, left=_may_be_original(job))
+        jobs.append(job)
     working = [job for job in jobs if not job.left]
     if not overwrite and not all(_replaces_itself(job) for job in working):
         # One that has the format already is no reason to restore none of the others.
@@ -153,16 +162,8 @@ def _into_folder(
             else job
             for job in jobs
         ]
-        working = [job for job in jobs if not job.left]
-    _check_targets(working)
-    if not overwrite:
-        return jobs
-    # What was only taken for a result may be a picture of its own.
-    taken = {real(source) for source in made}
-    return [
-        replace(job, problem=_may_be_original(job)) if real(job.target) in taken else job
-        for job in working
-    ] + [job for job in jobs if job.left]
+    _check_targets([job for job in jobs if not job.left])
+    return jobs
 
 
 def _replaces_itself(job: Job) -> bool:
@@ -170,7 +171,7 @@ def _replaces_itself(job: Job) -> bool:
 
 
 def _itself(job: Job) -> str:
-    return f"{job.source} would replace itself, choose another output (or --overwrite)"
+    return f"{job.source} would replace itself: choose another output, or give --overwrite"
 
 
 def _made_from(source: Path, other: Path) -> str:
@@ -271,7 +272,8 @@ def suffix_of_format(format: str) -> str:
 
 def _beside(items: list[Found], suffix: str | None) -> Path:
     if len(items) > 1 or not items[0].named:
-        raise TargetError(f"{len(items)} pictures need a folder to go to: give --output FOLDER")
+        need = counted(len(items), "picture needs", "pictures need")
+        raise TargetError(f"{need} a folder to go to: give --output FOLDER")
     source = items[0].source
     return with_suffix(source.with_name(f"{source.stem}_restored{source.suffix}"), suffix)
 

@@ -84,30 +84,41 @@ def results_among(folder: Path, items: Sequence[Found], suffix: str | None) -> d
     """Sources that seem to be results of others, each with the one it was made from.
 
     They are where the output is the folder of the sources, in another format: `1.png` is what
-    `1.jpg` becomes. What was named itself is never taken for a result, nor is what cannot be one:
-    a picture that is older, or of another shape.
+    `1.jpg` becomes, and `1_jpg.png` where there is a `1.gif` as well. What was named itself is
+    never taken for a result, nor is what cannot be one: a picture that is older, or of another
+    shape.
     """
-    by_place = {real(item.source): item for item in items}
-    made: dict[Path, Path] = {}
-    plain = [folder / with_suffix(item.inside, suffix) for item in items]
-    for path, item in zip(plain, items, strict=True):
-        _note_result(path, item, by_place, made)
-    rest = [item for item in items if item.source not in made]
-    plain = [folder / with_suffix(item.inside, suffix) for item in rest]
-    for path, item, shares in zip(plain, rest, _sharing(plain, rest), strict=True):
-        if shares:
-            _note_result(next(_longer(path, item)), item, by_place, made)
-    return made
+    plain = [_key(folder / with_suffix(item.inside, suffix)) for item in items]
+    key_of = dict(zip((item.source for item in items), plain, strict=True))
+    places = {_key(item.source): item for item in items}
+    # Results have the format asked for; they are those that are hit by the names of the others.
+    doubtful = {
+        item.source for item in items if not item.named and places.get(key_of[item.source]) is item
+    }
+    possible: dict[tuple[Path, Path], bool] = {}
+    while doubtful:
+        sure = [item for item in items if item.source not in doubtful]
+        hit: dict[Path, Path] = {}
+        for target, item in zip(target_names(folder, sure, suffix), sure, strict=True):
+            found = places.get(_key(target))
+            if found is not None and found.source in doubtful:
+                hit[found.source] = item.source
+        for pair in hit.items() - possible.keys():
+            possible[pair] = _can_be_made_from(*pair)
+        own = {one for one, other in hit.items() if not possible[one, other]}
+        if not own:
+            # One that shares its plain name with others has another name as a result.
+            shared = {key_of[item.source] for item in sure}
+            own = {one for one in doubtful if one not in hit and key_of[one] in shared}
+        if not own:
+            return hit
+        doubtful -= own
+    return {}
 
 
-def _note_result(
-    path: Path, item: Found, by_place: dict[Path, Found], made: dict[Path, Path]
-) -> None:
-    result = by_place.get(real(path))
-    if result is None or result is item or result.named:
-        return
-    if _can_be_made_from(result.source, item.source):
-        made.setdefault(result.source, item.source)
+def _key(path: Path) -> str:
+    """The same for all names of one file."""
+    return os.path.normcase(real(path))
 
 
 def _can_be_made_from(result: Path, source: Path) -> bool:

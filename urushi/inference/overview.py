@@ -1,12 +1,13 @@
-"""Large pictures with haze or in low light: a small version of the whole says how bright parts are.
+"""Pictures with haze or in low light: a small version of the whole says how bright parts are.
 
 What such degradations need of a picture is larger than a tile. Tiles restored one by one differ in
-brightness, by place and from what the same network makes of the whole picture, made small. So both
-are restored: the tiles, for detail, and the whole picture reduced to a quarter of a megapixel, near
-the size that such networks are trained and measured at. A linear function of the tiles' result, in
-every neighbourhood the one that leads to the small version with the least squared error, joins them
-(the guided filter of He, Sun and Tang, TPAMI 2013, on reduced pictures as in its fast form, arXiv
-1505.00996). Colours follow the small version, detail the tiles.
+brightness, by place and from what the same network makes of the whole picture, made small; and so
+does the picture restored as one tile, where it is larger than those that such networks are trained
+and measured at. So the whole picture is reduced to about a quarter of a megapixel and restored, and
+a linear function, in every neighbourhood the one that leads to the small version with the least
+squared error, gives it detail (the guided filter of He, Sun and Tang, TPAMI 2013, on reduced
+pictures as in its fast form, arXiv 1505.00996). Colours follow the small version. Detail comes from
+the picture itself, or, where the network takes away more than haze, from its tiles.
 """
 
 import contextlib
@@ -21,16 +22,17 @@ from jaxtyping import Float
 from urushi.errors import UnreadableError
 from urushi.inference.tiling import ReadRows
 
-__all__ = ["PIXELS", "Spool", "joined", "reduction", "worked_out"]
+__all__ = ["PIXELS", "Spool", "joined", "means_around", "reduction", "worked_out"]
 
 Rows = Float[np.ndarray, "n W 3"]
 
 PIXELS = 1 << 18
-"""Of the small version, at most."""
+"""Of the small version, about."""
 # Half the side of a neighbourhood, in pixels of the small version.
 _REACH = 8
-# What counts as flat: variance, for values in [0, 1].
-_FLAT = 1e-3
+# What counts as flat: variance, for values in [0, 1]. Tiles have gradients of their own, which say
+# nothing of how strong detail should be.
+_FLAT, _FLAT_OF_TILES = 1e-4, 1e-3
 # Detail is never turned over, nor made many times as strong.
 _STEEPEST = 4.0
 # Rows that are read back at once hold about so many values.
@@ -48,9 +50,17 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def reduction(width: int, height: int, pixels: int = PIXELS) -> int:
-    """By which whole factor both sides are reduced, to have at most so many pixels or nearly so."""
-    return max(1, math.ceil(math.sqrt(width * height / pixels)))
+def reduction(width: int, height: int, fits: int | None = None) -> int:
+    """By which whole factor both sides are reduced; 1 for small pictures.
+
+    The one that comes nearest to `PIXELS`, whatever tiles there are.
+
+    Args:
+        width, height: of the picture, in pixels.
+        fits: pixels of the small version that memory allows at most.
+    """
+    nearest = max(1, math.floor(math.sqrt(width * height / PIXELS) + 0.5))
+    return nearest if fits is None else max(nearest, math.ceil(math.sqrt(width * height / fits)))
 
 
 class Spool:
@@ -129,8 +139,10 @@ def joined(
     factor: int,
     restore_small: Callable[[Rows], Rows],
     restore: Callable[[ReadRows], Iterator[Rows]],
+    *,
+    tiled: bool = True,
 ) -> Iterator[Rows]:
-    """A picture restored by tiles, in the light of its restored small version.
+    """A picture in the light of its restored small version.
 
     Args:
         read: gives the next rows of the picture, as for `Restorer.restore_rows`.
@@ -138,6 +150,7 @@ def joined(
         factor: by which its sides are reduced; see `reduction`.
         restore_small: restores the reduced picture, which is one tile.
         restore: restores the picture by tiles.
+        tiled: whether detail comes from the tiles; else it is that of the picture.
 
     Yields:
         Restored rows in order. They may leave the picture's range a little.
@@ -145,47 +158,66 @@ def joined(
     Raises:
         UnreadableError: see `Spool`; and whatever the others raise.
     """
-    with Spool(width, factor) as source, Spool(width, factor) as tiles:
+    with Spool(width, factor) as source, contextlib.ExitStack() as held:
         done = 0
         while done < height:
             rows = read(min(max(_AT_ONCE // (3 * width), 1), height - done))
             if not len(rows):
-                break  # the tiles tell of it
+                break
             source.add(rows)
             done += len(rows)
         wanted = restore_small(source.reduced()) if done == height else None
-        for rows in restore(source.rows()):
-            tiles.add(rows)
+        detail = source
+        if tiled or wanted is None:  # the tiles tell of rows that are missing
+            detail = held.enter_context(Spool(width, factor))
+            for rows in restore(source.rows()):
+                detail.add(rows)
         assert wanted is not None
-        gain, offset = worked_out(tiles.reduced(), wanted)
-        lines, columns = (
-            _places(length, factor, count)
-            for length, count in zip((height, width), gain.shape, strict=False)
-        )
-        again, top = tiles.rows(), 0
-        while top < height:
-            rows = again(max(_AT_ONCE // (3 * width), 1))
-            here = _Places(*(each[top : top + len(rows)] for each in lines))
-            yield _at(gain, here, columns) * rows + _at(offset, here, columns)
-            top += len(rows)
+        fit = worked_out(detail.reduced(), wanted, exactly=tiled)
+        yield from _applied(detail.rows(), height, width, factor, *fit)
+
+
+def _applied(
+    read: ReadRows, height: int, width: int, factor: int, gain: np.ndarray, offset: np.ndarray
+) -> Iterator[Rows]:
+    lines, columns = (
+        _places(length, factor, count)
+        for length, count in zip((height, width), gain.shape, strict=False)
+    )
+    top = 0
+    while top < height:
+        rows = read(max(_AT_ONCE // (3 * width), 1))
+        here = _Places(*(each[top : top + len(rows)] for each in lines))
+        yield _at(gain, here, columns) * rows + _at(offset, here, columns)
+        top += len(rows)
 
 
 def worked_out(
-    tiles: Float[np.ndarray, "h w 3"], wanted: Float[np.ndarray, "h w 3"]
+    detail: Float[np.ndarray, "h w 3"], wanted: Float[np.ndarray, "h w 3"], *, exactly: bool = False
 ) -> tuple[Float[np.ndarray, "h w 3"], Float[np.ndarray, "h w 3"]]:
-    """Gain and offset by place and channel that lead from `tiles` to `wanted`, both in [0, 1]."""
-    tiles, wanted = tiles.astype(np.float64), wanted.astype(np.float64)
-    mean, aim = _means(tiles), _means(wanted)
-    variance = _means(tiles * tiles) - mean * mean
-    together = _means(tiles * wanted) - mean * aim
+    """Gain and offset by place and channel that lead from `detail` to `wanted`, both in [0, 1].
+
+    Args:
+        detail: what gives detail, reduced.
+        wanted: the small version, restored.
+        exactly: whether they lead to it pixel by pixel. Tiles need it, whose borders are sharper
+            than neighbourhoods. Else what the network left on smooth ground is smoothed out, as
+            `detail` is smooth there.
+    """
+    detail, wanted = detail.astype(np.float64), wanted.astype(np.float64)
+    mean, aim = means_around(detail), means_around(wanted)
+    variance = means_around(detail * detail) - mean * mean
+    together = means_around(detail * wanted) - mean * aim
     # Flat parts get a gain of 1 and an offset, so that what little detail there is stays.
-    gain = np.clip((together + _FLAT) / (np.maximum(variance, 0) + _FLAT), 0, _STEEPEST)
-    offset = aim - gain * mean
-    return _means(gain).astype(np.float32), _means(offset).astype(np.float32)
+    flat = _FLAT_OF_TILES if exactly else _FLAT
+    gain = np.clip((together + flat) / (np.maximum(variance, 0) + flat), 0, _STEEPEST)
+    smooth = means_around(gain)
+    offset = wanted - smooth * detail if exactly else means_around(aim - gain * mean)
+    return smooth.astype(np.float32), offset.astype(np.float32)
 
 
-def _means(values: Float[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w 3"]:
-    """Means over neighbourhoods, which end where the picture does."""
+def means_around(values: Float[np.ndarray, "h w *c"]) -> Float[np.ndarray, "h w *c"]:
+    """Means over neighbourhoods of 17 x 17 pixels, which end where the picture does."""
     for axis in (0, 1):
         length = values.shape[axis]
         before = np.zeros_like(np.take(values, [0], axis=axis))

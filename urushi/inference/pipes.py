@@ -4,6 +4,7 @@
 what shells make of `<(command)`, are read likewise.
 """
 
+import glob
 import os
 import shutil
 import stat
@@ -19,8 +20,10 @@ from urushi.errors import TargetError, UnreadableError
 from urushi.image import FORMATS
 from urushi.image.formats.known import sniff
 from urushi.inference.batch import BatchReport, FileResult
+from urushi.inference.jobs import Job, suffix_of_format
+from urushi.inference.naming import with_suffix
 
-__all__ = ["Pipes", "is_pipe", "is_stdout"]
+__all__ = ["Pipes", "check_pipes", "is_pipe", "is_stdout", "plan_pipes"]
 
 _STDIN, _STDOUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
 
@@ -38,6 +41,55 @@ def is_pipe(source: str | Path) -> bool:
         return stat.S_ISFIFO(os.stat(source).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def check_pipes(sources: Sequence[str], output: str | None) -> None:
+    """Refuses what pipes cannot hold, before anything is read from one.
+
+    Raises:
+        TargetError: several pictures cannot go into one pipe, or one from a pipe has no name that
+            its result could be called after.
+    """
+    if is_stdout(output) and (len(sources) != 1 or _may_be_several(sources[0])):
+        raise TargetError("one picture can be written to standard output: give a folder to -o")
+    if output is None and any(is_pipe(source) for source in sources):
+        raise TargetError("a picture from a pipe needs a place to go to: give -o OUT, or -o -")
+
+
+def plan_pipes(
+    jobs: Sequence[Job], sources: Sequence[str], output: str | None, format: str | None
+) -> list[Job]:
+    """Jobs that were planned as if pipes were files, with the names that they would have.
+
+    Args:
+        jobs: from `plan_batch`; empty where the output is a pipe.
+        sources, output, format: as `Pipes` takes them.
+    """
+    check_pipes(sources, output)
+    if is_stdout(output):
+        source = Path(sources[0])
+        suffix = None if format is None else suffix_of_format(format)
+        return [Job(source, Path("-") / with_suffix(Path(source.name), suffix), overwrite=True)]
+    return [_renamed(job, format) for job in jobs]
+
+
+def _renamed(job: Job, format: str | None) -> Job:
+    """With the name of a result that is called after a pipe; its format is not known before."""
+    if not is_pipe(job.source) or job.target.stem != job.source.stem:
+        return job
+    suffix = ".*" if format is None else suffix_of_format(format)
+    name = _name_of(os.fspath(job.source))
+    return replace(job, target=job.target.with_name(f"{name}{suffix}"))
+
+
+def _may_be_several(source: str) -> bool:
+    pattern = glob.has_magic(source) and not os.path.lexists(source)
+    return os.path.isdir(source) or (pattern and not is_pipe(source))
+
+
+def _name_of(source: str) -> str:
+    """What stands for a pipe in names of files."""
+    return "stdin" if source in _STDIN else Path(source).name
 
 
 class Pipes:
@@ -60,16 +112,11 @@ class Pipes:
         self._given: dict[Path, Path] = {}
         self._folder: Path | None = None
         self._result: Path | None = None
-        if is_stdout(output) and (len(sources) != 1 or os.path.isdir(sources[0])):
-            raise TargetError("one picture can be written to standard output: give a folder to -o")
+        check_pipes(sources, output)
         if is_stdout(output) and sys.stdout.isatty():
             raise TargetError("a picture would be written to the terminal: redirect it, or give -o")
         try:
             self.sources = [self._taken(source) for source in sources]
-            if output is None and self._given:
-                raise TargetError(
-                    "a picture from a pipe needs a place to go to: give -o OUT, or -o -"
-                )
             self.output = self._prepared(format) if is_stdout(output) else output
         except BaseException:
             self._clear()
@@ -98,8 +145,7 @@ class Pipes:
             if format is None:
                 known = ", ".join(entry.title for entry in FORMATS.values())
                 raise UnreadableError(f"'{source}' holds no picture in a known format ({known}).")
-            name = "stdin" if source in _STDIN else Path(source).name
-            whole = folder / f"{name}{FORMATS[format].suffixes[0]}"
+            whole = folder / f"{_name_of(source)}{FORMATS[format].suffixes[0]}"
             part.replace(whole)
         except OSError as error:
             raise UnreadableError(

@@ -28,9 +28,11 @@ from urushi.inference.arrays import (
 )
 from urushi.inference.beyond import Values
 from urushi.inference.change_gate import finish_of
+from urushi.inference.changed_light import leaves_detail
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
-from urushi.inference.overview import PIXELS, joined, reduction
+from urushi.inference.option_names import check_names, check_types
+from urushi.inference.overview import joined, reduction
 from urushi.inference.tile_runs import (
     LatestPicture,
     Picture,
@@ -44,6 +46,7 @@ from urushi.inference.tile_sizes import (
     WORTH_COMPILING,
     check_options,
     choose_tiles,
+    overlap_of,
     sees_widely,
 )
 from urushi.inference.tiling import ReadRows, TilePlan, plan_tiles, reader_of, stream_tiles
@@ -66,7 +69,7 @@ class EngineOptions(TypedDict, total=False):
     device: str
     precision: str
     tile: int | None
-    overlap: int
+    overlap: int | None
     threads: int | None
     compile: bool
     memory_limit: int | None
@@ -93,7 +96,8 @@ class Restorer(MadeAnew):
         precision: "float32"; "bf16" where the engine has it; "int8" where the model has it.
         tile: longest side of a tile in pixels; None chooses it from the memory there is and
             lets pictures through whole that fit.
-        overlap: pixels that neighbouring tiles share at least; at most half a tile.
+        overlap: pixels that neighbouring tiles share at least, at most half a tile; None takes
+            16, or half of a small tile.
         threads: threads of the engine; None leaves it the choice.
         compile: whether torch compiles the network first.
         memory_limit: bytes that the engine may work with at most; None takes half of what is
@@ -117,7 +121,7 @@ class Restorer(MadeAnew):
         device: str = "auto",
         precision: str = "float32",
         tile: int | None = None,
-        overlap: int = 16,
+        overlap: int | None = None,
         threads: int | None = None,
         compile: bool = False,
         memory_limit: int | None = None,
@@ -126,7 +130,9 @@ class Restorer(MadeAnew):
             "engine": engine, "device": device, "precision": precision, "threads": threads,
             "compile": compile,
         }  # fmt: skip
-        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        told = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        check_types({**options, **told})
+        tiles = {**told, "overlap": overlap_of(tile, overlap)}
         found = model if isinstance(model, LoadedModel) else find_model(model)
         self._make(found, adapters, options, tiles)
         base = found if isinstance(found, LoadedModel) else found.absolute()
@@ -160,6 +166,8 @@ class Restorer(MadeAnew):
         """
         from urushi.inference.hub_repository import parts_of_restorer
 
+        known = ("file", "revision", *EngineOptions.__annotations__)
+        check_names(options, known, "Restorer.from_hub")
         model, adapters = parts_of_restorer(repository, file=file, revision=revision)
         return cls(model, adapters=adapters, **options)
 
@@ -169,7 +177,7 @@ class Restorer(MadeAnew):
         engine: Engine,
         *,
         tile: int | None = None,
-        overlap: int = 16,
+        overlap: int | None = None,
         memory_limit: int | None = None,
         adapters: Sequence[AppliedAdapter] = (),
     ) -> "Restorer":
@@ -178,7 +186,8 @@ class Restorer(MadeAnew):
         Its adapters are only told of: they are in the engine.
         """
         restorer = cls.__new__(cls)
-        tiles = {"tile": tile, "overlap": overlap, "memory_limit": memory_limit}
+        shared = overlap_of(tile, overlap)
+        tiles = {"tile": tile, "overlap": shared, "memory_limit": memory_limit}
         restorer._make(engine, adapters, {}, tiles)
         restorer._record(model=engine, adapters=adapters, options={}, tiles=tiles)
         return restorer
@@ -221,9 +230,9 @@ class Restorer(MadeAnew):
         wide: bool = False,
     ) -> None:
         chosen = choose_tiles(engine, tile, overlap, memory_limit, wide=wide)
-        # Squares of a size of their own are no part of a whole.
-        self.engine, self._wide = engine, wide and engine.fixed_patch is None
         fixed = engine.fixed_patch is not None
+        # Squares of a size of their own are no part of a whole.
+        self.engine, self._wide = engine, wide and not fixed and engine.scale == 1
         self._finish = finish_of(self.adapters, engine.size_multiple, fixed=fixed)
         self.tile, self.overlap = chosen.tile, chosen.overlap
         self._smallest, self._whole = chosen.smallest, chosen.whole
@@ -347,7 +356,7 @@ class Restorer(MadeAnew):
 
         values = Values(read)
         stream = self._stream
-        if self._wide and plan.count > 1 and self.scale == 1:
+        if self._reduction(height, width) > 1:
             stream = self._stream_in_light
         try:
             for rows, seen in stream(picture, values.read, plan, on_tile):
@@ -382,25 +391,29 @@ class Restorer(MadeAnew):
     ) -> Iterator[tuple[np.ndarray, int]]:
         """The same where tiles alone would differ in brightness; see `overview`."""
         height, width = plan.rows.length, plan.columns.length
+        factor, tiled = self._reduction(height, width), not leaves_detail(self.adapters)
 
         def restore_small(rows: np.ndarray) -> np.ndarray:
             whole = Picture(picture.engine)
             source, small = reader_of(rows), self._uncut(*rows.shape[:2])
             parts = [part for part, _ in self._stream(whole, source, small, lambda _: None)]
+            if not tiled:
+                on_tile(plan.count)
             return np.concatenate(parts)
 
         def restore(read: ReadRows) -> Iterator[np.ndarray]:
             for rows, _ in self._stream(picture, read, plan, on_tile):
                 yield rows
 
-        factor = reduction(width, height, self._in_one_light)
-        for rows in joined(read, width, height, factor, restore_small, restore):
+        for rows in joined(read, width, height, factor, restore_small, restore, tiled=tiled):
             yield rows, height
 
-    @property
-    def _in_one_light(self) -> int:
-        """Pixels that are not cut where light hangs on all: of a picture, or its small version."""
-        return min(PIXELS, self._at_once, (self._shrunk or PIXELS) ** 2)
+    def _reduction(self, height: int, width: int) -> int:
+        """By how much the small version is smaller where light hangs on the whole; 1 for none."""
+        if not self._wide:
+            return 1
+        fits = min(self._at_once, (self._shrunk or self._at_once) ** 2)
+        return reduction(width, height, max(fits, self._smallest**2))
 
     def _lanes(self, picture: Picture, plan: TilePlan) -> int:
         """How many tiles are restored at once: as many as the engine can and memory allows."""
@@ -411,8 +424,8 @@ class Restorer(MadeAnew):
         """How a picture of this size is cut at present."""
         multiple = self.engine.size_multiple
         sides = [math.ceil(side / multiple) * multiple for side in (height, width)]
-        whole = max(self._whole, self._in_one_light if self._wide else 0)
-        if sides[0] * sides[1] <= whole:
+        one_light = self._wide and self._reduction(height, width) == 1
+        if one_light or sides[0] * sides[1] <= self._whole:
             return self._uncut(height, width)
         return self._plan(height, width, min(self.tile, self._shrunk or self.tile))
 

@@ -19,7 +19,9 @@ __all__ = [
     "TileSizes",
     "check_options",
     "choose_tiles",
+    "overlap_of",
     "sees_widely",
+    "too_small",
 ]
 
 
@@ -48,6 +50,7 @@ ON_ACCELERATOR = Limits(tile=1024, whole=1 << 22, memory=8 << 30)
 # low light, hangs on the picture as a whole: small tiles would each be given a light of its own.
 LOCAL = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop", "film damage"})
 WIDE_TILE, WIDE_OVERLAP = 1024, 256
+USUAL_OVERLAP = 16
 
 
 def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
@@ -64,6 +67,18 @@ def check_options(tile: int | None, overlap: int, memory_limit: int | None) -> N
         raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
     if memory_limit is not None and memory_limit <= 0:
         raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+
+
+def overlap_of(tile: int | None, overlap: int | None = None) -> int:
+    """What neighbouring tiles share where it is not told: 16 pixels, or half of a small tile."""
+    if overlap is not None or tile is None:
+        return USUAL_OVERLAP if overlap is None else overlap
+    return min(USUAL_OVERLAP, max(tile, 0) // 2)
+
+
+def too_small(tile: int, multiple: int) -> str:
+    """The sentence on a tile that is smaller than a network's least."""
+    return f"tile is {tile} pixels, this network needs at least {multiple}"
 
 
 class TileSizes(NamedTuple):
@@ -122,7 +137,7 @@ def choose_tiles(
         if wide:
             overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
     if tile < multiple:
-        raise EngineError(f"tile is {tile} pixels, this network needs at least {multiple}")
+        raise EngineError(too_small(tile, multiple))
     return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole, affordable)
 
 

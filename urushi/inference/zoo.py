@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from urushi.errors import FileFormatError
-from urushi.files.container import stated_format
+from urushi.files.stated_format import stated_format
 
 __all__ = [
     "ALL_IN_ONE",

@@ -17,6 +17,7 @@ from urushi.files.router_file import (
     FeatureFacts,
     VisionFacts,
 )
+from urushi.names import counted
 from urushi.routing.encoder import GAIN, Encoder, blockiness, statistics
 from urushi.routing.features import FeatureEncoder
 from urushi.routing.vision import VisionEncoder
@@ -206,9 +207,10 @@ def _load_tower(name: str, download: bool) -> nn.Module:
             f"the CLIP checkpoint {name!r} cannot be loaded: {way_out} ({reason})"
         ) from error
     if missing := sorted(report["missing_keys"]):
+        lacks = counted(len(missing), "tensor is", "tensors are")
         raise AdapterError(
-            f"{name!r} is not a CLIP vision tower with its projection: {len(missing)} tensors are "
-            f"missing, the first is {missing[0]}"
+            f"{name!r} is not a CLIP vision tower with its projection: {lacks} missing, the first "
+            f"is {missing[0]}"
         )
     return tower
 

@@ -18,8 +18,9 @@ from urushi.serve import routes_adapters, routes_jobs, routes_pictures
 from urushi.serve.answers import Served, problems
 from urushi.serve.gate import Gate
 from urushi.serve.problems import RefusedError, answer, status_of
-from urushi.serve.requests import Wish, refuse_unknown, unknown_field
+from urushi.serve.requests import invalid, refuse_unknown
 from urushi.serve.service import Service
+from urushi.serve.wording import in_forms
 from urushi.version import __version__
 
 __all__ = ["make_app"]
@@ -27,7 +28,7 @@ __all__ = ["make_app"]
 STATIC = Path(__file__).parent / "static"
 _ABOUT = (
     "Mends pictures: what `urushi restore` does, as a service. Errors are problem documents "
-    "(RFC 9457) whose `detail` is the command's own sentence."
+    "(RFC 9457) whose `detail` is the command's own sentence, with fields in place of options."
 )
 
 
@@ -103,7 +104,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(UrushiError)
     async def known(_request: Request, error: UrushiError) -> JSONResponse:
-        return answer(RefusedError(status_of(type(error).__name__), str(error)))
+        return answer(RefusedError(status_of(type(error).__name__), in_forms(str(error))))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -116,12 +117,8 @@ def _add_errors(app: FastAPI) -> None:
         return answer(RefusedError(error.status_code, str(error.detail), headers=headers))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        first: dict[str, Any] = error.errors()[0] if error.errors() else {}
-        where = ".".join(str(part) for part in first.get("loc", ())[1:]) or "the request"
-        if first.get("type") == "extra_forbidden":
-            return answer(unknown_field(where, Wish.model_fields))
-        return answer(RefusedError(422, f"{where[:100]}: {first.get('msg', 'cannot be read')}"))
+    async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(invalid(request, error.errors()[0] if error.errors() else {}))
 
     @app.exception_handler(Exception)
     async def unexpected(_request: Request, error: Exception) -> JSONResponse:

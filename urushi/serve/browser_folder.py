@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from urushi.convert.standalone import export_standalone
 from urushi.errors import EngineError, FileFormatError, TakenError
@@ -21,9 +22,9 @@ from urushi.inference.adapted_weights import (
     apply_adapters,
     notes_of_graphs,
 )
-from urushi.inference.changed_light import brightens, changes_light, margin_of
+from urushi.inference.changed_light import brightens, changes_light, leaves_detail, margin_of
 from urushi.inference.engines.base import working_memory
-from urushi.inference.tile_sizes import ON_CPU, choose_tiles, sees_widely
+from urushi.inference.tile_sizes import ON_CPU, choose_tiles, overlap_of, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
 from urushi.version import __version__
 from urushi.writing import taken
@@ -93,7 +94,8 @@ def write_browser_folder(
             _write_page(folder)
             shutil.copytree(programs, folder / "onnxruntime")
             choices = [(), *([item] for item in adapters)]
-            networks = [_write_network(folder, model, choice, tile) for choice in choices]
+            names: set[str] = set()
+            networks = [_write_network(folder, model, choice, tile, names) for choice in choices]
             facts = {"urushi": __version__, "networks": networks}
             (folder / "networks.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -135,14 +137,24 @@ def _write_page(folder: Path) -> None:
 
 
 def _write_network(
-    folder: Path, model: LoadedModel, adapters: Sequence[AdapterLike], tile: int | None
+    folder: Path,
+    model: LoadedModel,
+    adapters: Sequence[AdapterLike],
+    tile: int | None,
+    names: set[str],
 ) -> dict[str, Any]:
-    """A network with adapters as one ONNX file, and what the page has to know of it."""
+    """A network with adapters as one ONNX file, and what the page has to know of it.
+
+    Args:
+        folder: for the file.
+        model, adapters, tile: as `write_browser_folder` takes them.
+        names: of the networks before it; takes that of this one.
+    """
     from urushi.inference.engines.torch_engine import TorchEngine
 
     ready, applied, attached = apply_adapters(model, adapters)
     engine = TorchEngine(ready, device="cpu", adapters=attached)
-    name = "-".join(item.adapter.name for item in applied) or model.path.stem
+    name = _own_name("-".join(item.adapter.name for item in applied) or model.path.stem, names)
     if engine.scale != 1:
         raise EngineError(
             f"{model.path}: this network enlarges {engine.scale} times, and the page keeps the "
@@ -150,7 +162,7 @@ def _write_network(
         )
     # As much as the command would work with, where there is enough.
     share = engine.bytes_per_pixel / working_memory(ready.header, "openvino", "float32")
-    overlap = 16 if tile is None else min(16, tile // 2)
+    overlap = overlap_of(tile)
     wide = sees_widely(applied)
     sizes = choose_tiles(engine, tile, overlap, int(ON_CPU.memory * share), wide=wide)
     graph = folder / "networks" / f"{name}.onnx"
@@ -164,7 +176,7 @@ def _write_network(
         "name": name,
         "title": name,
         "description": _described(model, applied),
-        "file": packed.relative_to(folder).as_posix(),
+        "file": quote(packed.relative_to(folder).as_posix()),
         "multiple": engine.size_multiple,
         "tile": sizes.tile,
         "overlap": sizes.overlap,
@@ -172,8 +184,19 @@ def _write_network(
         "wide": wide,
         "light": changes_light(applied),
         "brightens": brightens(applied),
+        "leavesDetail": leaves_detail(applied),
         "margin": margin_of(applied, engine.size_multiple),
     }
+
+
+def _own_name(name: str, names: set[str]) -> str:
+    """The name of a choice, which gets a number where another has it; it is added to `names`."""
+    found, number = name, 1
+    while found.casefold() in names:
+        number += 1
+        found = f"{name}-{number}"
+    names.add(found.casefold())
+    return found
 
 
 def _described(model: LoadedModel, adapters: Sequence[AppliedAdapter]) -> str:

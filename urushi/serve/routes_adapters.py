@@ -9,6 +9,7 @@ from pydantic import WithJsonSchema
 
 from urushi.files.adapter import read_adapter_header
 from urushi.inference.zoo import ZOO
+from urushi.names import counted
 from urushi.serve.answers import AdapterTold, Client, JobTold, Served, problems
 from urushi.serve.problems import RefusedError
 from urushi.serve.store import SentAdapter
@@ -96,9 +97,8 @@ async def adapt(
 ) -> JobTold:
     """Learns from pairs of pictures. The result is an adapter, which can be used here at once."""
     if len(inputs) != len(targets):
-        raise RefusedError(
-            422, f"{len(inputs)} inputs and {len(targets)} targets were sent: each needs the other"
-        )
+        sent = f"{counted(len(inputs), 'input')} and {counted(len(targets), 'target')}"
+        raise RefusedError(422, f"{sent} were sent: each needs the other")
     if len(inputs) > _MOST_PAIRS:
         raise RefusedError(422, f"{len(inputs)} pairs were sent: at most {_MOST_PAIRS} are taken")
     most = service.settings.limits.adapt_minutes

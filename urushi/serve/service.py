@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.inference.zoo import ZOO, zoo_experts
+from urushi.names import counted
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError, status_of
 from urushi.serve.prometheus_metrics import Metrics
@@ -220,8 +221,9 @@ class Service:
             if self.stopping:
                 raise RefusedError(503, "the service is being stopped", retry=10) from None
             wait = min(60.0, max(1.0, lane.seconds * (lane.depth + 1) / 2))
+            waiting = counted(lane.depth, "job waits", "jobs wait")
             raise RefusedError(
-                429, f"{lane.depth} jobs wait already, as many as may: try later", retry=wait
+                429, f"{waiting} already, as many as may: try later", retry=wait
             ) from None
         return task
 

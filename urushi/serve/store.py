@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
+from urushi.names import counted
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError
 from urushi.serve.runs import Task
@@ -235,8 +236,9 @@ class Store:
         most = self._limits
         if count < most.client_items and size + coming <= most.client_disk:
             return
+        kept = counted(count, "thing of yours is", "things of yours are")
         sentence = (
-            f"{count} things of yours are kept here, {size / 1e6:.0f} MB, at most "
+            f"{kept} kept here, {size / 1e6:.0f} MB, at most "
             f"{most.client_items} and {most.client_disk / 1e6:.0f} MB may be: delete some, or wait "
             f"until they expire ({most.keep / 60:g} minutes after they were last asked for)"
         )
@@ -254,9 +256,8 @@ class Store:
                 for item in self._items.values()
             )
         if count >= self._limits.client_jobs:
-            raise RefusedError(
-                429, f"{count} jobs of yours wait or run, as many as may be: try later", retry=5
-            )
+            own = counted(count, "job of yours waits or runs", "jobs of yours wait or run")
+            raise RefusedError(429, f"{own}, as many as may be: try later", retry=5)
 
     def place(self, kind: str) -> tuple[str, Path]:
         """An identity, and a folder for it."""

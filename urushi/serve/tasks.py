@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from urushi.errors import UnreadableError, UrushiError
 from urushi.inference.hardware import require
+from urushi.serve.wording import in_forms
 
 if TYPE_CHECKING:
     from urushi.training.progress import Progress
@@ -102,7 +103,7 @@ def _done(
     except KeyboardInterrupt:
         return "cancelled", None
     except UrushiError as error:
-        return "failed", (type(error).__name__, str(error))
+        return "failed", (type(error).__name__, in_forms(str(error)))
     except MemoryError:
         return "failed", ("OutOfMemoryError", "there is too little memory for it")
     except (EOFError, BrokenPipeError):
@@ -140,7 +141,7 @@ def _look(kept: Any, _tell: Tell, *, source: str, max_pixels: int) -> dict[str, 
     for row in look_at(kept.auto(), item, Looking(FileOptions(max_pixels), most=(8, 8))):
         if row.choice is None:
             raise UnreadableError(row.message)
-        return {**row.choice.describe(), "notes": list(row.notes)}
+        return _in_forms({**row.choice.describe(), "notes": list(row.notes)})
     raise UnreadableError(f"{source}: holds no picture")
 
 
@@ -165,7 +166,8 @@ def _restore(kept: Any, tell: Tell, *, items: list[dict[str, Any]]) -> None:
             jobs += plan_batch([item["source"]], f"{item['target']}/", format=format)
             told.append(index)
         except UrushiError as error:
-            tell({"index": index, "ended": ("failed", (type(error).__name__, str(error)))})
+            problem = type(error).__name__, in_forms(str(error))
+            tell({"index": index, "ended": ("failed", problem)})
 
     def on_event(event: Event) -> None:
         index = told[event.index]
@@ -194,7 +196,7 @@ def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
 
     if result.status != "restored":
         fault = ": unexpected " in result.message
-        return "failed", ("fault" if fault else "UnreadableError", result.message)
+        return "failed", ("fault" if fault else "UnreadableError", in_forms(result.message))
     if item["levels"] is not None:
         try:
             write_levels(result.target, Path(item["levels"]))
@@ -202,12 +204,19 @@ def _ended(result: Any, item: dict[str, Any], restorer: Any) -> tuple[str, Any]:
             return "failed", (type(error).__name__, str(error))
     return "done", {
         "target": str(result.target),
-        "notes": list(result.notes),
+        "notes": [in_forms(note) for note in result.notes],
         "seconds": round(result.seconds, 3),
         "pixels": result.pixels,
-        "router": None if result.choice is None else result.choice.describe(),
+        "router": None if result.choice is None else _in_forms(result.choice.describe()),
         "how": restorer.describe(),
     }
+
+
+def _in_forms(told: dict[str, Any]) -> dict[str, Any]:
+    """With the sentences in it as the service says them."""
+    said = {key: in_forms(value) for key, value in told.items() if isinstance(value, str)}
+    notes = {"notes": [in_forms(note) for note in told["notes"]]} if "notes" in told else {}
+    return {**told, **said, **notes}
 
 
 def _levels(_kitchen: Any, _tell: Tell, *, source: str, target: str) -> None:
@@ -296,7 +305,7 @@ def adapt(
     return {
         "target": str(target),
         "sheet": str(sheet),
-        "notes": list(found.notes),
+        "notes": [in_forms(note) for note in found.notes],
         "method": "colora",
         "pictures": len(result.after.pictures),
         "steps": result.training.step,

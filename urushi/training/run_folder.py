@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from urushi.errors import FileFormatError, TakenError, TargetError, UrushiError
+from urushi.errors import FileFormatError, TakenError, TargetError
 from urushi.training.checkpoint import Checkpoint, newest_checkpoint
 
 __all__ = ["BEST_NAME", "RunFolder"]
@@ -77,7 +77,7 @@ class RunFolder:
         going_on = self.take(resume=resume, overwrite=overwrite)
         try:
             yield going_on
-        except UrushiError:
+        except Exception:
             if not going_on:
                 self.remove()
             raise

@@ -77,10 +77,10 @@ def _looked_through(path: Path) -> Damage:
             f"only {height - missing} of its {height} rows are there ({complaint})", hopeless=True
         )
     if missing:
-        return Damage(
-            f"The JPEG is cut off: the last {missing} of its {height} rows are missing and stay"
-            " flat. Get a whole copy if there is one."
-        )
+        rows = f"the last of its {height} rows is missing and stays"
+        if missing > 1:
+            rows = f"the last {missing} of its {height} rows are missing and stay"
+        return Damage(f"The JPEG is cut off: {rows} flat. Get a whole copy if there is one.")
     return Damage(
         f"The JPEG has corrupt data ({complaint}), so parts of it may be garbled, grey or coarse."
         " Look at the result, and get a whole copy if there is one."

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["codec_of", "heif_extras", "nclx_of"]
+__all__ = ["codec_of", "head_of_primary", "heif_extras", "matrix_of", "nclx_of"]
 
 _CODECS = ((b"hvc1", "HEVC"), (b"av01", "AV1"), (b"vvc1", "VVC"), (b"avc1", "AVC"))
 _MARKS = (
@@ -16,6 +16,7 @@ _MARKS = (
 )
 _MOST_BYTES = 2**24
 _MOST_BOXES = 4096
+_HEAD = 4096
 
 
 def codec_of(path: Path) -> str | None:
@@ -36,6 +37,31 @@ def nclx_of(path: Path) -> tuple[int, int] | None:
     Returns:
         Both, or None where the file does not state them, or is damaged there.
     """
+    stated = _stated(path)
+    return None if stated is None else stated[:2]
+
+
+def matrix_of(path: Path) -> int | None:
+    """The matrix of the primary picture by the same table; None where it is not stated."""
+    stated = _stated(path)
+    return None if stated is None else stated[2]
+
+
+def head_of_primary(path: Path) -> bytes:
+    """The first bytes of what is coded of the primary picture; none where they are not found."""
+    meta = _meta(path)
+    try:
+        place = None if meta is None else _place_of_primary(meta)
+        if place is None:
+            return b""
+        with path.open("rb") as file:
+            file.seek(place[0])
+            return file.read(min(place[1] or _HEAD, _HEAD))
+    except (OSError, struct.error, IndexError):
+        return b""
+
+
+def _stated(path: Path) -> tuple[int, int, int] | None:
     meta = _meta(path)
     try:
         return None if meta is None else _nclx_of_primary(meta)
@@ -88,21 +114,55 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def _nclx_of_primary(meta: bytes) -> tuple[int, int] | None:
-    parts = dict(_boxes(meta))
-    properties = dict(_boxes(parts.get(b"iprp", b"")))
-    offered = list(_boxes(properties.get(b"ipco", b"")))
+def _primary(parts: dict[bytes, bytes]) -> int | None:
     primary = parts.get(b"pitm")
     if primary is None:
         return None
-    (item,) = struct.unpack_from(">H" if primary[0] == 0 else ">I", primary, 4)
+    return struct.unpack_from(">H" if primary[0] == 0 else ">I", primary, 4)[0]
+
+
+def _nclx_of_primary(meta: bytes) -> tuple[int, int, int] | None:
+    parts = dict(_boxes(meta))
+    properties = dict(_boxes(parts.get(b"iprp", b"")))
+    offered = list(_boxes(properties.get(b"ipco", b"")))
+    item = _primary(parts)
+    if item is None:
+        return None
     for index in _associated(properties.get(b"ipma", b""), item):
         if not 1 <= index <= len(offered):
             continue
         name, content = offered[index - 1]
         if name == b"colr" and content[:4] == b"nclx":
-            primaries, transfer = struct.unpack_from(">HH", content, 4)
-            return primaries, transfer
+            return struct.unpack_from(">HHH", content, 4)
+    return None
+
+
+def _place_of_primary(meta: bytes) -> tuple[int, int] | None:
+    """Where in the file it begins, and how long its first piece is; 0 for to the end."""
+    parts = dict(_boxes(meta))
+    item, places = _primary(parts), parts.get(b"iloc", b"")
+    if item is None or not places:
+        return None
+    version, sizes, at = places[0], places[4:6], 6
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        if at > len(places):
+            raise IndexError
+        return int.from_bytes(places[at - size : at], "big")
+
+    offset, length, base, index = sizes[0] >> 4, sizes[0] & 15, sizes[1] >> 4, sizes[1] & 15
+    for _ in range(min(number(4 if version == 2 else 2), _MOST_BOXES)):
+        found = number(4 if version == 2 else 2)
+        inside = number(2) & 15 if version else 0
+        number(2)
+        begin, extents = number(base), []
+        for _ in range(number(2)):
+            number(index if version else 0)
+            extents.append((begin + number(offset), number(length)))
+        if found == item:
+            return extents[0] if extents and not inside else None
     return None
 
 

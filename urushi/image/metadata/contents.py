@@ -6,6 +6,7 @@ from pathlib import Path
 from urushi.errors import UnreadableError
 from urushi.image.metadata.companions import Companions, companions
 from urushi.image.tiff.picture_directories import TiffPage, TiffPages, tiff_pages
+from urushi.names import counted
 
 __all__ = ["ALPHA", "PREMULTIPLIED", "STRAIGHT", "Contents", "contents_of"]
 
@@ -106,7 +107,7 @@ class Contents:
         near = self.companions
         for count, what in ((near.frames, "frame"), (near.pictures, "picture")):
             if count > 1:
-                found.append(_counted(count - 1, f"more {what}"))
+                found.append(counted(count - 1, f"more {what}"))
         if near.video:
             found.append("a video")
         if near.unknown:
@@ -114,10 +115,10 @@ class Contents:
         if self.tiff is not None:
             if self.tiff.planes > 1:
                 found.append(
-                    f"{_counted(self.tiff.planes - 1, 'more plane')} without a page of their own"
+                    f"{counted(self.tiff.planes - 1, 'more plane')} without a page of their own"
                 )
             if self.tiff.masks:
-                found.append(_counted(self.tiff.masks, "mask"))
+                found.append(counted(self.tiff.masks, "mask"))
             if self.tiff.layers:
                 found.append("an editor's layers")
         return tuple(found)
@@ -128,12 +129,12 @@ class Contents:
         notes = []
         if self.tiff is not None and self.tiff.smaller:
             notes.append(
-                f"{_counted(self.tiff.smaller, 'smaller copy', 'smaller copies')} of the picture"
+                f"{counted(self.tiff.smaller, 'smaller copy', 'smaller copies')} of the picture"
                 " inside the file left out, since not mended."
             )
         if self.tiff is not None and self.tiff.pages and self.tiff.broken:
             notes.append(
-                f"The list of pages breaks off after {_counted(len(self.tiff.pages), 'page')}:"
+                f"The list of pages breaks off after {counted(len(self.tiff.pages), 'page')}:"
                 " the file may be cut short."
             )
         return tuple(notes)
@@ -154,7 +155,3 @@ def contents_of(path: Path, format: str) -> Contents:
             " first and save it as TIFF."
         )
     return Contents(format, found, Companions())
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"

@@ -22,6 +22,9 @@ _FINE = frozenset({"noise", "jpeg", "blur"})  # what the base works at as well
 _ROUGH = 0.28
 # Less smooth ground than this tells nothing.
 _GROUND = 0.03
+# Noise, in codes of 255: more than this is no texture, and nobody sees less than that.
+_STRONG, _FAINT = 10, 2
+_CLEAN, _SURELY_CLEAN = 0.5, 0.93
 _ALONE = ", so the base works alone"  # as decisions say it
 _AS_IT_IS = "nothing is wrong with this drawn picture, so it stays as it is"
 
@@ -49,11 +52,14 @@ class Guard:
         strength: 0 where the picture comes back as it is, else 1.
         why: one clause for people.
         limits: of changes; None for none.
+        told: whether people are told in a note what it left out; not of photographs, of which all
+            are held and no surprise is meant.
     """
 
     strength: float | int
     why: str
     limits: Limits | None = None
+    told: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values: `strength`, `why`, and `damage` where changes are held to it."""
@@ -88,12 +94,15 @@ class Verdict:
 _NOTHING = Verdict(frozenset(), None)
 
 
-def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
+def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Verdict:
     """Judges what is about to be done to a picture.
 
     Args:
         route: classes whose experts are about to act; empty for the base alone.
         watcher: has seen all rows of the picture.
+        clean: how sure the router is that it is clean; 0 where it may be rainy. Where it is, the
+            base takes no more than the noise that is measured; else it is free, since it knows
+            rain as well.
     """
     signs = watcher.signs()
     if signs is None or not KNOWN.issuperset(route):
@@ -109,7 +118,9 @@ def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
         return Verdict(frozenset(route) - _FINE, Guard(1.0, why, Limits(None)))
     page = _page(signs)
     busy = signs.bright_steps >= 0.015 or signs.edge >= 0.3
-    if not (page or busy):
+    looks_clean = clean >= _CLEAN and not route
+    mild = looks_clean or (bool(route) and _FINE.issuperset(route) and "blur" not in route)
+    if not (page or busy or mild):
         return _NOTHING
     texture = watcher.texture()
     if texture is None:
@@ -123,11 +134,13 @@ def judged(route: Sequence[str], watcher: Watcher) -> Verdict:
     left = frozenset(route) - withheld
     # The base takes away rain as well, which is stronger than anything that is measured here.
     held = page or pattern or (signs.bright_steps >= 0.015 and "noise" in left)
-    if not held or left - _FINE or soft:
+    # Strong noise is no texture; and where it is of colours it is measured too weak.
+    strong = "noise" in left and not (page or pattern) and texture.noise > _STRONG
+    if not (held or mild) or left - _FINE or soft or strong:
         return Verdict(withheld, None)
-    limits = _limits(signs, texture, page or pattern)
+    limits = _limits(signs, texture, page or pattern) if held else _of_scenes(texture, clean, route)
     why = f"no change is stronger than the damage measured ({limits.damage:.0f} of 255)"
-    return Verdict(withheld, Guard(1.0, why, limits))
+    return Verdict(withheld, Guard(1.0, why, limits, told=held))
 
 
 def _drawn(signs: Signs) -> bool:
@@ -163,3 +176,13 @@ def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:
     if compressed:
         return Limits(texture.ringing, 0.5 * texture.ringing + 0.5)
     return Limits(texture.noise, 1.35 * texture.noise + 1)
+
+
+def _of_scenes(texture: Texture, clean: float | int, route: Sequence[str]) -> Limits:
+    """Of photographs, as docs/decisions/0064 measured them."""
+    if not route:
+        # What is measured in a picture that surely is clean is its texture.
+        noise = min(texture.noise, _FAINT) if clean >= _SURELY_CLEAN else texture.noise
+        return Limits(noise, noise + 0.5)
+    damage = max(texture.noise, texture.ringing)
+    return Limits(damage, 1.8 * damage + 1.5)

@@ -79,7 +79,7 @@ class GuardedRestorer(Restorer):
         for after in self.inner.restore_rows(kept, width, height, on_progress):
             yield from holder.add(taken_rows(waiting, len(after)), after)
         yield from holder.finish()
-        if holder.left_out >= _TOLD:
+        if self.guard.told and holder.left_out >= _TOLD:
             self.notes.append(
                 f"About {holder.left_out:.0%} of what would have been changed is no damage, and "
                 "was left as it is."
@@ -166,7 +166,10 @@ def _explained(wanted: np.ndarray, limits: Limits) -> np.ndarray:
     most = limits.most / 255
     # Of a ratio above a few nothing is left, so there is no need to raise it to huge powers.
     ratio = np.minimum(power / np.float32(most) ** 2, 64)
-    return change[_AROUND:-_AROUND] / (1 + np.square(ratio * ratio * ratio))
+    held = change[_AROUND:-_AROUND] / (1 + np.square(ratio * ratio * ratio))
+    # A mean that is left out may be that of one bright edge: nothing is to go the other way there.
+    asked = wanted[_MARGIN:-_MARGIN]
+    return np.clip(held, np.minimum(asked, 0), np.maximum(asked, 0), out=held)
 
 
 def _uneven(before: np.ndarray) -> np.ndarray:

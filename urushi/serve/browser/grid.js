@@ -3,6 +3,7 @@
 
 const REACH = 4;
 const MOST = 6 / 255;
+const EVEN = (1 / 255) ** 2;
 const SURE = 4;
 const FAINT = (0.25 / 255) ** 2;
 
@@ -16,32 +17,90 @@ export function withoutGrid(tile, restored, height, width, cell) {
   for (let start = 0; start < result.length; start += height * width) {
     const before = cut(tile, start, width, size);
     const after = cut(restored, start, width, size);
-    const { mean: pattern, chance } = repeated(after.map((value, at) => value - before[at]), size);
-    const { mean: own } = repeated(before, size);
-    const across = columns * cell;
-    const each = (row, column, visit) => {
-      for (let y = 0; y < cell; y++) {
-        const from = (row * cell + y) * across + column * cell;
-        for (let at = from; at < from + cell; at++) visit(at, start + (row * cell + y) * width + column * cell + at - from);
-      }
-    };
-    for (let row = 0; row < rows; row++) {
-      for (let column = 0; column < columns; column++) {
-        let [both, alone, power] = [0, 0, 0];
-        each(row, column, (at) => {
-          both += pattern[at] * own[at];
-          alone += own[at] ** 2;
-        });
-        const share = both / (alone + FAINT * cell ** 2);
-        each(row, column, (at) => {
-          pattern[at] -= share * own[at];
-          power += pattern[at] ** 2 / cell ** 2;
-        });
-        const part = Math.max(power - SURE * chance[row * columns + column], 0) / Math.max(power, 1e-12);
-        if (part) each(row, column, (at, to) => (result[to] -= part * pattern[at]));
-      }
+    const pattern = patternOf(before, after.map((value, at) => value - before[at]), size);
+    for (let y = 0; y < rows * cell; y++) {
+      for (let x = 0; x < columns * cell; x++) result[start + y * width + x] -= pattern[y * columns * cell + x];
     }
   }
+  return result;
+}
+
+// What is to be taken out of one channel.
+function patternOf(before, changed, size) {
+  const { rows, columns, cell } = size;
+  const change = fineOf(changed, size);
+  const weights = Float64Array.from({ length: rows * columns }, (_, index) => {
+    let power = 0;
+    eachOf(index, size, (at) => (power += change[at] ** 2 / cell ** 2));
+    return EVEN / (power + EVEN);
+  });
+  const totals = around(weights, rows, columns, 1);
+  const squares = around(weights.map((value) => value ** 2), rows, columns, 1);
+  const waves = wavesOf(change, size, false);
+  const weighted = (values) => {
+    const result = new Float64Array(values.length);
+    weights.forEach((weight, index) => eachOf(index, size, (at) => (result[at] = weight * values[at])));
+    return around(result, rows, columns, cell);
+  };
+  const pattern = weighted(waves);
+  const powers = weighted(waves.map((value) => value ** 2));
+  const own = weighted(wavesOf(fineOf(before, size), size, false));
+  totals.forEach((total, index) => {
+    let [both, alone, first] = [0, 0, true];
+    eachOf(index, size, (at) => {
+      powers[at] = (SURE * Math.max(powers[at] / total - (pattern[at] / total) ** 2, 0) * squares[index]) / total ** 2;
+      // The mean of a cell is none of it.
+      pattern[at] = first ? 0 : pattern[at] / total;
+      own[at] = first ? 0 : own[at] / total;
+      first = false;
+      both += pattern[at] * own[at];
+      alone += own[at] ** 2;
+    });
+    const share = both / (alone + FAINT * cell ** 2);
+    eachOf(index, size, (at) => {
+      const rest = pattern[at] - share * own[at];
+      pattern[at] = (rest * Math.max(rest ** 2 - powers[at], 0)) / Math.max(rest ** 2, 1e-12);
+    });
+  });
+  return wavesOf(pattern, size, true);
+}
+
+// Visits the places of a cell, row by row.
+function eachOf(index, { columns, cell }, visit) {
+  const from = Math.floor(index / columns) * cell * cell * columns + (index % columns) * cell;
+  for (let y = 0; y < cell; y++) for (let x = 0; x < cell; x++) visit(from + y * columns * cell + x);
+}
+
+// What is finer than a cell.
+function fineOf(values, { rows, columns, cell }) {
+  const [height, width] = [rows * cell, columns * cell];
+  const down = means(values, height, width, width, 1, cell);
+  const smooth = means(down, width, height, 1, width, cell);
+  return values.map((value, at) => Math.min(Math.max(value - smooth[at], -MOST), MOST));
+}
+
+// Pixels of all cells as the waves that a cell repeats, the even one first, or `back` again.
+function wavesOf(values, size, back) {
+  const { rows, columns, cell } = size;
+  const waves = Array.from({ length: cell }, (_, n) => {
+    const row = Array.from({ length: cell }, (_, x) => Math.cos((Math.ceil(n / 2) * 2 * Math.PI * x) / cell - (n && n % 2 === 0 ? Math.PI / 2 : 0)));
+    const length = Math.hypot(...row);
+    return row.map((value) => value / length);
+  });
+  const matrix = (n, x) => (back ? waves[x][n] : waves[n][x]);
+  const flat = Float64Array.from({ length: cell ** 2 }, (_, at) => matrix(Math.floor(at / cell), at % cell));
+  const line = new Float64Array(cell);
+  const result = Float64Array.from(values);
+  const along = (from, step) => {
+    for (let n = 0; n < cell; n++) {
+      line[n] = 0;
+      for (let x = 0; x < cell; x++) line[n] += flat[n * cell + x] * result[from + x * step];
+    }
+    for (let n = 0; n < cell; n++) result[from + n * step] = line[n];
+  };
+  const width = columns * cell;
+  for (let y = 0; y < rows * cell; y++) for (let column = 0; column < columns; column++) along(y * width + column * cell, 1);
+  for (let row = 0; row < rows; row++) for (let x = 0; x < width; x++) along(row * cell * width + x, width);
   return result;
 }
 
@@ -54,40 +113,6 @@ function cut(planes, start, width, { rows, columns, cell }) {
     result.set(planes.subarray(from, from + across), y * across);
   }
   return result;
-}
-
-// What every cell repeats of those around, and how much of its power is chance.
-function repeated(values, { rows, columns, cell }) {
-  const [height, width] = [rows * cell, columns * cell];
-  const down = means(values, height, width, width, 1, cell);
-  const smooth = means(down, width, height, 1, width, cell);
-  const fine = values.map((value, at) => Math.min(Math.max(value - smooth[at], -MOST), MOST));
-  const mean = new Float64Array(fine.length);
-  const chance = new Float64Array(rows * columns);
-  const squares = new Float64Array(rows * columns);
-  fine.forEach((value, at) => {
-    squares[Math.floor(at / width / cell) * columns + Math.floor((at % width) / cell)] += value ** 2 / cell ** 2;
-  });
-  const powers = around(squares, rows, columns, 1);
-  const sums = around(fine, rows, columns, cell);
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const count = reached(row, rows) * reached(column, columns);
-      let [total, power] = [0, 0];
-      const each = (visit) => {
-        for (let y = row * cell; y < (row + 1) * cell; y++)
-          for (let x = column * cell; x < (column + 1) * cell; x++) visit(y * width + x);
-      };
-      each((at) => {
-        mean[at] = sums[at] / count;
-        total += mean[at] / cell ** 2;
-        power += mean[at] ** 2 / cell ** 2;
-      });
-      each((at) => (mean[at] -= total));
-      chance[row * columns + column] = Math.max(powers[row * columns + column] / count - power, 0) / count;
-    }
-  }
-  return { mean, chance };
 }
 
 /* Means over `count` neighbours along lines of `length` values that lie `step` apart, mirrored at
@@ -105,8 +130,6 @@ function means(values, length, lines, step, apart, count) {
   }
   return result;
 }
-
-const reached = (at, length) => Math.min(at + REACH + 1, length) - Math.max(at - REACH, 0);
 
 // Sums over the cells around, as far as there are any; a cell has `cell` x `cell` values.
 function around(values, rows, columns, cell) {

@@ -1,25 +1,52 @@
-// Large pictures with haze or in low light: a small version of the whole says how bright parts are.
+// Pictures with haze or in low light: a small version of the whole says how bright parts are.
 // The method, its numbers and why they are so are those of urushi/inference/overview.py.
 
 import { cutterOf, planTiles, streamTiles } from "./tiles.js";
 
 export const PIXELS = 1 << 18;
 const REACH = 8;
-const FLAT = 1e-3;
+const FLAT = 1e-4;
+const FLAT_OF_TILES = 1e-3;
 const STEEPEST = 4;
 
-// By which whole factor both sides are reduced.
-export const reduction = (width, height, pixels = PIXELS) => Math.max(1, Math.ceil(Math.sqrt((width * height) / pixels)));
+// By which whole factor both sides are reduced; `fits` pixels are restored as one tile at most.
+export function reduction(width, height, fits = Infinity) {
+  const nearest = Math.floor(Math.sqrt((width * height) / PIXELS) + 0.5);
+  return Math.max(1, nearest, Math.ceil(Math.sqrt((width * height) / fits)));
+}
 
-/* Puts a picture ({pixels, width, height}, RGBA of 8 bits) through a network by tiles, in the light
- * of its restored small version; see `streamTiles` for the others. Gives RGBA, 8 bits. */
+/* Puts a picture ({pixels, width, height}, RGBA of 8 bits) through a network, in the light of its
+ * restored small version: by tiles, or where the network says so (`leavesDetail`) with the detail
+ * that the picture has. See `streamTiles` for the others. Gives RGBA, 8 bits. */
 export async function mendInLight({ pixels, width, height }, network, plan, run, onTile) {
-  const factor = reduction(width, height, network.inOneLight);
+  const factor = reduction(width, height, network.fits);
   const cut = cutterOf(pixels, width);
   const every = Int32Array.from({ length: width }, (_, x) => x);
-  const line = (y) => cut([y], every);
-  const small = reduced(line, width, height, factor);
+  const source = (y) => cut([y], every);
+  const small = reduced(source, width, height, factor);
   const wanted = await restoredSmall(small, network, run);
+  if (network.leavesDetail) onTile(plan.count);
+  const detail = network.leavesDetail ? source : await tiled(cut, width, height, plan, run, onTile);
+  const from = network.leavesDetail ? small : reduced(detail, width, height, factor);
+  const result = new Uint8ClampedArray(pixels.length);
+  const across = between(width, factor, from.width);
+  const down = between(height, factor, from.height);
+  const fits = [0, 1, 2].map((channel) => workedOut(from, wanted, channel, !network.leavesDetail));
+  for (let y = 0; y < height; y++) {
+    const line = detail(y);
+    fits.forEach(({ gain, offset }, channel) => {
+      for (let x = 0; x < width; x++) {
+        const at = [from.width, down, y, across, x];
+        result[4 * (y * width + x) + channel] = 255 * (interpolated(gain, ...at) * line[channel * width + x] + interpolated(offset, ...at));
+      }
+    });
+  }
+  for (let at = 3; at < pixels.length; at += 4) result[at] = pixels[at];
+  return result;
+}
+
+// What the tiles give: a function of a row, as three planes.
+async function tiled(cut, width, height, plan, run, onTile) {
   const tiles = new Float32Array(3 * width * height);
   await streamTiles(cut, plan, run, onTile, (first, count, planes, covered, plane) => {
     for (let channel = 0; channel < 3; channel++) {
@@ -29,7 +56,7 @@ export async function mendInLight({ pixels, width, height }, network, plan, run,
       }
     }
   });
-  const again = (y) => {
+  return (y) => {
     const row = new Float32Array(3 * width);
     for (let channel = 0; channel < 3; channel++) {
       const from = (channel * height + y) * width;
@@ -37,22 +64,6 @@ export async function mendInLight({ pixels, width, height }, network, plan, run,
     }
     return row;
   };
-  const made = reduced(again, width, height, factor);
-  const result = new Uint8ClampedArray(pixels.length);
-  const across = between(width, factor, made.width);
-  const down = between(height, factor, made.height);
-  for (let channel = 0; channel < 3; channel++) {
-    const { gain, offset } = workedOut(made, wanted, channel);
-    for (let y = 0; y < height; y++) {
-      for (let x = 0; x < width; x++) {
-        const value = tiles[(channel * height + y) * width + x];
-        const at = [made.width, down, y, across, x];
-        result[4 * (y * width + x) + channel] = 255 * (interpolated(gain, ...at) * value + interpolated(offset, ...at));
-      }
-    }
-  }
-  for (let at = 3; at < pixels.length; at += 4) result[at] = pixels[at];
-  return result;
 }
 
 // Means over squares of `factor` pixels, fewer at the ends; `line` gives a row as three planes.
@@ -96,24 +107,27 @@ async function restoredSmall({ width, height, planes }, network, run) {
   return result;
 }
 
-// Gain and offset by place that lead from what the tiles gave to what is wanted, of one channel.
-function workedOut({ width, height, planes }, wanted, channel) {
+// Gain and offset by place that lead from what gives detail to what is wanted, of one channel.
+function workedOut({ width, height, planes }, wanted, channel, exactly) {
   const part = (values) => Float64Array.from(values.subarray(channel * width * height, (channel + 1) * width * height));
-  const [tiles, aims] = [part(planes), part(wanted)];
+  const [detail, aims] = [part(planes), part(wanted)];
   const means = (values) => boxed(values, width, height);
-  const [mean, aim] = [means(tiles), means(aims)];
-  const squares = means(tiles.map((value) => value * value));
-  const products = means(tiles.map((value, at) => value * aims[at]));
+  const [mean, aim] = [means(detail), means(aims)];
+  const squares = means(detail.map((value) => value * value));
+  const products = means(detail.map((value, at) => value * aims[at]));
+  const flat = exactly ? FLAT_OF_TILES : FLAT;
   const gain = mean.map((value, at) => {
     const variance = Math.max(squares[at] - value * value, 0);
-    const steep = (products[at] - value * aim[at] + FLAT) / (variance + FLAT);
+    const steep = (products[at] - value * aim[at] + flat) / (variance + flat);
     return Math.min(Math.max(steep, 0), STEEPEST);
   });
-  return { gain: means(gain), offset: means(aim.map((value, at) => value - gain[at] * mean[at])) };
+  const smooth = means(gain);
+  const offset = exactly ? aims.map((value, at) => value - smooth[at] * detail[at]) : means(aim.map((value, at) => value - gain[at] * mean[at]));
+  return { gain: smooth, offset };
 }
 
 // Means over neighbourhoods, which end where the picture does.
-function boxed(values, width, height) {
+export function boxed(values, width, height) {
   const once = (source, count, length, step, apart) => {
     const result = new Float64Array(source.length);
     const sums = new Float64Array(length + 1);

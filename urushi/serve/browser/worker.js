@@ -5,7 +5,7 @@
 
 import { finished, withMargin, withoutMargin } from "./finishing.js";
 import { asPng, exifOf, opened } from "./picture.js";
-import { mendInLight, PIXELS } from "./light.js";
+import { mendInLight, reduction } from "./light.js";
 import { mendTiles, planTiles } from "./tiles.js";
 
 const RUNTIMES = {
@@ -25,29 +25,31 @@ onmessage = async ({ data }) => {
     postMessage({ opened: { width: picture.width, height: picture.height } });
     const { session, ort } = await prepared(data.network, data.gpu);
     const { width, height } = picture;
-    const network = limits(data.network, data.most);
+    const network = limits(data.network, data.most, width, height);
     plan = planTiles(height, width, network);
     const began = performance.now();
-    postMessage({ mended: 0, tiles: plan.count });
+    const tiles = network.factor > 1 && network.leavesDetail ? 1 : plan.count;
+    postMessage({ mended: 0, tiles });
     const onTile = (finished) => postMessage({ mended: finished / plan.count });
     const run = runner(session, ort, data.network);
-    const pixels = network.wide && plan.count > 1
+    const pixels = network.factor > 1
       ? await mendInLight(picture, network, plan, run, onTile)
       : await mendTiles(picture.pixels, width, plan, run, onTile);
     const exif = exifOf(new Uint8Array(await data.file.arrayBuffer()), width, height);
     const blob = await asPng({ width, height, pixels, exif });
-    postMessage({ done: { blob, seconds: (performance.now() - began) / 1000, tiles: plan.count, kept: !!exif } });
+    postMessage({ done: { blob, seconds: (performance.now() - began) / 1000, tiles, kept: !!exif } });
   } catch (error) {
     postMessage({ problem: sentence(error), smaller: error?.unusable ? 0 : smaller(plan, data.network), running: plan !== null });
   }
 };
 
-// The tiles of the network, or smaller ones; and how many pixels are not cut where light hangs on
-// all of them, as `Restorer._in_one_light`.
-function limits(network, most) {
-  const inOneLight = Math.min(PIXELS, most ? most ** 2 : PIXELS);
-  const whole = Math.max(most ? 0 : network.whole, network.wide ? inOneLight : 0);
-  return { ...network, inOneLight, whole, tile: most ? Math.min(network.tile, most) : network.tile };
+// The tiles of the network, or smaller ones; and by how much the small version is smaller where
+// light hangs on the whole, as `Restorer._reduction`.
+function limits(network, most, width, height) {
+  const fits = most ? most ** 2 : Infinity;
+  const factor = network.wide ? reduction(width, height, fits) : 1;
+  const whole = network.wide && factor === 1 ? Infinity : most ? 0 : network.whole;
+  return { ...network, fits, factor, whole, tile: most ? Math.min(network.tile, most) : network.tile };
 }
 
 function smaller(plan, { tile, multiple }) {

@@ -344,7 +344,8 @@ async function finalJob(picture, onNews) {
   const { strength, luma, chroma, adapters, format, strip } = picture.settings;
   const plain = strength === 1 && luma === 1 && chroma === 1 && !format && !strip;
   if (plain && adapters === (picture.job.made ?? "")) return picture.job;
-  const wish = { strength, luma, chroma, adapters, strip_metadata: strip };
+  const wish = { strength, luma, chroma, strip_metadata: strip };
+  if (adapters) wish.adapters = adapters;
   if (format) wish.format = format;
   const key = JSON.stringify(wish);
   if (picture.final?.key !== key) {

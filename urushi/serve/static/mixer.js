@@ -16,7 +16,8 @@ export class Mixer {
 
   add(adapter, strength, quietly = false) {
     if (!this.rows.has(adapter.id)) {
-      const row = slide(adapter.name, 0, (value) => {
+      const same = [...this.rows.values()].filter(({ name }) => name === adapter.name).length;
+      const row = slide(same ? `${adapter.name} (${same + 1})` : adapter.name, 0, (value) => {
         this.rows.get(adapter.id).strength = value;
         this.tell();
       });

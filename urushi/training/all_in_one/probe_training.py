@@ -112,9 +112,10 @@ def fit_evidence(
 
         learned = trials.gather("train", plan.pictures, stopped, on_pictures)
         held = None if learned is None else trials.gather("held", plan.held, stopped, on_pictures)
-    if learned is None or held is None:
-        assert request.number is not None
+    if request.number is not None:
         return request.number
+    assert learned is not None
+    assert held is not None
     return _fitted(plan, trials.recipe, members.router, facts, learned, held)
 
 

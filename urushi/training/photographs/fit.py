@@ -1,6 +1,6 @@
 """The encoder of a router that knows photographs; its projection and head are fitted here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from urushi.training.recipe import ScheduleSettings
 from urushi.training.router.router_recipe import RouterOptimizerSettings
 
 __all__ = [
+    "FittingStopped",
     "build_encoder",
     "clean_shift",
     "fit_head",
@@ -33,6 +34,10 @@ __all__ = [
 
 _WARMUP = 50
 _SHIFTS = np.linspace(-4, 6, 201)
+
+
+class FittingStopped(Exception):  # noqa: N818 - nothing is wrong
+    """A fit was stopped before its end."""
 
 
 def read_reduced(
@@ -50,6 +55,7 @@ def fit_head(
     weights: Float[np.ndarray, " b"],
     settings: FitSettings,
     seed: int,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> float:
     """Trains projection and head from what they are; the loss in the end.
 
@@ -61,7 +67,16 @@ def fit_head(
         weights: how often each picture is drawn, relative to the others.
         settings: how long, how fast.
         seed: of what is drawn and left out.
+        stopped: asked after every step; ends it.
+
+    Raises:
+        FittingStopped: it was stopped.
     """
+
+    def on_step(_done: int, _loss: float) -> None:
+        if stopped():
+            raise FittingStopped
+
     generator = torch.Generator().manual_seed(seed)
     targets = torch.from_numpy(truths).float()
     targets = torch.where(targets.sum(1, keepdim=True) > 0, targets, torch.ones_like(targets))
@@ -82,6 +97,7 @@ def fit_head(
             learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         ),
         ScheduleSettings(steps=settings.steps, warmup=_WARMUP),
+        on_step=on_step,
     )
 
 

@@ -1,5 +1,6 @@
 """Training a router that knows photographs: reading, fitting, judging by sources, calibrating."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from urushi.termination import stop_signals
 from urushi.training.checkpoint import write_recipe
 from urushi.training.kept_parts import OnPictures
 from urushi.training.photographs.fit import (
+    FittingStopped,
     build_encoder,
     clean_shift,
     fit_head,
@@ -69,7 +71,8 @@ def train_photographic(
 ) -> PhotographicResult:
     """Trains as `recipe` says, and writes `run/NAME.safetensors`, with its members beside it.
 
-    SIGINT and SIGTERM stop it; what was read is kept, and the same call goes on.
+    SIGINT and SIGTERM stop it, also while a head is fitted; what was read is kept, and the same
+    call goes on.
 
     Args:
         recipe: what to do.
@@ -83,21 +86,31 @@ def train_photographic(
         FileFormatError, AdapterError: a file is not sound.
     """
     write_recipe(run, recipe)
-    session = _Session(recipe, run, data_root(root), on_stage)
     with stop_signals() as request:
-        found = session.read(lambda: request.number is not None)
-        if found is None:
-            return PhotographicResult(None, None, request.number, [])
-        return session.fit(*found)
+
+        def stopped() -> bool:
+            return request.number is not None
+
+        session = _Session(recipe, run, data_root(root), on_stage, stopped)
+        found = session.read()
+        with contextlib.suppress(FittingStopped):
+            if found is not None:
+                return session.fit(*found)
+        return PhotographicResult(None, None, request.number, [])
 
 
 class _Session:
     """The objects of one training."""
 
     def __init__(
-        self, recipe: PhotographicRecipe, run: Path, data: Path, on_stage: Callable[[str], None]
+        self,
+        recipe: PhotographicRecipe,
+        run: Path,
+        data: Path,
+        on_stage: Callable[[str], None],
+        stopped: Callable[[], bool],
     ) -> None:
-        self.recipe, self.run, self.on_stage = recipe, run, on_stage
+        self.recipe, self.run, self.on_stage, self.stopped = recipe, run, on_stage, stopped
         self.classes = tuple(recipe.classes)
         self.members = self._members()
         self.encoder: VisionEncoder = build_encoder(recipe.encoder)
@@ -120,8 +133,8 @@ class _Session:
 
     # --- reading ---
 
-    def read(self, stopped: Callable[[], bool]) -> tuple[Rows, Rows, Rows] | None:
-        """What is read from photographs, from made pictures, and from held-out ones."""
+    def read(self) -> tuple[Rows, Rows, Rows] | None:
+        """What is read from photographs, from made pictures, and from held-out ones; or None."""
         stated = self.recipe.model_dump(mode="json")
         shared = {name: stated[name] for name in ("seed", "classes", "shared")}
         own = stated["photographs"]
@@ -138,7 +151,7 @@ class _Session:
             pool = Pool(
                 self.run / "read", self.encoder, self.recipe.views, pictures, self.classes, key
             )
-            filled = pool.fill(stopped, self._teller(what))
+            filled = pool.fill(self.stopped, self._teller(what))
             if filled is None:
                 return None
             rows.append(filled)
@@ -213,9 +226,8 @@ class _Session:
         for number in range(own.heads):
             seed = self.recipe.seed + number
             encoder, head = self._fresh(self.encoder.width // own.heads, seed)
-            losses.append(
-                fit_head(encoder, head, shown, truths, np.concatenate(weights), own, seed)
-            )
+            drawn = np.concatenate(weights)
+            losses.append(fit_head(encoder, head, shown, truths, drawn, own, seed, self.stopped))
             fitted.append((encoder, head))
         encoder, head = self._fresh(self.encoder.width, self.recipe.seed)
         joined_heads(fitted, encoder, head)
