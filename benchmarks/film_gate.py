@@ -63,10 +63,12 @@ class Network(nn.Module):
             if isinstance(module, nn.Conv2d):
                 bent = name == "stem" or name.endswith("first")
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if bent else "linear")
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
                 if name.endswith("second"):
                     module.weight.data *= 0.5
         nn.init.normal_(self.head.weight, 0, 0.02)
+        assert self.head.bias is not None
         self.head.bias.data[4:] = -2.5
 
     def forward(self, tile: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +135,7 @@ def batches(pools: list[Path]) -> Iterator[list[Tensor]]:
 def train(pools: list[Path], seconds: float) -> Network:
     """The averaged network after so many seconds of the processor."""
     torch.manual_seed(0)
-    network = Network().to(memory_format=torch.channels_last)
+    network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     averaged = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
     begun = time.process_time()
@@ -146,7 +148,7 @@ def train(pools: list[Path], seconds: float) -> Network:
             group["lr"] = rate
         found = losses(network, *batch)
         optimizer.zero_grad()
-        sum(found).backward()
+        torch.stack(found).sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         with torch.no_grad():

@@ -7,6 +7,7 @@ bars, arcs and dots are drawn, which look like marks and are none. Marks are tho
 
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,9 +21,8 @@ from urushi.degradations import create_degradation
 __all__ = ["Patches"]
 
 _THIN = ("dust", "flecks", "scratches", "hairs", "lint", "lines", "cracks")
-_PATCHES = "patches"
-# Settings of `film_damage`, and how often each is drawn.
-_MARKS = (
+# Settings of `film_damage`, and how often each is drawn; None for patches.
+_MARKS: tuple[tuple[float, dict[str, Any] | None], ...] = (
     (2.5, {"several": 0.12}),
     (2.5, {"several": 0.12, "kinds": _THIN}),
     (1.0, {"several": 0.1, "kinds": ("dust", "flecks"), "amount": (2, 20), "opacity": (0.5, 1)}),
@@ -32,7 +32,7 @@ _MARKS = (
            "opacity": (0.5, 1)}),
     (0.7, {"several": 0.1, "kinds": ("hairs", "lint", "flecks"), "size": (0.8, 2),
            "amount": (0.5, 1.5)}),
-    (1.3, _PATCHES),
+    (1.3, None),
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class Patches:
         self._generator = torch.Generator().manual_seed(seed)
         self._side, self._drawn, self._clean = side, drawn, clean
         self._made = [
-            None if options is _PATCHES else create_degradation("film_damage", **options)
+            None if options is None else create_degradation("film_damage", **options)
             for _, options in _MARKS
         ]
 
@@ -65,7 +65,7 @@ class Patches:
         damaged = self._damaged(clean)
         left = torch.rand(count, generator=self._generator) < self._clean
         damaged[left] = clean[left]
-        return tuple((255 * one.clamp(0, 1)).round() / 255 for one in (damaged, clean))
+        return _in_levels(damaged), _in_levels(clean)
 
     def _scene(self) -> Tensor:
         picture = np.asarray(self._pictures.picture(self._rng.integers(len(self._pictures))))
@@ -99,7 +99,8 @@ class Patches:
         if draw() < 0.25:
             pixels = (255 * scene.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(55 + 43 * draw())]
-            pixels = cv2.imdecode(cv2.imencode(".jpg", pixels[..., ::-1], quality)[1], 1)
+            stored = cv2.imencode(".jpg", pixels[..., ::-1], quality)[1]
+            pixels = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR))
             scene = torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1).float() / 255
         return scene
 
@@ -176,6 +177,10 @@ class Patches:
 
     def _three(self) -> Tensor:
         return torch.rand(3, 1, 1, generator=self._generator)
+
+
+def _in_levels(values: Tensor) -> Tensor:
+    return (255 * values.clamp(0, 1)).round() / 255
 
 
 def _blurred(scene: Tensor, sigma: float) -> Tensor:
