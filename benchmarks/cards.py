@@ -62,16 +62,19 @@ def card(name: str, results: list[RoutesResult], note: str) -> str:
 
 def film_card(note: str) -> str:
     report = json.loads(FILM.read_text(encoding="utf-8"))
+    shares = ("share", "closer", "surely")
+    limit = "" if report["limit"] is None else f" --limit {report['limit']}"
     names = {
         "share": "damaged", "psnr_input": "input", "psnr_base": "base", "psnr_film": "this expert",
-        "closer_base": "closer, base", "closer_film": "closer", "outside_base": "outside, base",
+        "closer_base": "closer, base", "closer_film": "closer",
+        "surely_film": "by more than 3 levels", "outside_base": "outside, base",
         "outside_film": "outside", "clean_film": "clean pictures",
     }  # fmt: skip
     lines = ["| marks | halves | " + " | ".join(names.values()) + " |"]
     lines.append("|---|---|" + "---|" * len(names))
     for row in report["rows"]:
         cells = [
-            f"{100 * row[key]:.1f} %" if key.startswith(("share", "closer")) else f"{row[key]:.2f}"
+            f"{100 * row[key]:.1f} %" if key.startswith(shares) else f"{row[key]:.2f}"
             for key in names
         ]
         lines.append(f"| {row['kind']} | {row['halves']} | " + " | ".join(cells) + " |")
@@ -91,8 +94,7 @@ def film_card(note: str) -> str:
         "the whole half; the share of damaged pixels that came closer to the truth; PSNR of the "
         "pixels that were not damaged, and of the clean picture, to themselves.",
         "\n".join(lines),
-        f"Made by `python benchmarks/film.py --data DATA --limit {report['limit']}` and "
-        "`python benchmarks/cards.py`.",
+        f"Made by `python benchmarks/film.py --data DATA{limit}` and `python benchmarks/cards.py`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -170,7 +170,7 @@ def folded_deltas(adapter: LoadedAdapter, base: Named) -> dict[str, np.ndarray]:
         )
     try:
         settings = parse_settings(dict(config), method.settings, UnfitError, "settings")
-        deltas = method.deltas(_grouped(adapter.tensors, method.groups), settings, base)
+        deltas = method.deltas(_grouped(adapter.own, method.groups), settings, base)
         for weight, delta in deltas.items():
             if weight not in base:
                 raise UnfitError(f"it changes {weight!r}, which its base does not have")

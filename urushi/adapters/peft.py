@@ -67,6 +67,10 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
         AdapterError: the adapter has something that the format has no place for.
         FileFormatError: the disk refuses.
     """
+    if stored.header.gate:
+        raise AdapterError(
+            f"{stored.path} has a gate, for which PEFT's format has no place: use it as it is"
+        )
     base = stored.header.base
     backbone = create_backbone(base.backbone, base.config)
     adapter = load_adapter(backbone, stored)

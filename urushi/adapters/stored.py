@@ -67,12 +67,12 @@ def load_adapter(
     config = {**header.config, "method": header.method}
     try:
         # Before memory is taken for what the file only claims.
-        shapes = {name: array.shape for name, array in stored.tensors.items()}
+        shapes = {name: array.shape for name, array in stored.own.items()}
         sketch = sketched(lambda: create_adapter(backbone, config), shapes, stored.path.name)
         compare_shapes(sketch, shapes, stored.path.name)
         adapter = create_adapter(backbone, config)
         # Copies: the network must not share memory with the arrays of the file.
-        tensors = {name: torch.tensor(array) for name, array in stored.tensors.items()}
+        tensors = {name: torch.tensor(array) for name, array in stored.own.items()}
         adapter.load_state_dict(tensors, strict=True)
     except AdapterError as error:
         raise AdapterError(f"{stored.path}: {error}") from error

@@ -14,7 +14,12 @@ from urushi.convert.graph_checks import require_exporting
 from urushi.convert.standalone import check_onnx_target, describe_graph
 from urushi.errors import AdapterError, BackboneError, FileFormatError, nearest
 from urushi.files.model import LoadedModel, write_model
-from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.adapted_weights import (
+    AdapterLike,
+    AppliedAdapter,
+    apply_adapters,
+    notes_of_graphs,
+)
 from urushi.writing import refuse_taken, whole_file
 
 if TYPE_CHECKING:
@@ -205,6 +210,7 @@ def export_for_host(
     if host.name == "spandrel":
         return _write_spandrel(ready, host, path, applied, attached, static, overwrite)
     graph, checked, notes = _graph_for(ready, host, attached, static, path)
+    notes += notes_of_graphs(applied)
     sizes = _sizes(graph)
     describe_graph(graph.model, ready, applied, attached, graph.scale, sizes)
     content = graph.model.SerializeToString(deterministic=True)
@@ -299,7 +305,7 @@ def _write_spandrel(
             write_model(part, tensors, header)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be written ({error.strerror or error})") from error
-    notes = [_LOCAL_POOLING] if local else []
+    notes = [*([_LOCAL_POOLING] if local else []), *notes_of_graphs(applied)]
     multiple = 2 ** len(config["enc_blk_nums"])
     told = tuple(item.told for item in applied)
     return HostExport(path, host.name, told, 1, None, multiple, (), tuple(notes))

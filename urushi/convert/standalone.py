@@ -18,7 +18,12 @@ from urushi.convert.graph_checks import (
 from urushi.errors import BackboneError, FileFormatError, UrushiError
 from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel, architecture_hash
-from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.adapted_weights import (
+    AdapterLike,
+    AppliedAdapter,
+    apply_adapters,
+    notes_of_graphs,
+)
 from urushi.inference.engines.graph_trust import ARCHITECTURE_KEY
 from urushi.inference.engines.openvino_engine import (
     IMAGE_INPUT,
@@ -109,6 +114,7 @@ def export_standalone(
             ran, notes = _verified(part, reference, target)
     except OSError as error:
         raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
+    notes = (*notes_of_graphs(applied), *notes)
     return StandaloneExport(target, tuple(a.told for a in applied), reference.scale, ran, notes)
 
 

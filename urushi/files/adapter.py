@@ -5,14 +5,14 @@ and is refused on any other. The container is that of `urushi.files.container`; 
 names of the adapter's state dict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_serializer
 from safetensors import SafetensorError
 
 from urushi.errors import AdapterError, FileFormatError
@@ -30,6 +30,7 @@ from urushi.files.tensors import Named, Tensors
 from urushi.version import __version__
 
 __all__ = [
+    "GATE",
     "AdapterHeader",
     "BaseFacts",
     "LoadedAdapter",
@@ -44,6 +45,8 @@ __all__ = [
 
 FORMAT = "urushi-adapter"
 VERSION = 1
+# How names of a gate's tensors begin.
+GATE = "gate."
 # A tensor is stored as float16 where that moves no number by more than this part of its largest.
 _HALF_IS_ENOUGH = 2.0**-10
 
@@ -83,6 +86,8 @@ class AdapterHeader(Header):
         scores: measured scores, by benchmark or data.
         licence: licence of the adapter, preferably an SPDX identifier.
         data: statement about the training data and its terms.
+        gate: whether tensors named `gate.` belong to a network that says which share of the change
+            is taken, see `urushi.inference.change_gate`; False where the file says nothing.
         created_by: program and version that wrote the file.
     """
 
@@ -99,7 +104,14 @@ class AdapterHeader(Header):
     scores: dict[str, JsonValue] = {}
     licence: str = ""
     data: str = ""
+    gate: bool = False
     created_by: str = f"urushi {__version__}"
+
+    @model_serializer(mode="wrap")
+    def _without_no_gate(self, write: Callable[[Any], Any]) -> dict[str, Any]:
+        """Headers of adapters without a gate stay as versions that know none can read them."""
+        said = write(self)
+        return said if self.gate else {key: v for key, v in said.items() if key != "gate"}
 
 
 _KIND = Kind(FORMAT, VERSION, "an adapter file", AdapterHeader)
@@ -111,13 +123,28 @@ class LoadedAdapter:
 
     Attributes:
         header: what the file says about itself.
-        tensors: by the names of the adapter's state dict; float32, counters int64.
+        tensors: by the names of the adapter's state dict, and those of a gate; float32, counters
+            int64.
         path: the file they came from.
     """
 
     header: AdapterHeader
     tensors: Named
     path: Path
+
+    @property
+    def own(self) -> Named:
+        """The tensors of the method, without those of a gate."""
+        if not self.header.gate:
+            return self.tensors
+        return {k: v for k, v in self.tensors.items() if not k.startswith(GATE)}
+
+    @property
+    def gate(self) -> Named:
+        """The tensors of the gate, by their names within it; none where there is no gate."""
+        if not self.header.gate:
+            return {}
+        return {k.removeprefix(GATE): v for k, v in self.tensors.items() if k.startswith(GATE)}
 
     @property
     def name(self) -> str:

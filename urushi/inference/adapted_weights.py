@@ -21,10 +21,13 @@ __all__ = [
     "apply_adapters",
     "check_apart",
     "check_strength",
+    "gated",
     "listed",
+    "notes_of_graphs",
     "parse_adapter",
     "placed",
     "split_adapter",
+    "standing_notes",
     "strong_notes",
     "write_merged",
 ]
@@ -176,6 +179,33 @@ def check_apart(used: Iterable[tuple[str, AdapterHeader]]) -> None:
             )
 
 
+def gated(applied: Sequence[AppliedAdapter]) -> AppliedAdapter | None:
+    """Return the adapter whose gate acts: of one that acts alone, since a gate knows its change."""
+    return applied[0] if len(applied) == 1 and applied[0].adapter.header.gate else None
+
+
+def standing_notes(applied: Sequence[AppliedAdapter]) -> tuple[str, ...]:
+    """Return what users are told of adapters, whatever the picture is."""
+    left_out = [
+        i.adapter.path.name for i in applied if i.adapter.header.gate and not gated(applied)
+    ]
+    return strong_notes(applied) + tuple(
+        f"{name} acts without its check of what belongs to the scene, which it makes alone only: "
+        "restore with it first, and with the other adapters after."
+        for name in left_out
+    )
+
+
+def notes_of_graphs(applied: Sequence[AppliedAdapter]) -> tuple[str, ...]:
+    """Return what is to be told where adapters become a graph, which holds no gate."""
+    return tuple(
+        f"{item.adapter.path.name} acts here without its check of what belongs to the scene, "
+        "which urushi restore makes: more of the scene may go with the damage."
+        for item in applied
+        if item.adapter.header.gate
+    )
+
+
 def strong_notes(applied: Iterable[AppliedAdapter]) -> tuple[str, ...]:
     """Return what users are told of adapters that act with more than they were trained for."""
     return tuple(
@@ -222,12 +252,18 @@ def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Pa
         target: `NAME.safetensors`; a file that is there is replaced.
 
     Raises:
-        AdapterError: as `apply_adapters`, or weights cannot hold an adapter.
+        AdapterError: as `apply_adapters`, or weights cannot hold an adapter or its gate.
         FileFormatError: the disk refuses.
     """
     if target.resolve() == model.path.resolve():
         raise AdapterError(f"{target} would overwrite the base: choose another name")
     _, applied, _ = apply_adapters(model, adapters)
+    for item in applied:
+        if item.adapter.header.gate:
+            raise AdapterError(
+                f"{item.adapter.path}: its gate looks at what the adapter changed, which weights "
+                "cannot hold: use it as an adapter"
+            )
     merged = fold(model, [(item.adapter, item.strength) for item in applied])
     write_model(target, merged.tensors, merged.header)
     if model.graph is not None:

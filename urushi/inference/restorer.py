@@ -16,7 +16,7 @@ from urushi.inference.adapted_weights import (
     AppliedAdapter,
     apply_adapters,
     placed,
-    strong_notes,
+    standing_notes,
 )
 from urushi.inference.arrays import (
     WHITE,
@@ -25,7 +25,8 @@ from urushi.inference.arrays import (
     enlarged_alpha,
 )
 from urushi.inference.beyond import Values
-from urushi.inference.changed_light import finishing, leaves_detail
+from urushi.inference.change_gate import finish_of
+from urushi.inference.changed_light import leaves_detail
 from urushi.inference.cutting import Cutting
 from urushi.inference.engines import Engine, create_engine
 from urushi.inference.hardware import MadeAnew
@@ -209,7 +210,7 @@ class Restorer(MadeAnew):
             )
         engine = create_engine(ready, adapters=attached, **options)
         self._set_up(engine, **tiles, wide=sees_widely(applied))
-        self.standing = strong_notes(applied)
+        self.standing = standing_notes(applied)
 
     def _set_up(
         self,
@@ -226,7 +227,7 @@ class Restorer(MadeAnew):
         wide = wide and not fixed and engine.scale == 1
         self.engine = engine
         self._cutting = Cutting(sizes, engine.size_multiple, engine.scale, wide=wide)
-        finish = finishing(self.adapters, engine.size_multiple, fixed=fixed)
+        finish = finish_of(self.adapters, engine.size_multiple, fixed=fixed)
         self._tiles = TileAttempts(engine, self._cutting, finish)
         self._latest = LatestPicture()
         self.standing: tuple[str, ...] = ()

@@ -16,7 +16,12 @@ from urllib.parse import quote
 from urushi.convert.standalone import export_standalone
 from urushi.errors import EngineError, FileFormatError, TakenError
 from urushi.files.model import LoadedModel
-from urushi.inference.adapted_weights import AdapterLike, AppliedAdapter, apply_adapters
+from urushi.inference.adapted_weights import (
+    AdapterLike,
+    AppliedAdapter,
+    apply_adapters,
+    notes_of_graphs,
+)
 from urushi.inference.changed_light import brightens, changes_light, leaves_detail, margin_of
 from urushi.inference.engines.base import working_memory
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, overlap_of, sees_widely
@@ -79,7 +84,8 @@ def write_browser_folder(
     target = Path(target)
     if not overwrite and (target.is_file() or (target.is_dir() and any(target.iterdir()))):
         raise TakenError(taken(target))
-    apply_adapters(model, adapters)  # what cannot be is told before anything is fetched
+    # What cannot be is told before anything is fetched.
+    _, applied, _ = apply_adapters(model, adapters)
     programs = runtime_folder(runtime)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +107,9 @@ def write_browser_folder(
                     path.replace(place)
     except OSError as error:
         raise FileFormatError(f"{target} cannot be written ({error.strerror or error})") from error
-    notes = ()
+    notes = notes_of_graphs(applied)
     if size > MOST_BYTES:
-        notes = (
+        notes += (
             f"the folder has {size / 1e6:.1f} MB, which is much to fetch for a page: leave some "
             "adapters out",
         )
