@@ -143,7 +143,7 @@ class BorderEngine(DarkenEngine):
 @pytest.mark.parametrize("size", [(75, 97), (8, 8), (40, 7)])
 def test_what_a_network_makes_of_borders_does_not_show(size):
     restorer = Restorer.from_engine(BorderEngine())
-    restorer._finish = Finish(8, 16, bright=False)
+    restorer._tiles.finish = Finish(8, 16, bright=False)
     picture = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
     np.testing.assert_allclose(restorer.restore(picture), picture / 2, atol=1e-6)
 

@@ -27,14 +27,14 @@ class TileAttempts:
     """
 
     def __init__(self, engine: Engine, cutting: Cutting, finish: Finish | None) -> None:
-        self._engine, self._cutting, self._finish = engine, cutting, finish
+        self._engine, self._cutting, self.finish = engine, cutting, finish
         self._float32: Engine | None = None
 
     def attempt(self, tile: np.ndarray, engine: Engine) -> np.ndarray | None:
         """What `restore` gives if nothing is amiss with this engine, and else None."""
         if not self._cutting.fits(max(tile.shape[1:])):
             return None
-        return run_beside_others(tile, engine, self._finish)
+        return run_beside_others(tile, engine, self.finish)
 
     def restore(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """`(3, h, w)` -> the restored one, in smaller pieces where memory does not suffice."""
@@ -68,7 +68,7 @@ class TileAttempts:
     def _run_usable(self, picture: Picture, tile: np.ndarray) -> np.ndarray:
         """The result of the engine, or of float32 where that is not usable."""
         engine = picture.engine
-        restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
+        restored, problem = run_once(tile, engine, large=picture.large, finish=self.finish)
         if problem and engine.precision != "float32":
             picture.notes.append(
                 f"{engine.precision} gave {problem}: from there on this picture was restored in "
@@ -79,7 +79,7 @@ class TileAttempts:
                 self._float32 = self._engine.in_float32()
             engine = picture.engine = self._float32
             logger.warning("%s gave %s, trying float32", self._engine.name, problem)
-            restored, problem = run_once(tile, engine, large=picture.large, finish=self._finish)
+            restored, problem = run_once(tile, engine, large=picture.large, finish=self.finish)
         if problem:
             raise EngineError(
                 f"{self._engine.name} on {self._engine.device} gave {problem} even in float32: "
