@@ -66,6 +66,16 @@ def test_of_a_photograph_that_looks_clean_the_base_takes_no_more_than_its_noise(
     assert verdict(grainy, clean=0.95).guard.limits == Limits(2, 2.5)
 
 
+def test_noise_of_a_part_counts_as_it_is_there():
+    part = scene().copy()
+    part[:, :120] = noisy(part[:, :120], 12)
+    for clean in (0.7, 0.95):
+        guard = verdict(part, clean=clean).guard
+        assert guard is None or guard.limits.damage > 9
+    assert signs_of(scene().astype(np.float32) / 255).texture().parts is None
+    assert signs_of(noisy(scene(), 12).astype(np.float32) / 255).texture().parts is None
+
+
 @pytest.mark.parametrize("name", FINE)
 def test_experts_are_held_on_photographs_that_may_be_clean(name):
     assert verdict(noisy(scene(), 6), name, clean=0.049).guard is None

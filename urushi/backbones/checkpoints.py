@@ -197,7 +197,7 @@ def _loaded(path: Path, left: dict[str, None]) -> Any:
             f"{path} is no safetensors file, or is cut off ({error}): get it again"
         ) from error
     except UnpicklingError as error:
-        raise FileFormatError(f"{path} {_why_refused(str(error))}") from error
+        raise FileFormatError(f"{path} {_why_refused(str(error), start)}") from error
     except FileFormatError:
         raise
     except Exception as error:
@@ -219,11 +219,11 @@ def _is_safetensors(path: Path, start: bytes) -> bool:
     return path.suffix == ".safetensors" and not start.startswith((_ZIP, _PICKLE))
 
 
-def _why_refused(text: str) -> str:
+def _why_refused(text: str, start: bytes) -> str:
     """What torch's reader of weights alone stumbled over."""
     if "load DTensors" in text:
         return f"holds parts of tensors that are spread over devices: {_FULL}"
-    if "Unsupported operand" in text:
+    if "Unsupported operand" in text and start.startswith((_ZIP, _PICKLE)):
         return (
             "was saved with a pickle_protocol that torch does not read without executing it: save "
             "it again without that option, or as safetensors"

@@ -181,9 +181,12 @@ def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:
 
 def _of_scenes(texture: Texture, clean: float | int, route: Sequence[str]) -> Limits:
     """Of photographs, as docs/decisions/0064 measured them."""
+    if not route and texture.parts is not None:
+        # The router sees the whole, and may take for clean what is noisy in a part.
+        return Limits(texture.parts, 1.35 * texture.parts + 1)
     if not route:
         # What is measured in a picture that surely is clean is its texture.
         noise = min(texture.noise, _FAINT) if clean >= _SURELY_CLEAN else texture.noise
         return Limits(noise, noise + 0.5)
-    damage = max(texture.noise, texture.ringing)
+    damage = max(texture.noise, texture.parts or 0, texture.ringing)
     return Limits(damage, 1.8 * damage + 1.5)

@@ -18,6 +18,8 @@ _FIFTH_OF_NORMAL = 0.2533
 # noise in all channels makes 1.
 _OF_SUM = 0.83
 _CUT = 1.5
+# Of a part that is noisier: how alike both ways are, in codes and as a share of the squares.
+_ALIKE, _SEEN, _PART = 0.8, 4, 0.3
 _LAGS = (
     (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (3, 0), (4, 0), (1, 1), (1, -1),
     (2, 2), (2, -2),
@@ -35,11 +37,14 @@ class Texture:
         noise: what noise has at most.
         ringing: half of what lies between 3x3 pixels beside edges, in the median.
         repeats: how like itself the picture is some pixels further on, 0 to 1.
+        parts: what noise has at most in a quarter of the squares, where it is far stronger there
+            and is noise, not texture; else None.
     """
 
     noise: float
     ringing: float
     repeats: float
+    parts: float | None = None
 
 
 def measure_texture(squares: Sequence[np.ndarray], one: int) -> Texture | None:
@@ -55,7 +60,20 @@ def measure_texture(squares: Sequence[np.ndarray], one: int) -> Texture | None:
     # On white and on black half of the noise is cut off, and what is left looks weaker than it is.
     if np.mean((values < 2 * noise) | (values > 255 - 2 * noise)) > 0.5:
         noise *= _CUT
-    return Texture(noise, _ringing(values), repeats)
+    return Texture(noise, _ringing(values), repeats, _of_parts(values, noise))
+
+
+def _of_parts(values: np.ndarray, noise: float) -> float | None:
+    """Of a part of the picture alone, or of its shadows; None where noise is alike everywhere.
+
+    Both ways agree about noise, whose pixels know nothing of one another. In texture, pixels do.
+    """
+    bends = np.array([_from_bends(square[None]) for square in values])
+    pairs = np.array([_from_pairs(square[None]) for square in values])
+    ratio = bends / np.maximum(pairs, 1e-6)
+    alike = (ratio > _ALIKE) & (ratio < 1 / _ALIKE) & (bends > _SEEN)
+    strong = float(np.quantile(np.minimum(bends, pairs), 0.75))
+    return strong if alike.mean() >= _PART and strong > 1.5 * noise else None
 
 
 def _from_bends(values: np.ndarray) -> float:
