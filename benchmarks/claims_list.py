@@ -251,6 +251,17 @@ PRETRAINING = (
         quoted=6,
         curve=True,
     ),
+    Claim(
+        "rivals",
+        "Newer low-rank methods do better than LoRA (DoRA, VoRA, MoR, VeRA)",
+        "DoRA (directions and lengths apart), squares of low-rank maps as VoRA has them, ranks "
+        "that are routed as MoR's, each with about as many parameters as LoRA, and VeRA with few, "
+        "which is its point. Written from the papers' formulas "
+        "([why](decisions/0048-rivals-by-what-is-published-and-metrics-by-packages.md)).",
+        "rivals",
+        tuple(Contrast(name, "LoRA") for name in ("DoRA", "VoRA", "MoR", "VeRA")),
+        decisive=4,
+    ),
 )
 
 MIXTURES = (

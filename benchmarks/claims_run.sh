@@ -70,3 +70,4 @@ compare ranks
 compare composition
 compare prod
 compare tuning
+compare rivals

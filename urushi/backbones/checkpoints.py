@@ -175,6 +175,7 @@ def _content(path: Path, left: dict[str, None]) -> Any:
 
 def _loaded(path: Path, left: dict[str, None]) -> Any:
     """What one file holds."""
+    start = b""
     try:
         with path.open("rb") as file:
             start = file.read(512)
