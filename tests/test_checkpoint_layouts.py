@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import torch
+from named_tensors import moved, under
 from safetensors.torch import save_file
 from world import EXAMPLE
 
@@ -30,14 +31,6 @@ def net() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = create_backbone("nafnet", EXAMPLE)
     return {name: tensor + 0.1 for name, tensor in network.state_dict().items()}
-
-
-def moved(net):
-    return {name: tensor + 1 for name, tensor in net.items()}
-
-
-def under(prefix, net):
-    return {prefix + name: tensor for name, tensor in net.items()}
 
 
 def counted(net):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
+from named_tensors import moved, under
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations, prune
@@ -33,14 +34,6 @@ def net() -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     network = create_backbone("nafnet", SMALL)
     return {name: tensor + 0.1 for name, tensor in network.state_dict().items()}
-
-
-def moved(net):
-    return {name: tensor + 1 for name, tensor in net.items()}
-
-
-def under(prefix, net):
-    return {prefix + name: tensor for name, tensor in net.items()}
 
 
 OPTIMIZER = {"state": {0: {"exp_avg": torch.ones(4, 4)}}, "param_groups": [{"lr": 0.1}]}
