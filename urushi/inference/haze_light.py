@@ -21,7 +21,7 @@ _SHOULDER = np.float32(0.8)
 def with_kept_light(
     tile: Float[np.ndarray, "3 h w"], restored: Float[np.ndarray, "3 h w"]
 ) -> Float[np.ndarray, "3 h w"]:
-    """A restored picture with a rest of its haze, or exposed anew, where it is too dark; else as is.
+    """A restored picture that is not too dark: with a rest of its haze, or exposed anew.
 
     Light is the brightest channel of a pixel. Where its median falls below 0.45 of what it was, so
     much of the picture itself is added as leads there. Where what only a hundredth of the pixels
