@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # OpenVINO's ONNX reader and Resize. It takes keep_aspect_ratio_policy (not_larger, not_smaller: fit into a box, or cover it) for
 # "stretch": a picture of 60 x 120 asked into 64 x 64 comes out as 64 x 64, squeezed, where ONNX says 32 x 64 and 64 x 128; ONNX
-# Runtime gives these, and the shapes that onnx infers are these, too. And it takes exclude_outside=1 (weights beyond the border are left out and the others
-# made to sum to 1, as Pillow and torch's antialias do) for 0: in cubic mode the rows and columns at the border differ, by up to
-# a twentieth of the range here, the middle does not. Nothing is said when reading; a mode that it has not got is refused.
+# Runtime gives these, and onnx infers them. And it takes exclude_outside=1 (weights beyond the border are left out and the
+# others made to sum to 1, as Pillow and torch's antialias do) for 0: in cubic mode the rows and columns at the border differ,
+# by up to a twentieth of the range here, the middle does not. Nothing is said when reading.
 # torch's exporter writes exclude_outside=1 with antialias=1. That antialias is ignored as well has an issue (35893, for cubic;
-# it is so for linear); of the other two none was found, and the list of supported operations names Resize without limits.
-# Guess beforehand: an error, as for other modes that it has not got.
+# it is so for linear); of the other two no issue and no page of documentation was found.
+# Guess beforehand: an error, as for Pad's mode wrap, which it has not got.
 # Exits 0 as long as that is so.
 set -euo pipefail
 folder=$(mktemp -d)
