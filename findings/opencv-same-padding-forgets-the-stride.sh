@@ -7,7 +7,7 @@
 # Networks from TensorFlow and Keras have such padding at every reduction: what is put together from several scales is
 # displaced. torch's exporter writes pads in numbers, which are right. ONNX Runtime and OpenVINO do as the model says.
 # Not in OpenCV's documentation, and no issue of it was found that names results (old ones name an error at loading).
-# Guess beforehand: right, as SAME is TensorFlow's own padding, which OpenCV has read for ten years.
+# One would guess: right, as SAME is TensorFlow's own padding, which OpenCV has read for ten years.
 # Exits 0 as long as that is so.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -8,7 +8,7 @@
 # torch.onnx.export and OpenVINO's reading of its graph is right in all of these. Other things that it does not have
 # (divisor_override, threshold, nearest-exact) are refused by name, so one would trust what is not refused.
 # That decimals of torch.round are left out as well has an issue (37953); of the three no issue and no
-# page of documentation was found. Guess beforehand: refused, or right.
+# page of documentation was found. One would guess: refused, or right.
 # Exits 0 as long as that is so.
 # Any build of torch will do; PIP_CONSTRAINT or PIP_EXTRA_INDEX_URL choose a small one.
 set -euo pipefail

@@ -6,7 +6,7 @@
 # by up to a twentieth of the range here, the middle does not. Nothing is said when reading.
 # torch's exporter writes exclude_outside=1 with antialias=1. That antialias is ignored as well has an issue (35893, for cubic;
 # it is so for linear); of the other two no issue and no page of documentation was found.
-# Guess beforehand: an error, as for Pad's mode wrap, which it has not got.
+# One would guess: an error, as for Pad's mode wrap, which it has not got.
 # Exits 0 as long as that is so.
 set -euo pipefail
 folder=$(mktemp -d)

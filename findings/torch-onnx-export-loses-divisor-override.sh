@@ -6,7 +6,7 @@
 # reader of modules refuses it.
 # avg_pool1d has no such argument; avg_pool3d is the same. Only verify=True compares, and is not the default.
 # torch's documentation of the exporter does not name it; an issue (105349) is of opset 9's refusal, and asks for support.
-# Guess beforehand: refused by both, as at opset 9, or written as a product.
+# One would guess: refused by both, as at opset 9, or written as a product.
 # Exits 0 as long as that is so.
 # Any build of torch will do; PIP_CONSTRAINT or PIP_EXTRA_INDEX_URL choose a small one.
 set -euo pipefail
