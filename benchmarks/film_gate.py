@@ -1,10 +1,12 @@
 """Trains the gate of the expert for film: which share of what it changes is to be taken.
 
-    python benchmarks/film_gate.py pool --pack PACK --out POOL --seed 21 --patches 960
+    python benchmarks/film_gate.py windows --pack PACK --out WINDOWS
+    python benchmarks/film_gate.py pool --pack PACK --windows WINDOWS --out POOL --seed 21
     python benchmarks/film_gate.py train --pools POOL [POOL ...] --adapter film --out FILE
 
-`pool` makes patches with marks by formula, and what the expert makes of them; `train` learns from
-them and writes the adapter with its gate. PACK is what `urushi data pack` makes of clean pictures.
+`windows` finds the parts of clean pictures that the expert changes most. `pool` makes patches with
+marks by formula, many of them of such parts, and what the expert makes of them; `train` learns from
+them and writes the adapter with its gate. One picture of twelve is held out. PACK is what `urushi data pack` makes of clean pictures.
 Real overlays are not learned from: `film.py` measures with them.
 """
 
@@ -23,13 +25,20 @@ from film_gate_patches import Patches
 from measuring import run_script
 from torch import Tensor, nn
 
+from urushi.data.packed import PackedPictures
 from urushi.files.adapter import GATE, read_adapter, write_adapter
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
 PATCH, BATCH = 128, 8
-WIDTHS = (16, 24, 32)
+WIDTHS = (16, 32, 64)
+# How far the convolutions of the middle reach.
+MIDDLE = (1, 2, 4, 1)
 RATE, WARMUP = 3e-3, 60
+# Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how many
+# of a picture, and of all.
+LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
+SEED = 5
 # Smaller marks are neither damage nor none.
 VISIBLE = 2.5 / 255
 
@@ -55,7 +64,7 @@ class Network(nn.Module):
         self.stem = nn.Conv2d(28, a, 3, padding=1)
         self.enter = nn.ModuleList([Block(a), Block(b)])
         self.down = nn.ModuleList([nn.Conv2d(4 * a, b, 1), nn.Conv2d(4 * b, c, 1)])
-        self.middle = nn.ModuleList([Block(c), Block(c, 2)])
+        self.middle = nn.ModuleList([Block(c, reach) for reach in MIDDLE])
         self.up = nn.ModuleList([nn.Conv2d(b, 4 * a, 1), nn.Conv2d(c, 4 * b, 1)])
         self.leave = nn.ModuleList([Block(a), Block(b)])
         self.head = nn.Conv2d(a, 8, 3, padding=1)
@@ -78,7 +87,8 @@ class Network(nn.Module):
         halves = self.enter[0](F.relu(self.stem(F.pixel_unshuffle(x, 2))))
         quarters = self.enter[1](self.down[0](F.pixel_unshuffle(halves, 2)))
         x = self.down[1](F.pixel_unshuffle(quarters, 2))
-        x = self.middle[1](self.middle[0](x))
+        for block in self.middle:
+            x = block(x)
         x = self.leave[1](quarters + F.pixel_shuffle(self.up[1](x), 2))
         x = self.head(self.leave[0](halves + F.pixel_shuffle(self.up[0](x), 2)))
         return F.pixel_shuffle(x[:, :4], 2).sigmoid(), F.pixel_shuffle(x[:, 4:], 2)
@@ -106,8 +116,33 @@ def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tup
     )
 
 
-def make_pool(pack: Path, out: Path, seed: int, count: int) -> None:
-    patches = Patches(pack, seed, PATCH)
+def make_windows(pack: Path, out: Path) -> None:
+    """Rows of (picture, scale, top, left), of squares of PATCH pixels at that scale."""
+    pictures, rng = PackedPictures(pack), np.random.default_rng(SEED)
+    engine = Restorer(adapters=[find_adapter("film")], threads=1).engine
+    found = []
+    for number in range(len(pictures)):
+        picture = np.asarray(pictures.picture(number))
+        scale = rng.uniform(*SCALES) * min(1, LONGEST / max(picture.shape[:2]))
+        scale = min(1, max(scale, 1.1 * PATCH / min(picture.shape[:2])))
+        scene = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        sides = [side // 8 * 8 for side in scene.shape[:2]]
+        scene = scene[: sides[0], : sides[1]].astype(np.float32).transpose(2, 0, 1)[None] / 255
+        change = np.abs(np.asarray(engine.run(scene)) - scene)[0].max(0)
+        summed = cv2.integral(np.maximum(change - LARGE, 0))
+        own = []
+        for top in range(0, sides[0] - PATCH + 1, PATCH // 4):
+            for left in range(0, sides[1] - PATCH + 1, PATCH // 4):
+                corners = summed[top : top + PATCH + 1 : PATCH, left : left + PATCH + 1 : PATCH]
+                total = corners[0, 0] + corners[1, 1] - corners[0, 1] - corners[1, 0]
+                own.append((total, number, scale, top, left))
+        found += sorted(own, reverse=True)[:EACH]
+    found.sort(reverse=True)
+    np.save(out, np.array([row[1:] for row in found[:WINDOWS]]))
+
+
+def make_pool(pack: Path, windows: Path, out: Path, seed: int, count: int, *, held: bool) -> None:
+    patches = Patches(pack, seed, PATCH, windows=np.load(windows), held=held)
     engine = Restorer(adapters=[find_adapter("film")], threads=1).engine
     kept = []
     while 16 * len(kept) < count:
@@ -176,21 +211,29 @@ def write(network: Network, adapter: str, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the gate of the expert for film.")
     ways = parser.add_subparsers(dest="way", required=True)
+    find = ways.add_parser("windows")
     pool = ways.add_parser("pool")
-    pool.add_argument("--pack", type=Path, required=True)
+    for one in (find, pool):
+        one.add_argument("--pack", type=Path, required=True)
+    pool.add_argument("--windows", type=Path, required=True)
+    pool.add_argument("--held", action="store_true", help="of the pictures that are held out")
     pool.add_argument("--seed", type=int, default=21)
     pool.add_argument("--patches", type=int, default=960)
     learn = ways.add_parser("train")
     learn.add_argument("--pools", type=Path, nargs="+", required=True)
     learn.add_argument("--adapter", default="film")
     learn.add_argument("--seconds", type=float, default=300)
-    for one in (pool, learn):
+    for one in (find, pool, learn):
         one.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    if given.way == "pool":
-        make_pool(given.pack, given.out, given.seed, given.patches)
+    if given.way == "windows":
+        make_windows(given.pack, given.out)
+    elif given.way == "pool":
+        make_pool(
+            given.pack, given.windows, given.out, given.seed, given.patches, held=given.held
+        )
     else:
         write(train(given.pools, given.seconds), given.adapter, given.out)
 
