@@ -2,7 +2,7 @@
 
     python benchmarks/film_gate.py windows --pack PACK --out WINDOWS
     python benchmarks/film_gate.py pool --pack PACK --windows WINDOWS --out POOL --seed 21
-    python benchmarks/film_gate.py train --pools POOL [POOL ...] --adapter film --out FILE
+    python benchmarks/film_gate.py train --pools POOL [POOL ...] --held POOL --out FILE
 
 `windows` finds the parts of clean pictures that the expert changes most. `pool` makes patches with
 marks by formula, many of them of such parts, and what the expert makes of them; `train` learns from
@@ -41,6 +41,8 @@ LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
 SEED = 5
 # Smaller marks are neither damage nor none.
 VISIBLE = 2.5 / 255
+# What pixels of patches without marks count beside 1.
+CLEAN = 0.5
 
 
 class Block(nn.Module):
@@ -105,8 +107,9 @@ def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tup
     square = change.square().sum(1, keepdim=True).clamp_min(1e-6)
     best = ((change * (clean - tile)).sum(1, keepdim=True) / square).clamp(0, 1)
     weight = (strength + 0.1) * sure
-    # Pixels without damage are many more.
-    apart = 1 + 2 * damaged
+    # Pixels without damage are many more; those of patches without any count more than others.
+    whole = (damaged.amax((2, 3), keepdim=True) == 0).float()
+    apart = 1 + 2 * damaged + CLEAN * whole
     error = (apart * (tile + share * change - clean).abs()).mean()
     cross = F.binary_cross_entropy_with_logits(mask, damaged, reduction="none")
     return (
@@ -167,8 +170,10 @@ def batches(pools: list[Path]) -> Iterator[list[Tensor]]:
         yield [part.contiguous(memory_format=torch.channels_last) for part in made]
 
 
-def train(pools: list[Path], seconds: float) -> Network:
+def train(pools: list[Path], seconds: float, held: Path) -> Network:
     """The averaged network after so many seconds of the processor."""
+    kept = [part.float() for part in torch.load(held)]
+    kept = [kept[0] / 255, kept[1] / 255, kept[2]]
     torch.manual_seed(0)
     network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     averaged = copy.deepcopy(network)
@@ -190,10 +195,10 @@ def train(pools: list[Path], seconds: float) -> Network:
             pairs = zip(averaged.parameters(), network.parameters(), strict=True)
             for mean, new in pairs:
                 mean.lerp_(new, 1 - min(0.99, step / (step + 10)))
-        if step % 200 == 0:
-            print(
-                step, round(done, 2), [round(float(one.detach()), 4) for one in found], flush=True
-            )
+        if step % 400 == 0:
+            with torch.no_grad():
+                found = losses(averaged, *kept)
+            print(step, round(done, 2), [round(float(one), 4) for one in found], flush=True)
     return averaged
 
 
@@ -221,8 +226,9 @@ def main() -> None:
     pool.add_argument("--patches", type=int, default=960)
     learn = ways.add_parser("train")
     learn.add_argument("--pools", type=Path, nargs="+", required=True)
+    learn.add_argument("--held", type=Path, required=True, help="a pool that is not learned from")
     learn.add_argument("--adapter", default="film")
-    learn.add_argument("--seconds", type=float, default=300)
+    learn.add_argument("--seconds", type=float, default=1500)
     for one in (find, pool, learn):
         one.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
@@ -231,11 +237,9 @@ def main() -> None:
     if given.way == "windows":
         make_windows(given.pack, given.out)
     elif given.way == "pool":
-        make_pool(
-            given.pack, given.windows, given.out, given.seed, given.patches, held=given.held
-        )
+        make_pool(given.pack, given.windows, given.out, given.seed, given.patches, held=given.held)
     else:
-        write(train(given.pools, given.seconds), given.adapter, given.out)
+        write(train(given.pools, given.seconds, given.held), given.adapter, given.out)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,11 @@ def _wires(picture: np.ndarray, rng: np.random.Generator) -> None:
     height, width = picture.shape[:2]
     colour, thick = _colour(rng), int(rng.integers(1, 3))
     step, slope, sag = rng.uniform(4, 25), rng.uniform(-0.6, 0.6), rng.uniform(0, 25)
-    across, upright, top = np.linspace(-5, width + 5, 20), rng.random() < 0.4, rng.uniform(0, height)
+    across, upright, top = (
+        np.linspace(-5, width + 5, 20),
+        rng.random() < 0.4,
+        rng.uniform(0, height),
+    )
     for number in range(rng.integers(2, 7)):
         hang = sag * (1 - (2 * across / width - 1) ** 2)
         line = np.stack([across, top + number * step + slope * across + hang], 1)
@@ -126,9 +130,7 @@ def _glow(
     picture[:] = np.rint(lit + core * (white - lit)).clip(0, 255)
 
 
-def _curve(
-    picture: np.ndarray, points: np.ndarray, colour: tuple[float, ...], thick: int
-) -> None:
+def _curve(picture: np.ndarray, points: np.ndarray, colour: tuple[float, ...], thick: int) -> None:
     """A smooth line through points, placed to a sixteenth of a pixel."""
     places = np.rint(16 * points).astype(np.int32)[:, None]
     cv2.polylines(picture, [places], False, colour, thick, cv2.LINE_AA, 4)
