@@ -6,8 +6,9 @@
 
 `windows` finds the parts of clean pictures that the expert changes most. `pool` makes patches with
 marks by formula, many of them of such parts, and what the expert makes of them; `train` learns from
-them and writes the adapter with its gate. One picture of twelve is held out. PACK is what `urushi data pack` makes of clean pictures.
-Real overlays are not learned from: `film.py` measures with them.
+them and writes the adapter with its gate. One picture of twelve is held out. PACK is what `urushi
+data pack` makes of clean pictures. Real overlays are not learned from: `film.py` measures with
+them.
 """
 
 import argparse
@@ -35,8 +36,8 @@ WIDTHS = (16, 32, 64)
 # How far the convolutions of the middle reach.
 MIDDLE = (1, 2, 4, 1)
 RATE, WARMUP = 3e-3, 60
-# Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how many
-# of a picture, and of all.
+# Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how
+# many of a picture, and of all.
 LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
 SEED = 5
 # Smaller marks are neither damage nor none.

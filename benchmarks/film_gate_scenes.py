@@ -104,7 +104,7 @@ def _panes(picture: np.ndarray, rng: np.random.Generator) -> None:
 
     def corner(column: float, row: float) -> np.ndarray:
         x, y = column * size[0], row * size[1]
-        return place + [x + lean[0] * y, y + lean[1] * x]
+        return place + np.array([x + lean[0] * y, y + lean[1] * x])
 
     frame = [corner(c, r) for c, r in ((0, 0), (columns, 0), (columns, rows), (0, rows))]
     if rng.random() < 0.7:

@@ -26,7 +26,7 @@ TILE = RNG.random((3, 21, 30), dtype=np.float32)
 
 
 def tensors(bias: float | None = None, seed: int = 1, deep: int = 2) -> dict[str, np.ndarray]:
-    """Of a gate with so many blocks in the middle; with a bias it gives that share of everything."""
+    """Of a gate with blocks in its middle; with a bias it gives that share of everything."""
     rng = np.random.default_rng(seed)
     shapes = {"stem": (WIDE[0], 28, 3, 3), "head": (4, WIDE[0], 3, 3)}
     for level in (0, 1):
