@@ -32,10 +32,10 @@ from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
 PATCH, BATCH = 128, 8
-WIDTHS = (16, 32, 64)
+WIDTHS = (16, 24, 32)
 # How far the convolutions of the middle reach.
 MIDDLE = (1, 2, 4, 1)
-RATE, WARMUP = 3e-3, 60
+RATE, WARMUP = 2e-3, 60
 # Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how
 # many of a picture, and of all.
 LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
@@ -171,12 +171,26 @@ def batches(pools: list[Path]) -> Iterator[list[Tensor]]:
         yield [part.contiguous(memory_format=torch.channels_last) for part in made]
 
 
-def train(pools: list[Path], seconds: float, held: Path) -> Network:
+def begin(network: Network, adapter: str) -> None:
+    """Goes on from the gate that an adapter has; blocks that it has not change nothing at first."""
+    own, have = network.state_dict(), read_adapter(find_adapter(adapter)).gate
+    for name, tensor in own.items():
+        if name.startswith("head."):
+            tensor[:4] = torch.from_numpy(have[name].copy())
+        elif name in have:
+            tensor.copy_(torch.from_numpy(have[name].copy()))
+        elif ".second." in name:
+            tensor.zero_()
+
+
+def train(pools: list[Path], seconds: float, held: Path, start: str | None) -> Network:
     """The averaged network after so many seconds of the processor."""
     kept = [part.float() for part in torch.load(held)]
     kept = [kept[0] / 255, kept[1] / 255, kept[2]]
     torch.manual_seed(0)
     network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if start is not None:
+        begin(network, start)
     averaged = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
     begun = time.process_time()
@@ -229,6 +243,7 @@ def main() -> None:
     learn.add_argument("--pools", type=Path, nargs="+", required=True)
     learn.add_argument("--held", type=Path, required=True, help="a pool that is not learned from")
     learn.add_argument("--adapter", default="film")
+    learn.add_argument("--start", help="an adapter whose gate is to be trained on")
     learn.add_argument("--seconds", type=float, default=1500)
     for one in (find, pool, learn):
         one.add_argument("--out", type=Path, required=True)
@@ -240,7 +255,7 @@ def main() -> None:
     elif given.way == "pool":
         make_pool(given.pack, given.windows, given.out, given.seed, given.patches, held=given.held)
     else:
-        write(train(given.pools, given.seconds, given.held), given.adapter, given.out)
+        write(train(given.pools, given.seconds, given.held, given.start), given.adapter, given.out)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from urushi.degradations import create_degradation
 
 __all__ = ["Patches"]
 
+# Of pictures, where no window is taken.
+_SCALES = (0.25, 1.05)
 # Of so many pictures one is held out.
 _HELD = 12
 _THIN = ("dust", "flecks", "scratches", "hairs", "lint", "lines", "cracks")
@@ -62,7 +64,7 @@ class Patches:
         windows: np.ndarray,
         held: bool,
         hard: float = 0.45,
-        drawn: float = 0.25,
+        drawn: float = 0.35,
         clean: float = 0.35,
     ) -> None:
         self._pictures = PackedPictures(pack)
@@ -88,7 +90,7 @@ class Patches:
 
     def _scene(self) -> Tensor:
         rng = self._rng
-        number, factor, place = int(rng.choice(self._numbers)), rng.uniform(0.4, 1.05), None
+        number, factor, place = int(rng.choice(self._numbers)), rng.uniform(*_SCALES), None
         if rng.random() < self._hard:
             row = self._windows[rng.integers(len(self._windows))]
             number, factor, place = int(row[0]), row[1], row[2:] / row[1]

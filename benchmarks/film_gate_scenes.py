@@ -1,6 +1,6 @@
 """What looks like marks on film and belongs to the scene, drawn over pictures.
 
-Text, eyes, the bars of windows, dots, strands of hair, wires, filaments and lamps; sharp or
+Text, faces, eyes, the bars of windows, dots, strands of hair, wires, filaments and lamps; sharp or
 soft, plain or glowing. What is alone and without order is left to marks.
 """
 
@@ -144,6 +144,38 @@ def _levels(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in values.clip(0, 255))
 
 
+def _faces(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """A small face as old portraits have it: soft, eyes and brows no more than dark strokes."""
+    height, width = picture.shape[:2]
+    r, turn = rng.uniform(9, 34), math.radians(rng.uniform(-20, 20))
+    middle = rng.uniform([0, 0], [width, height])
+    skin = np.array([1, rng.uniform(0.75, 1), rng.uniform(0.6, 1)]) * rng.uniform(110, 250)
+    dark, side = rng.uniform(0.1, 0.65) * skin, rng.uniform(-0.15, 0.15)
+    cos, sin = math.cos(turn), math.sin(turn)
+
+    def oval(x: float, y: float, wide: float, high: float, colour: np.ndarray) -> None:
+        place = middle + r * np.array([cos * x - sin * y, sin * x + cos * y])
+        axes = tuple(max(8, int(16 * r * side)) for side in (wide, high))
+        at = tuple(int(16 * v) for v in place)
+        degrees = math.degrees(turn)
+        cv2.ellipse(picture, at, axes, degrees, 0, 360, _levels(colour), -1, cv2.LINE_AA, 4)
+
+    if rng.random() < 0.7:
+        oval(0, -0.35, 1, 1.15, rng.uniform(0, 0.6) * skin)
+    oval(0, 0, 0.78, 1.05, skin)
+    wide, high = rng.uniform(0.13, 0.24), rng.uniform(0.05, 0.12)
+    for way in (-1, 1):
+        oval(side + way * 0.34, -0.12, wide, high, dark)
+        if rng.random() < 0.6:
+            oval(side + way * 0.34, -0.14, 0.07, 0.07, 0.4 * dark)
+        if rng.random() < 0.3:
+            oval(side + way * 0.34 + 0.03, -0.17, 0.02, 0.02, np.full(3, 250))
+        if rng.random() < 0.8:
+            oval(side + way * 0.36, -0.36, 0.24, 0.04, (dark + skin) / 2)
+        oval(1.2 * side + way * 0.07, 0.27, 0.04, 0.04, (dark + skin) / 2)
+    oval(side, 0.55, rng.uniform(0.2, 0.3), rng.uniform(0.04, 0.1), (dark + skin) / 2)
+
+
 def _text(picture: np.ndarray, rng: np.random.Generator) -> None:
     height, width = picture.shape[:2]
     colour = _colour(rng)
@@ -193,6 +225,6 @@ def _dots(picture: np.ndarray, rng: np.random.Generator) -> None:
 
 
 _KINDS: tuple[Callable[[np.ndarray, np.random.Generator], None], ...] = (
-    _text, _eyes, _eyes, _bars, _panes, _panes, _dots, _strands, _strands, _wires,
+    _text, _faces, _faces, _faces, _eyes, _bars, _panes, _panes, _dots, _strands, _strands, _wires,
     _filaments, _filaments, _lamps,
 )  # fmt: skip

@@ -25,7 +25,7 @@ KINDS = {
     "snow.webp": "snow",
 }
 # Adapters that ship and that no router knows.
-BY_NAME = ("film",)
+BY_NAME = {"film": "| marks |", "fading": "| Kodak24 at |"}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,7 @@ def test_every_expert_has_a_card_that_is_of_its_file(name):
     assert f"`{name}.safetensors`, {told['size'] / 1e6:.1f} MB" in card
     assert f"{told['header']['method']}, {told['parameters']:,} parameters" in card
     assert f"{told['header']['recipe']['schedule']['steps']:,} steps" in card
-    rows = "| marks |" if name in BY_NAME else "| benchmark | pictures | input | base | right |"
-    assert rows in card
+    assert BY_NAME.get(name, "| benchmark | pictures | input | base | right |") in card
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
