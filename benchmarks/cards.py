@@ -2,8 +2,8 @@
 
     python benchmarks/cards.py benchmarks/results/routes-*.json
 
-Those of `film` and `fading`, which no router knows, are made from results/NAME.json. What only a person can say
-stands in `cards.yaml` beside this file. Cards are written to `urushi/zoo/NAME.md`.
+Those of `film` and `fading`, which no router knows, are made from results/NAME.json. What only a
+person can say stands in `cards.yaml` beside this file. Cards are written to `urushi/zoo/NAME.md`.
 """
 
 import argparse
@@ -126,7 +126,8 @@ def fading_card(note: str) -> str:
         "dB. Beside the expert: each channel stretched between its half and 99.5 percentiles, in "
         "display values and in densities; and the clean pictures after the expert, to themselves.",
         "\n".join(lines),
-        "Made by `python benchmarks/fading.py measure --data DATA` and `python benchmarks/cards.py`.",
+        "Made by `python benchmarks/fading.py measure --data DATA` and "
+        "`python benchmarks/cards.py`.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -140,7 +141,8 @@ def facts(path: Path) -> str:
     else:
         source = {**recipe, "pairs": []}
         named = f"[`{recipe['name']}`](../recipes/{recipe['name']}.yaml)"
-    stages = [f"{recipe['data']['batch']} patches of {recipe['data']['patch']}"]
+    batch = recipe["data"]["batch"]
+    stages = [f"{batch} {'patch' if batch == 1 else 'patches'} of {recipe['data']['patch']}"]
     stages += [
         f"from step {stage['from_step']} on {stage['batch']} of {stage['patch']}"
         for stage in recipe["schedule"]["patches"]
