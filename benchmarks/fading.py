@@ -109,7 +109,9 @@ def make_small(data: Path, out: Path) -> None:
     for name in LEARNED:
         for number, path in enumerate(sorted((data / "clean" / name).iterdir())):
             picture = Image.open(path).convert("RGB")
-            picture = picture.resize(_scaled(picture, SHORT / min(picture.size)), Image.LANCZOS)
+            picture = picture.resize(
+                _scaled(picture, SHORT / min(picture.size)), Image.Resampling.LANCZOS
+            )
             picture.save(out / f"{name}_{number:03}.png")
 
 
@@ -118,7 +120,7 @@ def _sized(picture: Image.Image, factor: float) -> np.ndarray:
     if factor < 1:
         picture = picture.reduce(round(1 / factor))
     else:
-        picture = picture.resize(_scaled(picture, factor), Image.BICUBIC)
+        picture = picture.resize(_scaled(picture, factor), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32) / 255
 
 
