@@ -35,7 +35,7 @@ PATCH, BATCH = 128, 8
 WIDTHS = (16, 24, 32)
 # How far the convolutions of the middle reach.
 MIDDLE = (1, 2, 4, 1)
-RATE, WARMUP = 2e-3, 60
+WARMUP = 60
 # Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how
 # many of a picture, and of all.
 LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
@@ -97,8 +97,13 @@ class Network(nn.Module):
         return F.pixel_shuffle(x[:, :4], 2).sigmoid(), F.pixel_shuffle(x[:, 4:], 2)
 
 
-def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tuple[Tensor, ...]:
-    """How far off the result is, the share from the best one, and the mask from the true one."""
+def losses(
+    network: Network, tile: Tensor, clean: Tensor, change: Tensor, more: float
+) -> tuple[Tensor, ...]:
+    """How far off the result is, the share from the best one, and the mask from the true one.
+
+    Damaged pixels count `more` beside 1.
+    """
     share, mask = network(tile, change)
     off = (tile - clean).abs().amax(1, keepdim=True)
     damaged, sure = (off > VISIBLE).float(), ((off < 1e-6) | (off > VISIBLE)).float()
@@ -110,7 +115,7 @@ def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tup
     weight = (strength + 0.1) * sure
     # Pixels without damage are many more; those of patches without any count more than others.
     whole = (damaged.amax((2, 3), keepdim=True) == 0).float()
-    apart = 1 + 2 * damaged + CLEAN * whole
+    apart = 1 + more * damaged + CLEAN * whole
     error = (apart * (tile + share * change - clean).abs()).mean()
     cross = F.binary_cross_entropy_with_logits(mask, damaged, reduction="none")
     return (
@@ -183,7 +188,9 @@ def begin(network: Network, adapter: str) -> None:
             tensor.zero_()
 
 
-def train(pools: list[Path], seconds: float, held: Path, start: str | None) -> Network:
+def train(
+    pools: list[Path], seconds: float, held: Path, start: str | None, more: float, rate: float
+) -> Network:
     """The averaged network after so many seconds of the processor."""
     kept = [part.float() for part in torch.load(held)]
     kept = [kept[0] / 255, kept[1] / 255, kept[2]]
@@ -192,16 +199,16 @@ def train(pools: list[Path], seconds: float, held: Path, start: str | None) -> N
     if start is not None:
         begin(network, start)
     averaged = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01)
     begun = time.process_time()
     for step, batch in enumerate(batches(pools), 1):
         done = (time.process_time() - begun) / seconds
         if done >= 1:
             break
-        rate = RATE * min(1, step / WARMUP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+        now = rate * min(1, step / WARMUP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        found = losses(network, *batch)
+            group["lr"] = now
+        found = losses(network, *batch, more)
         optimizer.zero_grad()
         torch.stack(found).sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -212,18 +219,22 @@ def train(pools: list[Path], seconds: float, held: Path, start: str | None) -> N
                 mean.lerp_(new, 1 - min(0.99, step / (step + 10)))
         if step % 400 == 0:
             with torch.no_grad():
-                found = losses(averaged, *kept)
+                found = losses(averaged, *kept, more)
             print(step, round(done, 2), [round(float(one), 4) for one in found], flush=True)
     return averaged
 
 
-def write(network: Network, adapter: str, out: Path) -> None:
-    """Writes the adapter with this gate in place of the one it may have."""
+def write(network: Network, adapter: str, lift: float, out: Path) -> None:
+    """Writes the adapter with this gate in place of the one it may have.
+
+    Shares are lifted by so much before the sigmoid.
+    """
     read = read_adapter(find_adapter(adapter))
     tensors = dict(read.own)
     for name, tensor in network.state_dict().items():
         # What is damaged was of use for training alone.
         kept = tensor[:4] if name.startswith("head.") else tensor
+        kept = kept + lift if name == "head.bias" else kept
         tensors[GATE + name] = kept.contiguous().numpy()
     write_adapter(out, tensors, read.header.model_copy(update={"gate": True}))
 
@@ -244,6 +255,9 @@ def main() -> None:
     learn.add_argument("--held", type=Path, required=True, help="a pool that is not learned from")
     learn.add_argument("--adapter", default="film")
     learn.add_argument("--start", help="an adapter whose gate is to be trained on")
+    learn.add_argument("--more", type=float, default=2, help="what damaged pixels count beside 1")
+    learn.add_argument("--lift", type=float, default=0, help="of shares, before the sigmoid")
+    learn.add_argument("--rate", type=float, default=2e-3)
     learn.add_argument("--seconds", type=float, default=1500)
     for one in (find, pool, learn):
         one.add_argument("--out", type=Path, required=True)
@@ -255,7 +269,8 @@ def main() -> None:
     elif given.way == "pool":
         make_pool(given.pack, given.windows, given.out, given.seed, given.patches, held=given.held)
     else:
-        write(train(given.pools, given.seconds, given.held, given.start), given.adapter, given.out)
+        found = train(given.pools, given.seconds, given.held, given.start, given.more, given.rate)
+        write(found, given.adapter, given.lift, given.out)
 
 
 if __name__ == "__main__":
