@@ -98,7 +98,7 @@ class Network(nn.Module):
 
 
 def losses(
-    network: Network, tile: Tensor, clean: Tensor, change: Tensor, more: float
+    network: Network, tile: Tensor, clean: Tensor, change: Tensor, *, more: float
 ) -> tuple[Tensor, ...]:
     """How far off the result is, the share from the best one, and the mask from the true one.
 
@@ -208,7 +208,7 @@ def train(
         now = rate * min(1, step / WARMUP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = now
-        found = losses(network, *batch, more)
+        found = losses(network, *batch, more=more)
         optimizer.zero_grad()
         torch.stack(found).sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -219,7 +219,7 @@ def train(
                 mean.lerp_(new, 1 - min(0.99, step / (step + 10)))
         if step % 400 == 0:
             with torch.no_grad():
-                found = losses(averaged, *kept, more)
+                found = losses(averaged, *kept, more=more)
             print(step, round(done, 2), [round(float(one), 4) for one in found], flush=True)
     return averaged
 
