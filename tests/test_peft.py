@@ -304,3 +304,30 @@ def test_imported_numbers_keep_all_their_digits(model, tmp_path):
     first, second = (read_adapter(tmp_path / f"{n}.safetensors").tensors for n in "ab")
     for name, tensor in first.items():
         np.testing.assert_array_equal(second[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"padding_mode": "reflect"}, "intro pads by reflect"),
+        ({"dilation": (2, 2)}, "intro is dilated by 2"),
+    ],
+)
+def test_no_adapter_of_layers_whose_places_peft_does_not_keep(
+    model, tmp_path, monkeypatch, change, said
+):
+    adapter = random_adapter(model, **PLAIN)
+    write_peft(stored(adapter, model), tmp_path / "peft")
+
+    def changed(*_):
+        network = network_of(model)
+        for name, value in change.items():
+            setattr(network.intro, name, value)
+        return network
+
+    monkeypatch.setattr("urushi.adapters.peft.create_backbone", changed)
+    monkeypatch.setattr("urushi.adapters.peft.create_claimed", changed)
+    with pytest.raises(AdapterError, match=f"{said}.*leave such layers out"):
+        read_peft(tmp_path / "peft", model)
+    with pytest.raises(AdapterError, match=f"{said}.*leave such layers out"):
+        write_peft(stored(adapter, model), tmp_path / "again")

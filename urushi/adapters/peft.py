@@ -95,6 +95,7 @@ def write_peft(stored: LoadedAdapter, folder: Path) -> None:
         layer = layers[key.replace("/", ".")]
         _check_layer(layer, adapter.config, stored.path)
         _check_module(modules[layer.name], layer.name, stored.path)
+        _check_places(modules[layer.name], layer.name, stored.path)
         up, rank = adapter.up[key], len(down)
         first, second = down.detach().numpy(), up.detach().numpy()
         if len(layer.shape) == 4:
@@ -181,10 +182,11 @@ def read_peft(
         scaling="alpha/sqrt(r)" if uniform and config.get("use_rslora") else "alpha/r",
         alpha=next(iter(alphas.values())) if uniform else None,
     )
-    tensors = {}
+    tensors, modules = {}, dict(backbone.named_modules())
     for name, rank in ranks.items():
         layer, (first, second) = layers[name], pairs[name]
         _check_layer(layer, settings, folder)
+        _check_places(modules[name], name, folder)
         expected = [(rank, *layer.shape[1:]), (layer.rows, rank, *[1] * (len(layer.shape) - 2))]
         if [first.shape, second.shape] != expected:
             raise AdapterError(
@@ -228,6 +230,22 @@ def _check_module(module: nn.Module, name: str, source: Path) -> None:
             f"{source}: {name} holds several projections in one weight, which PEFT cannot run with "
             "LoRA: leave such layers out (rank 0 in  ranks)"
         )
+
+
+def _check_places(module: nn.Module, name: str, source: Path) -> None:
+    """PEFT's branch pads with zeros and is not dilated, whatever its layer does (as of 0.21.2).
+
+    One that was trained as such is not what it becomes in the weights: borders differ, or sizes.
+    """
+    if not isinstance(module, nn.Conv2d) or module.kernel_size == (1, 1):
+        return
+    if module.padding_mode != "zeros" and module.padding not in ((0, 0), "valid"):
+        does = f"pads by {module.padding_mode}, and PEFT's LoRA with zeros"
+    elif any(step > 1 for step in module.dilation):
+        does = f"is dilated by {max(module.dilation)}, and PEFT's LoRA is not"
+    else:
+        return
+    raise AdapterError(f"{source}: {name} {does}: leave such layers out (rank 0 in  ranks)")
 
 
 def _with_pattern(values: Mapping[str, float | int]) -> tuple[int | float, dict[str, int | float]]:

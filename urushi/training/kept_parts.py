@@ -74,7 +74,9 @@ def _part(path: Path, make: Callable[[int], Part], index: int) -> Part | None:
             with FileLock(path.with_suffix(".lock"), blocking=False):
                 if not path.exists():
                     unfinished = path.with_suffix(".part")
-                    save_file(make(index), unfinished)
+                    # safetensors 0.8 writes memory as it lies, in whatever order that is.
+                    part = {name: np.asarray(a, order="C") for name, a in make(index).items()}
+                    save_file(part, unfinished)
                     unfinished.replace(path)
         except Timeout:
             return None

@@ -94,7 +94,7 @@ class Verdict:
         if on_page := sorted(self.withheld - ({LOW_LIGHT} if self.bright else set())):
             reason += f"; on a page this is no {' or '.join(on_page)}"
         if self.bright:
-            reason += "; most of it is bright, so this is no low light"
+            reason += "; most of it is not dark, so this is no low light"
         return reason if left else f"{reason}{_ALONE}"
 
 
@@ -115,8 +115,8 @@ def judged(
         clean: how sure the router is that it is clean; 0 where it may be rainy. Where it is, the
             base takes no more than the noise that is measured; else it is free, since it knows
             rain as well. Experts for noise and JPEG are held where it may be clean.
-        low_light: how sure it is that it is in low light. Of what is bright in large part it has to
-            be sure: a person against the light, but not a dark car on a bright day.
+        low_light: how sure it is that it is in low light. Of what is not dark in large part it has
+            to be sure: a person against the light, but not a dark car on a bright day.
     """
     found = _of_damage(route, watcher, clean)
     in_doubt = LOW_LIGHT in route and low_light < _AGAINST_THE_LIGHT
@@ -168,8 +168,8 @@ def _of_damage(route: Sequence[str], watcher: Watcher, clean: float | int) -> Ve
 
 
 def _bright(signs: Signs | None) -> bool:
-    """Whether half of it is bright and little is dark, as in no low light."""
-    return signs is not None and signs.dim <= 0.5 and signs.dark <= 0.25
+    """Whether its middle is brighter than that of what is in low light, as a rule."""
+    return signs is not None and signs.dim < 0.5
 
 
 def _drawn(signs: Signs) -> bool:
