@@ -2,8 +2,8 @@
 
     python benchmarks/cards.py benchmarks/results/routes-*.json
 
-That of `film`, which no router knows, is made from results/film.json. What only a person can say
-stands in `cards.yaml` beside this file. Cards are written to `urushi/zoo/NAME.md`.
+Those of `film` and `fading`, which no router knows, are made from results/NAME.json. What only a
+person can say stands in `cards.yaml` beside this file. Cards are written to `urushi/zoo/NAME.md`.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from urushi.files.adapter import describe_adapter, read_adapter_header
 from urushi.inference.zoo import ZOO, zoo_experts
 
 NOTES = Path(__file__).with_name("cards.yaml")
-FILM = Path(__file__).with_name("results") / "film.json"
+RESULTS = Path(__file__).with_name("results")
 ROUTES = ("input", "base", "right", "automatic", "wrong")
 
 
@@ -32,7 +32,8 @@ def main() -> None:
     ]
     notes = yaml.safe_load(NOTES.read_text(encoding="utf-8"))
     for name in zoo_experts():
-        text = film_card(notes[name]) if name == "film" else card(name, results, notes[name])
+        by_name = {"film": film_card, "fading": fading_card}.get(name)
+        text = by_name(notes[name]) if by_name else card(name, results, notes[name])
         (ZOO / f"{name}.md").write_text(text, encoding="utf-8")
         print(f"{name}: {len(text.splitlines())} lines")
 
@@ -61,7 +62,7 @@ def card(name: str, results: list[RoutesResult], note: str) -> str:
 
 
 def film_card(note: str) -> str:
-    report = json.loads(FILM.read_text(encoding="utf-8"))
+    report = json.loads((RESULTS / "film.json").read_text(encoding="utf-8"))
     shares = ("share", "closer", "surely")
     limit = "" if report["limit"] is None else f" --limit {report['limit']}"
     names = {
@@ -99,6 +100,38 @@ def film_card(note: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def fading_card(note: str) -> str:
+    report = json.loads((RESULTS / "fading.json").read_text(encoding="utf-8"))
+    names = {
+        "psnr_input": "input", "psnr_stretched": "stretched",
+        "psnr_densities": "stretched in densities", "psnr_expert": "this expert",
+        "clean_expert": "clean pictures",
+    }  # fmt: skip
+    lines = ["| Kodak24 at | pictures | " + " | ".join(names.values()) + " | ahead of densities |"]
+    lines.append("|---|---|" + "---|" * (len(names) + 1))
+    for row in report["rows"]:
+        cells = [f"{row[key]:.2f}" for key in names]
+        cells.append(f"{100 * row['ahead_of_densities']:.0f} %")
+        lines.append(f"| {row['kind']} | {row['pictures']} | " + " | ".join(cells) + " |")
+    parts = [
+        "# fading",
+        "For scans of faded colour prints and slides: gives contrast and colours back. An adapter "
+        "on the frozen [base](base.md). No router knows it: it is asked for by its name.",
+        facts(ZOO / "fading.safetensors"),
+        note.strip(),
+        "## Use\n```\n"
+        "urushi restore scans/ -o mended/ --adapter fading\n"
+        "urushi restore scan.tif --adapter fading:0.6       # weaker\n```",
+        "## Scores\nPictures of Kodak24, of which nothing was learned, faded by formula: PSNR in "
+        "dB. Beside the expert: each channel stretched between its half and 99.5 percentiles, in "
+        "display values and in densities; and the clean pictures after the expert, to themselves.",
+        "\n".join(lines),
+        "Made by `python benchmarks/fading.py measure --data DATA` and "
+        "`python benchmarks/cards.py`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def facts(path: Path) -> str:
     header, told = read_adapter_header(path), describe_adapter(path)
     recipe: dict[str, Any] = header.recipe or {}
@@ -108,7 +141,8 @@ def facts(path: Path) -> str:
     else:
         source = {**recipe, "pairs": []}
         named = f"[`{recipe['name']}`](../recipes/{recipe['name']}.yaml)"
-    stages = [f"{recipe['data']['batch']} patches of {recipe['data']['patch']}"]
+    batch = recipe["data"]["batch"]
+    stages = [f"{batch} {'patch' if batch == 1 else 'patches'} of {recipe['data']['patch']}"]
     stages += [
         f"from step {stage['from_step']} on {stage['batch']} of {stage['patch']}"
         for stage in recipe["schedule"]["patches"]

@@ -4,8 +4,7 @@
 
 Each picture gets two overlays of `film_damage`, one over either half, white and black by turns; no
 network learns from these overlays. The same is done by the base alone, and both are given the
-clean pictures. Rows for each kind of mark go to results/film.json, and beside them what a formula
-makes of faded pictures, which an expert for them would have to be ahead of.
+clean pictures. Rows for each kind of mark go to results/film.json.
 """
 
 import argparse
@@ -16,11 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from measuring import run_script, write_report
 from PIL import Image
 
-from urushi.degradations import create_degradation
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
@@ -69,11 +66,9 @@ def main() -> None:
     table = [means("all", rows)] + [means(k, [r for r in rows if r["kind"] == k]) for k in kinds]
     for row in table:
         print(json.dumps(row))
-    fading = fading_of(Path(given.data))
-    print(json.dumps(fading))
     if not given.rows:
         told: dict[str, Any] = {"what": "marks of film over clean pictures", "sets": SETS}
-        told |= {"seed": SEED, "limit": given.limit, "fading": fading}
+        told |= {"seed": SEED, "limit": given.limit}
         write_report("film", told, ("torch", "openvino"), table)
 
 
@@ -180,29 +175,6 @@ def means(kind: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "halves": len(rows),
         **{key: round(float(np.mean([row[key] for row in rows])), 4) for key in numbers},
     }
-
-
-def fading_of(data: Path) -> dict[str, float]:
-    """Mean PSNR of Kodak24, halved and faded, and of what stretching each channel makes of it.
-
-    Display values are stretched between percentiles, or densities.
-    """
-    generator, made = torch.Generator().manual_seed(SEED), create_degradation("fading")
-    rows = []
-    for path in sorted((data / "bench/Kodak24").iterdir()):
-        whole = Image.open(path).convert("RGB")
-        clean = np.asarray(whole.reduce(2), np.float32) / 255
-        images = torch.from_numpy(clean.transpose(2, 0, 1))[None]
-        faded = made.apply(images, made.sample((1, 3, *clean.shape[:2]), generator))[0]
-        faded = faded.permute(1, 2, 0).numpy()
-        light = np.maximum(faded, 1e-3) ** 2.2 + 0.004
-        low, high = np.percentile(density := -np.log10(light), [0.5, 99.5], axis=(0, 1))
-        dense = 10 ** -(2.2 * (density - low) / (high - low)) - 0.004
-        low, high = np.percentile(faded, [0.5, 99.5], axis=(0, 1))
-        ways = (faded, (faded - low) / (high - low), np.maximum(dense, 0) ** (1 / 2.2))
-        rows.append([psnr(255 * np.clip(way, 0, 1), 255 * clean) for way in ways])
-    names = ("psnr_input", "psnr_stretched", "psnr_stretched_in_densities")
-    return dict(zip(names, np.mean(rows, 0).round(2).tolist(), strict=True))
 
 
 def _restored(restore: Restore, picture: np.ndarray) -> np.ndarray:

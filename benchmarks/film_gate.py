@@ -1,11 +1,14 @@
 """Trains the gate of the expert for film: which share of what it changes is to be taken.
 
-    python benchmarks/film_gate.py pool --pack PACK --out POOL --seed 21 --patches 960
-    python benchmarks/film_gate.py train --pools POOL [POOL ...] --adapter film --out FILE
+    python benchmarks/film_gate.py windows --pack PACK --out WINDOWS
+    python benchmarks/film_gate.py pool --pack PACK --windows WINDOWS --out POOL --seed 21
+    python benchmarks/film_gate.py train --pools POOL [POOL ...] --held POOL --out FILE
 
-`pool` makes patches with marks by formula, and what the expert makes of them; `train` learns from
-them and writes the adapter with its gate. PACK is what `urushi data pack` makes of clean pictures.
-Real overlays are not learned from: `film.py` measures with them.
+`windows` finds the parts of clean pictures that the expert changes most. `pool` makes patches with
+marks by formula, many of them of such parts, and what the expert makes of them; `train` learns from
+them and writes the adapter with its gate. One picture of twelve is held out. PACK is what `urushi
+data pack` makes of clean pictures. Real overlays are not learned from: `film.py` measures with
+them.
 """
 
 import argparse
@@ -23,15 +26,24 @@ from film_gate_patches import Patches
 from measuring import run_script
 from torch import Tensor, nn
 
+from urushi.data.packed import PackedPictures
 from urushi.files.adapter import GATE, read_adapter, write_adapter
 from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import find_adapter
 
 PATCH, BATCH = 128, 8
 WIDTHS = (16, 24, 32)
-RATE, WARMUP = 3e-3, 60
+# How far the convolutions of the middle reach.
+MIDDLE = (1, 2, 4, 1)
+WARMUP = 60
+# Windows: sides of pictures at most, and of that a share by chance; what counts of a change; how
+# many of a picture, and of all.
+LONGEST, SCALES, LARGE, EACH, WINDOWS = 1000, (0.5, 1.0), 5 / 255, 24, 3000
+SEED = 5
 # Smaller marks are neither damage nor none.
 VISIBLE = 2.5 / 255
+# What pixels of patches without marks count beside 1.
+CLEAN = 0.5
 
 
 class Block(nn.Module):
@@ -55,7 +67,7 @@ class Network(nn.Module):
         self.stem = nn.Conv2d(28, a, 3, padding=1)
         self.enter = nn.ModuleList([Block(a), Block(b)])
         self.down = nn.ModuleList([nn.Conv2d(4 * a, b, 1), nn.Conv2d(4 * b, c, 1)])
-        self.middle = nn.ModuleList([Block(c), Block(c, 2)])
+        self.middle = nn.ModuleList([Block(c, reach) for reach in MIDDLE])
         self.up = nn.ModuleList([nn.Conv2d(b, 4 * a, 1), nn.Conv2d(c, 4 * b, 1)])
         self.leave = nn.ModuleList([Block(a), Block(b)])
         self.head = nn.Conv2d(a, 8, 3, padding=1)
@@ -78,14 +90,20 @@ class Network(nn.Module):
         halves = self.enter[0](F.relu(self.stem(F.pixel_unshuffle(x, 2))))
         quarters = self.enter[1](self.down[0](F.pixel_unshuffle(halves, 2)))
         x = self.down[1](F.pixel_unshuffle(quarters, 2))
-        x = self.middle[1](self.middle[0](x))
+        for block in self.middle:
+            x = block(x)
         x = self.leave[1](quarters + F.pixel_shuffle(self.up[1](x), 2))
         x = self.head(self.leave[0](halves + F.pixel_shuffle(self.up[0](x), 2)))
         return F.pixel_shuffle(x[:, :4], 2).sigmoid(), F.pixel_shuffle(x[:, 4:], 2)
 
 
-def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tuple[Tensor, ...]:
-    """How far off the result is, the share from the best one, and the mask from the true one."""
+def losses(
+    network: Network, tile: Tensor, clean: Tensor, change: Tensor, *, more: float
+) -> tuple[Tensor, ...]:
+    """How far off the result is, the share from the best one, and the mask from the true one.
+
+    Damaged pixels count `more` beside 1.
+    """
     share, mask = network(tile, change)
     off = (tile - clean).abs().amax(1, keepdim=True)
     damaged, sure = (off > VISIBLE).float(), ((off < 1e-6) | (off > VISIBLE)).float()
@@ -95,8 +113,9 @@ def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tup
     square = change.square().sum(1, keepdim=True).clamp_min(1e-6)
     best = ((change * (clean - tile)).sum(1, keepdim=True) / square).clamp(0, 1)
     weight = (strength + 0.1) * sure
-    # Pixels without damage are many more.
-    apart = 1 + 2 * damaged
+    # Pixels without damage are many more; those of patches without any count more than others.
+    whole = (damaged.amax((2, 3), keepdim=True) == 0).float()
+    apart = 1 + more * damaged + CLEAN * whole
     error = (apart * (tile + share * change - clean).abs()).mean()
     cross = F.binary_cross_entropy_with_logits(mask, damaged, reduction="none")
     return (
@@ -106,8 +125,33 @@ def losses(network: Network, tile: Tensor, clean: Tensor, change: Tensor) -> tup
     )
 
 
-def make_pool(pack: Path, out: Path, seed: int, count: int) -> None:
-    patches = Patches(pack, seed, PATCH)
+def make_windows(pack: Path, out: Path) -> None:
+    """Rows of (picture, scale, top, left), of squares of PATCH pixels at that scale."""
+    pictures, rng = PackedPictures(pack), np.random.default_rng(SEED)
+    engine = Restorer(adapters=[find_adapter("film")], threads=1).engine
+    found = []
+    for number in range(len(pictures)):
+        picture = np.asarray(pictures.picture(number))
+        scale = rng.uniform(*SCALES) * min(1, LONGEST / max(picture.shape[:2]))
+        scale = min(1, max(scale, 1.1 * PATCH / min(picture.shape[:2])))
+        scene = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        sides = [side // 8 * 8 for side in scene.shape[:2]]
+        scene = scene[: sides[0], : sides[1]].astype(np.float32).transpose(2, 0, 1)[None] / 255
+        change = np.abs(np.asarray(engine.run(scene)) - scene)[0].max(0)
+        summed = cv2.integral(np.maximum(change - LARGE, 0))
+        own = []
+        for top in range(0, sides[0] - PATCH + 1, PATCH // 4):
+            for left in range(0, sides[1] - PATCH + 1, PATCH // 4):
+                corners = summed[top : top + PATCH + 1 : PATCH, left : left + PATCH + 1 : PATCH]
+                total = corners[0, 0] + corners[1, 1] - corners[0, 1] - corners[1, 0]
+                own.append((total, number, scale, top, left))
+        found += sorted(own, reverse=True)[:EACH]
+    found.sort(reverse=True)
+    np.save(out, np.array([row[1:] for row in found[:WINDOWS]]))
+
+
+def make_pool(pack: Path, windows: Path, out: Path, seed: int, count: int, *, held: bool) -> None:
+    patches = Patches(pack, seed, PATCH, windows=np.load(windows), held=held)
     engine = Restorer(adapters=[find_adapter("film")], threads=1).engine
     kept = []
     while 16 * len(kept) < count:
@@ -132,21 +176,39 @@ def batches(pools: list[Path]) -> Iterator[list[Tensor]]:
         yield [part.contiguous(memory_format=torch.channels_last) for part in made]
 
 
-def train(pools: list[Path], seconds: float) -> Network:
+def begin(network: Network, adapter: str) -> None:
+    """Goes on from the gate that an adapter has; blocks that it has not change nothing at first."""
+    own, have = network.state_dict(), read_adapter(find_adapter(adapter)).gate
+    for name, tensor in own.items():
+        if name.startswith("head."):
+            tensor[:4] = torch.from_numpy(have[name].copy())
+        elif name in have:
+            tensor.copy_(torch.from_numpy(have[name].copy()))
+        elif ".second." in name:
+            tensor.zero_()
+
+
+def train(
+    pools: list[Path], seconds: float, held: Path, start: str | None, more: float, rate: float
+) -> Network:
     """The averaged network after so many seconds of the processor."""
+    kept = [part.float() for part in torch.load(held)]
+    kept = [kept[0] / 255, kept[1] / 255, kept[2]]
     torch.manual_seed(0)
     network = Network().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if start is not None:
+        begin(network, start)
     averaged = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.98), weight_decay=0.01)
     begun = time.process_time()
     for step, batch in enumerate(batches(pools), 1):
         done = (time.process_time() - begun) / seconds
         if done >= 1:
             break
-        rate = RATE * min(1, step / WARMUP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
+        now = rate * min(1, step / WARMUP) * (0.02 + 0.49 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
-        found = losses(network, *batch)
+            group["lr"] = now
+        found = losses(network, *batch, more=more)
         optimizer.zero_grad()
         torch.stack(found).sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -155,20 +217,24 @@ def train(pools: list[Path], seconds: float) -> Network:
             pairs = zip(averaged.parameters(), network.parameters(), strict=True)
             for mean, new in pairs:
                 mean.lerp_(new, 1 - min(0.99, step / (step + 10)))
-        if step % 200 == 0:
-            print(
-                step, round(done, 2), [round(float(one.detach()), 4) for one in found], flush=True
-            )
+        if step % 400 == 0:
+            with torch.no_grad():
+                found = losses(averaged, *kept, more=more)
+            print(step, round(done, 2), [round(float(one), 4) for one in found], flush=True)
     return averaged
 
 
-def write(network: Network, adapter: str, out: Path) -> None:
-    """Writes the adapter with this gate in place of the one it may have."""
+def write(network: Network, adapter: str, lift: float, out: Path) -> None:
+    """Writes the adapter with this gate in place of the one it may have.
+
+    Shares are lifted by so much before the sigmoid.
+    """
     read = read_adapter(find_adapter(adapter))
     tensors = dict(read.own)
     for name, tensor in network.state_dict().items():
         # What is damaged was of use for training alone.
         kept = tensor[:4] if name.startswith("head.") else tensor
+        kept = kept + lift if name == "head.bias" else kept
         tensors[GATE + name] = kept.contiguous().numpy()
     write_adapter(out, tensors, read.header.model_copy(update={"gate": True}))
 
@@ -176,23 +242,35 @@ def write(network: Network, adapter: str, out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the gate of the expert for film.")
     ways = parser.add_subparsers(dest="way", required=True)
+    find = ways.add_parser("windows")
     pool = ways.add_parser("pool")
-    pool.add_argument("--pack", type=Path, required=True)
+    for one in (find, pool):
+        one.add_argument("--pack", type=Path, required=True)
+    pool.add_argument("--windows", type=Path, required=True)
+    pool.add_argument("--held", action="store_true", help="of the pictures that are held out")
     pool.add_argument("--seed", type=int, default=21)
     pool.add_argument("--patches", type=int, default=960)
     learn = ways.add_parser("train")
     learn.add_argument("--pools", type=Path, nargs="+", required=True)
+    learn.add_argument("--held", type=Path, required=True, help="a pool that is not learned from")
     learn.add_argument("--adapter", default="film")
-    learn.add_argument("--seconds", type=float, default=300)
-    for one in (pool, learn):
+    learn.add_argument("--start", help="an adapter whose gate is to be trained on")
+    learn.add_argument("--more", type=float, default=2, help="what damaged pixels count beside 1")
+    learn.add_argument("--lift", type=float, default=0, help="of shares, before the sigmoid")
+    learn.add_argument("--rate", type=float, default=2e-3)
+    learn.add_argument("--seconds", type=float, default=1500)
+    for one in (find, pool, learn):
         one.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    if given.way == "pool":
-        make_pool(given.pack, given.out, given.seed, given.patches)
+    if given.way == "windows":
+        make_windows(given.pack, given.out)
+    elif given.way == "pool":
+        make_pool(given.pack, given.windows, given.out, given.seed, given.patches, held=given.held)
     else:
-        write(train(given.pools, given.seconds), given.adapter, given.out)
+        found = train(given.pools, given.seconds, given.held, given.start, given.more, given.rate)
+        write(found, given.adapter, given.lift, given.out)
 
 
 if __name__ == "__main__":

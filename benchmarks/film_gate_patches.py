@@ -1,8 +1,8 @@
 """Patches of clean scenes with marks by formula, for the gate of the expert for film.
 
-Scenes are grey, toned, faded, soft, grainy or compressed by turns; on some of them text, eyes,
-bars, arcs and dots are drawn, which look like marks and are none. Marks are those of
-`film_damage`, and wide solid patches, which it has none of.
+Scenes are grey, toned, faded, soft, grainy or compressed by turns; many are parts of pictures that
+the expert changes most, and on some of them `film_gate_scenes` draws what looks like marks and is
+none. Marks are those of `film_damage`, and wide solid patches, which it has none of.
 """
 
 import math
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from film_gate_scenes import drawn_on
 from torch import Tensor
 
 from urushi.data.packed import PackedPictures
@@ -20,6 +21,10 @@ from urushi.degradations import create_degradation
 
 __all__ = ["Patches"]
 
+# Of pictures, where no window is taken.
+_SCALES = (0.25, 1.05)
+# Of so many pictures one is held out.
+_HELD = 12
 _THIN = ("dust", "flecks", "scratches", "hairs", "lint", "lines", "cracks")
 # Settings of `film_damage`, and how often each is drawn; None for patches.
 _MARKS: tuple[tuple[float, dict[str, Any] | None], ...] = (
@@ -43,14 +48,30 @@ class Patches:
         pack: of clean pictures.
         seed: of everything that is drawn.
         side: of a patch, in pixels.
+        windows: rows of (picture, scale, top, left), of squares of `side` pixels at that scale.
+        held: of every twelfth picture alone, which the others leave out.
+        hard: share of scenes that are among the windows.
         drawn: share of scenes on which something is drawn.
         clean: share of patches without marks.
     """
 
     def __init__(
-        self, pack: Path, seed: int, side: int, *, drawn: float = 0.25, clean: float = 0.3
+        self,
+        pack: Path,
+        seed: int,
+        side: int,
+        *,
+        windows: np.ndarray,
+        held: bool,
+        hard: float = 0.45,
+        drawn: float = 0.35,
+        clean: float = 0.35,
     ) -> None:
         self._pictures = PackedPictures(pack)
+        numbers = np.arange(len(self._pictures))
+        self._numbers = numbers[(numbers % _HELD == _HELD // 4) == held]
+        self._windows = windows[np.isin(windows[:, 0].astype(int), self._numbers)]
+        self._hard = hard
         self._rng = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
         self._side, self._drawn, self._clean = side, drawn, clean
@@ -68,19 +89,25 @@ class Patches:
         return _in_levels(damaged), _in_levels(clean)
 
     def _scene(self) -> Tensor:
-        picture = np.asarray(self._pictures.picture(self._rng.integers(len(self._pictures))))
+        rng = self._rng
+        number, factor, place = int(rng.choice(self._numbers)), rng.uniform(*_SCALES), None
+        if rng.random() < self._hard:
+            row = self._windows[rng.integers(len(self._windows))]
+            number, factor, place = int(row[0]), row[1], row[2:] / row[1]
+        picture = np.asarray(self._pictures.picture(number))
         height, width = picture.shape[:2]
-        factor = 1 / self._rng.uniform(0.4, 1.05)
-        factor = float(np.clip(factor, 1, min(height, width) / self._side))
+        factor = float(np.clip(1 / factor, 1, min(height, width) / self._side))
         side = int(self._side * factor)
-        top, left = self._rng.integers(height - side + 1), self._rng.integers(width - side + 1)
+        if place is None:
+            place = rng.random(2) * [height - side, width - side]
+        top, left = (int(v) for v in np.clip(place, 0, [height - side, width - side]))
         part = np.ascontiguousarray(picture[top : top + side, left : left + side])
         if side != self._side:
             part = cv2.resize(part, (self._side, self._side), interpolation=cv2.INTER_AREA)
-        if self._rng.random() < 0.5:
+        if rng.random() < 0.5:
             part = part[:, ::-1]
-        if self._rng.random() < self._drawn:
-            part = _drawn_on(np.ascontiguousarray(part), self._rng)
+        if rng.random() < self._drawn:
+            part = drawn_on(np.ascontiguousarray(part), rng)
         return torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1).float() / 255
 
     def _developed(self, scene: Tensor) -> Tensor:
@@ -186,76 +213,3 @@ def _in_levels(values: Tensor) -> Tensor:
 def _blurred(scene: Tensor, sigma: float) -> Tensor:
     pixels = scene.permute(1, 2, 0).contiguous().numpy()
     return torch.from_numpy(cv2.GaussianBlur(pixels, (0, 0), sigma)).permute(2, 0, 1)
-
-
-def _drawn_on(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Text, eyes, bars, arcs or dots over a scene, all sharp."""
-    (_text, _eyes, _bars, _arcs, _dots)[int(rng.integers(5))](picture, rng)
-    return picture
-
-
-def _colour(rng: np.random.Generator) -> tuple[int, ...]:
-    return _levels(rng.integers(0, 256) + rng.integers(-20, 20, 3))
-
-
-def _levels(values: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(value) for value in values.clip(0, 255))
-
-
-def _text(picture: np.ndarray, rng: np.random.Generator) -> None:
-    height, width = picture.shape[:2]
-    colour = _colour(rng)
-    for _ in range(rng.integers(1, 5)):
-        letters = "".join(chr(rng.integers(33, 126)) for _ in range(rng.integers(3, 16)))
-        place = int(rng.integers(-10, width - 20)), int(rng.integers(10, height))
-        font, size = int(rng.integers(0, 8)), float(rng.uniform(0.3, 1.2))
-        thick = int(rng.integers(1, 3))
-        cv2.putText(picture, letters, place, font, size, colour, thick, cv2.LINE_AA)
-
-
-def _eyes(picture: np.ndarray, rng: np.random.Generator) -> None:
-    height, width = picture.shape[:2]
-    for _ in range(2):
-        x, y, r = int(rng.integers(width)), int(rng.integers(height)), int(rng.integers(3, 11))
-        axes, turn = (int(r * rng.uniform(1.4, 2.2)), r), float(rng.uniform(-30, 30))
-        lid = _levels(picture[y, x].astype(int) + rng.integers(10, 70))
-        cv2.ellipse(picture, (x, y), axes, turn, 0, 360, lid, -1, cv2.LINE_AA)
-        iris = _levels(rng.integers(10, 90, 3))
-        cv2.circle(picture, (x, y), max(1, int(r * 0.8)), iris, -1, cv2.LINE_AA)
-        cv2.circle(picture, (x, y), max(1, int(r * 0.4)), (8, 8, 8), -1, cv2.LINE_AA)
-        light = x + int(r * 0.3), y - int(r * 0.3)
-        cv2.circle(picture, light, max(1, int(r * 0.2)), (245, 245, 245), -1, cv2.LINE_AA)
-        thick = int(rng.integers(1, 3))
-        cv2.ellipse(picture, (x, y), axes, turn, 180, 360, (20, 20, 25), thick, cv2.LINE_AA)
-
-
-def _bars(picture: np.ndarray, rng: np.random.Generator) -> None:
-    height, width = picture.shape[:2]
-    colour, count, step = _colour(rng), int(rng.integers(2, 6)), int(rng.integers(10, 30))
-    left, top, thick = (int(rng.integers(0, n)) for n in (width // 2, height // 2, 3))
-    end, thick = count * step, thick + 1
-    for at in range(0, end + 1, step):
-        cv2.line(picture, (left + at, top), (left + at, top + end), colour, thick, cv2.LINE_AA)
-        cv2.line(picture, (left, top + at), (left + end, top + at), colour, thick, cv2.LINE_AA)
-
-
-def _arcs(picture: np.ndarray, rng: np.random.Generator) -> None:
-    height, width = picture.shape[:2]
-    colour = _colour(rng)
-    for _ in range(rng.integers(1, 4)):
-        middle = tuple(int(v) for v in rng.integers(0, [width, height]))
-        axes = tuple(int(v) for v in rng.integers(20, 120, 2))
-        turn, begin, end = (float(rng.uniform(*r)) for r in ((0, 180), (0, 180), (180, 360)))
-        thick = int(rng.integers(1, 3))
-        cv2.ellipse(picture, middle, axes, turn, begin, end, colour, thick, cv2.LINE_AA)
-
-
-def _dots(picture: np.ndarray, rng: np.random.Generator) -> None:
-    height, width = picture.shape[:2]
-    left, top = int(rng.integers(0, width - 20)), int(rng.integers(0, height - 20))
-    step, colour = int(rng.integers(4, 9)), _colour(rng)
-    rows, columns = int(rng.integers(2, 6)), int(rng.integers(3, 9))
-    for row in range(rows):
-        for column in range(columns):
-            place = left + column * step, top + row * step
-            cv2.circle(picture, place, max(1, step // 4), colour, -1, cv2.LINE_AA)

@@ -25,14 +25,15 @@ PHOTO = np.rint(255 * picture(24, 32)).astype(np.uint8)
 TILE = RNG.random((3, 21, 30), dtype=np.float32)
 
 
-def tensors(bias: float | None = None, seed: int = 1) -> dict[str, np.ndarray]:
-    """Of a gate; with a bias it gives that share of everything."""
+def tensors(bias: float | None = None, seed: int = 1, deep: int = 2) -> dict[str, np.ndarray]:
+    """Of a gate with blocks in its middle; with a bias it gives that share of everything."""
     rng = np.random.default_rng(seed)
     shapes = {"stem": (WIDE[0], 28, 3, 3), "head": (4, WIDE[0], 3, 3)}
     for level in (0, 1):
         shapes[f"down.{level}"] = (WIDE[level + 1], 4 * WIDE[level], 1, 1)
         shapes[f"up.{level}"] = (4 * WIDE[level], WIDE[level + 1], 1, 1)
-    for block in ("enter.0", "enter.1", "middle.0", "middle.1", "leave.1", "leave.0"):
+    middle = [f"middle.{number}" for number in range(deep)]
+    for block in ("enter.0", "enter.1", *middle, "leave.1", "leave.0"):
         channels = WIDE[2] if block.startswith("middle") else WIDE[int(block[-1])]
         for part in ("first", "second"):
             shapes[f"{block}.{part}"] = (channels, channels, 3, 3)
@@ -89,8 +90,9 @@ def test_a_file_without_a_gate_says_nothing_of_one(folder):
     assert gated.gate.keys() == tensors().keys()
 
 
-def test_arrays_calculate_what_torch_does():
-    own = {key: torch.from_numpy(value) for key, value in tensors().items()}
+@pytest.mark.parametrize("deep", [2, 4])
+def test_arrays_calculate_what_torch_does(deep):
+    own = {key: torch.from_numpy(value) for key, value in tensors(deep=deep).items()}
     change = (RNG.random((3, 21, 30), dtype=np.float32) - 0.5) / 10
 
     def layer(name, x, dilation=1):
@@ -108,11 +110,12 @@ def test_arrays_calculate_what_torch_does():
     halves = block("enter.0", F.relu(layer("stem", F.pixel_unshuffle(read, 2))))
     quarters = block("enter.1", layer("down.0", F.pixel_unshuffle(halves, 2)))
     x = layer("down.1", F.pixel_unshuffle(quarters, 2))
-    x = block("middle.1", block("middle.0", x), 2)
+    for number, reach in zip(range(deep), (1, 2, 4, 1), strict=False):
+        x = block(f"middle.{number}", x, reach)
     x = block("leave.1", quarters + F.pixel_shuffle(layer("up.1", x), 2))
     x = block("leave.0", halves + F.pixel_shuffle(layer("up.0", x), 2))
     expected = F.pixel_shuffle(layer("head", x), 2).sigmoid()[0, 0, :21, :30].numpy()
-    share = GateNetwork(tensors(), "it")(TILE, change)
+    share = GateNetwork(tensors(deep=deep), "it")(TILE, change)
     assert share.std() > 0.01
     np.testing.assert_allclose(share, expected, atol=1e-5)
 

@@ -11,6 +11,7 @@ from urushi.inference import changed_light
 from urushi.inference.changed_light import (
     Finish,
     finishing,
+    leaves_detail,
     margin_of,
     with_highlights,
     with_neutral_black,
@@ -100,6 +101,7 @@ def test_even_ground_gets_no_rougher_and_detail_stays():
     [
         (["low-light"], ["grid", "highlights"]),
         (["haze"], ["grid"]),
+        (["fading"], ["grid"]),
         ([], []),
         (["noise", "haze"], ["grid"]),
         (["noise"], []),
@@ -150,9 +152,15 @@ def test_what_a_network_makes_of_borders_does_not_show(size):
 
 @pytest.mark.parametrize(
     ("kinds", "fixed", "margin"),
-    [(["haze"], False, 16), (["haze"], True, 0), (["low-light"], False, 0), (["noise"], False, 0)],
+    [
+        (["haze"], False, 16),
+        (["haze"], True, 0),
+        (["fading"], False, 16),
+        (["low-light"], False, 0),
+        (["noise"], False, 0),
+    ],
 )
-def test_haze_has_a_margin_where_tiles_may_grow(tmp_path, kinds, fixed, margin):
+def test_veils_have_a_margin_where_tiles_may_grow_and_leave_detail(tmp_path, kinds, fixed, margin):
     base = read_model(write_tiny_model(tmp_path / "tiny.safetensors"))
     stored = write_random(tmp_path / "a.safetensors", base)
     header = stored.header.model_copy(update={"degradations": kinds})
@@ -160,4 +168,6 @@ def test_haze_has_a_margin_where_tiles_may_grow(tmp_path, kinds, fixed, margin):
     restorer = Restorer(base, adapters=[tmp_path / "a.safetensors"], engine="torch", device="cpu")
     finish = finishing(restorer.adapters, 8, fixed=fixed)
     assert (0 if finish is None else finish.margin) == margin
-    assert margin_of(restorer.adapters, 8) == (0 if kinds != ["haze"] else 16)
+    veiled = kinds in (["haze"], ["fading"])
+    assert margin_of(restorer.adapters, 8) == (16 if veiled else 0)
+    assert leaves_detail(restorer.adapters) == veiled

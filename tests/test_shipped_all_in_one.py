@@ -4,13 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from networks import generator
 
+from urushi.degradations import create_degradation
 from urushi.errors import AdapterError
 from urushi.evaluation.metrics import psnr
 from urushi.files.adapter import describe_adapter
 from urushi.files.all_in_one_file import read_all_in_one
 from urushi.image import read_picture
 from urushi.inference.auto import AutoRestorer
+from urushi.inference.restorer import Restorer
 from urushi.inference.zoo import ZOO, find_adapter, find_all_in_one, zoo_experts
 
 DEMO = ZOO.parents[1] / "demo" / "pictures"
@@ -25,7 +29,7 @@ KINDS = {
     "snow.webp": "snow",
 }
 # Adapters that ship and that no router knows.
-BY_NAME = ("film",)
+BY_NAME = {"film": "| marks |", "fading": "| Kodak24 at |"}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +57,7 @@ def test_every_expert_has_a_card_that_is_of_its_file(name):
     assert f"`{name}.safetensors`, {told['size'] / 1e6:.1f} MB" in card
     assert f"{told['header']['method']}, {told['parameters']:,} parameters" in card
     assert f"{told['header']['recipe']['schedule']['steps']:,} steps" in card
-    rows = "| marks |" if name in BY_NAME else "| benchmark | pictures | input | base | right |"
-    assert rows in card
+    assert BY_NAME.get(name, "| benchmark | pictures | input | base | right |") in card
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
@@ -83,6 +86,18 @@ def test_experts_mend_what_the_base_leaves(chooser, name, least):
 def test_what_the_router_does_not_know_is_asked_for_by_its_name(name):
     with pytest.raises(AdapterError, match=f"does not choose: give {name} as an adapter"):
         AutoRestorer(task=name, device="cpu", engine="openvino")
+
+
+def test_faded_colours_come_back():
+    clean = np.asarray(read_picture(DEMO / "reference" / "rain.webp"), np.float32)
+    images = torch.from_numpy(clean.transpose(2, 0, 1).copy())[None]
+    made = create_degradation("fading", loss=[0.5, 0.6])
+    faded = made.apply(images, made.sample(tuple(images.shape), generator(1)))[0]
+    faded = faded.permute(1, 2, 0).numpy()
+    restored = Restorer(adapters=["fading"]).restore(faded)
+    assert psnr(restored, clean) > psnr(faded, clean) + 6
+    tone = np.abs((restored - clean).mean((0, 1)))
+    assert tone.max() < np.abs((faded - clean).mean((0, 1))).max() / 3
 
 
 def test_experts_go_by_their_names(tmp_path, monkeypatch):

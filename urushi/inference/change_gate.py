@@ -24,9 +24,8 @@ _MULTIPLE = 8
 # Of the change, and of its largest channel: what stands beside the picture is about as large.
 _CHANGE, _LARGEST = np.float32(8), np.float32(20)
 _MOST_CHANGE, _MOST_LARGEST = np.float32(1.5), np.float32(2)
-# Blocks, the convolution that each of them dilates, and how far.
-_BLOCKS = ("enter.0", "enter.1", "middle.0", "middle.1", "leave.1", "leave.0")
-_DILATED = {"middle.1": 2}
+# How far the first convolution of blocks in the middle is dilated; there are as many as a file has.
+_REACH = (1, 2, 4, 1)
 # Smaller changes, in [0, 1], are taken as they are; twice as large ones as the gate says.
 _SMALL = np.float32(2.5 / 255)
 
@@ -52,7 +51,7 @@ class GateNetwork:
                 f"{name}: not a sound gate at {wrong!r} ({found.get(wrong, 'missing')}, expected "
                 f"{expected.get(wrong, 'no such tensor')}): get it again, or train it again"
             )
-        self._tensors = dict(tensors)
+        self._tensors, self._deep = dict(tensors), _depth(tensors)
 
     def __call__(
         self, tile: Float[np.ndarray, "3 h w"], change: Float[np.ndarray, "3 h w"]
@@ -72,14 +71,15 @@ class GateNetwork:
         halves = self._block("enter.0", _positive(self._apply("stem", _apart(read))))
         quarters = self._block("enter.1", self._apply("down.0", _apart(halves)))
         x = self._apply("down.1", _apart(quarters))
-        x = self._block("middle.1", self._block("middle.0", x))
+        for number in range(self._deep):
+            x = self._block(f"middle.{number}", x, _REACH[number])
         x = self._block("leave.1", quarters + _together(self._apply("up.1", x)))
         x = self._block("leave.0", halves + _together(self._apply("up.0", x)))
         x = _together(self._apply("head", x))[0, :height, :width]
         return np.float32(1) / (np.float32(1) + np.exp(-x))
 
-    def _block(self, name: str, x: np.ndarray) -> np.ndarray:
-        inner = _positive(self._apply(f"{name}.first", x, _DILATED.get(name, 1)))
+    def _block(self, name: str, x: np.ndarray, reach: int = 1) -> np.ndarray:
+        inner = _positive(self._apply(f"{name}.first", x, reach))
         return x + self._apply(f"{name}.second", inner)
 
     def _apply(self, name: str, x: np.ndarray, dilation: int = 1) -> np.ndarray:
@@ -156,7 +156,8 @@ def _shapes(tensors: Named) -> dict[str, tuple[int, ...]]:
     for level in (0, 1):
         found[f"down.{level}"] = (wide[level + 1], 4 * wide[level], 1, 1)
         found[f"up.{level}"] = (4 * wide[level], wide[level + 1], 1, 1)
-    for block in _BLOCKS:
+    middle = [f"middle.{number}" for number in range(_depth(tensors))]
+    for block in ("enter.0", "enter.1", *middle, "leave.1", "leave.0"):
         channels = wide[2] if block.startswith("middle") else wide[int(block[-1])]
         for part in ("first", "second"):
             found[f"{block}.{part}"] = (channels, channels, 3, 3)
@@ -165,6 +166,12 @@ def _shapes(tensors: Named) -> dict[str, tuple[int, ...]]:
         for name, shape in found.items()
         for kind in ("weight", "bias")
     }
+
+
+def _depth(tensors: Named) -> int:
+    """How many blocks the middle has."""
+    have = [f"middle.{number}.first.weight" in tensors for number in range(len(_REACH))]
+    return max(1, sum(have))
 
 
 def _positive(x: np.ndarray) -> np.ndarray:

@@ -26,8 +26,8 @@ __all__ = [
 ]
 
 LOW_LIGHT = "low-light"
-# What hides detail and does not harm it.
-_VEILS = frozenset({"haze"})
+# What hides detail or pales, and harms no detail.
+_VEILS = frozenset({"haze", "fading"})
 # What was brighter than that, encoded as sRGB is, is brightened less and less; white stays.
 _BRIGHT = 0.5
 # Where nearly all is black: what a channel that is bright afterwards may come to, and from where on
@@ -131,7 +131,7 @@ def brightens(adapters: Sequence[AppliedAdapter]) -> bool:
 
 
 def leaves_detail(adapters: Sequence[AppliedAdapter]) -> bool:
-    """Whether detail of a large picture, and of even ground, is its own: haze alone goes."""
+    """Whether detail of a large picture, and of even ground, is its own: only veils go."""
     mended = {name for item in adapters for name in item.adapter.header.degradations or [""]}
     return bool(mended) and mended <= _VEILS
 
