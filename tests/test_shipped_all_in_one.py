@@ -46,8 +46,8 @@ def test_router_and_experts_stay_small():
     files = [path, *(ZOO / f"{name}.safetensors" for name in members.experts)]
     assert sum(file.stat().st_size for file in files) < 40e6
     encoder = members.router.part("encoder")
-    # Half precision: what is read beside the base stays below 5.5 MB.
-    assert 2 * sum(tensor.size for tensor in encoder.values()) < 5.5e6
+    # Half precision: what is read beside the base stays below 7 MB.
+    assert 2 * sum(tensor.size for tensor in encoder.values()) < 7e6
 
 
 @pytest.mark.parametrize("name", zoo_experts())

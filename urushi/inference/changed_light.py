@@ -18,6 +18,7 @@ __all__ = [
     "Finish",
     "brightens",
     "changes_light",
+    "clears_haze",
     "finishing",
     "leaves_detail",
     "margin_of",
@@ -27,7 +28,8 @@ __all__ = [
 
 LOW_LIGHT = "low-light"
 # What hides detail or pales, and harms no detail.
-_VEILS = frozenset({"haze", "fading"})
+_HAZE = frozenset({"haze"})
+_VEILS = frozenset({*_HAZE, "fading"})
 # What was brighter than that, encoded as sRGB is, is brightened less and less; white stays.
 _BRIGHT = 0.5
 # Where nearly all is black: what a channel that is bright afterwards may come to, and from where on
@@ -101,9 +103,9 @@ def finishing(
     if not changes_light(adapters):
         return None
     margin = 0 if fixed else margin_of(adapters, cell)
-    own = leaves_detail(adapters)
-    # With haze alone, a picture or its small version is one tile.
-    return Finish(cell, margin, bright=brightens(adapters), even=own, whole=own and not fixed)
+    whole = clears_haze(adapters) and not fixed
+    even = leaves_detail(adapters)
+    return Finish(cell, margin, bright=brightens(adapters), even=even, whole=whole)
 
 
 def margin_of(adapters: Sequence[AppliedAdapter], cell: int) -> int:
@@ -134,6 +136,11 @@ def leaves_detail(adapters: Sequence[AppliedAdapter]) -> bool:
     """Whether detail of a large picture, and of even ground, is its own: only veils go."""
     mended = {name for item in adapters for name in item.adapter.header.degradations or [""]}
     return bool(mended) and mended <= _VEILS
+
+
+def clears_haze(adapters: Sequence[AppliedAdapter]) -> bool:
+    """Whether haze alone goes. A picture, or its small version, is one tile then."""
+    return {name for item in adapters for name in item.adapter.header.degradations or [""]} == _HAZE
 
 
 def with_highlights(

@@ -22,7 +22,13 @@ from urushi.inference.adapted_weights import (
     apply_adapters,
     notes_of_graphs,
 )
-from urushi.inference.changed_light import brightens, changes_light, leaves_detail, margin_of
+from urushi.inference.changed_light import (
+    brightens,
+    changes_light,
+    clears_haze,
+    leaves_detail,
+    margin_of,
+)
 from urushi.inference.engines.base import working_memory
 from urushi.inference.tile_sizes import ON_CPU, choose_tiles, overlap_of, sees_widely
 from urushi.serve.browser_runtime import LICENCE, VERSION, runtime_folder
@@ -185,6 +191,7 @@ def _write_network(
         "light": changes_light(applied),
         "brightens": brightens(applied),
         "leavesDetail": leaves_detail(applied),
+        "clearsHaze": clears_haze(applied),
         "margin": margin_of(applied, engine.size_multiple),
     }
 

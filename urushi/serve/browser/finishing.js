@@ -12,11 +12,12 @@ const [DEEP, WITHIN, REACH, OWN, FLOOR] = [5, 5, 12, 3 / 255, 1 / 255];
 const [BLACK, COLOURED, LAMP] = [1 / 255, 1.6 / 255, 3 / 255];
 
 /* A restored tile as it is taken: three planes of `height` rows and `width` columns. `network` says
- * whether it changes the `light`, `brightens` or `leavesDetail`, and its `multiple`. */
-export function finished(tile, restored, height, width, { light, brightens, leavesDetail, multiple }) {
+ * whether it changes the `light`, `brightens`, `leavesDetail` or `clearsHaze`, and its `multiple`. */
+export function finished(tile, restored, height, width, { light, brightens, leavesDetail, clearsHaze, multiple }) {
   if (!light) return restored;
   const clean = withoutGrid(tile, restored, height, width, multiple);
-  const even = leavesDetail ? withKeptLight(tile, withEvenGround(tile, clean, height, width)) : clean;
+  const smooth = leavesDetail ? withEvenGround(tile, clean, height, width) : clean;
+  const even = clearsHaze ? withKeptLight(tile, smooth) : smooth;
   if (!brightens) return even;
   const lined = withoutBorderLine(tile, even, height, width);
   return withNeutralBlack(tile, withHighlights(tile, lined, height, width), height, width);
