@@ -374,7 +374,7 @@ def test_only_clean_pictures_say_how_much_is_added_to_clean():
 
 
 def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
-    own = recipe(weights)
+    own = recipe(weights, thresholds={"noise": 0.2})
     said = []
 
     def stop_after_one(told):
@@ -402,6 +402,7 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     stored = read_router(result.path)
     assert stored.header.encoder == VisionFacts(read=(2, 3), width=16)
     assert stored.header.evidence is None
+    assert stored.header.thresholds == {"noise": 0.2}
     assert stored.header.recipe["encoder"]["weights"] == "lite0.pth"
     export_router(result.path)
     picture = np.random.default_rng(0).random((150, 97, 3), dtype=np.float32)
@@ -429,6 +430,10 @@ def test_recipes_that_cannot_be_are_refused(weights, data, tmp_path):
         recipe(weights, classes={"a": {"photographs": ["x"]}, "b": {"photographs": ["x"]}})
     with pytest.raises(RecipeError, match="'sepia' is not a class"):
         recipe(weights, photographs={"also": {"x": ["sepia"]}})
+    with pytest.raises(RecipeError, match="'sepia' is no class of damage"):
+        recipe(weights, thresholds={"sepia": 0.2})
+    with pytest.raises(RecipeError, match=r"noise is 0\.9: expected at most threshold"):
+        recipe(weights, thresholds={"noise": 0.9})
     with pytest.raises(RecipeError, match="neither pictures nor a degradation"):
         recipe(weights, classes={"clean": {}, "haze": {}})
     with pytest.raises(RecipeError, match=r"a multiple of twice fit\.heads, 6"):

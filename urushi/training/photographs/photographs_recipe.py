@@ -183,6 +183,8 @@ class PhotographicRecipe(Origin):
         made, shared, photographs: the pictures.
         fit: of the projection and the head.
         threshold: the router abstains where its largest probability is below.
+        thresholds: of single classes, below the common one: their experts act in part where they
+            are the likeliest kind of damage; see docs/decisions/0013.
         again: how sure it has to be, at a second look, of another kind of damage; see
             `urushi.inference.second_look`. Null looks once.
         storage: number format of the weights in the file.
@@ -202,6 +204,7 @@ class PhotographicRecipe(Origin):
     unknown: list[str] = []
     fit: FitSettings = FitSettings()
     threshold: Share = 0.4
+    thresholds: dict[ClassName, Share] = {}
     again: Share | None = None
     storage: Literal["float32", "float16"] = "float16"
 
@@ -222,6 +225,13 @@ class PhotographicRecipe(Origin):
             if name != CLEAN and own.degradation is None and not (own.photographs or own.pictures):
                 raise ValueError(
                     f"class {name} has neither pictures nor a degradation that makes them"
+                )
+        for name, least in self.thresholds.items():
+            if name not in self.classes or name == CLEAN:
+                raise ValueError(f"thresholds.{name}: {name!r} is no class of damage")
+            if least > self.threshold:
+                raise ValueError(
+                    f"thresholds.{name} is {least}: expected at most threshold, {self.threshold}"
                 )
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():

@@ -315,6 +315,7 @@ class _Session:
             memory,
             temperature=found["temperature"],
             threshold=recipe.threshold,
+            thresholds=recipe.thresholds,
             again=recipe.again,
             name=recipe.name,
             description=recipe.description,
