@@ -54,14 +54,14 @@ def without_grid(
         before = before[:height, :width]
         changed = _cells(after[:height, :width] - before, cell)
         weight = _EVEN / (_over_cell(changed * changed) + _EVEN)
-        waves = _waves_of(changed), _waves_of(_cells(before, cell))
+        waves, own = _waves_of(changed), _waves_of(_cells(before, cell))
         level = _over_cell(after[:height, :width].reshape(changed.shape))
         bright = np.clip((level - _DIM) / np.float32(_BRIGHT - _DIM), 0, 1)
         pattern = np.zeros_like(changed)
         for share in (1 - bright, bright):
             there = _where(share > 0)
-            weights = (weight * share)[there]
-            pattern[there] += share[there] * _repeated(*(each[there] for each in waves), weights)
+            found = _repeated(waves[there], own[there], (weight * share)[there])
+            pattern[there] += share[there] * found
         out[:height, :width] -= _pixels_of(pattern).reshape(height, width)
     return result
 
