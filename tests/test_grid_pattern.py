@@ -58,6 +58,31 @@ def test_a_weave_goes_that_is_fainter_than_the_grain(period):
     assert off_by(mended, wanted) < 0.15 * off_by(grain(), 0)
 
 
+@pytest.mark.parametrize("size", [5, 9])
+def test_on_a_bright_thing_in_the_dark_its_own_grid_goes(size):
+    before = smooth(160, 240)
+    wanted = np.float32(0.8) * before
+    wanted[:, 64:120, 80:144] += np.float32(0.65)
+    made = wanted + grid(160, 240, size=0.5 / 255)
+    cell = np.random.default_rng(3).uniform(-1, 1, (3, CELL, CELL)).astype(np.float32)
+    other = np.float32(size / 255) * np.tile(cell, (1, 7, 8))
+    made[:, 64:120, 80:144] = wanted[:, 64:120, 80:144] + other
+    mended = without_grid(before, made, CELL)
+    inside = np.s_[:, 72:112, 88:136]
+    assert off_by(mended[inside], wanted[inside]) < 0.4 * off_by(other, 0)
+    # And none of it is taken from what is around.
+    assert off_by(mended[:, :, :60], wanted[:, :, :60]) < 0.2 / 255
+
+
+def test_a_single_bright_cell_has_no_pattern():
+    before = smooth()
+    wanted = np.float32(1.2) * before
+    lamp = 0.9 + 0.04 * np.random.default_rng(6).uniform(-1, 1, (3, CELL, CELL))
+    wanted[:, 40:48, 40:48] = lamp
+    mended = without_grid(before, wanted, CELL)
+    np.testing.assert_allclose(mended[:, 40:48, 40:48], wanted[:, 40:48, 40:48], atol=1 / 255)
+
+
 def test_edges_around_a_wall_do_not_hide_it():
     before = smooth()
     before[:, :, ::34] += np.float32(0.4)

@@ -6,7 +6,9 @@ in a sky that gets brighter, some of that shows: the same small pattern in every
 changed is averaged over the cells around, wave by wave of a cell: scenes cancel out, the pattern
 stays. What the picture itself repeats in its cells is no work of the network and is kept, and
 nothing is taken out where the average may be chance. Waves are told apart because grain has little
-of the short ones, in which a weave of two or four pixels lies.
+of the short ones, in which a weave of two or four pixels lies. Bright ground is averaged on
+its own: the pattern hangs on how bright a place is, and on a white cup in the dark it is several
+times as strong as around it, and another.
 """
 
 from functools import cache
@@ -19,13 +21,15 @@ __all__ = ["without_grid"]
 # Cells on either side of one, over which is averaged.
 _REACH = 4
 # A grid is faint: what differs by more is an edge of the scene, and counts as so much. In [0, 1].
-_MOST = 6 / 255
+_MOST = 12 / 255
 # Cells count the less the more their power is beyond that; walls between edges tell of a grid.
 _EVEN = (1 / 255) ** 2
 # How many times the variance of chance a wave has to exceed.
 _SURE = 4.0
 # Variance of what a picture repeats by itself, below which it says nothing.
 _FAINT = (0.25 / 255) ** 2
+# Cells whose restored mean exceeds the second, in [0, 1], are bright ground; up to the first, none.
+_DIM, _BRIGHT = 0.5, 0.8
 _CELLS = range(4, 33)
 
 
@@ -50,21 +54,53 @@ def without_grid(
         before = before[:height, :width]
         changed = _cells(after[:height, :width] - before, cell)
         weight = _EVEN / (_over_cell(changed * changed) + _EVEN)
-        total = _around(weight)
-        pattern, own = (
-            _around(weight * _waves_of(each)) / total for each in (changed, _cells(before, cell))
-        )
-        power = _around(weight * np.square(_waves_of(changed))) / total
-        chance = np.maximum(power - pattern * pattern, 0)
-        chance *= _SURE * _around(weight * weight) / (total * total)
-        for each in (pattern, own):
-            each[:, 0, :, 0] = 0  # the mean of a cell
-        share = _over_cell(pattern * own) / (_over_cell(own * own) + _FAINT)
-        pattern -= share * own
-        power = pattern * pattern
-        pattern *= np.maximum(power - chance, 0) / np.maximum(power, 1e-12)
+        waves, own = _waves_of(changed), _waves_of(_cells(before, cell))
+        level = _over_cell(after[:height, :width].reshape(changed.shape))
+        bright = np.clip((level - _DIM) / np.float32(_BRIGHT - _DIM), 0, 1)
+        pattern = np.zeros_like(changed)
+        for share in (1 - bright, bright):
+            there = _where(share > 0)
+            found = _repeated(waves[there], own[there], (weight * share)[there])
+            pattern[there] += share[there] * found
         out[:height, :width] -= _pixels_of(pattern).reshape(height, width)
     return result
+
+
+def _where(some: np.ndarray) -> tuple[slice, slice, slice, slice]:
+    """The smallest part of all cells that holds all of these."""
+    rows, columns = (np.flatnonzero(some.any(axis=axes)) for axes in ((1, 2, 3), (0, 1, 3)))
+    every = slice(None)
+    if not len(rows):
+        return slice(0), every, slice(0), every
+    return slice(rows[0], rows[-1] + 1), every, slice(columns[0], columns[-1] + 1), every
+
+
+def _repeated(
+    changed: Float[np.ndarray, "r n c n"],
+    before: Float[np.ndarray, "r n c n"],
+    weight: Float[np.ndarray, "r 1 c 1"],
+) -> Float[np.ndarray, "r n c n"]:
+    """The waves that the cells around share, less what is chance and what the picture repeats.
+
+    Args:
+        changed, before: waves of what was changed, and of the picture as it was.
+        weight: of each cell, 0 to 1.
+    """
+    if not weight.size:
+        return changed
+    total = np.maximum(_around(weight), np.float32(1e-9))
+    pattern, own = (_around(weight * each) / total for each in (changed, before))
+    power = _around(weight * np.square(changed)) / total
+    alone = _around(weight * weight) / (total * total)
+    # Of few cells hardly anything is known: what a single one has is no pattern.
+    chance = _SURE * alone * np.maximum(power - pattern * pattern, alone * power)
+    for each in (pattern, own):
+        each[:, 0, :, 0] = 0  # the mean of a cell
+    share = _over_cell(pattern * own) / (_over_cell(own * own) + _FAINT)
+    pattern -= share * own
+    power = pattern * pattern
+    pattern *= np.maximum(power - chance, 0) / np.maximum(power, 1e-12)
+    return pattern
 
 
 def _cells(values: Float[np.ndarray, "h w"], cell: int) -> Float[np.ndarray, "r n c n"]:

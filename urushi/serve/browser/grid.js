@@ -2,10 +2,11 @@
 // The method, its numbers and why they are so are those of urushi/inference/grid_pattern.py.
 
 const REACH = 4;
-const MOST = 6 / 255;
+const MOST = 12 / 255;
 const EVEN = (1 / 255) ** 2;
 const SURE = 4;
 const FAINT = (0.25 / 255) ** 2;
+const [DIM, BRIGHT] = [0.5, 0.8];
 
 /* A restored tile without the pattern that its upsampling left: three planes of `height` rows and
  * `width` columns, like the tile; `cell` is the side of what is repeated, in pixels. */
@@ -17,7 +18,7 @@ export function withoutGrid(tile, restored, height, width, cell) {
   for (let start = 0; start < result.length; start += height * width) {
     const before = cut(tile, start, width, size);
     const after = cut(restored, start, width, size);
-    const pattern = patternOf(before, after.map((value, at) => value - before[at]), size);
+    const pattern = patternOf(before, after, size);
     for (let y = 0; y < rows * cell; y++) {
       for (let x = 0; x < columns * cell; x++) result[start + y * width + x] -= pattern[y * columns * cell + x];
     }
@@ -25,44 +26,61 @@ export function withoutGrid(tile, restored, height, width, cell) {
   return result;
 }
 
-// What is to be taken out of one channel.
-function patternOf(before, changed, size) {
+// What is to be taken out of one channel: of dark ground, and of bright ground on its own.
+function patternOf(before, after, size) {
+  const change = fineOf(after.map((value, at) => value - before[at]), size);
+  const meanOf = (values, index) => {
+    let sum = 0;
+    eachOf(index, size, (at) => (sum += values[at]));
+    return sum / size.cell ** 2;
+  };
+  const ofCells = (made) => Float64Array.from({ length: size.rows * size.columns }, (_, index) => made(index));
+  const squares = change.map((value) => value ** 2);
+  const weights = ofCells((index) => EVEN / (meanOf(squares, index) + EVEN));
+  const bright = ofCells((index) => Math.min(Math.max((meanOf(after, index) - DIM) / (BRIGHT - DIM), 0), 1));
+  const waves = [wavesOf(change, size, false), wavesOf(fineOf(before, size), size, false)];
+  const pattern = new Float64Array(change.length);
+  for (const shares of [bright.map((share) => 1 - share), bright]) {
+    if (!shares.some((share) => share > 0)) continue;
+    const found = repeated(...waves, weights.map((weight, index) => weight * shares[index]), size);
+    shares.forEach((share, index) => eachOf(index, size, (at) => (pattern[at] += share * found[at])));
+  }
+  return wavesOf(pattern, size, true);
+}
+
+// The waves that the cells around share, less what is chance and what the picture repeats.
+function repeated(changed, before, weights, size) {
   const { rows, columns, cell } = size;
-  const change = fineOf(changed, size);
-  const weights = Float64Array.from({ length: rows * columns }, (_, index) => {
-    let power = 0;
-    eachOf(index, size, (at) => (power += change[at] ** 2 / cell ** 2));
-    return EVEN / (power + EVEN);
-  });
-  const totals = around(weights, rows, columns, 1);
+  const totals = around(weights, rows, columns, 1).map((total) => Math.max(total, 1e-9));
   const squares = around(weights.map((value) => value ** 2), rows, columns, 1);
-  const waves = wavesOf(change, size, false);
   const weighted = (values) => {
     const result = new Float64Array(values.length);
     weights.forEach((weight, index) => eachOf(index, size, (at) => (result[at] = weight * values[at])));
     return around(result, rows, columns, cell);
   };
-  const pattern = weighted(waves);
-  const powers = weighted(waves.map((value) => value ** 2));
-  const own = weighted(wavesOf(fineOf(before, size), size, false));
+  const pattern = weighted(changed);
+  const powers = weighted(changed.map((value) => value ** 2));
+  const own = weighted(before);
   totals.forEach((total, index) => {
-    let [both, alone, first] = [0, 0, true];
+    let [both, whole, first] = [0, 0, true];
+    const alone = squares[index] / total ** 2;
     eachOf(index, size, (at) => {
-      powers[at] = (SURE * Math.max(powers[at] / total - (pattern[at] / total) ** 2, 0) * squares[index]) / total ** 2;
+      const power = powers[at] / total;
+      powers[at] = SURE * alone * Math.max(power - (pattern[at] / total) ** 2, alone * power);
       // The mean of a cell is none of it.
       pattern[at] = first ? 0 : pattern[at] / total;
       own[at] = first ? 0 : own[at] / total;
       first = false;
       both += pattern[at] * own[at];
-      alone += own[at] ** 2;
+      whole += own[at] ** 2;
     });
-    const share = both / (alone + FAINT * cell ** 2);
+    const share = both / (whole + FAINT * cell ** 2);
     eachOf(index, size, (at) => {
       const rest = pattern[at] - share * own[at];
       pattern[at] = (rest * Math.max(rest ** 2 - powers[at], 0)) / Math.max(rest ** 2, 1e-12);
     });
   });
-  return wavesOf(pattern, size, true);
+  return pattern;
 }
 
 // Visits the places of a cell, row by row.
