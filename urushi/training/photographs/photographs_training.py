@@ -190,7 +190,7 @@ class _Session:
         shift, header = self._calibrated(logits, held, apart, photographs.truths[originals])
         clean = self.classes.index(CLEAN)
         with torch.no_grad():
-            head.classifier.bias += torch.from_numpy(lean)
+            head.classifier.bias[:] += torch.from_numpy(lean)
             head.classifier.bias[clean] += shift
         logits[:, clean] += shift
         if apart is not None:
