@@ -295,7 +295,8 @@ def test_a_mixed_folder_restored_onto_itself_tells_each_reason(model, tmp_path):
 
     second = run(*words)
     assert "3 skipped" in second.stdout
-    assert "1 was skipped because its target exists" in second.stdout
+    assert "1 skipped picture would replace one among the sources" in second.stdout
+    assert "restores it again" not in second.stdout  # --overwrite would not
     assert "1 skipped picture is taken for what another beside it became" in second.stdout
     assert "1 of them" not in second.stdout
 

@@ -9,10 +9,10 @@ import typer
 
 from urushi.app.adapt_options import LengthGroup, MethodGroup, PictureGroup, TargetGroup
 from urushi.app.groups import grouped
-from urushi.app.options import Json, Seed, TrainingDevice, require
+from urushi.app.options import Json, Seed, TrainingDevice, as_usage, require
 from urushi.app.output import Output, examples, name_as_given, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.errors import AdapterError, TargetError
+from urushi.errors import AdapterError, BackboneError, TargetError
 from urushi.termination import exit_code
 
 __all__ = ["EPILOG", "adapt"]
@@ -165,6 +165,7 @@ class _Aim:
 
 def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
     """What these options ask for, before any work."""
+    from urushi.backbones import BACKBONES
     from urushi.convert.releases import model_of_backbone
 
     into, model = copies.changed(where.into), copies.model(how.model)
@@ -176,9 +177,13 @@ def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
         target = into.with_name(f"{name}.safetensors")
     assert target is not None
     if how.backbone is not None:
+        with as_usage():
+            BACKBONES.find(how.backbone, BackboneError)
         model = model_of_backbone(how.backbone, model)
     if target.suffix != ".safetensors":
-        raise TargetError(f"{target}: the name of an adapter file must end in .safetensors")
+        raise TargetError(
+            f"{target}: the name of an adapter file must end in .safetensors", usage=True
+        )
     return _Aim(target, model or "base", facts, into, name, where.data)
 
 

@@ -276,9 +276,10 @@ def _export_peft(out: Output, adapter: str, folder: Path, overwrite: bool) -> No
     require(("torch",), "writing PEFT's format", "torch")
     from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, write_peft
     from urushi.files.adapter import read_adapter
+    from urushi.inference.adapted_weights import adapter_file
 
     refuse_taken([folder / TENSORS_NAME, folder / CONFIG_NAME], overwrite)
-    write_peft(read_adapter(Path(adapter)), folder)
+    write_peft(read_adapter(adapter_file(adapter)), folder)
     out.say(f"PEFT: {folder}")
     if out.json:
         out.document({"peft": str(folder)})

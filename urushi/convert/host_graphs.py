@@ -93,12 +93,14 @@ def host_graph(
     if patch is not None and size != (patch, patch):
         raise BackboneError(
             f"{model.path}: this {model.header.backbone} takes squares of {patch} pixels alone: "
-            f"give --static {patch}x{patch}"
+            f"give --static {patch}x{patch}",
+            usage=True,
         )
     if size is not None and min(size) < multiple:
         raise BackboneError(
             f"--static {size[0]}x{size[1]} is smaller than the {multiple} pixels that this network "
-            "needs on each side"
+            "needs on each side",
+            usage=True,
         )
     filled = None if size is None else tuple(-(-side // multiple) * multiple for side in size)
     graph = traced_with_weights(model, multiple, attached, size=filled)

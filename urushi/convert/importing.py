@@ -107,7 +107,9 @@ def import_released(
     from urushi.backbones.checkpoints import read_network
 
     if target.suffix != ".safetensors":
-        raise TargetError(f"{target}: the name of a model file must end in .safetensors")
+        raise TargetError(
+            f"{target}: the name of a model file must end in .safetensors", usage=True
+        )
     refuse_taken([target], overwrite)
     ours = stated_format(source)
     if ours is not None:
@@ -323,20 +325,23 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if None not in taken and name not in known:
             hint = nearest(name, known).removeprefix(", ") or "leave it out"
-            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}")
+            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}", usage=True)
     copy = options.get("copy")
     if isinstance(copy, int) and not isinstance(copy, bool):
         return  # an entry of a list
     if copy is not None and (not isinstance(copy, str) or not copy.strip()):
         raise BackboneError(
             f"copy is {shown(copy)}, expected what the names of one network begin with, as in "
-            "--set copy=netG, or copy=. for names that begin with nothing else"
+            "--set copy=netG, or copy=. for names that begin with nothing else",
+            usage=True,
         )
 
 
 def _refuse_options(source: Path, options: Mapping[str, Any] | None) -> None:
     if options:
-        raise BackboneError(f"{source.name} takes no setting {min(options)!r}: leave it out")
+        raise BackboneError(
+            f"{source.name} takes no setting {min(options)!r}: leave it out", usage=True
+        )
 
 
 def _all_or_nothing(paths: list[Path], write: Callable[[], None]) -> None:

@@ -118,5 +118,7 @@ def find_paper(name: str) -> Paper:
     """
     if name not in PAPERS:
         hint = nearest(name, PAPERS)
-        raise DataError(f"there is no paper {name!r}{hint}: known are {', '.join(PAPERS)}")
+        raise DataError(
+            f"there is no paper {name!r}{hint}: known are {', '.join(PAPERS)}", usage=True
+        )
     return PAPERS[name]

@@ -41,7 +41,8 @@ def check_plot_target(path: Path) -> None:
         raise MissingExtraError("matplotlib, which drawing needs,", "plots")
     if path.suffix.lower() not in FORMATS:
         raise TargetError(
-            f"{path}: the name of a drawing must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{path}: the name of a drawing must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
+            usage=True,
         )
 
 

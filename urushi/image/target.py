@@ -106,7 +106,7 @@ def format_to_write(path: Path) -> str:
         why = f"names no known picture format by its suffix '{path.suffix}'"
         if read is not None:
             why = f"would be a {FORMATS[read].title}, which is read and not written"
-        raise TargetError(f"'{path}' {why}: use one of {known}.")
+        raise TargetError(f"'{path}' {why}: use one of {known}.", usage=True)
     if not can_write(format):
         others = [entry.suffixes[0][1:] for name, entry in FORMATS.items() if can_write(name)]
         raise TargetError(

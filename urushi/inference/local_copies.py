@@ -148,7 +148,9 @@ class LocalCopies:
         place = Place.of(text)
         if place.is_web or place.is_folder:
             why = "lies on a web server, which is only read" if place.is_web else "is a folder"
-            raise TargetError(f"{place} {why}: give the name of a file, here or in a store")
+            raise TargetError(
+                f"{place} {why}: give the name of a file, here or in a store", usage=True
+            )
         folder = _Kept(place.parent, self._say).work if keep else self._temporary_folder()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / place.name).unlink(missing_ok=True)  # of a command that could not send it

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from urushi.adapters import METHODS
-from urushi.errors import RecipeError, nearest
+from urushi.errors import RecipeError, is_bare_name, nearest
 from urushi.settings import Settings, names_file, parse_settings, read_settings, shown
 from urushi.training.adaptation import DEFAULT_LEARNING_RATE, LEARNING_RATES
 from urushi.training.recipe import RECIPES, LossSettings, PatchSettings
@@ -348,7 +348,8 @@ def find_comparison(name: Path | str) -> Path:
     names = [file.stem for file in sorted(COMPARISONS.glob("*.yaml"))]
     raise RecipeError(
         f"there is no comparison {shown(str(name))}{nearest(str(name), names)}: expected a YAML "
-        f"file, or one of {', '.join(names)}"
+        f"file, or one of {', '.join(names)}",
+        usage=is_bare_name(str(name)),
     )
 
 

@@ -138,7 +138,8 @@ class Plan:
                 labels = dict.fromkeys(cell.label for cell in self.cells)
                 raise RecipeError(
                     f"{pattern!r} names no cell: expected TASK/METHOD, of the tasks "
-                    f"{', '.join(tasks)} and the methods {', '.join(labels)}"
+                    f"{', '.join(tasks)} and the methods {', '.join(labels)}",
+                    usage=True,
                 )
         wanted = {(c.base, c.task) for c in self.cells if c.matches(patterns)}
         return [
