@@ -7,6 +7,7 @@ import typer
 from urushi.app.options import Adapters, Json, Model
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, size_text
 from urushi.errors import UrushiError
+from urushi.names import counted
 
 __all__ = ["EPILOG", "doctor"]
 
@@ -56,7 +57,10 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     return [
         ("urushi", report["urushi"]),
         ("python", f"{report['python']} on {report['system']}"),
-        ("computer", f"{report['cores']} cores, {size_text(report['memory'])} of memory free"),
+        (
+            "computer",
+            f"{counted(report['cores'], 'core')}, {size_text(report['memory'])} of memory free",
+        ),
         ("needs", ", ".join(versions)),
         ("extras", "\n".join(extras)),
         ("libvips", _libvips(report["libvips"])),

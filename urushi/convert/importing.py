@@ -21,6 +21,7 @@ from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
 from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
+from urushi.names import counted
 from urushi.settings import shown
 from urushi.writing import refuse_taken
 
@@ -257,7 +258,8 @@ def _import_router(
         )
     if not isinstance(classes, list | tuple) or len(classes) != count:
         raise FileFormatError(
-            f"{source.name} is a router of {count} classes and does not hold their names: give "
+            f"{source.name} is a router of {counted(count, 'class', 'classes')} and does not hold "
+            "their names: give "
             "them with --set classes=[...]"
         )
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
@@ -403,7 +405,8 @@ def by_class(
         return {}
     if len(experts) != len(classes) or CLEAN in classes or GUIDANCE in classes:
         raise BackboneError(
-            f"{source} has {len(experts)} experts, but {router.path.name} has the classes "
+            f"{source} has {counted(len(experts), 'expert')}, but {router.path.name} has the "
+            "classes "
             f"{', '.join(classes)}: give the router they were trained with"
         )
     return dict(zip(classes, experts, strict=True))

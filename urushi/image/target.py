@@ -19,6 +19,7 @@ from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
 from urushi.image.metadata.companions import companions
 from urushi.image.metadata.contents import ALPHA, PREMULTIPLIED, STRAIGHT
+from urushi.names import counted
 from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "format_to_write", "lay_out", "left_out"]
@@ -160,7 +161,7 @@ class Target:
         if pages < like.pages:
             remain = "only the first" if pages == 1 else f"only {pages} of them"
             raise TargetError(
-                f"'{self.path}' holds {like.pages} pictures and {remain} would remain:"
+                f"'{self.path}' holds {counted(like.pages, 'picture')} and {remain} would remain:"
                 " write to another name."
             )
         beside = (*like.beside, *_further(like))

@@ -63,7 +63,6 @@ def fitted_words(header: Header, layout: Layout, *, scale: int, complete: bool) 
     if planes > 1 or not fitting:
         what = f"of {planes} planes" if planes > 1 else "of how the samples lie"
         notes.append(
-            f"What {title}'s description says {what} is not true of the result and was"
-            " left out."
+            f"What {title}'s description says {what} is not true of the result and was left out."
         )
     return Fitted(fitting or b"", beside, tuple(notes))

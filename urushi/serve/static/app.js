@@ -377,8 +377,9 @@ $("all").addEventListener("click", async () => {
     for (const picture of done) jobs.push(await finalJob(picture, madeText(picture.name)));
     const query = new URLSearchParams(jobs.map((job) => ["job", job.id]));
     await save(`/v1/archive?${query}`, "urushi.zip");
-    say(`${done.length} pictures are saved`);
-    $("save-said").textContent = `${done.length} ${done.length === 1 ? "picture is" : "pictures are"} saved in urushi.zip`;
+    const saved = done.length === 1 ? "1 picture is saved" : `${done.length} pictures are saved`;
+    say(saved);
+    $("save-said").textContent = `${saved} in urushi.zip`;
   } catch (problem) {
     $("save-said").textContent = problem.message;
   }

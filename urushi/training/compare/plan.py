@@ -15,6 +15,7 @@ from urushi.errors import AdapterError, RecipeError
 from urushi.evaluation.catalog import Benchmark
 from urushi.files.model import LoadedModel, architecture_hash, read_model
 from urushi.inference.zoo import find_model
+from urushi.names import counted
 from urushi.training.compare.description import (
     BaseSettings,
     Comparison,
@@ -98,7 +99,7 @@ class Cell(BaseModel):
     def title(self) -> str:
         """The cell for people."""
         words = [self.base, self.task, self.label]
-        words += [f"{self.pairs} pairs"] if self.pairs is not None else []
+        words += [counted(self.pairs, "pair")] if self.pairs is not None else []
         words += [f"seed {self.seed}"] if self.seed is not None else []
         return ", ".join(words)
 
@@ -199,7 +200,7 @@ class _Planner:
             if missing:
                 said = ", ".join(map(str, missing))
                 self.notes.append(
-                    f"{task.settings.name} has {task.count} pairs: left out at {said}"
+                    f"{task.settings.name} has {counted(task.count, 'pair')}: left out at {said}"
                 )
 
     def frozen(self) -> list[Cell]:
