@@ -264,7 +264,7 @@ class Variant:
     label: str
     method: str
     config: dict[str, Any]
-    resolved: dict[str, Any]
+    resolved: Settings
     learning_rate: float
     route: RouteSettings | None = None
 
@@ -326,7 +326,7 @@ def _variant(
         label=label,
         method=entry.method,
         config={"method": entry.method, **settings},
-        resolved=made.model_dump(mode="json"),
+        resolved=made,
         learning_rate=entry.learning_rate
         or LEARNING_RATES.get(entry.method, DEFAULT_LEARNING_RATE),
         route=entry.route,
