@@ -121,7 +121,6 @@ def packed(path: Path, repository: str, facts: Facts = Facts()) -> Iterator[Parc
         raise HubError(
             f"{path} states the licence {licence!r:.80}, not {facts.licence!r:.80}: leave out "
             "--licence",
-            usage=True,
         )
     with tempfile.TemporaryDirectory(prefix="urushi-push-") as folder:
         copies = {name: _copied(source, Path(folder) / name) for name, source in sources.items()}

@@ -89,7 +89,6 @@ def check_new_class(into: AllInOne, name: str, model: LoadedModel) -> None:
         raise AdapterError(
             f"{into.path} already has a class {name!r}: choose another name than "
             f"{', '.join(header.classes)}",
-            usage=True,
         )
     try:
         TypeAdapter(ClassName).validate_python(name)
