@@ -18,10 +18,12 @@ from world import write_random
 
 from urushi.errors import FileFormatError, TakenError
 from urushi.files.model import read_model
+from urushi.inference.border_line import without_border_line
 from urushi.inference.cache_folder import CACHE_VARIABLE
 from urushi.inference.changed_light import Finish, with_highlights, with_neutral_black
 from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
+from urushi.inference.haze_light import with_kept_light
 from urushi.inference.overview import joined, reduction
 from urushi.inference.tiling import plan_tiles, reader_of, stream_tiles
 from urushi.serve import browser_runtime
@@ -340,6 +342,39 @@ def test_even_ground_stays_smooth_as_by_the_command(page):
     values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), height, width])
     expected = with_even_ground(tile, made)
     assert np.abs(expected - made).max() > 0.02
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dark", [0.3, 0.1, 0.9])
+def test_light_is_kept_where_haze_goes_as_by_the_command(page, dark):
+    tile = np.ascontiguousarray(picture(24, 31).transpose(2, 0, 1), np.float32)
+    tile = np.float32(0.5) + np.float32(0.4) * tile
+    made = np.float32(dark) * (tile - np.float32(0.1))
+    script = """async ([tile, made]) => {
+        const { withKeptLight } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        return [...withKeptLight(...given)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist()])
+    expected = with_kept_light(tile, made)
+    assert (np.abs(expected - made).max() > 0.05) == (dark < 0.5)
+    np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(24, 60), (60, 21), (12, 30)])
+def test_no_line_is_left_along_a_border_as_by_the_command(page, size):
+    tile = 0.005 * np.ascontiguousarray(picture(*size).transpose(2, 0, 1), np.float32)
+    made = 8 * tile
+    made[:, 0] += np.float32(0.06)
+    made[:, :, -1] += np.float32(0.06)
+    script = """async ([tile, made, height, width]) => {
+        const { withoutBorderLine } = await import('./finishing.js');
+        const given = [tile, made].map((values) => Float32Array.from(values));
+        return [...withoutBorderLine(...given, height, width)];
+    }"""
+    values = page.evaluate(script, [tile.ravel().tolist(), made.ravel().tolist(), *size])
+    expected = without_border_line(tile, made)
+    assert (np.abs(expected - made).max() > 0.03) == (min(size) >= 20)
     np.testing.assert_allclose(np.reshape(values, tile.shape), expected, atol=1e-6)
 
 

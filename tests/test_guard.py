@@ -15,8 +15,8 @@ FINE = ("noise", "jpeg")
 STRONG = ("rain", "snow", "raindrop", "haze", "low-light")
 
 
-def verdict(pixels, *route, clean=0.0):
-    return judged(route, signs_of(pixels.astype(np.float32) / 255), clean)
+def verdict(pixels, *route, clean=0.0, sure=0.6):
+    return judged(route, signs_of(pixels.astype(np.float32) / 255), clean, sure)
 
 
 # --- what is judged ---
@@ -44,13 +44,36 @@ def test_what_a_program_drew_stays_as_it_is(clean, task):
     assert "stays as it is" in found.reworded("looks clean (80 %), so the base works alone", ())
 
 
-@pytest.mark.parametrize("route", [(), *((name,) for name in sorted(KNOWN))])
+@pytest.mark.parametrize("route", [(), *((name,) for name in sorted(KNOWN - {"low-light"}))])
 @pytest.mark.parametrize("spoil", [lambda p: p, noisy, compressed, lambda p: as_codes(p * 0.15)])
 def test_photographs_are_left_to_the_router(spoil, route):
     found = verdict(spoil(scene()), *route)
     assert not found.withheld
     assert found.guard is None
     assert found.reworded("noise (90 %)", route) == "noise (90 %)"
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p, noisy])
+def test_what_is_bright_in_large_part_is_in_no_low_light(spoil):
+    bright = spoil(as_codes(0.35 * 255 + 0.6 * scene()))
+    found = verdict(bright, "low-light")
+    assert found.withheld == {"low-light"}
+    told = found.reworded("low-light (64 %)", ())
+    assert told == (
+        "low-light (64 %); most of it is bright, so this is no low light, so the base works alone"
+    )
+    # As a person against the light.
+    assert not verdict(bright, "low-light", sure=0.96).withheld
+    both = verdict(bright, "low-light", "noise")
+    assert both.withheld == {"low-light"}
+    assert "the base works alone" not in both.reworded("low-light, then noise", ("noise",))
+
+
+@pytest.mark.parametrize("lit", [0.3, 0.48])
+def test_a_dark_photograph_with_a_bright_window_is_in_low_light(lit):
+    dark = as_codes(0.12 * scene())
+    dark[:, : round(lit * dark.shape[1])] = scene()[:, : round(lit * dark.shape[1])]
+    assert not verdict(dark, "low-light").withheld
 
 
 def test_of_a_photograph_that_looks_clean_the_base_takes_no_more_than_its_noise():
@@ -189,7 +212,7 @@ class Counted(Watcher):
 
 PHOTOGRAPH = Signs(
     flat=0.0, smooth=0.0, rough=0.9, edge=0.05, rough_near=0.9, rough_far=0.9, bright_steps=0.001,
-    stark_steps=0.0, sharp=0.3, looked_at=1000,
+    stark_steps=0.0, sharp=0.3, dim=0.5, dark=0.2, looked_at=1000,
 )  # fmt: skip
 DRAWN = replace(PHOTOGRAPH, smooth=0.5, rough_near=0.1, rough_far=0.1)
 BUSY = replace(PHOTOGRAPH, bright_steps=0.02)

@@ -374,7 +374,7 @@ def test_only_clean_pictures_say_how_much_is_added_to_clean():
 
 
 def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
-    own = recipe(weights)
+    own = recipe(weights, thresholds={"noise": 0.2})
     said = []
 
     def stop_after_one(told):
@@ -402,6 +402,7 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     stored = read_router(result.path)
     assert stored.header.encoder == VisionFacts(read=(2, 3), width=16)
     assert stored.header.evidence is None
+    assert stored.header.thresholds == {"noise": 0.2}
     assert stored.header.recipe["encoder"]["weights"] == "lite0.pth"
     export_router(result.path)
     picture = np.random.default_rng(0).random((150, 97, 3), dtype=np.float32)
@@ -417,6 +418,17 @@ def test_it_learns_and_its_file_runs_without_torch(data, weights, tmp_path):
     for name, tensor in before.items():
         # Other numbers of threads add up in another order.
         np.testing.assert_allclose(after[name], tensor, rtol=1e-3, atol=1e-3, err_msg=name)
+    # What it leans to is likelier in the file, by so much; the rest moves with `clean` alone.
+    leaning = train_photographic(
+        own.model_copy(update={"lean": {"noise": 0.5}}), tmp_path, data, on_stage=said.append
+    )
+    moved = (
+        read_router(leaning.path).tensors["head.classifier.bias"] - after["head.classifier.bias"]
+    )
+    noise, clean = (header.classes.index(name) for name in ("noise", "clean"))
+    assert moved[noise] == pytest.approx(0.5, abs=1e-2)
+    others = [moved[at] for at in range(len(header.classes)) if at not in (noise, clean)]
+    np.testing.assert_allclose(others, 0, atol=1e-2)
     # The weights of the network may be taken from the file.
     taken = build_encoder(own.encoder.model_copy(update={"weights": str(result.path)}))
     torch.testing.assert_close(
@@ -429,6 +441,12 @@ def test_recipes_that_cannot_be_are_refused(weights, data, tmp_path):
         recipe(weights, classes={"a": {"photographs": ["x"]}, "b": {"photographs": ["x"]}})
     with pytest.raises(RecipeError, match="'sepia' is not a class"):
         recipe(weights, photographs={"also": {"x": ["sepia"]}})
+    with pytest.raises(RecipeError, match="'sepia' is no class of damage"):
+        recipe(weights, thresholds={"sepia": 0.2})
+    with pytest.raises(RecipeError, match="'sepia' is not a class"):
+        recipe(weights, lean={"sepia": 0.2})
+    with pytest.raises(RecipeError, match=r"noise is 0\.9: expected at most threshold"):
+        recipe(weights, thresholds={"noise": 0.9})
     with pytest.raises(RecipeError, match="neither pictures nor a degradation"):
         recipe(weights, classes={"clean": {}, "haze": {}})
     with pytest.raises(RecipeError, match=r"a multiple of twice fit\.heads, 6"):

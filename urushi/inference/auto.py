@@ -22,7 +22,7 @@ from urushi.inference.arrays import colours_of
 from urushi.inference.choice import Choice, PictureRestorer, Route, hinted
 from urushi.inference.clip_folder import clip_beside
 from urushi.inference.emptiness import Emptiness, is_empty
-from urushi.inference.guard.damage import judged
+from urushi.inference.guard.damage import LOW_LIGHT, judged
 from urushi.inference.guard.holding import guarded
 from urushi.inference.guard.signs import Watcher, signs_of
 from urushi.inference.guided import GuidedEngine, guided_restorer
@@ -329,7 +329,7 @@ class AutoRestorer(MadeAnew):
             return choice
         seen = {} if choice.decision is None else choice.decision.probabilities
         clean = seen.get(CLEAN, 0) if choice.route or seen.get("rain", 0) < _RAIN else 0
-        verdict = judged([name for name, _ in choice.route], watcher, clean)
+        verdict = judged([n for n, _ in choice.route], watcher, clean, seen.get(LOW_LIGHT, 0))
         route = tuple((n, w) for n, w in choice.route if n not in verdict.withheld)
         reason, in_turn = verdict.reworded(choice.reason, route), choice.in_turn and len(route) > 1
         return replace(choice, route=route, reason=reason, in_turn=in_turn, guard=verdict.guard)

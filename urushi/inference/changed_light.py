@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Float
 
 from urushi.inference.adapted_weights import AppliedAdapter
+from urushi.inference.border_line import without_border_line
 from urushi.inference.even_ground import with_even_ground
 from urushi.inference.grid_pattern import without_grid
+from urushi.inference.haze_light import with_kept_light
 from urushi.inference.overview import means_around
 from urushi.inference.tile_sizes import LOCAL
 
@@ -44,13 +46,18 @@ class Finish:
         cell: side of what upsampling may repeat, in pixels; see `without_grid`.
         margin: pixels that are mirrored around a tile while it is restored. What a network makes of
             the border of a picture shows where everything gets brighter or darker.
-        bright: whether bright parts are kept, and black; see `with_highlights`.
+        bright: whether bright parts are kept, and black, and the border is evened; see
+            `with_highlights`, `without_border_line`.
         even: whether even ground stays as smooth as it was; see `with_even_ground`.
+        whole: whether tiles are whole pictures, which keep some of their light; see
+            `with_kept_light`.
     """
 
-    def __init__(self, cell: int, margin: int, *, bright: bool, even: bool = False) -> None:
+    def __init__(
+        self, cell: int, margin: int, *, bright: bool, even: bool = False, whole: bool = False
+    ) -> None:
         self.margin = margin
-        self._cell, self._bright, self._even = cell, bright, even
+        self._cell, self._bright, self._even, self._whole = cell, bright, even, whole
 
     def around(self, tile: Float[np.ndarray, "3 h w"]) -> Float[np.ndarray, "3 H W"]:
         """The tile with its margin."""
@@ -73,7 +80,10 @@ class Finish:
         restored = without_grid(tile, restored, self._cell)
         if self._even:
             restored = with_even_ground(tile, restored)
+        if self._whole:
+            restored = with_kept_light(tile, restored)
         if self._bright:
+            restored = without_border_line(tile, restored)
             restored = with_neutral_black(tile, with_highlights(tile, restored))
         return restored
 
@@ -91,7 +101,9 @@ def finishing(
     if not changes_light(adapters):
         return None
     margin = 0 if fixed else margin_of(adapters, cell)
-    return Finish(cell, margin, bright=brightens(adapters), even=leaves_detail(adapters))
+    own = leaves_detail(adapters)
+    # With haze alone, a picture or its small version is one tile.
+    return Finish(cell, margin, bright=brightens(adapters), even=own, whole=own and not fixed)
 
 
 def margin_of(adapters: Sequence[AppliedAdapter], cell: int) -> int:

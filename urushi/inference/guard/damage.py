@@ -7,16 +7,17 @@ is. Where there is some, changes are held to what it explains (`holding`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from urushi.inference.guard.signs import Signs, Watcher
 from urushi.inference.guard.textures import Texture
 
-__all__ = ["KNOWN", "Guard", "Limits", "Verdict", "judged"]
+__all__ = ["KNOWN", "LOW_LIGHT", "Guard", "Limits", "Verdict", "judged"]
 
 KNOWN = frozenset({"noise", "jpeg", "blur", "rain", "snow", "raindrop", "haze", "low-light"})
 """The classes that the guard knows the signs of; what is for others is not judged."""
+LOW_LIGHT = "low-light"
 _FINE = frozenset({"noise", "jpeg", "blur"})  # what the base works at as well
 # Photographs have 0.31 and more, drawn pictures without damage 0.25 at most.
 _ROUGH = 0.28
@@ -24,6 +25,7 @@ _ROUGH = 0.28
 _GROUND = 0.03
 # Noise, in codes of 255: more than this is no texture, and nobody sees less than that.
 _STRONG, _FAINT = 10, 2
+_AGAINST_THE_LIGHT = 0.95
 _CLEAN, _SURELY_CLEAN, _DOUBT = 0.5, 0.93, 0.05
 _ALONE = ", so the base works alone"  # as decisions say it
 _AS_IT_IS = "nothing is wrong with this drawn picture, so it stays as it is"
@@ -76,25 +78,35 @@ class Verdict:
     Attributes:
         withheld: classes whose experts do not act.
         guard: what is done to the picture; None for nothing.
+        bright: whether low light is among `withheld` because the picture is not dark.
     """
 
     withheld: frozenset[str]
     guard: Guard | None
+    bright: bool = False
 
     def reworded(self, reason: str, left: Sequence[object]) -> str:
         """The reason of a choice with what the guard did to it; `left` is what still acts."""
         if self.guard is not None and self.guard.strength == 0:
             return f"{reason.removesuffix(_ALONE)}, but {self.guard.why}"
-        if self.withheld:
-            reason += f"; on a page this is no {' or '.join(sorted(self.withheld))}"
-            return reason if left else f"{reason}{_ALONE}"
-        return reason
+        if not self.withheld:
+            return reason
+        if on_page := sorted(self.withheld - ({LOW_LIGHT} if self.bright else set())):
+            reason += f"; on a page this is no {' or '.join(on_page)}"
+        if self.bright:
+            reason += "; most of it is bright, so this is no low light"
+        return reason if left else f"{reason}{_ALONE}"
 
 
 _NOTHING = Verdict(frozenset(), None)
 
 
-def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Verdict:
+def judged(
+    route: Sequence[str],
+    watcher: Watcher,
+    clean: float | int = 0,
+    low_light: float | int = 0,
+) -> Verdict:
     """Judges what is about to be done to a picture.
 
     Args:
@@ -103,7 +115,18 @@ def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Ve
         clean: how sure the router is that it is clean; 0 where it may be rainy. Where it is, the
             base takes no more than the noise that is measured; else it is free, since it knows
             rain as well. Experts for noise and JPEG are held where it may be clean.
+        low_light: how sure it is that it is in low light. Of what is bright in large part it has to
+            be sure: a person against the light, but not a dark car on a bright day.
     """
+    found = _of_damage(route, watcher, clean)
+    in_doubt = LOW_LIGHT in route and low_light < _AGAINST_THE_LIGHT
+    if LOW_LIGHT in found.withheld or not (in_doubt and _bright(watcher.signs())):
+        return found
+    others = _of_damage([name for name in route if name != LOW_LIGHT], watcher, clean)
+    return replace(others, withheld=others.withheld | {LOW_LIGHT}, bright=True)
+
+
+def _of_damage(route: Sequence[str], watcher: Watcher, clean: float | int) -> Verdict:
     signs = watcher.signs()
     if signs is None or not KNOWN.issuperset(route):
         return _NOTHING
@@ -142,6 +165,11 @@ def judged(route: Sequence[str], watcher: Watcher, clean: float | int = 0) -> Ve
     limits = _limits(signs, texture, page or pattern) if held else _of_scenes(texture, clean, route)
     why = f"no change is stronger than the damage measured ({limits.damage:.0f} of 255)"
     return Verdict(withheld, Guard(1.0, why, limits, told=held))
+
+
+def _bright(signs: Signs | None) -> bool:
+    """Whether half of it is bright and little is dark, as in no low light."""
+    return signs is not None and signs.dim <= 0.5 and signs.dark <= 0.25
 
 
 def _drawn(signs: Signs) -> bool:

@@ -23,6 +23,7 @@ _BAND = 64
 _MOST = 2_000_000
 _EDGE, _BRIGHT_STEP, _STARK_STEP = 24, 64, 128  # in codes
 _REACH = 4
+_DIM, _DARK = 0.45, 0.15
 # Samples that lie between the codes of 8 bits are told apart sixteen times as finely.
 _FINER = 16
 _BETWEEN = 0.05
@@ -44,6 +45,8 @@ class Signs:
         stark_steps: the same for 128 codes.
         sharp: of the places where 4 pixels in a row span 64 codes: those where one step has most of
             it; 1 where there are too few to tell.
+        dim: darker than 0.45, where 1 is white.
+        dark: darker than 0.15.
         looked_at: pixels that this was counted from.
     """
 
@@ -56,6 +59,8 @@ class Signs:
     bright_steps: float
     stark_steps: float
     sharp: float
+    dim: float
+    dark: float
     looked_at: int
 
 
@@ -70,6 +75,8 @@ class _Counts:
     rough_near: int = 0
     far: int = 0
     rough_far: int = 0
+    dim: int = 0
+    dark: int = 0
     across: list[int] = field(default_factory=lambda: [0, 0, 0])
     down: list[int] = field(default_factory=lambda: [0, 0, 0])
     spans: int = 0
@@ -138,6 +145,8 @@ class Watcher:
             bright_steps=share(steps[1], steps[0]),
             stark_steps=share(steps[2], steps[0]),
             sharp=share(counts.sharp, counts.spans) if counts.spans >= 50 else 1.0,
+            dim=counts.dim / counts.pixels,
+            dark=counts.dark / counts.pixels,
             looked_at=counts.pixels,
         )
 
@@ -181,6 +190,7 @@ class Watcher:
         for name, mask in {
             "flat": span == 0, "smooth": smooth, "rough": rough, "edge": edge, "near": near,
             "rough_near": near & rough, "far": far, "rough_far": far & rough,
+            "dim": middle < _DIM * 255 * one, "dark": middle < _DARK * 255 * one,
         }.items():  # fmt: skip
             setattr(counts, name, getattr(counts, name) + int(np.count_nonzero(mask)))
 

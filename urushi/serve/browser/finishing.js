@@ -7,6 +7,8 @@ import { boxed } from "./light.js";
 const BRIGHT = 0.5;
 const [CEILING, SHOULDER] = [0.85, 0.65];
 const [EVEN, FLAT, STEEPEST] = [(2 / 255) ** 2, 2e-5, 4];
+const [MIDDLE, BRIGHTEST, MOST, COMPRESSED] = [0.45, 0.85, 2, 0.8];
+const [DEEP, WITHIN, REACH, OWN, FLOOR] = [5, 5, 12, 3 / 255, 1 / 255];
 const [BLACK, COLOURED, LAMP] = [1 / 255, 1.6 / 255, 3 / 255];
 
 /* A restored tile as it is taken: three planes of `height` rows and `width` columns. `network` says
@@ -14,8 +16,10 @@ const [BLACK, COLOURED, LAMP] = [1 / 255, 1.6 / 255, 3 / 255];
 export function finished(tile, restored, height, width, { light, brightens, leavesDetail, multiple }) {
   if (!light) return restored;
   const clean = withoutGrid(tile, restored, height, width, multiple);
-  const even = leavesDetail ? withEvenGround(tile, clean, height, width) : clean;
-  return brightens ? withNeutralBlack(tile, withHighlights(tile, even, height, width), height, width) : even;
+  const even = leavesDetail ? withKeptLight(tile, withEvenGround(tile, clean, height, width)) : clean;
+  if (!brightens) return even;
+  const lined = withoutBorderLine(tile, even, height, width);
+  return withNeutralBlack(tile, withHighlights(tile, lined, height, width), height, width);
 }
 
 /* A restored tile that is as smooth as it was where it was even, as urushi/inference/even_ground.py. */
@@ -46,6 +50,33 @@ export function withEvenGround(tile, restored, height, width) {
     });
   });
   return result;
+}
+
+/* A whole picture with a rest of its haze, or exposed anew, where it is too dark, as
+ * urushi/inference/haze_light.py. */
+export function withKeptLight(tile, restored) {
+  const area = tile.length / 3;
+  const light = (values) => Float32Array.from({ length: area }, (_, at) => Math.max(values[at], values[at + area], values[at + 2 * area]));
+  const sorted = (values) => light(values).sort();
+  const place = (share) => Math.floor(share * (area - 1));
+  const before = sorted(tile);
+  const [middle, left] = [before[place(0.5)], sorted(restored)[place(0.5)]];
+  let made = restored;
+  if (left < MIDDLE * middle) {
+    const share = (MIDDLE * middle - left) / (middle - left);
+    made = restored.map((value, at) => value + share * (tile[at] - value));
+  }
+  const brightest = sorted(made)[place(0.99)];
+  const gain = Math.min((BRIGHTEST * before[place(0.99)]) / Math.max(brightest, 1e-6), MOST);
+  if (gain <= 1) return made;
+  const room = 1 - COMPRESSED;
+  const after = light(made);
+  return made.map((value, at) => {
+    const own = Math.max(after[at % area], 1e-6);
+    const wanted = gain * own;
+    const held = Math.min(wanted, COMPRESSED) + room * Math.tanh(Math.max(wanted - COMPRESSED, 0) / room);
+    return (value * Math.max(held, own)) / own;
+  });
 }
 
 /* A tile with `margin` pixels mirrored around it, as `Finish.around`. */
@@ -80,6 +111,52 @@ export function withoutMargin(restored, height, width, margin) {
     }
   }
   return result;
+}
+
+/* A brightened tile without the line along its border, as urushi/inference/border_line.py. */
+export function withoutBorderLine(tile, restored, height, width) {
+  const depth = DEEP + WITHIN;
+  if (Math.min(height, width) < 2 * depth) return restored;
+  const result = Float32Array.from(restored);
+  const area = height * width;
+  for (const [across, length, sides] of [[width, width, height], [1, height, width]]) {
+    // `step` leads along the border, `across` away from it.
+    const step = across === 1 ? width : 1;
+    for (const backwards of [false, true]) {
+      const at = (channel, row, place) => channel * area + (backwards ? sides - 1 - row : row) * across + place * step;
+      const rows = (values) => along(values, at, depth, length);
+      const [dark, light] = [rows(tile), rows(result)];
+      for (let place = 0; place < length; place++) {
+        const inner = (of, channel) => {
+          let sum = 0;
+          for (let row = DEEP; row < depth; row++) sum += of[channel][row][place];
+          return sum / WITHIN;
+        };
+        const facts = [0, 1, 2].map((channel) => {
+          const [ground, aim] = [inner(dark, channel), inner(light, channel)];
+          return { ground, aim, times: Math.max(Math.max(aim, FLOOR) / Math.max(ground, FLOOR), 1) };
+        });
+        for (let row = 0; row < DEEP; row++) {
+          const own = Math.max(...facts.map(({ ground, times }, channel) => Math.abs(dark[channel][row][place] - ground) * times));
+          const even = Math.min(Math.max(2 - own / OWN, 0), 1);
+          facts.forEach(({ aim }, channel) => { result[at(channel, row, place)] += even * (aim - light[channel][row][place]); });
+        }
+      }
+    }
+  }
+  return result;
+}
+
+// Means of neighbours within each of the outer rows.
+function along(values, at, depth, length) {
+  return [0, 1, 2].map((channel) => Array.from({ length: depth }, (_, row) => {
+    const sums = new Float64Array(length + 1);
+    for (let place = 0; place < length; place++) sums[place + 1] = sums[place] + values[at(channel, row, place)];
+    return Float64Array.from({ length }, (__, place) => {
+      const [low, high] = [Math.max(place - REACH, 0), Math.min(place + REACH + 1, length)];
+      return (sums[high] - sums[low]) / (high - low);
+    });
+  }));
 }
 
 /* A brightened tile whose bright parts are not burnt out. */

@@ -183,6 +183,10 @@ class PhotographicRecipe(Origin):
         made, shared, photographs: the pictures.
         fit: of the projection and the head.
         threshold: the router abstains where its largest probability is below.
+        thresholds: of single classes, below the common one: their experts act in part where they
+            are the likeliest kind of damage; see docs/decisions/0013.
+        lean: what is added to the logits of classes: of two kinds that look alike, the one whose
+            expert does less harm is taken sooner.
         again: how sure it has to be, at a second look, of another kind of damage; see
             `urushi.inference.second_look`. Null looks once.
         storage: number format of the weights in the file.
@@ -202,6 +206,8 @@ class PhotographicRecipe(Origin):
     unknown: list[str] = []
     fit: FitSettings = FitSettings()
     threshold: Share = 0.4
+    thresholds: dict[ClassName, Share] = {}
+    lean: dict[ClassName, float] = {}
     again: Share | None = None
     storage: Literal["float32", "float16"] = "float16"
 
@@ -223,6 +229,15 @@ class PhotographicRecipe(Origin):
                 raise ValueError(
                     f"class {name} has neither pictures nor a degradation that makes them"
                 )
+        for name, least in self.thresholds.items():
+            if name not in self.classes or name == CLEAN:
+                raise ValueError(f"thresholds.{name}: {name!r} is no class of damage")
+            if least > self.threshold:
+                raise ValueError(
+                    f"thresholds.{name} is {least}: expected at most threshold, {self.threshold}"
+                )
+        if strange := [name for name in self.lean if name not in self.classes]:
+            raise ValueError(f"lean.{strange[0]}: {strange[0]!r} is not a class")
         known = {*self.classes, UNKNOWN}
         for name, further in self.photographs.also.items():
             if strange := [one for one in further if one not in known]:

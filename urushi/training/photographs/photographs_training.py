@@ -183,9 +183,14 @@ class _Session:
         logits, vectors = output.logits.numpy(), output.vector.numpy()
         originals = np.arange(0, len(self.shown), 1 + self.recipe.photographs.variants)
         apart = self._apart(rows, photographs, made, originals)
+        lean = np.array([self.recipe.lean.get(name, 0) for name in self.classes], np.float32)
+        logits += lean
+        if apart is not None:
+            apart += lean
         shift, header = self._calibrated(logits, held, apart, photographs.truths[originals])
         clean = self.classes.index(CLEAN)
         with torch.no_grad():
+            head.classifier.bias += torch.from_numpy(lean)
             head.classifier.bias[clean] += shift
         logits[:, clean] += shift
         if apart is not None:
@@ -315,6 +320,7 @@ class _Session:
             memory,
             temperature=found["temperature"],
             threshold=recipe.threshold,
+            thresholds=recipe.thresholds,
             again=recipe.again,
             name=recipe.name,
             description=recipe.description,
