@@ -153,8 +153,8 @@ def _into_folder(
         if real(job.target) in taken:
             job = replace(job, left=_may_be_original(job))
         jobs.append(job)
-    working = [job for job in jobs if not job.left]
-    if not overwrite and not all(_replaces_itself(job) for job in working):
+    own = [job for job in jobs if job.source not in made]
+    if not overwrite and not all(_replaces_itself(job) for job in own):
         # One that has the format already is no reason to restore none of the others.
         jobs = [
             replace(job, left=_itself(job))
@@ -267,7 +267,8 @@ def suffix_of_format(format: str) -> str:
     else:
         return suffix
     known = ", ".join(end[1:] for end, name in SUPPORTED_SUFFIXES.items() if can_write(name))
-    raise TargetError(f"format {format!r} {what}, expected one of {known}", usage=True)
+    usage = suffix not in SUPPORTED_SUFFIXES
+    raise TargetError(f"format {format!r} {what}, expected one of {known}", usage=usage)
 
 
 def _beside(items: list[Found], suffix: str | None) -> Path:

@@ -150,7 +150,6 @@ def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
         raise EngineError(
             f"overlap is {overlap} pixels, and the memory for {device} allows {most}: give a "
             "smaller one, or a tile or memory limit of your own",
-            usage=True,
         )
     return math.ceil(2 * overlap / multiple) * multiple
 
