@@ -20,6 +20,12 @@ written from the parser when the site is built.
 Exit codes: {EXIT_WELL} all is well, {EXIT_FAILED} something failed (stderr says what),
 {EXIT_USAGE} wrong usage, 130 interrupted, 143 terminated. With `--json`, stdout holds one JSON
 document and stderr the rest.
+
+{EXIT_USAGE} says that the command itself is wrong, whatever the files hold: an option that there is
+not, a value outside its range (`--adapter film:3`), a name that nothing has (`--task noize`), an
+ending that no format has (`-o a.xyz`), options that contradict one another. {EXIT_FAILED} says that
+a file or folder is missing, damaged or taken, that something is not installed, or that the work
+failed; of many pictures, one or more.
 """
 
 

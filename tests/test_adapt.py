@@ -192,7 +192,7 @@ def test_wrong_usage(world, tmp_path, arguments, words):
 def test_unknown_methods_and_budgets_are_told(world, tmp_path):
     words = ("--pairs", world / "pairs", "-o", tmp_path / "a.safetensors")
     result = adapt(world, *words, method="lor")
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code == EXIT_USAGE
     assert "did you mean 'lora'" in result.stderr
     result = adapt(world, *words, "--budget", "7%")
     assert "takes no budget" in result.stderr

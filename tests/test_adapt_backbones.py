@@ -10,7 +10,7 @@ from networks import shaken
 from pictures import picture
 from test_adapt import write_pairs
 
-from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
+from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.backbones import BACKBONES, create_backbone
 from urushi.backbones.ipt_released import to_released
 from urushi.convert import releases as backbone_models
@@ -131,7 +131,7 @@ def test_the_command_refuses_what_contradicts_itself(here):
     write_pairs(here / "pairs", 2)
     words = ("adapt", "--pairs", here / "pairs")
     done = run(*words, "-o", "a.safetensors", "--backbone", "swinir", "--model", "base")
-    assert done.exit_code == EXIT_FAILED
+    assert done.exit_code == EXIT_USAGE
     assert done.stderr.count("\n") == 1
     done = run(*words, "--into", "all.safetensors", "--name", "mine", "--backbone", "nafnet")
     assert done.exit_code == EXIT_USAGE

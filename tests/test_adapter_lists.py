@@ -114,7 +114,7 @@ def test_the_command_and_its_dry_run_say_what_is_wrong(photo, tmp_path, words, s
         result = run(
             "restore", photo, "-o", tmp_path / "out.png", "--engine", "torch", *words, *more
         )
-        assert result.exit_code == EXIT_FAILED
+        assert result.exit_code in (EXIT_FAILED, EXIT_USAGE)
         assert said in result.stderr, more
     assert list(tmp_path.iterdir()) == []
 
@@ -159,7 +159,7 @@ def test_a_stronger_one_is_told_with_each_picture(photo, tmp_path):
 def test_exports_refuse_them_as_well(tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     result = run(*words)
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code == EXIT_USAGE
     assert "given twice" in result.stderr or "its strength is" in result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -21,8 +21,9 @@ from world import (
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, DataError, EngineError, FileFormatError, UrushiError
-from urushi.evaluation.benchmark import clean_benchmark
-from urushi.evaluation.routes import class_of
+from urushi.evaluation.benchmark import PictureScore, Triplet, clean_benchmark
+from urushi.evaluation.metrics import named_protocol, score
+from urushi.evaluation.routes import Routes, class_of
 from urushi.files.adapter import base_facts, read_adapter
 from urushi.files.all_in_one_file import member_of, read_all_in_one
 from urushi.files.model import read_model
@@ -31,6 +32,7 @@ from urushi.image import read_picture
 from urushi.inference import zoo
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.choice import Choice
+from urushi.inference.guard.damage import Guard
 from urushi.inference.inspection import inspect_file
 from urushi.inference.restorer import Restorer
 from urushi.routing.router import save_router
@@ -311,9 +313,30 @@ def test_restore_says_what_cannot_be_chosen(world, tmp_path):
         (("--model", file_of(world)), "give it with --router"),
     ):
         result = restore(world, tmp_path / "out", *words)
-        assert result.exit_code == EXIT_FAILED
+        assert result.exit_code in (EXIT_FAILED, EXIT_USAGE)
         assert said in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_routes_that_are_compared_are_held_to_nothing(world, monkeypatch):
+    """What a guard held back of the picture's own route says nothing of the others."""
+    auto, bad = opened(world), picture()
+    auto.restore(bad)
+    held = replace(auto.last, route=((SEEN, 0.5),), guard=Guard(0, "nothing is wrong with it"))
+    monkeypatch.setattr(AutoRestorer, "last", property(lambda self: held))
+    routes = Routes(auto, clean_benchmark(world, None), SEEN)
+    row = PictureScore(
+        name="a", width=64, height=48, psnr_input=30.0, ssim_input=0.9, psnr=31.0, ssim=0.9
+    )
+    clean = np.clip(bad + 0.05, 0, 1)
+    routes(1, 1, row, Triplet(bad, bad, clean))
+    (found,) = routes.result().pictures
+    experts = {"base": [], "right": [world / f"{SEEN}.safetensors"]}
+    for name, adapters in experts.items():
+        alone = Restorer(world / "tiny.safetensors", adapters=adapters, engine="torch")
+        expected = score(alone.restore(bad), clean, named_protocol("rgb-8bit"))
+        assert getattr(found, f"psnr_{name}") == pytest.approx(expected.psnr, abs=1e-3)
+    assert found.psnr_automatic == 31.0
 
 
 def test_evaluate_sets_the_routes_side_by_side(world, tmp_path):

@@ -144,7 +144,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path):
     model = read_model(write_tiny(tmp_path / "a.safetensors"))
     rest = {name: t for name, t in model.tensors.items() if name != "intro.bias"}
     for tensors, words in (
-        (rest, "1 tensors are missing, the first is intro.bias"),
+        (rest, "1 tensor is missing, the first is intro.bias"),
         ({**model.tensors, "more": np.ones(2)}, "unexpected, the first is more"),
         ({**rest, "intro.bias": np.ones(2)}, r"intro.bias \(\(2,\) instead of \(4,\)\)"),
     ):

@@ -8,7 +8,7 @@ from commands import run
 from pictures import picture, write_pictures
 from world import write_tiny_model
 
-from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.degradations import DEGRADATIONS, create_degradation
 from urushi.degradations.files import degrade_pixels, picture_seed
 from urushi.evaluation.benchmark import clean_benchmark
@@ -20,7 +20,7 @@ NOISE = ["--name", "gaussian_noise", "--set", "sigma_255=[25, 25]"]
 
 def sentence(result) -> str:
     """The one sentence a command failed with."""
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code in (EXIT_FAILED, EXIT_USAGE)
     assert result.stderr.count("\n") == 1, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr

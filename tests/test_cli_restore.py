@@ -86,7 +86,7 @@ def test_pages_are_chosen_and_told(model, tmp_path):
     result = run("restore", source, "-o", one, "--model", model, "--overwrite", "--pages", "2")
     assert result.stderr == ""
     result = run("restore", source, "-o", out, "--model", model, "--pages", "no")
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code == EXIT_USAGE
     assert "pages are 'no'" in result.stderr
     result = run("restore", source, "-o", source, "--model", model, "--overwrite", "--pages", "1")
     assert result.exit_code == EXIT_FAILED
@@ -167,7 +167,7 @@ def test_what_cannot_be_is_one_sentence(arguments, word, photos, model, tmp_path
     monkeypatch.chdir(tmp_path)
     filled = [text.format(photos=photos, model=model) for text in arguments]
     result = run("restore", *filled)
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code in (EXIT_FAILED, EXIT_USAGE)
     assert word in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -295,7 +295,8 @@ def test_a_mixed_folder_restored_onto_itself_tells_each_reason(model, tmp_path):
 
     second = run(*words)
     assert "3 skipped" in second.stdout
-    assert "1 was skipped because its target exists" in second.stdout
+    assert "1 skipped picture would replace one among the sources" in second.stdout
+    assert "restores it again" not in second.stdout  # --overwrite would not
     assert "1 skipped picture is taken for what another beside it became" in second.stdout
     assert "1 of them" not in second.stdout
 

@@ -13,6 +13,7 @@ from pictures import picture, write_pictures
 from test_adapt import write_pairs
 from world import write_tiny_model
 
+from urushi.adapters import METHODS
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
@@ -20,8 +21,9 @@ from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
 from urushi.training.compare.description import load_comparison
 from urushi.training.compare.grid import run_grid, run_in_child
-from urushi.training.compare.plan import make_plan
+from urushi.training.compare.plan import _hash, _stated, make_plan
 from urushi.training.compare.summary import MEAN, Spread, markdown
+from urushi.training.recipe import LossSettings
 
 COUNTS, SEEDS = (2, 4), (0, 1)
 
@@ -432,3 +434,20 @@ def test_spread_and_an_empty_summary(world, tmp_path):
     summary = summarise(plan.comparison, stored(tmp_path, plan.cells), plan.notes)
     assert summary.rows == ()
     assert "0 of 9 cells are finished" in markdown(summary)
+
+
+class LaterLoss(LossSettings):
+    later: float = 0.0
+
+
+def test_a_setting_that_comes_later_renames_no_cell():
+    assert _hash(_stated(LaterLoss())) == _hash(_stated(LossSettings()))
+    assert _hash(_stated(LaterLoss(later=1.0))) != _hash(_stated(LossSettings()))
+    assert _stated(LaterLoss(later=1.0))["later"] == 1.0
+
+
+def test_what_was_finished_before_is_found_by_its_name():
+    """The names that cells had when all settings were part of them."""
+    own = set(METHODS) - set(METHODS.plugins())
+    stated = {name: _stated(METHODS[name].settings()) for name in own}
+    assert _hash({**stated, "loss": _stated(LossSettings())}) == "30852137f5cce5fb9fc9"

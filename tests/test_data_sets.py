@@ -246,7 +246,7 @@ def test_the_command_checks_by_name(tmp_path, monkeypatch):
 
 def test_wrong_usage_is_told(tmp_path):
     missing = run("data", "check", "gopor", "--root", tmp_path)
-    assert missing.exit_code == EXIT_FAILED
+    assert missing.exit_code == EXIT_USAGE
     assert "did you mean 'gopro'" in missing.stderr
     assert run("data", "check", "--root", tmp_path).exit_code == EXIT_USAGE
     assert run("data", "check", tmp_path, "--quick").exit_code == EXIT_USAGE

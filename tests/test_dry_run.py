@@ -10,7 +10,7 @@ from pictures import write_pictures
 from PIL import Image
 from world import write_tiny_model
 
-from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError
 from urushi.image import libvips, target
 from urushi.inference import foretold as telling
@@ -76,7 +76,9 @@ def test_a_dry_run_says_what_the_real_one_says(tmp_path, photo, model, monkeypat
             assert sorted(tmp_path.rglob("*")) == before
             stated = [file["would"] for file in files]
     assert told[0] == told[1]
-    assert told[0][0] == (EXIT_FAILED if case in CASES else EXIT_WELL)
+    assert told[0][0] == (
+        {"format": EXIT_USAGE}.get(case, EXIT_FAILED) if case in CASES else EXIT_WELL
+    )
     assert [file["status"] for file in files] == [DONE[one] for one in stated]
 
 

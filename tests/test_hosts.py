@@ -121,6 +121,21 @@ def test_a_graph_of_one_size_measures_nothing(folder):
     assert sides == [1, 3, *SIZE]
 
 
+@pytest.mark.parametrize("host", ["opencv", "chainner", "imagetoolbox"])
+def test_a_graph_asks_for_no_newer_operators_than_it_uses(folder, host):
+    graph = onnx.load(onnx_of(folder, host))
+    (stated,) = graph.opset_import
+    assert stated.version <= 19  # MIGraphX knows no newer ones, nor does TensorRT 9
+    newest = max(node.since_version for node in schemas_of(graph, stated.version))
+    assert stated.version == newest
+    # They mean the same as in the newest version that this ONNX knows, as far as that is older.
+    onnx.checker.check_model(graph, full_check=True)
+
+
+def schemas_of(graph, version):
+    return [onnx.defs.get_schema(node.op_type, version) for node in graph.graph.node]
+
+
 def test_darktable_binds_its_tiles(folder, reference):
     path = folder / "urushi-naf-rain.dtmodel"
     with zipfile.ZipFile(path) as archive:

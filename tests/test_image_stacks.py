@@ -121,6 +121,27 @@ def test_descriptions_of_single_pictures_stay(tmp_path):
         assert outcome.notes == ()
 
 
+ONE_OME = OME.replace(b'SizeZ="2" SizeC="2"', b'SizeZ="1" SizeC="1"')
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.png", "out.jpg"])
+@pytest.mark.parametrize("description", [b'{"shape": [24, 36]}', b'{"shape": [1, 24, 36]}'])
+def test_the_shape_of_a_single_picture_stays_where_it_is_true(tmp_path, name, description):
+    source, target = stack(tmp_path / "in.tif", description, planes=1), tmp_path / name
+    assert restore_picture(Untouched(), source, target).notes == ()
+    with Image.open(target) as made:
+        assert made.getexif()[270].encode() == description
+
+
+def test_what_is_told_of_one_plane_stays_as_long_as_its_samples_do(tmp_path):
+    source = stack(tmp_path / "in.tif", ONE_OME, planes=1)
+    assert restore_picture(Untouched(), source, tmp_path / "out.png").notes == ()
+    assert b"SizeZ" in (tmp_path / "out.png").read_bytes()
+    # 8 bits are not what it tells of.
+    notes = restore_picture(Untouched(), source, tmp_path / "out.jpg").notes
+    assert [note for note in notes if "OME" in note]
+
+
 def test_planes_that_lie_in_several_files_are_not_missed():
     parts = b'<TiffData><UUID FileName="a.tif"/></TiffData><TiffData><UUID FileName="b.tif"/>'
     assert planes_of(OME.replace(b"</Pixels>", parts + b"</Pixels>")) == 0

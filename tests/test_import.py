@@ -190,8 +190,8 @@ def broken(state, how):
 @pytest.mark.parametrize(
     ("how", "match"),
     [
-        ("missing", r"a.pth, read as nafnet, .*1 tensors are missing.*encoders.1.0.conv2.weight"),
-        ("extra", "1 tensors are unexpected, the first is encoders.1.0.other"),
+        ("missing", r"a.pth, read as nafnet, .*1 tensor is missing.*encoders.1.0.conv2.weight"),
+        ("extra", "1 tensor is unexpected, the first is encoders.1.0.other"),
         ("misshapen", r"misshapen, the first is encoders.1.0.conv2.weight \(\(5, 5\) instead of"),
         ("nan", "'encoders.1.0.conv2.weight' holds values that are not finite"),
         ("axes", "nearest is nafnet, .* number of axes"),

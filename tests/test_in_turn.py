@@ -10,7 +10,7 @@ from commands import run
 from pictures import picture
 from world import CLASSES
 
-from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.errors import AdapterError, EngineError
 from urushi.files.model import read_model
 from urushi.inference.auto import AutoRestorer
@@ -94,7 +94,7 @@ def test_the_command_takes_several_tasks(world, tmp_path):
     assert row["router"]["route"] == {"noise": 1.0, "haze": 1.0}
     assert row["router"]["in_turn"]
     result = run("restore", source, "-o", tmp_path / "two.png", *words, *own, "haze+nois")
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code == EXIT_USAGE
     assert "names 'nois', did you mean 'noise'?" in result.stderr
 
 

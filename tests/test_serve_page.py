@@ -10,6 +10,8 @@ import pytest
 from commands import run, start
 from serve_support import write
 
+from urushi.inference.zoo import find_adapter
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -111,7 +113,7 @@ def test_what_cannot_be_read_is_told_in_the_words_of_the_command(page, pictures,
     assert "/" not in page.locator("#problem").inner_text()
 
 
-def test_sliders_redraw_what_is_seen(page, pictures):
+def test_sliders_redraw_what_is_seen(page, pictures, tmp_path):
     give(page, pictures[0])
     with page.expect_response(lambda answer: "strength=0.35" in answer.url) as coming:
         page.locator("#strengths input").first.fill("0.35")
@@ -120,9 +122,15 @@ def test_sliders_redraw_what_is_seen(page, pictures):
     with page.expect_response(lambda answer: "/try?" in answer.url) as coming:
         page.locator("#mix input").first.fill("0.5")
     assert coming.value.ok
+    mine = shutil.copy(find_adapter("jpeg"), tmp_path / "mine.safetensors")
+    page.set_input_files("#adapter-file", str(mine))
+    expect(page.get_by_label("mine")).to_have_value("1")
     expect(page.locator("#mix-said")).to_contain_text("mended so")
     page.click("#apply")
-    expect(page.locator("#reason")).to_contain_text("mended by")
+    # In words, and not by what the service calls it.
+    first = page.locator("#mix label").first.inner_text()
+    expect(page.locator("#reason")).to_have_text(f"mended by {first} and mine")
+    expect(page.locator("#list li.done .state")).to_have_text(f"mended by {first} and mine")
 
 
 def test_it_works_by_keyboard(page, pictures):

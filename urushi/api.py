@@ -244,7 +244,8 @@ def restore(
     split_task(task)
     if task != AUTO and (model is not None or used):
         raise AdapterError(
-            f"task is {task!r}, and a model or adapters are given, which need none: leave one out"
+            f"task is {task!r}, and a model or adapters are given, which need none: leave one out",
+            usage=True,
         )
     with LocalCopies(logger.info) as copies:
         near = copies.model(model) if isinstance(model, str) else model
@@ -297,7 +298,8 @@ def _restorer(
         if chooses := next((name for name in own if name in _CHOOSING), None):
             raise EngineError(
                 f"{chooses} is for what is chosen, and a model or adapters are given, which leave "
-                "nothing to choose: leave one out"
+                "nothing to choose: leave one out",
+                usage=True,
             )
         made = Restorer("base" if model is None else model, adapters=adapters, **own)
         return with_strength(made, strength)
@@ -354,7 +356,9 @@ def adapt(
     from urushi.training.method_choice import choose_method
 
     if minutes is not None and steps is not None:
-        raise AdapterError("minutes and steps are given, expected one of them: leave one out")
+        raise AdapterError(
+            "minutes and steps are given, expected one of them: leave one out", usage=True
+        )
     adapter = choose_method(method, model, settings or {}, budget)
     with tempfile.TemporaryDirectory(prefix="urushi-adapt-") as folder:
         run = Path(folder)

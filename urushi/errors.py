@@ -45,12 +45,27 @@ __all__ = [
     "UnreadableError",
     "UrushiError",
     "brief",
+    "is_bare_name",
     "nearest",
 ]
 
 
 class UrushiError(Exception):
-    """Base of all errors whose message is meant for the user."""
+    """Base of all errors whose message is meant for the user.
+
+    Args:
+        message: one sentence.
+        usage: what was asked for is wrong by itself, whatever files there are: a value outside its
+            range, a name that nothing has, options that contradict one another. The command line
+            ends with 2 then, and with 1 otherwise.
+    """
+
+    usage = False
+
+    def __init__(self, message: object = "", *, usage: bool = False) -> None:
+        super().__init__(message)
+        if usage:
+            self.usage = True
 
 
 class PictureError(UrushiError):
@@ -124,6 +139,15 @@ class MissingExtraError(UrushiError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed: run  pip install 'urushi[{extra}]'")
         self.extra = extra
+
+
+def is_bare_name(text: str) -> bool:
+    """Whether a text can only be a name of a table, since files are given with folder or suffix.
+
+    Where nothing has that name, what was asked for is wrong; a file that is missing is another
+    matter, since the same command works once it is there.
+    """
+    return not set("/\\.") & set(text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

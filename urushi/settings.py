@@ -9,6 +9,8 @@ file's other keys with those of its names over them, mapping by mapping. Under `
 rows name what is stated in these alone, or null where there is no such row.
 """
 
+import contextlib
+import copy
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
@@ -126,7 +128,7 @@ def find_settings(
     if name.endswith((".yaml", ".yml")):
         return read_settings(name, model, error)
     hint = nearest(name, table)
-    raise error(f"there is no {what} {name!r}{hint}: known are {', '.join(table)}")
+    raise error(f"there is no {what} {name!r}{hint}: known are {', '.join(table)}", usage=True)
 
 
 def read_settings(
@@ -160,8 +162,16 @@ def read_settings(
             raise error(f"{path} extends itself, by way of {parent}")
         seen.add(parent.resolve())
         content = _merged(read_mapping(parent, error), content)
-    set_values(content, overrides, error)
-    return parse_settings(content, model, error, str(path))
+    changed = copy.deepcopy(content)
+    set_values(changed, overrides, error)
+    try:
+        return parse_settings(changed, model, error, str(path))
+    except error as wrong:
+        # In a file that is sound by itself, what was set is wrong.
+        with contextlib.suppress(error):
+            parse_settings(content, model, error, str(path))
+            wrong.usage = changed != content
+        raise
 
 
 def read_mapping(path: Path | str, error: type[UrushiError]) -> dict[str, Any]:
@@ -273,29 +283,41 @@ def set_values(content: dict[str, Any], overrides: Iterable[str], error: type[Ur
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise error(f"{text!r} sets nothing: expected KEY=VALUE, such as schedule.steps=1000")
+            raise error(
+                f"{text!r} sets nothing: expected KEY=VALUE, such as schedule.steps=1000",
+                usage=True,
+            )
         place: Any = content
         *parents, last = key.split(".")
         if len(parents) > _MOST_PARENTS:
-            raise error(f"{shown(key)} names {len(parents)} groups within groups, which none has")
+            raise error(
+                f"{shown(key)} names {len(parents)} groups within groups, which none has",
+                usage=True,
+            )
         for name in parents:
             if isinstance(place, list):
                 place = place[_index(place, name, key, error)]
             else:
                 place = place.setdefault(name, {})
             if not isinstance(place, dict | list):
-                raise error(f"{key} cannot be set: {name} is a value, not a group of keys")
+                raise error(
+                    f"{key} cannot be set: {name} is a value, not a group of keys", usage=True
+                )
         where: Any = _index(place, last, key, error) if isinstance(place, list) else last
         try:
             place[where] = parse_yaml(value)
         except YAMLTextError as reason:
-            raise error(f"{shown(text)}: {shown(value)} is not a YAML value ({reason})") from reason
+            raise error(
+                f"{shown(text)}: {shown(value)} is not a YAML value ({reason})", usage=True
+            ) from reason
 
 
 def _index(entries: list[Any], name: str, key: str, error: type[UrushiError]) -> int:
     if not name.isascii() or not name.isdigit() or not int(name[:9]) < len(entries):
         last = len(entries) - 1
-        raise error(f"{key} cannot be set: {name} is no entry of a list that ends at {last}")
+        raise error(
+            f"{key} cannot be set: {name} is no entry of a list that ends at {last}", usage=True
+        )
     return int(name)
 
 

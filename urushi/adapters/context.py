@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from urushi.errors import AdapterError
+from urushi.names import counted
 
 __all__ = ["Context", "check_vector", "divided", "one_route"]
 
@@ -48,7 +49,8 @@ def check_vector(vector: Tensor | None, pictures: int, reads: frozenset[str]) ->
         raise AdapterError("a degradation vector is given, but no guidance is attached")
     if vector.ndim != 2 or len(vector) not in (1, pictures):
         raise AdapterError(
-            f"degradation vectors of shape {tuple(vector.shape)} for {pictures} pictures: give one "
+            f"degradation vectors of shape {tuple(vector.shape)} for "
+            f"{counted(pictures, 'picture')}: give one "
             "for each, or one for all"
         )
 
@@ -70,7 +72,8 @@ def divided(
         return [(None, list(range(pictures)))]
     if weights.ndim != 2 or len(weights) != pictures:
         raise AdapterError(
-            f"weights of shape {tuple(weights.shape)} for {pictures} pictures: give every picture "
+            f"weights of shape {tuple(weights.shape)} for {counted(pictures, 'picture')}: give "
+            "every picture "
             "one for each expert"
         )
     found: dict[Route, list[int]] = {}

@@ -23,6 +23,7 @@ from urushi.adapters.low_rank import LowRank
 from urushi.adapters.method import Method
 from urushi.backbones.network import RestorationNetwork
 from urushi.errors import AdapterError
+from urushi.names import counted
 from urushi.settings import Settings
 
 __all__ = ["Experts", "ExpertsSettings", "depthwise_layers", "split", "top_weights"]
@@ -141,7 +142,8 @@ class Experts(Adapter):
         weights = None if self.context is None else self.context.weights
         if weights is not None and len(weights) != len(self.experts):
             raise AdapterError(
-                f"{len(weights)} weights for {len(self.experts)} experts: use the router that they "
+                f"{counted(len(weights), 'weight')} for {counted(len(self.experts), 'expert')}: "
+                "use the router that they "
                 "were trained with"
             )
         return weights

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from urushi.backbones.sites import FeedForwardSite, Layout
 from urushi.errors import AdapterError
+from urushi.names import counted
 
 __all__ = ["from_map", "grid_of", "pointwise", "to_map"]
 
@@ -66,7 +67,7 @@ def grid_of(x: Tensor, site: FeedForwardSite, sides: tuple[int, int] | None) -> 
         if rows * columns == count:
             return rows, columns
     raise AdapterError(
-        f"{site.norm} gives {count} tokens, which do not make a grid of "
+        f"{site.norm} gives {counted(count, 'token')}, which do not make a grid of "
         f"{' or '.join(f'{rows}x{columns}' for rows, columns in grids)}: the backbone's site has "
         "to state its grid, and prompts cannot be among its tokens"
     )

@@ -9,10 +9,11 @@ import typer
 
 from urushi.app.adapt_options import LengthGroup, MethodGroup, PictureGroup, TargetGroup
 from urushi.app.groups import grouped
-from urushi.app.options import Json, Seed, TrainingDevice, require
+from urushi.app.options import Json, Seed, TrainingDevice, as_usage, require
 from urushi.app.output import Output, examples, name_as_given, size_text, time_text
 from urushi.app.teller import Teller
-from urushi.errors import AdapterError, TargetError
+from urushi.errors import AdapterError, BackboneError, TargetError
+from urushi.names import counted
 from urushi.termination import exit_code
 
 __all__ = ["EPILOG", "adapt"]
@@ -165,6 +166,7 @@ class _Aim:
 
 def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
     """What these options ask for, before any work."""
+    from urushi.backbones import BACKBONES
     from urushi.convert.releases import model_of_backbone
 
     into, model = copies.changed(where.into), copies.model(how.model)
@@ -176,9 +178,13 @@ def _aim(where: TargetGroup, how: MethodGroup, copies: "LocalCopies") -> _Aim:
         target = into.with_name(f"{name}.safetensors")
     assert target is not None
     if how.backbone is not None:
+        with as_usage():
+            BACKBONES.find(how.backbone, BackboneError)
         model = model_of_backbone(how.backbone, model)
     if target.suffix != ".safetensors":
-        raise TargetError(f"{target}: the name of an adapter file must end in .safetensors")
+        raise TargetError(
+            f"{target}: the name of an adapter file must end in .safetensors", usage=True
+        )
     return _Aim(target, model or "base", facts, into, name, where.data)
 
 
@@ -256,7 +262,9 @@ def _extend(
     if drawn:
         told = ", ".join(f"{label} {100 * share:.0f} %" for label, share in drawn.items())
         out.say(f"drawn away from: {told}; all others go where they went, with the same result")
-    out.say(f"all in one: {into} tells {len(result.header.classes)} classes apart")
+    out.say(
+        f"all in one: {into} tells {counted(len(result.header.classes), 'class', 'classes')} apart"
+    )
     return {"file": str(into), **result.describe()}
 
 
@@ -265,14 +273,14 @@ def _introduction(adaptation: "Adaptation") -> str:
     held = len(found.validation.only)
     report = adaptation.parameters()
     length = (
-        f"{recipe.schedule.steps} steps"
+        counted(recipe.schedule.steps, "step")
         if recipe.schedule.minutes is None
         else f"at most {recipe.schedule.minutes:g} minutes"
     )
     return (
         f"{len(found.pack)} to learn from, {held} to measure by; {report.trainable:,} parameters "
         f"({100 * report.share:.2g} % of those of {recipe.start}), {length} of "
-        f"{recipe.data.batch} patches of {recipe.data.patch} pixels"
+        f"{counted(recipe.data.batch, 'patch', 'patches')} of {recipe.data.patch} pixels"
     )
 
 

@@ -1,5 +1,6 @@
 """Groups of options of `urushi adapt`; each refuses what does not go together."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from urushi.app.options import (
     Inputs,
     MaybeModel,
     Targets,
+    as_usage,
     check_two_folders,
     degradation_options,
     two_folders,
@@ -169,12 +171,19 @@ class MethodGroup:
 
     def adapter(self, model: str) -> dict[str, Any]:
         """The adapter of a recipe, for that model."""
-        from urushi.settings import set_values
+        from urushi.adapters import METHODS
+        from urushi.settings import parse_settings, set_values
         from urushi.training.method_choice import choose_method
 
         values: dict[str, Any] = {}
-        set_values(values, self.settings or [], AdapterError)
-        return choose_method(self.method, model, values, self.budget)
+        with as_usage():
+            set_values(values, self.settings or [], AdapterError)
+            chosen = choose_method(self.method, model, values, self.budget)
+            stated = {key: value for key, value in chosen.items() if key != "method"}
+            parse_settings(
+                stated, METHODS[self.method].settings, AdapterError, f"method {self.method}"
+            )
+        return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +203,9 @@ class LengthGroup:
 
     def check(self) -> None:
         """Refuses options that do not go together."""
-        if self.minutes is not None and (self.steps is not None or self.minutes <= 0):
+        if self.minutes is None:
+            return
+        if self.steps is not None or not 0 < self.minutes < math.inf:
             raise typer.BadParameter("give --minutes above 0, or --steps instead.")
 
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from urushi.app.output import EXIT_FAILED, complain, examples, refusal
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, complain, examples, refusal
 from urushi.errors import UrushiError
 from urushi.plugins import tell_plugins_with
 from urushi.termination import exit_code, stop_on_sigterm
@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
             # One of several processes of a training says which it is.
             rank = os.environ.get("RANK", "0")
             complain(error if rank == "0" else f"process {rank}: {error}")
-            raise typer.Exit(EXIT_FAILED) from error
+            raise typer.Exit(EXIT_USAGE if error.usage else EXIT_FAILED) from error
         except KeyboardInterrupt as error:
             complain("interrupted")
             raise typer.Exit(exit_code()) from error

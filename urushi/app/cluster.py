@@ -36,10 +36,19 @@ Workers = Annotated[
         "for, each with --threads cores, or 1.",
     ),
 ]
+
+
+def _above_nothing(value: float | None) -> float | None:
+    if value is not None and not value > 0:
+        raise typer.BadParameter(f"{value:g} is no share, expected more than 0, such as 0.25.")
+    return value
+
+
 Accelerators = Annotated[
     float | None,
     typer.Option(
         "--accelerators",
+        callback=_above_nothing,
         metavar="SHARE",
         help="With --cluster: of an accelerator for each worker; at 0.25 four share one. Default: "
         "1 where nodes have some.",
@@ -126,7 +135,8 @@ def _run_on(
 
         if any(job.target == Path(output) for job in jobs):
             raise TargetError(
-                f"{output} is a file name: with --cluster give a folder, which gets a manifest"
+                f"{output} is a file name: with --cluster give a folder, which gets a manifest",
+                usage=True,
             )
         with joined(address) as cluster:
             pool = pool_of(

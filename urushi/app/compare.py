@@ -281,7 +281,7 @@ def _run_there(
 
     with joined(address) as cluster:
         pool = pool_of(cluster.nodes, device=device, cpus=threads, accelerators=accelerators)
-        out.say(f"up to {pool.workers} cells at once on {pool.device}")
+        out.say(f"up to {counted(pool.workers, 'cell')} at once on {pool.device}")
         room = Room(pool.cpus, pool.accelerators)
         run_cells(cells, output, room, isolate=isolate, on_cell=on_cell)
 
@@ -322,5 +322,5 @@ def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "
             table.add_row(*(Text(printable(cell)) for cell in row))
         out.show(table)
     names = ", ".join(["comparison.md", "comparison.json", *plots])
-    out.say(f"{summary.finished} of {summary.planned} cells finished; {output}: {names}")
+    out.say(f"{summary.finished} of {counted(summary.planned, 'cell')} finished; {output}: {names}")
     return summary

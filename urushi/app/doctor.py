@@ -6,6 +6,8 @@ import typer
 
 from urushi.app.options import Adapters, Json, Model
 from urushi.app.output import EXIT_FAILED, Output, complain, examples, size_text
+from urushi.errors import UrushiError
+from urushi.names import counted
 
 __all__ = ["EPILOG", "doctor"]
 
@@ -18,7 +20,9 @@ def doctor(model: Model = "base", adapter: Adapters = None, json: Json = False) 
     from urushi.inference.health import examine
 
     out = Output(json=json)
-    report = examine(model, [parse_adapter(text) for text in adapter or ()])
+    given = [parse_adapter(text) for text in adapter or ()]
+    _check_asked(model, given)
+    report = examine(model, given)
     if json:
         out.document(report)
     else:
@@ -32,13 +36,31 @@ def doctor(model: Model = "base", adapter: Adapters = None, json: Json = False) 
     out.say("all is well")
 
 
+def _check_asked(model: str, adapters: list[tuple[str, float]]) -> None:
+    """Refuses what cannot be tested; what is broken or missing is for the report."""
+    from urushi.inference.adapted_weights import adapter_file, check_strength
+    from urushi.inference.zoo import find_model
+
+    try:
+        find_model(model)
+        for name, strength in adapters:
+            adapter_file(name)
+            check_strength(strength, name)
+    except UrushiError as error:
+        if error.usage:
+            raise
+
+
 def _rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     versions = [f"{name} {found or 'missing'}" for name, found in report["dependencies"].items()]
     extras = [f"{name}: {_packages(found)}" for name, found in report["extras"].items()]
     return [
         ("urushi", report["urushi"]),
         ("python", f"{report['python']} on {report['system']}"),
-        ("computer", f"{report['cores']} cores, {size_text(report['memory'])} of memory free"),
+        (
+            "computer",
+            f"{counted(report['cores'], 'core')}, {size_text(report['memory'])} of memory free",
+        ),
         ("needs", ", ".join(versions)),
         ("extras", "\n".join(extras)),
         ("libvips", _libvips(report["libvips"])),

@@ -231,10 +231,16 @@ def evaluate(
         return
     pictures.check()
     _check_usage(measure, by, routes)
+    from urushi.evaluation.metrics import named_protocol
     from urushi.evaluation.perceptual import named_metrics
+    from urushi.image.target import format_to_write
     from urushi.inference.local_copies import LocalCopies
 
     metrics = list(named_metrics(measure.metric or []))
+    if measure.protocol is not None:
+        named_protocol(measure.protocol)
+    if report.sheet is not None:
+        format_to_write(Path(report.sheet))
     with LocalCopies(out.say) as copies:
         name_as_given(copies.told)
         drawn = copies.target(routes.confusion)

@@ -8,6 +8,7 @@ import typer
 
 from urushi.app.options import Adapters, Json, Model, require
 from urushi.app.output import Output, complain, examples, size_text
+from urushi.names import counted
 from urushi.writing import refuse_taken
 
 __all__ = ["EPILOG", "export"]
@@ -276,9 +277,10 @@ def _export_peft(out: Output, adapter: str, folder: Path, overwrite: bool) -> No
     require(("torch",), "writing PEFT's format", "torch")
     from urushi.adapters.peft import CONFIG_NAME, TENSORS_NAME, write_peft
     from urushi.files.adapter import read_adapter
+    from urushi.inference.adapted_weights import adapter_file
 
     refuse_taken([folder / TENSORS_NAME, folder / CONFIG_NAME], overwrite)
-    write_peft(read_adapter(Path(adapter)), folder)
+    write_peft(read_adapter(adapter_file(adapter)), folder)
     out.say(f"PEFT: {folder}")
     if out.json:
         out.document({"peft": str(folder)})
@@ -314,7 +316,7 @@ def _export_int8(out: Output, model: str, clean: Path, crops: int | None, overwr
     out.say("measuring the ranges of all layers ...")
     made = export_int8(path, clean) if crops is None else export_int8(path, clean, crops=crops)
     size = made.path.stat().st_size
-    out.say(f"int8: {made.path} ({size_text(size)}, {made.layers} convolutions)")
+    out.say(f"int8: {made.path} ({size_text(size)}, {counted(made.layers, 'convolution')})")
     out.say(
         f"the degraded crops come back at {made.psnr_int8:.2f} dB, in float32 at "
         f"{made.psnr_float32:.2f} dB; none loses more than {max(made.worst, 0):.2f} dB"

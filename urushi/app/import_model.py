@@ -71,7 +71,9 @@ def options_of(values: list[str]) -> dict[str, object]:
         key, _, value = text.partition("=")
         if key in told:
             said = f"{shown(told[key])} and {shown(value)}"
-            raise BackboneError(f"--set gives {shown(key)} twice, {said}: give one of them")
+            raise BackboneError(
+                f"--set gives {shown(key)} twice, {said}: give one of them", usage=True
+            )
         told[key] = value
     options: dict[str, object] = {}
     set_values(options, [text for text in values if not text.startswith("copy=")], BackboneError)

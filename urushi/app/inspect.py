@@ -14,6 +14,7 @@ from urushi.app.output import (
     size_text,
     time_text,
 )
+from urushi.names import counted
 from urushi.remote import is_url
 
 __all__ = ["EPILOG", "inspect"]
@@ -88,7 +89,7 @@ def _model(content: dict[str, Any]) -> Rows:
     return [
         ("description", header["description"] or "-"),
         ("backbone", f"{header['backbone']}: {config}"),
-        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("parameters", f"{content['parameters']:,} in {counted(content['tensors'], 'tensor')}"),
         ("storage", ", ".join(content["storage"])),
         ("for", ", ".join(header["degradations"]) or "-"),
         ("scores", "\n".join(scores) or "-"),
@@ -114,7 +115,7 @@ def _adapter(content: dict[str, Any]) -> Rows:
         ("description", header["description"] or "-"),
         ("method", f"{header['method']}: {', '.join(settings) or 'no settings'}"),
         ("base", f"{base['name']}, a {base['backbone']}, weights {base['weights_hash'][:12]}"),
-        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("parameters", f"{content['parameters']:,} in {counted(content['tensors'], 'tensor')}"),
         ("storage", ", ".join(content["storage"])),
         ("run by", runs),
         ("for", ", ".join(header["degradations"]) or "-"),
@@ -157,7 +158,7 @@ def _router(content: dict[str, Any]) -> Rows:
         ("encoder", f"{encoder['kind']}, {encoder['width']} numbers"),
         ("looks at", ", ".join(views)),
         ("tries", _tried(header["evidence"])),
-        ("parameters", f"{content['parameters']:,} in {content['tensors']} tensors"),
+        ("parameters", f"{content['parameters']:,} in {counted(content['tensors'], 'tensor')}"),
         ("scores", _router_scores(header["scores"])),
         ("recipe", recipe.get("name", "-")),
         ("licence", header["licence"] or "-"),
@@ -191,7 +192,8 @@ def _router_scores(scores: dict[str, Any]) -> str:
     for name, found in scores.items():
         if not isinstance(found, dict) or not isinstance(found.get("accuracy"), float):
             continue
-        said = f"{name}: {100 * found['accuracy']:.1f} % of {found.get('pictures')} pictures right"
+        said = f"{name}: {100 * found['accuracy']:.1f} % of "
+        said += f"{counted(found.get('pictures', 0), 'picture')} right"
         if isinstance(found.get("ece"), float):
             said += f", sure by {100 * found['ece']:.1f} points too much or too little"
         lines.append(said)
@@ -201,14 +203,15 @@ def _router_scores(scores: dict[str, Any]) -> str:
 def _profile(content: dict[str, Any]) -> Rows:
     base = content["base"]
     tasks = [
-        f"{task['name']}: {task['pictures']} pictures, {task['psnr_baseline']:.2f} dB with the "
+        f"{task['name']}: {counted(task['pictures'], 'picture')}, {task['psnr_baseline']:.2f} dB "
+        "with the "
         f"base, {task['psnr_target']:.2f} dB tuned"
         for task in content["tasks"]
     ]
     return [
         ("base", f"{base['name']}, a {base['backbone']}, weights {base['weights_hash'][:12]}"),
         ("tasks", "\n".join(tasks)),
-        ("integral", f"{content['steps']} steps, rule {content['rule']}"),
+        ("integral", f"{counted(content['steps'], 'step')}, rule {content['rule']}"),
         ("scores", f"of {content['parameters']:,} parameters, relative to {content['normalise']}"),
         ("by kind", _relative(content["kinds"])),
         ("by stage", _relative(content["stages"])),
@@ -226,7 +229,7 @@ def _relative(scores: dict[str, float]) -> str:
 def _setting(value: object) -> str:
     """A setting for people: of long ones, such as a rank for every layer, how many there are."""
     if isinstance(value, dict | list) and len(value) > _LONG:
-        return f"({len(value)} entries)"
+        return f"({counted(len(value), 'entry', 'entries')})"
     return " and ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -235,7 +238,8 @@ def _int8(content: dict[str, Any] | None) -> str:
         return "none: `urushi export --precision int8` makes it"
     if content["problem"]:
         return f"unusable: {content['problem']}"
-    said = f"{content['path']} ({size_text(content['size'])}, {content['layers']} convolutions)"
+    layers = counted(content["layers"], "convolution")
+    said = f"{content['path']} ({size_text(content['size'])}, {layers})"
     scores = [content["calibration"].get(f"psnr_{name}") for name in ("int8", "float32")]
     if all(isinstance(score, float) for score in scores):
         said += f", {scores[0]:.2f} dB on its crops, float32 {scores[1]:.2f} dB"

@@ -1,7 +1,8 @@
 """Options that several commands share."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +49,7 @@ __all__ = [
     "TrainingDevice",
     "TrainingOptions",
     "White",
+    "as_usage",
     "check_choice",
     "check_rule",
     "check_two_folders",
@@ -431,13 +433,29 @@ def require(packages: Sequence[str], what: str, extra: str) -> None:
     hardware.require(packages, what, extra)
 
 
+@contextmanager
+def as_usage() -> Iterator[None]:
+    """Where options are read: what is wrong there is what was asked for, but for files."""
+    from urushi.errors import FileFormatError, MissingExtraError, UrushiError
+
+    try:
+        yield
+    except (FileFormatError, MissingExtraError):
+        raise
+    except UrushiError as error:
+        error.usage = True
+        raise
+
+
 def degradation_options(name: str, values: Sequence[str]) -> dict[str, Any]:
-    """A degradation as plain values, from its name and `KEY=VALUE` texts."""
+    """A degradation as plain values, from its name and `KEY=VALUE` texts; checked."""
     from urushi.errors import DegradationError
     from urushi.settings import set_values
 
     content: dict[str, Any] = {}
-    set_values(content, values, DegradationError)
+    with as_usage():
+        set_values(content, values, DegradationError)
+        make_degradation({**content, "name": name})
     return {**content, "name": name}
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from urushi.app.options import Device, Json, Seed, degradation_options, one_of, require
 from urushi.app.output import Output, complain, examples, printable, time_text
 from urushi.errors import TargetError
+from urushi.names import counted
 from urushi.writing import refuse_taken
 
 if TYPE_CHECKING:
@@ -205,7 +206,9 @@ def _check_usage(
     if bool(targets) == (tune_steps is not None):
         raise typer.BadParameter("give --target FILE, or --tune-steps N to make one.")
     if len(targets) not in (0, 1, tasks):
-        raise typer.BadParameter(f"{len(targets)} --target for {tasks} tasks: give one each.")
+        raise typer.BadParameter(
+            f"{len(targets)} --target for {counted(tasks, 'task')}: give one each."
+        )
 
 
 def _pictures(
@@ -276,7 +279,7 @@ class _Run:
             tuned_by, parameters = Path(target).name, read_target(self._model, target)
         else:
             assert tune_steps is not None
-            tuned_by = f"{tune_steps} steps of {BATCH} patches of the same pictures"
+            tuned_by = f"{counted(tune_steps, 'step')} of {BATCH} patches of the same pictures"
             parameters = self._tuned(pictures, tune_steps)
         data = f"{pictures.data}, the middle {self._patch} pixels"
         return ProfileTask(pictures.name, parameters, pairs, data, tuned_by)
@@ -296,14 +299,15 @@ class _Run:
                 on_step=lambda done, _loss: progress.update(bar, completed=done),
             )
         taken = time_text(time.monotonic() - start)
-        self._out.say(f"{pictures.name}: a copy tuned by {steps} steps in {taken}")
+        self._out.say(f"{pictures.name}: a copy tuned by {counted(steps, 'step')} in {taken}")
         return parameters
 
 
 def _tell(out: Output, found: "Profile", path: Path, plot: Path | None, log: bool) -> None:
     for task in found.tasks:
         out.say(
-            f"{task.name}: {task.pictures} pictures, base {task.psnr_baseline:.2f} dB, target "
+            f"{task.name}: {counted(task.pictures, 'picture')}, base {task.psnr_baseline:.2f} dB, "
+            "target "
             f"{task.psnr_target:.2f} dB; the attributions account for {task.accounted:.1%} of the "
             "difference"
         )

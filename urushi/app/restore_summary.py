@@ -21,7 +21,7 @@ def outdated(restorer: "PictureRestorer", report: "BatchReport") -> list[Path]:
     """
     found = []
     for result in report.results:
-        if result.status == "skipped" and not skipped_why(result):
+        if result.status == "skipped" and (not skipped_why(result) or _AMONG in result.message):
             try:
                 age = os.lstat(result.target).st_mtime_ns
                 files = [item.adapter.path for item in restorer.adapters]
@@ -39,6 +39,7 @@ def skipped_why(result: "FileResult") -> str:
     return result.message.removeprefix(f"{result.source}: ").removeprefix(f"{result.source} ")
 
 
+_AMONG = "may be one of its own"
 # Of `urushi.inference.jobs`, by words of the sentence there -> of one, of several.
 _REASONS = {
     "would replace itself": (
@@ -53,7 +54,7 @@ _REASONS = {
         "{} skipped pictures are taken for what others beside them became: another output folder "
         "restores all",
     ),
-    "may be one of its own": (
+    _AMONG: (
         "1 skipped picture would replace one among the sources, which may be its result or one "
         "of its own: choose another output",
         "{} skipped pictures would replace others among the sources, which may be their results "

@@ -18,6 +18,7 @@ from urushi.app.output import Output, examples, size_text, time_text
 from urushi.app.teller import Teller
 from urushi.app.train_all_in_one import train_all_in_one, train_router
 from urushi.errors import BackboneError, MissingExtraError, TakenError
+from urushi.names import counted
 from urushi.termination import exit_code
 
 if TYPE_CHECKING:
@@ -213,7 +214,8 @@ def _introduction(recipe: "Recipe", pack: "PackedPictures", run: Path, where: st
     what = "pairs" if data.pairs else "pictures"
     return (
         f"{recipe.name}: {backbone_of(recipe).name} on {len(pack)} {what}, "
-        f"{recipe.schedule.steps} steps of {data.batch} patches of {data.patch} pixels, "
+        f"{counted(recipe.schedule.steps, 'step')} of {counted(data.batch, 'patch', 'patches')} "
+        f"of {data.patch} pixels, "
         f"{recipe.precision} on {where}, in {run}"
     )
 

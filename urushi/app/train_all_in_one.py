@@ -10,6 +10,7 @@ from urushi.app.options import TrainingOptions
 from urushi.app.output import Output, size_text, time_text
 from urushi.app.teller import Teller
 from urushi.errors import BackboneError, EngineError, MissingExtraError, RecipeError
+from urushi.names import counted
 from urushi.termination import exit_code
 from urushi.writing import whole_file
 
@@ -51,7 +52,7 @@ def train_all_in_one(asked: TrainingOptions) -> None:
             on_progress=teller,
             on_router_progress=lambda progress: _tell_router(out, progress),
             on_router_pictures=lambda done, total, left: out.say(
-                f"router: {done} of {total} pictures read, {time_text(left)} left"
+                f"router: {done} of {counted(total, 'picture')} read, {time_text(left)} left"
             ),
         )
         result = training.train()

@@ -26,6 +26,7 @@ from urushi.backbones.checkpoint_leaves import Leaves, Parts, leaves_of, nothing
 from urushi.backbones.folded_norms import Folded, folded
 from urushi.backbones.released_networks import kind_of, known_kinds, likenesses
 from urushi.errors import FileFormatError
+from urushi.names import counted
 
 __all__ = ["Chosen", "choose_network"]
 
@@ -125,9 +126,9 @@ def choose_network(content: object, source: str, copy: str | None = None) -> Cho
     stored = {parts: value for parts, value in leaves.values.items() if isinstance(value, Tensor)}
     _refuse_parts_of_networks(stored, source)
     plain = folded(stored)
-    counted = [parts for parts, tensor in plain.weights.items() if _is_counter(parts[-1], tensor)]
-    counters = set(counted)
-    weights = with_dots({p: tensor for p, tensor in plain.weights.items() if p not in counters})
+    counters = [parts for parts, tensor in plain.weights.items() if _is_counter(parts[-1], tensor)]
+    left = set(counters)
+    weights = with_dots({p: tensor for p, tensor in plain.weights.items() if p not in left})
     if not weights:
         raise nothing_in(content, leaves, source)
     groups = _groups(weights)
@@ -137,7 +138,7 @@ def choose_network(content: object, source: str, copy: str | None = None) -> Cho
     fit = _fit(groups) if copy is None else _named(groups, copy, source)
     group, groups = _completed(_best(fit, source), groups)
     _check(group, leaves, plain, source)
-    return Chosen(group.tensors, tuple(_notes(group, groups, counted, plain, leaves)))
+    return Chosen(group.tensors, tuple(_notes(group, groups, counters, plain, leaves)))
 
 
 def _check(group: _Group, leaves: Leaves, plain: Folded, source: str) -> None:
@@ -367,7 +368,7 @@ def _is_another(group: _Group, first: _Group) -> bool:
 def _notes(
     group: _Group,
     groups: list[_Group],
-    counted: Sequence[Parts],
+    counters: Sequence[Parts],
     plain: Folded,
     leaves: Leaves,
 ) -> Iterator[str]:
@@ -400,8 +401,9 @@ def _notes(
         if are_averaged(parts) and not any(one.prefix == parts for one in groups):
             yield (
                 f"left out: an averaged copy without names ({'.'.join(parts)[:100]}), whose "
-                f"{len(tensors)} tensors do not go with those of the network"
+                f"{counted(len(tensors), 'tensor does', 'tensors do')} not go with those of the "
+                "network"
             )
-    if counted:
-        count, first = len(counted), ".".join(counted[0])[:100]
-        yield f"left out: {count} {'counter' if count == 1 else 'counters'}, the first is {first}"
+    if counters:
+        first = ".".join(counters[0])[:100]
+        yield f"left out: {counted(len(counters), 'counter')}, the first is {first}"

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.errors import BackboneError, UrushiError
 from urushi.files.model import LoadedModel
+from urushi.names import counted
 
 __all__ = ["check_claims", "compare_shapes", "create_claimed", "sketched", "without_memory"]
 
@@ -92,7 +93,8 @@ def sketched(build: Callable[[], T], shapes: Shapes, source: str) -> T:
             return build()
     except _TooManyError:
         raise BackboneError(
-            f"{source} claims a network of far more than the {len(shapes)} tensors it holds: it is "
+            f"{source} claims a network of far more than the {counted(len(shapes), 'tensor')} it "
+            "holds: it is "
             "damaged or was made to exhaust memory, get it again"
         ) from None
     except UrushiError:
@@ -140,7 +142,8 @@ def compare_shapes(network: nn.Module, shapes: Shapes, source: str) -> None:
             if kind == "misshapen":
                 detail = f" ({tuple(shapes[name])} instead of {wanted[name]})"
             raise BackboneError(
-                f"{source} does not fit the network: {len(names)} tensors are {kind}, "
+                f"{source} does not fit the network: "
+                f"{counted(len(names), 'tensor is', 'tensors are')} {kind}, "
                 f"the first is {name[:200]}{detail}"
             )
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from urushi.errors import BackboneError
+from urushi.names import counted
 
 __all__ = [
     "CONNECTIONS",
@@ -46,7 +47,8 @@ def check_sizes(
         raise BackboneError(f"window_size is {list(window_size)}: expected height and width")
     if num_heads is None or len(num_heads) != len(depths):
         raise BackboneError(
-            f"num_heads is {num_heads}: one number for each of {len(depths)} groups was expected, "
+            f"num_heads is {num_heads}: one number for each of {counted(len(depths), 'group')} "
+            "was expected, "
             "with which the network was trained"
         )
     for heads in num_heads:

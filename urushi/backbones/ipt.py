@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from urushi.backbones.network import RestorationNetwork, mirrored
 from urushi.backbones.sites import AttentionSite, FeedForwardSite, Sites, Stage, TokenSite
 from urushi.errors import BackboneError
+from urushi.names import counted
 
 # The tasks of the released pre-trained file, in its order, with their scales. AdaptIR's hybrids of
 # low resolution and noise or JPEG use `x4`, its low light `denoise50`.
@@ -333,5 +334,6 @@ def _check_heads(heads: Sequence[str], head: str | None, num_queries: int | None
         raise BackboneError(f"head {head!r} is unknown: this network has {known}")
     if num_queries is not None and num_queries < len(heads):
         raise BackboneError(
-            f"num_queries is {num_queries}: {len(heads)} heads need at least as many"
+            f"num_queries is {num_queries}: {counted(len(heads), 'head needs', 'heads need')} at "
+            f"least as many"
         )

@@ -16,6 +16,7 @@ from urushi.backbones.nafnet_block import NAFBlock, enlarged
 from urushi.backbones.network import RestorationNetwork
 from urushi.backbones.sites import FeedForwardSite, Sites, Stage
 from urushi.errors import BackboneError
+from urushi.names import counted
 
 LOCAL_POOLING_FACTOR = 1.5  # TLC: the window is 1.5 times the training patch
 
@@ -257,7 +258,7 @@ def _check_configuration(
 ) -> None:
     if len(encoder) != len(decoder):
         raise BackboneError(
-            f"enc_blk_nums has {len(encoder)} levels and dec_blk_nums {len(decoder)}: "
+            f"enc_blk_nums has {counted(len(encoder), 'level')} and dec_blk_nums {len(decoder)}: "
             "a NAFNet needs as many of one as of the other"
         )
     if channels < 1 or width < 1 or min([middle, *encoder, *decoder]) < 0:

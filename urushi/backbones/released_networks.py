@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from urushi.backbones import BACKBONES, RestorationNetwork, create_backbone
 from urushi.backbones.claims import check_claims, compare_shapes, without_memory
 from urushi.errors import BackboneError
+from urushi.names import counted
 
 __all__ = [
     "Likeness",
@@ -130,8 +131,8 @@ def read_configuration(state: dict[str, Tensor], backbone: str) -> dict[str, Any
         # Depths are read off the numbers in names, and the network is built as deep.
         if any(int(number[:9]) >= len(state) + 16 for number in _numbers(name)):
             raise BackboneError(
-                f"the tensor {name[:200]!r} has a number in its name that a file of {len(state)} "
-                "tensors cannot need: the file is damaged, get it again"
+                f"the tensor {name[:200]!r} has a number in its name that a file of "
+                f"{counted(len(state), 'tensor')} cannot need: the file is damaged, get it again"
             )
     try:
         return BACKBONES[backbone].configuration_of(state)

@@ -71,7 +71,8 @@ def check_address(address: str) -> str:
     if address not in (LOCAL, AUTO) and not (host and port.isdigit()):
         raise ClusterError(
             f"--cluster {address!r} is no cluster: expected {LOCAL} for one on this machine, "
-            f"{AUTO} for the one that runs on it, ray://HOST:10001 or HOST:6379"
+            f"{AUTO} for the one that runs on it, ray://HOST:10001 or HOST:6379",
+            usage=True,
         )
     return address
 

@@ -120,11 +120,14 @@ def pool_of(
         ClusterError: there is no room for any.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise ClusterError(f"device {device!r} is none of a cluster: expected auto, cpu or cuda")
-    share = 1.0 if accelerators is None else accelerators
-    if not 0 < share <= 1 and share != int(share):
         raise ClusterError(
-            f"--accelerators is {share:g}: expected a fraction such as 0.25, or a whole number"
+            f"device {device!r} is none of a cluster: expected auto, cpu or cuda", usage=True
+        )
+    share = 1.0 if accelerators is None else accelerators
+    if not (0 < share <= 1 or (share > 1 and share % 1 == 0)):
+        raise ClusterError(
+            f"--accelerators is {share:g}: expected a fraction such as 0.25, or a whole number",
+            usage=True,
         )
     rooms = {"cuda": [_room(node, cpus, share) for node in nodes]}
     rooms["cpu"] = [_room(node, cpus, 0.0) for node in nodes]

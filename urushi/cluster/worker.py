@@ -19,6 +19,7 @@ from urushi.errors import UrushiError
 from urushi.inference.batch import Event, FileResult, Job, run_batch
 from urushi.inference.picture_files import FileOptions
 from urushi.inference.staged import Part, Staged
+from urushi.names import counted
 
 __all__ = ["TRIES", "Worker"]
 
@@ -91,7 +92,7 @@ class Worker:
             self._tell(files, work, FileResult(work.source, work.target, "restored", notes=(said,)))
         elif times >= TRIES:
             said = (
-                f"{files.here(work.source)}: {times} workers died while they were at it, maybe for "
+                f"{files.here(work.source)}: {counted(times, 'worker')} died at it, maybe for "
                 "want of memory: try it alone, without --cluster"
             )
             self._tell(files, work, FileResult(work.source, work.target, "failed", said))

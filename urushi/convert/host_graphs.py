@@ -93,12 +93,14 @@ def host_graph(
     if patch is not None and size != (patch, patch):
         raise BackboneError(
             f"{model.path}: this {model.header.backbone} takes squares of {patch} pixels alone: "
-            f"give --static {patch}x{patch}"
+            f"give --static {patch}x{patch}",
+            usage=True,
         )
     if size is not None and min(size) < multiple:
         raise BackboneError(
             f"--static {size[0]}x{size[1]} is smaller than the {multiple} pixels that this network "
-            "needs on each side"
+            "needs on each side",
+            usage=True,
         )
     filled = None if size is None else tuple(-(-side // multiple) * multiple for side in size)
     graph = traced_with_weights(model, multiple, attached, size=filled)
@@ -113,6 +115,7 @@ def host_graph(
     if size is not None and filled is not None and filled != size:
         _frame(graph.graph, size, filled, scale)
     _state_sizes(graph.graph, size, scale)
+    _state_least_version(graph)
     return HostGraph(graph, size, 1 if size else multiple, scale)
 
 
@@ -187,6 +190,19 @@ def _state_sizes(graph: onnx.GraphProto, size: tuple[int, int] | None, scale: in
         larger = [1, 3, *(side * scale for side in size)]
     for entry, sides in ((graph.input[0], given), (graph.output[0], larger)):
         entry.CopyFrom(helper.make_tensor_value_info(entry.name, onnx.TensorProto.FLOAT, sides))
+
+
+def _state_least_version(graph: onnx.ModelProto) -> None:
+    """State the oldest version of ONNX's operators that means the same.
+
+    The exporter states a newer one than it uses, and programs refuse what is newer than they know.
+    """
+    (stated,) = (entry for entry in graph.opset_import if entry.domain in ("", "ai.onnx"))
+    stated.version = max(
+        onnx.defs.get_schema(node.op_type, stated.version).since_version
+        for node in graph.graph.node
+        if node.domain in ("", "ai.onnx")
+    )
 
 
 def with_strength(graph: onnx.ModelProto) -> None:

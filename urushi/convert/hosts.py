@@ -148,7 +148,8 @@ def find_host(name: str) -> Host:
             return host
     known = [*HOSTS, "browser", *(other for host in HOSTS.values() for other in host.also)]
     raise BackboneError(
-        f"--for {name!r} is none of {', '.join([*HOSTS, 'browser'])}{nearest(asked, known)}"
+        f"--for {name!r} is none of {', '.join([*HOSTS, 'browser'])}{nearest(asked, known)}",
+        usage=True,
     )
 
 
@@ -198,7 +199,8 @@ def export_for_host(
         static = host.static
     if static is not None and not all(1 <= side <= _LARGEST for side in static):
         raise BackboneError(
-            f"--static {static[0]}x{static[1]}: a side is from 1 to {_LARGEST} pixels long"
+            f"--static {static[0]}x{static[1]}: a side is from 1 to {_LARGEST} pixels long",
+            usage=True,
         )
     given = target is not None
     scale = _scale(ready)
@@ -241,21 +243,25 @@ def _scale(model: LoadedModel) -> int:
 
 def _check_name(host: Host, path: Path, model: LoadedModel, scale: int) -> None:
     if path.suffix != host.ending:
-        raise FileFormatError(f"{path}: the name of a file for {host.name} ends in {host.ending}")
+        raise FileFormatError(
+            f"{path}: the name of a file for {host.name} ends in {host.ending}", usage=True
+        )
     if host.ending == ".onnx":
         check_onnx_target(path)
     if path.exists() and path.resolve() == model.path.resolve():
-        raise FileFormatError(f"{path} would overwrite the model: choose another name")
+        raise FileFormatError(f"{path} would overwrite the model: choose another name", usage=True)
     if host.name == "darktable" and not _ID.fullmatch(path.stem):
         raise FileFormatError(
-            f"{path}: the name is darktable's id of the model: use letters, digits, - and _ alone"
+            f"{path}: the name is darktable's id of the model: use letters, digits, - and _ alone",
+            usage=True,
         )
     if host.name == "imagetoolbox":
         told = re.findall(r"(?<![0-9])[0-9]+x|x[0-9]+", path.stem.lower())
         if told != [f"{scale}x"] or not path.stem.startswith(f"{scale}x-"):
             raise FileFormatError(
                 f"{path}: ImageToolbox reads the scale from the name: begin it with {scale}x- and "
-                "have no other digit beside an x"
+                "have no other digit beside an x",
+                usage=True,
             )
 
 
@@ -270,7 +276,9 @@ def _write_spandrel(
 ) -> HostExport:
     """A model file in the released names, with a block on every level that is looked for."""
     if static is not None:
-        raise BackboneError("--static is for graphs, and spandrel reads weights: leave it out")
+        raise BackboneError(
+            "--static is for graphs, and spandrel reads weights: leave it out", usage=True
+        )
     if attached:
         told = " and ".join(f"{item.told} ({item.adapter.header.method})" for item in attached)
         raise AdapterError(
@@ -389,7 +397,8 @@ def _check_sides(
         if static is not None and (static[0] != static[1] or static[0] < _DARKTABLE_SMALLEST):
             raise BackboneError(
                 f"--static {static[0]}x{static[1]}: darktable's tiles are squares of at least "
-                f"{_DARKTABLE_SMALLEST} pixels"
+                f"{_DARKTABLE_SMALLEST} pixels",
+                usage=True,
             )
     if static is not None or patch is not None:
         return

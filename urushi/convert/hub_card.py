@@ -17,6 +17,7 @@ from urushi.files.adapter import AdapterHeader
 from urushi.files.hub_config import HubConfig
 from urushi.files.model import ModelHeader
 from urushi.files.router_file import RouterHeader
+from urushi.names import counted
 
 __all__ = ["Measured", "Subject", "card_text", "licence_fields", "measured", "results_text"]
 
@@ -106,7 +107,9 @@ def measured(scores: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator
             limit = found.get("limit", found.get("pictures"))
             parts = [
                 f"the first {limit:.0f} pictures" if "limit" in found else "",
-                f"{limit:.0f} pictures" if limit is not None and "limit" not in found else "",
+                f"{counted(round(limit), 'picture')}"
+                if limit is not None and "limit" not in found
+                else "",
                 " ".join(above[:-1]),
             ]
             notes = ", ".join(filter(None, parts))

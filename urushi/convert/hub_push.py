@@ -120,7 +120,7 @@ def packed(path: Path, repository: str, facts: Facts = Facts()) -> Iterator[Parc
     if facts.licence.strip() and facts.licence.strip() != licence:
         raise HubError(
             f"{path} states the licence {licence!r:.80}, not {facts.licence!r:.80}: leave out "
-            "--licence"
+            "--licence",
         )
     with tempfile.TemporaryDirectory(prefix="urushi-push-") as folder:
         copies = {name: _copied(source, Path(folder) / name) for name, source in sources.items()}

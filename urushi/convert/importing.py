@@ -21,6 +21,7 @@ from urushi.files.container import stated_format
 from urushi.files.model import LoadedModel
 from urushi.files.router_file import CLEAN, LoadedRouter, read_router, write_router
 from urushi.inference.clip_folder import clip_beside
+from urushi.names import counted
 from urushi.settings import shown
 from urushi.writing import refuse_taken
 
@@ -107,7 +108,9 @@ def import_released(
     from urushi.backbones.checkpoints import read_network
 
     if target.suffix != ".safetensors":
-        raise TargetError(f"{target}: the name of a model file must end in .safetensors")
+        raise TargetError(
+            f"{target}: the name of a model file must end in .safetensors", usage=True
+        )
     refuse_taken([target], overwrite)
     ours = stated_format(source)
     if ours is not None:
@@ -255,7 +258,8 @@ def _import_router(
         )
     if not isinstance(classes, list | tuple) or len(classes) != count:
         raise FileFormatError(
-            f"{source.name} is a router of {count} classes and does not hold their names: give "
+            f"{source.name} is a router of {counted(count, 'class', 'classes')} and does not hold "
+            "their names: give "
             "them with --set classes=[...]"
         )
     said = facts["description"] or f"{source.name}, by the authors of {_LORA_IR_PAPER}"
@@ -323,20 +327,23 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if None not in taken and name not in known:
             hint = nearest(name, known).removeprefix(", ") or "leave it out"
-            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}")
+            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}", usage=True)
     copy = options.get("copy")
     if isinstance(copy, int) and not isinstance(copy, bool):
         return  # an entry of a list
     if copy is not None and (not isinstance(copy, str) or not copy.strip()):
         raise BackboneError(
             f"copy is {shown(copy)}, expected what the names of one network begin with, as in "
-            "--set copy=netG, or copy=. for names that begin with nothing else"
+            "--set copy=netG, or copy=. for names that begin with nothing else",
+            usage=True,
         )
 
 
 def _refuse_options(source: Path, options: Mapping[str, Any] | None) -> None:
     if options:
-        raise BackboneError(f"{source.name} takes no setting {min(options)!r}: leave it out")
+        raise BackboneError(
+            f"{source.name} takes no setting {min(options)!r}: leave it out", usage=True
+        )
 
 
 def _all_or_nothing(paths: list[Path], write: Callable[[], None]) -> None:
@@ -398,7 +405,8 @@ def by_class(
         return {}
     if len(experts) != len(classes) or CLEAN in classes or GUIDANCE in classes:
         raise BackboneError(
-            f"{source} has {len(experts)} experts, but {router.path.name} has the classes "
+            f"{source} has {counted(len(experts), 'expert')}, but {router.path.name} has the "
+            "classes "
             f"{', '.join(classes)}: give the router they were trained with"
         )
     return dict(zip(classes, experts, strict=True))

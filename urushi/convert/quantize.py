@@ -41,6 +41,7 @@ from urushi.inference.engines.openvino_engine import (
     read_graph,
 )
 from urushi.inference.hardware import is_installed
+from urushi.names import counted
 
 __all__ = [
     "Crops",
@@ -235,7 +236,10 @@ def export_int8(
         EngineError: the network has no convolutions that could be calculated in 8 bits.
     """
     if crops < 2 or side < 1:
-        raise EngineError(f"{crops} crops of {side} pixels: expected at least 2 of at least 1")
+        raise EngineError(
+            f"{counted(crops, 'crop')} of {side} pixels: expected at least 2 of at least 1",
+            usage=True,
+        )
     for package in ("nncf", "openvino", "torch"):
         if not is_installed(package):
             raise MissingExtraError(f"{package}, which making int8 needs,", "quantize")

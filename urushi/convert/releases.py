@@ -116,7 +116,8 @@ def find_release(name: str, releases: Mapping[str, Release] | None = None) -> Re
     if name not in releases:
         hint = nearest(name, releases)
         raise FileFormatError(
-            f"there are no released weights {name!r}{hint}: known are {', '.join(releases)}"
+            f"there are no released weights {name!r}{hint}: known are {', '.join(releases)}",
+            usage=True,
         )
     release = releases[name]
     if release.repository is None:
@@ -244,7 +245,7 @@ def model_of_backbone(backbone: str, model: str | Path | None = None) -> str:
 def _checked(model: str, backbone: str, way_out: str) -> str:
     own = read_header(find_model(model)).backbone
     if own != backbone:
-        raise BackboneError(f"{model} is a {own}, not a {backbone}: {way_out}")
+        raise BackboneError(f"{model} is a {own}, not a {backbone}: {way_out}", usage=True)
     return model
 
 

@@ -121,13 +121,14 @@ def export_standalone(
 def check_onnx_target(target: Path) -> None:
     """Raise `FileFormatError` where one ONNX file cannot stand."""
     if target.suffix != ".onnx":
-        raise FileFormatError(f"{target}: the name of an ONNX file must end in .onnx")
+        raise FileFormatError(f"{target}: the name of an ONNX file must end in .onnx", usage=True)
     beside = target.with_suffix(".safetensors")
     # Adapters and routers have no such graph: their names are free.
     if beside.exists() and stated_format(beside) not in ("urushi-adapter", "urushi-router"):
         raise FileFormatError(
             f"{target} is where the graph without weights belongs, of {beside.name}: "
-            "choose another name"
+            "choose another name",
+            usage=True,
         )
 
 

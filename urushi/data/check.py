@@ -26,7 +26,7 @@ from urushi.data.pairs import (
     whole_factor,
 )
 from urushi.errors import DataError, PictureError
-from urushi.names import plain_name
+from urushi.names import counted, plain_name
 
 __all__ = [
     "CheckReport",
@@ -198,11 +198,12 @@ class CheckReport(BaseModel):
 
     def lines(self) -> list[str]:
         """The report as sentences: counts first, then one line for every finding."""
-        head = f"{self.folder}: {self.pictures} pictures, {self.pixels / 1e6:.1f} megapixels"
+        head = f"{self.folder}: {counted(self.pictures, 'picture')}, "
+        head += f"{self.pixels / 1e6:.1f} megapixels"
         if self.smallest is not None and self.largest is not None:
             head += ", from {}x{} to {}x{}".format(*self.smallest, *self.largest)
         if self.pairs is not None:
-            head += f", {self.pairs} pairs"
+            head += f", {counted(self.pairs, 'pair')}"
         else:
             head += ", taken for single pictures: no folders tell inputs from targets"
         found = [f"unreadable: {reason}" for _, reason in self.unreadable]

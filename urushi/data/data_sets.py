@@ -223,7 +223,8 @@ def find_part(name: str) -> tuple[DataSet, str]:
         hint = nearest(part, found.parts) if own else ""
         raise DataError(
             f"{found.name} has no part {part if own else ''!r}{hint}: its parts are "
-            f"{', '.join(found.parts)}"
+            f"{', '.join(found.parts)}",
+            usage=True,
         )
     return found, part
 

@@ -18,7 +18,7 @@ import numpy as np
 from urushi.data.packed import PAIRS, PICTURES, VERSION, PackedPairs, PackedPictures, Pixels
 from urushi.data.pairs import whole_factor
 from urushi.errors import DataError, PictureError, TargetError
-from urushi.names import plain_name
+from urushi.names import counted, plain_name
 from urushi.writing import Part, refuse_taken
 
 __all__ = [
@@ -163,7 +163,8 @@ def _pack(
             if not names:
                 reason = skipped[0][1]
                 raise DataError(
-                    f"none of the {len(groups)} pictures can be packed; the first because {reason}"
+                    f"none of {counted(len(groups), 'picture')} can be packed; the first because "
+                    f"{reason}"
                 )
             digest = writer.finish(kind, rows, names)
         part.commit(overwrite)

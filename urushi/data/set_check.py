@@ -147,7 +147,9 @@ def check_data_set(
     names = list(parts) or list(data_set.parts)
     if unknown := [name for name in names if name not in data_set.parts]:
         raise DataError(
-            f"{data_set.name} has no part {unknown[0]!r}: its parts are {', '.join(data_set.parts)}"
+            f"{data_set.name} has no part {unknown[0]!r}: its parts are "
+            f"{', '.join(data_set.parts)}",
+            usage=True,
         )
     looker = _Looker(root, decode, on_progress)
     gathered = {name: _gather(data_set, root, name) for name in names}

@@ -195,7 +195,7 @@ def evaluate(
     if isinstance(benchmark, str):
         benchmark = find_benchmark(benchmark)
     if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}: expected a number of pictures, 1 or more")
+        raise DataError(f"limit is {limit}: expected a number of pictures, 1 or more", usage=True)
     how = named_protocol(protocol or benchmark.protocol, benchmark.crop_border)
     further = named_metrics(metrics)
     samples = benchmark.samples(root)

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from urushi.errors import DataError
 from urushi.evaluation.plots import new_figure, save_figure
+from urushi.names import counted
 
 __all__ = ["accuracy", "class_accuracies", "confusion_matrix", "draw_confusion"]
 
@@ -21,7 +22,7 @@ def confusion_matrix(
         DataError: the lengths differ, or a number is not that of a class.
     """
     if len(truth) != len(seen):
-        raise DataError(f"{len(truth)} classes of pictures and {len(seen)} seen: expected as many")
+        raise DataError(f"{counted(len(truth), 'picture')} and {len(seen)} seen: expected as many")
     both = np.concatenate([truth, seen])
     if len(both) and not (both.min() >= 0 and both.max() < classes):
         raise DataError(
@@ -61,7 +62,10 @@ def draw_confusion(
         MissingExtraError, TargetError: see `urushi.evaluation.plots.save_figure`.
     """
     if len(classes) != len(matrix):
-        raise DataError(f"{len(classes)} names for {len(matrix)} classes: expected as many")
+        raise DataError(
+            f"{counted(len(classes), 'name')} for {counted(len(matrix), 'class', 'classes')}: "
+            "expected as many"
+        )
     side = 2.2 + 0.52 * len(classes)
     figure, (axis,) = new_figure((side + 0.6, side))
     axis.grid(False)
@@ -83,6 +87,6 @@ def draw_confusion(
     axis.tick_params(length=0)
     axis.set_xlabel("taken for")
     axis.set_ylabel("is, and how often that was seen")
-    right = f"{100 * accuracy(matrix):.1f} % of {matrix.sum()} pictures right"
+    right = f"{100 * accuracy(matrix):.1f} % of {counted(int(matrix.sum()), 'picture')} right"
     axis.set_title(f"{title}: {right}" if title else right, fontsize="medium")
     save_figure(figure, path)

@@ -116,9 +116,13 @@ def named_protocol(name: str, crop_border: int = 0) -> Protocol:
     """
     if name not in PROTOCOLS:
         hint = nearest(name, PROTOCOLS)
-        raise DataError(f"there is no protocol {name!r}{hint}: known are {', '.join(PROTOCOLS)}")
+        raise DataError(
+            f"there is no protocol {name!r}{hint}: known are {', '.join(PROTOCOLS)}", usage=True
+        )
     if crop_border < 0:
-        raise DataError(f"crop_border is {crop_border}: expected a number of pixels, 0 or more")
+        raise DataError(
+            f"crop_border is {crop_border}: expected a number of pixels, 0 or more", usage=True
+        )
     if crop_border == 0:
         return PROTOCOLS[name]
     return replace(PROTOCOLS[name], name=f"{name}-crop{crop_border}", crop_border=crop_border)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from urushi.data.data_sets import CATALOG
 from urushi.errors import DataError, nearest
+from urushi.names import counted
 from urushi.settings import Settings, SettingsFolder
 
 __all__ = ["PAPERS", "Colour", "Paper", "PaperSetting", "PublishedTable", "find_paper", "read_cell"]
@@ -68,7 +69,8 @@ class PublishedTable(Settings):
             cells = [read_cell(cell) for cell in text.split()]
             if len(cells) != len(self.columns):
                 raise ValueError(
-                    f"{method} has {len(cells)} scores for {len(self.columns)} columns"
+                    f"{method} has {counted(len(cells), 'score')} for "
+                    f"{counted(len(self.columns), 'column')}"
                 )
         return self
 
@@ -118,5 +120,7 @@ def find_paper(name: str) -> Paper:
     """
     if name not in PAPERS:
         hint = nearest(name, PAPERS)
-        raise DataError(f"there is no paper {name!r}{hint}: known are {', '.join(PAPERS)}")
+        raise DataError(
+            f"there is no paper {name!r}{hint}: known are {', '.join(PAPERS)}", usage=True
+        )
     return PAPERS[name]

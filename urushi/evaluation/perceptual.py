@@ -175,7 +175,9 @@ def named_metrics(names: Sequence[str]) -> dict[str, Metric]:
     for name in names:
         if name not in METRICS:
             hint = nearest(name, METRICS)
-            raise DataError(f"there is no metric {name!r}{hint}: known are {', '.join(METRICS)}")
+            raise DataError(
+                f"there is no metric {name!r}{hint}: known are {', '.join(METRICS)}", usage=True
+            )
         metric = METRICS[name]
         if metric.package:
             _package(metric.package, name)

@@ -12,6 +12,7 @@ from urushi.adapters.contribution_profile import Profile, Role
 from urushi.errors import FileFormatError, MissingExtraError, TargetError
 from urushi.files.container import write_whole
 from urushi.inference.hardware import is_installed
+from urushi.names import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,8 @@ def check_plot_target(path: Path) -> None:
         raise MissingExtraError("matplotlib, which drawing needs,", "plots")
     if path.suffix.lower() not in FORMATS:
         raise TargetError(
-            f"{path}: the name of a drawing must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            f"{path}: the name of a drawing must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
+            usage=True,
         )
 
 
@@ -109,7 +111,9 @@ def draw_profile(profile: Profile, path: Path, *, log: bool = False) -> None:
             axis.set_yscale("log")
         axis.margins(y=0.12)
     blocks.set_ylabel(f"mean |attribution| per parameter\n({_NORMALISED[profile.normalise]})")
-    tasks = ", ".join(f"{task.name} ({task.pictures} pictures)" for task in profile.tasks)
+    tasks = ", ".join(
+        f"{task.name} ({counted(task.pictures, 'picture')})" for task in profile.tasks
+    )
     figure.suptitle(f"{profile.base.name}: {_shortened(tasks)}", fontsize="medium")
     save_figure(figure, path)
 

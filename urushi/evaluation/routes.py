@@ -120,7 +120,8 @@ def class_of(benchmark: Benchmark, classes: Sequence[str], stated: str | None = 
         if stated not in classes:
             raise DataError(
                 f"the router has no class {stated!r}{nearest(stated, classes)}: expected one of "
-                f"{', '.join(classes)}"
+                f"{', '.join(classes)}",
+                usage=True,
             )
         return stated
     if benchmark.several:

@@ -200,7 +200,9 @@ def write_adapter(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise FileFormatError(f"{path}: the name of an adapter file must end in .safetensors")
+        raise FileFormatError(
+            f"{path}: the name of an adapter file must end in .safetensors", usage=True
+        )
     stored = {name: _to_storage(path, name, array, storage) for name, array in tensors.items()}
     if not stored:
         raise FileFormatError(

@@ -183,7 +183,9 @@ def write_model(
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise FileFormatError(f"{path}: the name of a model file must end in .safetensors")
+        raise FileFormatError(
+            f"{path}: the name of a model file must end in .safetensors", usage=True
+        )
     stored = {name: to_storage(path, name, array, storage) for name, array in tensors.items()}
     if not stored:
         raise FileFormatError(f"{path}: a model file needs at least one tensor, none was given")

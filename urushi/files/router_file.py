@@ -41,6 +41,7 @@ from urushi.files.router_facts import (
     VisionFacts,
 )
 from urushi.files.tensors import Tensors
+from urushi.names import counted
 from urushi.version import __version__
 
 __all__ = [
@@ -395,7 +396,8 @@ def _check_tensors(path: Path, header: RouterHeader, found: Mapping[str, tuple[i
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"
             raise FileFormatError(
-                f"{path}: the tensor {name!r} {what}, a router of {len(header.classes)} classes "
+                f"{path}: the tensor {name!r} {what}, a router of "
+                f"{counted(len(header.classes), 'class', 'classes')} "
                 f"with embeddings of {header.encoder.width} numbers has {shape}: get it again"
             )
     own = "encoder." if header.encoder.own else None

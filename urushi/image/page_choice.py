@@ -69,7 +69,8 @@ def parse_pages(text: str) -> Pages:
         if last is None or first <= last:
             return Pages(first - 1, None if last is None else last - 1)
     raise TargetError(
-        f"pages are {text!r:.40}: expected first, all, a number such as 3, or a range such as 2-5"
+        f"pages are {text!r:.40}: expected first, all, a number such as 3, or a range such as 2-5",
+        usage=True,
     )
 
 

@@ -31,7 +31,8 @@ class Samples(NamedTuple):
         """
         if self.white is not None and not (math.isfinite(self.white) and self.white > 0):
             raise UnreadableError(
-                f"The white {self.white:g} is not a sample value: give a number greater than 0."
+                f"The white {self.white:g} is not a sample value: give a number greater than 0.",
+                usage=True,
             )
         return self
 

@@ -19,6 +19,7 @@ from urushi.image.info import PictureInfo
 from urushi.image.libvips import can_write, reason
 from urushi.image.metadata.companions import companions
 from urushi.image.metadata.contents import ALPHA, PREMULTIPLIED, STRAIGHT
+from urushi.names import counted
 from urushi.writing import Part, remove_leftovers, taken
 
 __all__ = ["Layout", "Target", "format_to_write", "lay_out", "left_out"]
@@ -106,7 +107,7 @@ def format_to_write(path: Path) -> str:
         why = f"names no known picture format by its suffix '{path.suffix}'"
         if read is not None:
             why = f"would be a {FORMATS[read].title}, which is read and not written"
-        raise TargetError(f"'{path}' {why}: use one of {known}.")
+        raise TargetError(f"'{path}' {why}: use one of {known}.", usage=True)
     if not can_write(format):
         others = [entry.suffixes[0][1:] for name, entry in FORMATS.items() if can_write(name)]
         raise TargetError(
@@ -160,7 +161,7 @@ class Target:
         if pages < like.pages:
             remain = "only the first" if pages == 1 else f"only {pages} of them"
             raise TargetError(
-                f"'{self.path}' holds {like.pages} pictures and {remain} would remain:"
+                f"'{self.path}' holds {counted(like.pages, 'picture')} and {remain} would remain:"
                 " write to another name."
             )
         beside = (*like.beside, *_further(like))

@@ -24,6 +24,7 @@ from urushi.image.tiff.described import Fitted, fitted_words
 from urushi.image.tiff.directories import DAMAGE, TiffFile, amend
 from urushi.image.tiff.finishing import first_link, join, page_tags
 from urushi.image.tiff.picture_directories import bytes_of_pages
+from urushi.names import counted
 
 __all__ = ["PictureWriter", "write_picture"]
 
@@ -93,7 +94,7 @@ class PictureWriter:
         self._target = Target(Path(target), like, overwrite, pages)
         if pages > 1 and self._target.format != "tiff":
             raise TargetError(
-                f"'{target}' cannot hold {pages} pages because"
+                f"'{target}' cannot hold {counted(pages, 'page')} because"
                 f" {FORMATS[self._target.format].title} files have one: choose TIFF."
             )
         self._bits, self._strip, self._quality = bits, strip_metadata, quality

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from urushi.adapters.fold import fold, is_foldable, told
-from urushi.errors import AdapterError, FileFormatError, nearest
+from urushi.errors import AdapterError, FileFormatError, is_bare_name, nearest
 from urushi.files.adapter import AdapterHeader, LoadedAdapter, check_base, read_adapter
 from urushi.files.container import write_whole
 from urushi.files.model import LoadedModel, graph_path, write_model
@@ -82,7 +82,8 @@ def parse_adapter(text: str) -> tuple[str, float]:
         if not set("/\\") & set(strength) and find_adapter(path).exists():
             raise AdapterError(
                 f"adapter {text!r}: {strength!r} is no strength, expected {path} or, for half of "
-                f"its effect, {path}:0.5"
+                f"its effect, {path}:0.5",
+                usage=True,
             ) from None
         return text, 1.0  # a colon in the name of a file, such as that of a drive
     return path, value
@@ -105,7 +106,8 @@ def check_strength(strength: Any, adapter: str) -> float:
     if not 0 <= value <= MOST_STRENGTH:
         raise AdapterError(
             f"{adapter}: its strength is {strength!r}, expected a number from 0, without effect, "
-            f"to {MOST_STRENGTH:g}; 1 is what it was trained for"
+            f"to {MOST_STRENGTH:g}; 1 is what it was trained for",
+            usage=True,
         )
     return value
 
@@ -120,7 +122,8 @@ def split_adapter(item: Any) -> tuple[str | Path | LoadedAdapter, float]:
     if not isinstance(source, str | os.PathLike | LoadedAdapter):
         raise AdapterError(
             f"an adapter is {item!r:.80}, expected a name, a file, an `Adapter`, or a pair of one "
-            "and its strength, such as ('haze', 0.5)"
+            "and its strength, such as ('haze', 0.5)",
+            usage=True,
         )
     if isinstance(source, LoadedAdapter):
         return source, check_strength(strength, source.path.name)
@@ -147,13 +150,15 @@ def adapter_file(adapter: str | Path) -> Path:
             pair = f"a pair such as ({name!r}, 0.5), with a strength from 0 to {MOST_STRENGTH:g}"
         raise AdapterError(
             f"adapter {text!r}: there is no such file, and a strength stands beside the name: give "
-            f"{pair}"
+            f"{pair}",
+            usage=True,
         )
     known = zoo_experts()
     hint = nearest(text.lower(), known)
     raise FileFormatError(
         f"{text}: there is no such file{hint or ', expected an adapter file or a name'}: "
-        f"those that ship are {', '.join(known) or 'none in this installation'}"
+        f"those that ship are {', '.join(known) or 'none in this installation'}",
+        usage=is_bare_name(text),
     )
 
 
@@ -175,7 +180,8 @@ def check_apart(used: Iterable[tuple[str, AdapterHeader]]) -> None:
             what = f"{name} is" if first == name else f"{first} and {name} hold the same, which is"
             raise AdapterError(
                 f"{what} given twice, and its effect would add up: give it once, with the strength "
-                "that you want"
+                "that you want",
+                usage=True,
             )
 
 
@@ -256,7 +262,7 @@ def write_merged(model: LoadedModel, adapters: Sequence[AdapterLike], target: Pa
         FileFormatError: the disk refuses.
     """
     if target.resolve() == model.path.resolve():
-        raise AdapterError(f"{target} would overwrite the base: choose another name")
+        raise AdapterError(f"{target} would overwrite the base: choose another name", usage=True)
     _, applied, _ = apply_adapters(model, adapters)
     for item in applied:
         if item.adapter.header.gate:
@@ -283,7 +289,8 @@ def listed(adapters: Any) -> list[AdapterLike]:
         return list(adapters)
     raise AdapterError(
         f"adapters is {adapters!r:.80}, expected a list of adapters, such as ['noise'] or "
-        "[('haze', 0.5)]"
+        "[('haze', 0.5)]",
+        usage=True,
     )
 
 

@@ -213,9 +213,13 @@ class AutoRestorer(MadeAnew):
         """
         count = len(self.classes)
         if not 1 <= k <= count:
-            raise AdapterError(f"k is {k}: expected a number of experts from 1 to {count}")
+            raise AdapterError(
+                f"k is {k}: expected a number of experts from 1 to {count}", usage=True
+            )
         if threshold is not None and not 0 <= threshold <= 1:
-            raise AdapterError(f"threshold is {threshold}: expected a probability from 0 to 1")
+            raise AdapterError(
+                f"threshold is {threshold}: expected a probability from 0 to 1", usage=True
+            )
         self.k, self.threshold = k, threshold
 
     def choose(self, image: np.ndarray) -> Choice:

@@ -129,7 +129,7 @@ class Restoring:
         overlap = overlap_of(tile, options.get("overlap"))
         check_options(tile, overlap, options.get("memory_limit"))
         if tile is not None and tile < multiple_of(header):
-            raise EngineError(too_small(tile, multiple_of(header)))
+            raise EngineError(too_small(tile, multiple_of(header)), usage=True)
         precision = cast(Precision, options.get("precision", "float32"))
         graph = graph_path(model).is_file() and is_installed("openvino")
         if choose_device("cpu" if engine == "openvino" else device) != "cpu":

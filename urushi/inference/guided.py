@@ -144,7 +144,8 @@ def guided_restorer(
     if engine == "openvino" or precision == "int8":
         raise EngineError(
             f"{'openvino' if engine == 'openvino' else precision} cannot run guidance, which this "
-            "all-in-one file has: use engine torch with precision float32 or bf16"
+            "all-in-one file has: use engine torch with precision float32 or bf16",
+            usage=True,
         )
     if not is_installed("torch"):
         raise MissingExtraError("torch, which guidance needs,", "torch")

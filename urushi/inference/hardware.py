@@ -100,7 +100,8 @@ def choose_device(device: str) -> str:
     if not known:
         raise EngineError(
             f"device {device!r} is unknown: expected auto, {', '.join(DEVICES)}, or one of "
-            "several as cuda:1"
+            "several as cuda:1",
+            usage=True,
         )
     if kind not in available:
         raise EngineError(f"device {device!r} is not available here: use {' or '.join(available)}")

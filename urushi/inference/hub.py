@@ -49,7 +49,9 @@ def model_from_hub(
     """
     check_repository(repository)
     if Path(file).suffix != ".safetensors":
-        raise FileFormatError(f"{file!r} in {repository}: expected the name of a .safetensors file")
+        raise FileFormatError(
+            f"{file!r} in {repository}: expected the name of a .safetensors file", usage=True
+        )
     known = cached_file(repository, file, revision)
     if known is not None:
         return known
@@ -73,7 +75,8 @@ def check_repository(repository: str) -> None:
     if _NAME.fullmatch(repository) is None or ".." in repository or "--" in repository:
         raise FileFormatError(
             f"repository {without_tokens(repository)!r:.120}: expected owner/name, of letters, "
-            "digits, - and _ and ."
+            "digits, - and _ and .",
+            usage=True,
         )
     if not is_installed("huggingface_hub"):
         raise MissingExtraError("huggingface_hub, which fetching needs,", "hub")

@@ -45,13 +45,18 @@ def split_task(task: object) -> tuple[str, ...]:
     if not isinstance(task, str) or not task.strip():
         raise AdapterError(
             f"task is {task!r:.80}: expected {AUTO}, {NONE}, or kinds of damage such as haze or "
-            "haze+noise"
+            "haze+noise",
+            usage=True,
         )
     names = _BETWEEN.split(task.strip())
     if len(names) > 1 and not all(names):
-        raise AdapterError(f"task is {task!r}: expected one name, or several such as noise+haze")
+        raise AdapterError(
+            f"task is {task!r}: expected one name, or several such as noise+haze", usage=True
+        )
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise AdapterError(f"task is {task!r}, which names {twice} twice: leave one out")
+        raise AdapterError(
+            f"task is {task!r}, which names {twice} twice: leave one out", usage=True
+        )
     return in_order(names)
 
 
@@ -75,7 +80,8 @@ def classes_of(task: object, file: Path, experts: Iterable[str]) -> tuple[str, .
         if name in (AUTO, NONE):
             raise AdapterError(
                 f"task {task!r} names {name!r}, which stands alone: leave it out, or the others; "
-                f"several are of {', '.join(there)}"
+                f"several are of {', '.join(there)}",
+                usage=True,
             )
         known = f"{file.name} has {', '.join(there if len(named) > 1 else (AUTO, NONE, *there))}"
         what = f"task is {task!r}" if name == task else f"task {task!r} names {name!r}"
@@ -83,9 +89,10 @@ def classes_of(task: object, file: Path, experts: Iterable[str]) -> tuple[str, .
         if ships and file == find_all_in_one():
             raise AdapterError(
                 f"{what}, which the router does not choose: give {name.lower()} as an adapter, and "
-                f"no task; {known}"
+                f"no task; {known}",
+                usage=True,
             )
-        raise AdapterError(f"{what}{nearest(name.lower(), there)}: {known}")
+        raise AdapterError(f"{what}{nearest(name.lower(), there)}: {known}", usage=True)
     return named
 
 
@@ -122,7 +129,8 @@ class RestorerInTurn(Restorer):
         if any(one.scale != 1 for one in restorers):
             raise EngineError(
                 "this network enlarges pictures, and experts can act one after the other only "
-                "where the size is kept: name one task"
+                "where the size is kept: name one task",
+                usage=True,
             )
         stages = {f"stage{number}": one for number, one in enumerate(restorers)}
         self._record(**stages)

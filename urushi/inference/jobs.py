@@ -150,11 +150,11 @@ def _into_folder(
             jobs.append(Job(item.source, item.source, left=left))
             continue
         job = Job(item.source, named[item.source], overwrite, item.problem)
-        if overwrite and real(job.target) in taken:
+        if real(job.target) in taken:
             job = replace(job, left=_may_be_original(job))
         jobs.append(job)
-    working = [job for job in jobs if not job.left]
-    if not overwrite and not all(_replaces_itself(job) for job in working):
+    own = [job for job in jobs if job.source not in made]
+    if not overwrite and not all(_replaces_itself(job) for job in own):
         # One that has the format already is no reason to restore none of the others.
         jobs = [
             replace(job, left=_itself(job))
@@ -267,13 +267,14 @@ def suffix_of_format(format: str) -> str:
     else:
         return suffix
     known = ", ".join(end[1:] for end, name in SUPPORTED_SUFFIXES.items() if can_write(name))
-    raise TargetError(f"format {format!r} {what}, expected one of {known}")
+    usage = suffix not in SUPPORTED_SUFFIXES
+    raise TargetError(f"format {format!r} {what}, expected one of {known}", usage=usage)
 
 
 def _beside(items: list[Found], suffix: str | None) -> Path:
     if len(items) > 1 or not items[0].named:
         need = counted(len(items), "picture needs", "pictures need")
-        raise TargetError(f"{need} a folder to go to: give --output FOLDER")
+        raise TargetError(f"{need} a folder to go to: give --output FOLDER", usage=True)
     source = items[0].source
     return with_suffix(source.with_name(f"{source.stem}_restored{source.suffix}"), suffix)
 
@@ -285,12 +286,15 @@ def _is_file_name(output: str | Path | None, items: list[Found]) -> bool:
     suffix = Path(text).suffix
     if suffix.lower() in SUPPORTED_SUFFIXES:
         if len(items) > 1 or not items[0].named:
-            raise TargetError(f"{text} is a file name, expected a folder for the pictures")
+            raise TargetError(
+                f"{text} is a file name, expected a folder for the pictures", usage=True
+            )
         return True
     if suffix and len(items) == 1 and items[0].named:
         raise TargetError(
             f"{text}: {suffix} names no format that is written, expected one of "
-            f"{', '.join(SUPPORTED_SUFFIXES)}, or an existing folder"
+            f"{', '.join(SUPPORTED_SUFFIXES)}, or an existing folder",
+            usage=True,
         )
     return False
 
@@ -301,7 +305,7 @@ def _checked_file_name(target: Path, items: list[Found], suffix: str | None) -> 
         and SUPPORTED_SUFFIXES[target.suffix.lower()] != SUPPORTED_SUFFIXES[suffix]
     ):
         raise TargetError(
-            f"{target}: its suffix contradicts the format {suffix[1:]}: give one only"
+            f"{target}: its suffix contradicts the format {suffix[1:]}: give one only", usage=True
         )
     return target
 

@@ -20,6 +20,7 @@ from urushi.files.router_file import read_router
 from urushi.image import foreign_name, is_picture_name, left_out_sentence
 from urushi.inference.adapted_weights import parse_adapter
 from urushi.inference.cache_folder import cache_folder
+from urushi.names import counted
 from urushi.remote import Entry, Place, fetch, is_url, list_below, local_path, look, put
 from urushi.writing import refuse_taken, taken, whole_file
 
@@ -148,7 +149,9 @@ class LocalCopies:
         place = Place.of(text)
         if place.is_web or place.is_folder:
             why = "lies on a web server, which is only read" if place.is_web else "is a folder"
-            raise TargetError(f"{place} {why}: give the name of a file, here or in a store")
+            raise TargetError(
+                f"{place} {why}: give the name of a file, here or in a store", usage=True
+            )
         folder = _Kept(place.parent, self._say).work if keep else self._temporary_folder()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / place.name).unlink(missing_ok=True)  # of a command that could not send it
@@ -350,7 +353,11 @@ class _Kept:
                 f"{self._place}: {needed} bytes are to be fetched, and {self.folder} has room for "
                 f"{free}: free space, or set URUSHI_CACHE to another disk"
             )
-        what = f"{len(missing)} files of {self._place}" if len(entries) > 1 else missing[0].place
+        what = (
+            f"{counted(len(missing), 'file')} of {self._place}"
+            if len(entries) > 1
+            else missing[0].place
+        )
         self._say(f"fetching {what} ({needed / 1e6:.1f} MB)")
 
         def one(entry: Entry) -> Entry:

@@ -61,7 +61,8 @@ def sheet_path(output: str) -> tuple[Path, bool]:
         raise TargetError(
             f"'{output}' is not a name for a sheet: expected NAME.jpg, NAME.png or a folder, "
             "since --look "
-            "restores nothing"
+            "restores nothing",
+            usage=True,
         )
     return path, True
 

@@ -35,7 +35,9 @@ def check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> No
     for name in given:
         if name not in there:
             hint = nearest(name, there)
-            raise EngineError(f"{what} has no option {name!r}{hint}: known are {', '.join(there)}")
+            raise EngineError(
+                f"{what} has no option {name!r}{hint}: known are {', '.join(there)}", usage=True
+            )
     check_types(given)
 
 
@@ -49,4 +51,4 @@ def check_types(options: Mapping[str, Any]) -> None:
         types, expected = _TYPES.get(name, ((object,), ""))
         number = Integral in types or Real in types
         if not isinstance(value, types) or (number and isinstance(value, bool)):
-            raise EngineError(f"{name} is {value!r:.80}: expected {expected}")
+            raise EngineError(f"{name} is {value!r:.80}: expected {expected}", usage=True)

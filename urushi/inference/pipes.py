@@ -51,9 +51,13 @@ def check_pipes(sources: Sequence[str], output: str | None) -> None:
             its result could be called after.
     """
     if is_stdout(output) and (len(sources) != 1 or _may_be_several(sources[0])):
-        raise TargetError("one picture can be written to standard output: give a folder to -o")
+        raise TargetError(
+            "one picture can be written to standard output: give a folder to -o", usage=True
+        )
     if output is None and any(is_pipe(source) for source in sources):
-        raise TargetError("a picture from a pipe needs a place to go to: give -o OUT, or -o -")
+        raise TargetError(
+            "a picture from a pipe needs a place to go to: give -o OUT, or -o -", usage=True
+        )
 
 
 def plan_pipes(

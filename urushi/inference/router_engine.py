@@ -64,10 +64,14 @@ def open_router(
     """
     stored = router if isinstance(router, LoadedRouter) else read_router(router)
     if engine not in ("auto", *ENGINES):
-        raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+        raise EngineError(
+            f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}", usage=True
+        )
     own = stored.header.encoder.own
     if engine == "openvino" and not own:
-        raise EngineError(f"OpenVINO cannot run the CLIP of {stored.name}: use engine torch")
+        raise EngineError(
+            f"OpenVINO cannot run the CLIP of {stored.name}: use engine torch", usage=True
+        )
     if engine == "auto":
         check_some_engine()
         able = own and stored.graph is not None and is_installed("openvino")
@@ -77,7 +81,9 @@ def open_router(
     made: EmbeddingEngine
     if engine == "openvino":
         if device not in ("auto", "cpu"):
-            raise EngineError(f"OpenVINO runs on the CPU only, not on {device!r}: use torch")
+            raise EngineError(
+                f"OpenVINO runs on the CPU only, not on {device!r}: use torch", usage=True
+            )
         made = OpenVINOEncoder(stored, threads=threads)
     else:
         chosen = choose_device(device)

@@ -163,7 +163,8 @@ class Staged:
         if place.is_web:
             raise TargetError(
                 f"{place} lies on a web server, which is only read: give a folder to -o, or a "
-                "store such as s3://"
+                "store such as s3://",
+                usage=True,
             )
         return f"{self._stand_in(place)}{'/' if place.is_folder else ''}"
 

@@ -47,7 +47,8 @@ class Strength:
             if not 0 <= value <= 1:
                 raise EngineError(
                     f"{name} is {value}: expected a number from 0, as it was, to 1, all that the "
-                    "network does"
+                    "network does",
+                    usage=True,
                 )
 
     @property
@@ -78,7 +79,7 @@ def as_strength(value: Strength | float | int) -> Strength:
         return value
     if isinstance(value, bool) or not isinstance(value, float | int):
         raise EngineError(
-            f"strength is {value!r:.100}: expected a number from 0 to 1, or a Strength"
+            f"strength is {value!r:.100}: expected a number from 0 to 1, or a Strength", usage=True
         )
     return Strength(value)
 
@@ -118,7 +119,8 @@ class WeakenedRestorer(Restorer):
         if restorer.scale != 1:
             raise EngineError(
                 f"strength is for networks that keep the size, and this one enlarges "
-                f"{restorer.scale} times: leave strength, luma and chroma out"
+                f"{restorer.scale} times: leave strength, luma and chroma out",
+                usage=True,
             )
         self._record(inner=restorer, strength=strength)
         self._make(restorer, strength)

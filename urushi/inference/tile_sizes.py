@@ -61,12 +61,14 @@ def sees_widely(adapters: Sequence[AppliedAdapter]) -> bool:
 def check_options(tile: int | None, overlap: int, memory_limit: int | None) -> None:
     """Refuse numbers that cannot be; see `Restorer`."""
     if tile is not None and tile < 1:
-        raise EngineError(f"tile is {tile} pixels, expected at least 1")
+        raise EngineError(f"tile is {tile} pixels, expected at least 1", usage=True)
     if overlap < 0 or (tile is not None and overlap > tile // 2):
         most = "" if tile is None else f" to {tile // 2}, half of the tile"
-        raise EngineError(f"overlap is {overlap} pixels, expected 0{most or ' or more'}")
+        raise EngineError(
+            f"overlap is {overlap} pixels, expected 0{most or ' or more'}", usage=True
+        )
     if memory_limit is not None and memory_limit <= 0:
-        raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0")
+        raise EngineError(f"memory_limit is {memory_limit} bytes, expected more than 0", usage=True)
 
 
 def overlap_of(tile: int | None, overlap: int | None = None) -> int:
@@ -137,7 +139,7 @@ def choose_tiles(
         if wide:
             overlap = max(overlap, min(WIDE_OVERLAP, tile // 4))
     if tile < multiple:
-        raise EngineError(too_small(tile, multiple))
+        raise EngineError(too_small(tile, multiple), usage=True)
     return TileSizes(max(tile // multiple, 1) * multiple, overlap, smallest, whole, affordable)
 
 
@@ -147,7 +149,7 @@ def _tile_for(overlap: int, affordable: int, device: str, multiple: int) -> int:
     if overlap > most:
         raise EngineError(
             f"overlap is {overlap} pixels, and the memory for {device} allows {most}: give a "
-            "smaller one, or a tile or memory limit of your own"
+            "smaller one, or a tile or memory limit of your own",
         )
     return math.ceil(2 * overlap / multiple) * multiple
 
@@ -157,11 +159,13 @@ def _fixed_tile(patch: int, tile: int | None, overlap: int) -> int:
     if tile not in (None, patch):
         raise EngineError(
             f"tile is {tile} pixels, but this network restores separate squares of {patch} "
-            "pixels: leave tile out"
+            "pixels: leave tile out",
+            usage=True,
         )
     if overlap > patch // 2:
         raise EngineError(
             f"overlap is {overlap} pixels, expected 0 to {patch // 2}, half of the squares that "
-            "this network restores"
+            "this network restores",
+            usage=True,
         )
     return patch

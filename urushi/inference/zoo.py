@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from urushi.errors import FileFormatError
+from urushi.errors import FileFormatError, is_bare_name
 from urushi.files.stated_format import stated_format
 
 __all__ = [
@@ -74,7 +74,8 @@ def find_all_in_one(name: str | Path | None = None) -> Path | None:
         return Path(text)
     raise FileFormatError(
         f"{text!r} is neither a file nor a name in the zoo: give an all-in-one file, such as "
-        f"{ALL_IN_ONE}.safetensors"
+        f"{ALL_IN_ONE}.safetensors",
+        usage=is_bare_name(text),
     )
 
 
@@ -95,5 +96,6 @@ def find_model(model: str | Path) -> Path:
         return path
     names = ", ".join(zoo_names()) or "none in this installation"
     raise FileFormatError(
-        f"model {text!r}: is neither a file nor a name in the zoo; the names are: {names}"
+        f"model {text!r}: is neither a file nor a name in the zoo; the names are: {names}",
+        usage=is_bare_name(text),
     )

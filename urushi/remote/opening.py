@@ -42,7 +42,7 @@ def open_store(place: Place, doing: Doing) -> tuple[Any, str]:
     for needed in ("fsspec", package):
         if find_spec(needed) is None:
             if scheme not in _EXTRAS:
-                raise UnreadableError(_unknown(place, _EXTRAS))
+                raise UnreadableError(_unknown(place, _EXTRAS), usage=True)
             raise MissingExtraError(f"{needed}, which {scheme}:// needs,", extra)
     try:
         return _opened(place.url)
@@ -55,7 +55,7 @@ def open_store(place: Place, doing: Doing) -> tuple[Any, str]:
 
         if scheme in known_implementations:
             raise failure(error, place, doing) from error
-        raise UnreadableError(_unknown(place, known_implementations)) from error
+        raise UnreadableError(_unknown(place, known_implementations), usage=True) from error
     except Exception as error:
         raise failure(error, place, doing) from error
 

@@ -42,7 +42,8 @@ def local_path(text: str) -> str:
         meant = url2pathname(parts.netloc + parts.path)
         raise UnreadableError(
             f"{text!r} names the server {parts.netloc!r}: expected three slashes before a whole "
-            f"path, such as file://{os.path.abspath(meant)}, or the path {meant!r} alone"
+            f"path, such as file://{os.path.abspath(meant)}, or the path {meant!r} alone",
+            usage=True,
         )
     return url2pathname(host + parts.path)
 
@@ -78,12 +79,15 @@ class Place:
         """
         found = _URL.match(text)
         if found is None:
-            raise UnreadableError(f"{redacted(text)!r} is no URL, expected such as s3://bucket/key")
+            raise UnreadableError(
+                f"{redacted(text)!r} is no URL, expected such as s3://bucket/key", usage=True
+            )
         rest = text[found.end() :]
         scheme = found.group(1).lower()
         if not rest.strip("/"):
             raise UnreadableError(
-                f"{redacted(text)!r} names no bucket or server, expected such as {scheme}://NAME/"
+                f"{redacted(text)!r} names no bucket or server, expected such as {scheme}://NAME/",
+                usage=True,
             )
         return cls(f"{scheme}://{rest}")
 

@@ -212,7 +212,8 @@ def put(file: Path, place: Place, *, overwrite: bool = False, tell: Tell | None 
     if place.is_web:
         raise TargetError(
             f"{place} lies on a web server, which is only read: choose a folder, or a store such "
-            "as s3://"
+            "as s3://",
+            usage=True,
         )
     store, path = open_store(place, Doing.WRITE)
     size = file.stat().st_size

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from urushi.errors import DataError
 from urushi.files.router_file import Mode
+from urushi.names import counted
 
 __all__ = ["expected_calibration_error", "fit_temperature", "negative_log_likelihood",
            "probabilities"]  # fmt: skip
@@ -134,7 +135,8 @@ def _truth(values: np.ndarray, labels: np.ndarray, mode: Mode) -> np.ndarray:
     labels = np.asarray(labels)
     if len(values) == 0 or not np.isfinite(values).all():
         raise DataError(
-            f"{len(values)} rows of logits, or some not finite: finite ones of at least one "
+            f"{counted(len(values), 'row')} of logits, or some not finite: finite ones of at "
+            "least one "
             "validation picture are needed"
         )
     if mode == "multi":

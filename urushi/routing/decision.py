@@ -74,7 +74,9 @@ def expert_weights(
     """
     classes = chances.shape[-1]
     if not 1 <= k <= classes:
-        raise AdapterError(f"k is {k}: expected a number of experts from 1 to {classes}")
+        raise AdapterError(
+            f"k is {k}: expected a number of experts from 1 to {classes}", usage=True
+        )
     # Stable: of equals the first is chosen, on every machine.
     order = np.argsort(-chances, axis=-1, kind="stable")
     chosen = np.zeros(chances.shape, bool)

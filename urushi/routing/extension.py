@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from urushi.errors import DataError
 from urushi.files.router_file import RouterHeader
+from urushi.names import counted
 
 __all__ = ["extended_tensors", "fit_class"]
 
@@ -50,7 +51,8 @@ def fit_class(
     """
     if not of_it.any() or of_it.all():
         raise DataError(
-            f"{int(of_it.sum())} of {len(of_it)} pictures are of the new class: some of it and "
+            f"{int(of_it.sum())} of {counted(len(of_it), 'picture is', 'pictures are')} of the "
+            "new class: some of it and "
             "some of others are needed"
         )
     if not (np.isfinite(vectors).all() and np.isfinite(logits).all()):

@@ -48,6 +48,8 @@ def runtime_folder(package: Path | None = None) -> Path:
     Raises:
         FileFormatError: it cannot be had, or is not the release that is known.
     """
+    if package is not None and not package.is_file():
+        raise FileFormatError(f"{package}: there is no such file: fetch {_ADDRESS}")
     folder = cache_folder() / f"onnxruntime-web-{VERSION}"
     if package is None and _is_sound(folder):
         return folder
@@ -58,6 +60,8 @@ def runtime_folder(package: Path | None = None) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             (Path(made) / "ready").rename(folder)
     except OSError as error:
+        if package is not None and error.filename == str(package):
+            raise FileFormatError(f"{package} cannot be read ({error.strerror})") from error
         raise FileFormatError(f"{folder} cannot be written ({error.strerror or error})") from error
     return folder
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from fastapi import UploadFile
 from pydantic.fields import FieldInfo
 
+from urushi.names import counted
+
 __all__ = ["empty", "expected", "wrong"]
 
 _ASKED: Mapping[str, str] = {
@@ -32,7 +34,7 @@ def expected(name: str, info: FieldInfo) -> str:
     if type_ in _NUMBERS:
         return _NUMBERS[type_] + _range(bounds)
     most = bounds.get("max_length")
-    return "text" if most is None else f"at most {most} characters"
+    return "text" if most is None else f"at most {counted(most, 'character')}"
 
 
 def wrong(error: Mapping[str, Any], fields: Mapping[str, FieldInfo], listed: Sequence[str]) -> str:
@@ -60,7 +62,7 @@ def wrong(error: Mapping[str, Any], fields: Mapping[str, FieldInfo], listed: Seq
         return f"{name} is a file: expected {wanted}"
     if error.get("type") == "string_too_long":
         most = error.get("ctx", {}).get("max_length")
-        return f"{name} has {len(str(given))} characters: expected at most {most}"
+        return f"{name} has {counted(len(str(given)), 'character')}: expected at most {most}"
     if given == "":
         return empty(name, info)
     return f"{name} is {given!r:.80}: expected {wanted}"

@@ -19,6 +19,7 @@ from urushi.errors import RecipeError
 from urushi.files.adapter import check_base, read_adapter
 from urushi.files.model import LoadedModel, read_header, read_model
 from urushi.inference.zoo import find_adapter, find_model
+from urushi.names import counted
 from urushi.training.batches import DegradedBatches, Draws, PairBatches
 from urushi.training.recipe import BackboneSettings, LossSettings, Recipe
 from urushi.training.streaming import Stream
@@ -271,7 +272,8 @@ def stage_sizes(recipe: Recipe, processes: int = 1) -> Iterator[tuple[int, int, 
     for start, patch, batch in sizes:
         if batch % processes:
             raise RecipeError(
-                f"a batch of {batch} cannot be divided among {processes} processes: choose a "
+                f"a batch of {batch} cannot be divided among "
+                f"{counted(processes, 'process', 'processes')}: choose a "
                 "multiple"
             )
         yield start, patch, batch

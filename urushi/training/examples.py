@@ -19,7 +19,7 @@ from urushi.data.pairs import Pair, PairedFolder, find_left_out, find_pictures, 
 from urushi.degradations import degradation_of
 from urushi.errors import DataError, PictureError
 from urushi.evaluation.catalog import Benchmark, clean_benchmark, paired_benchmark
-from urushi.names import plain_name
+from urushi.names import counted, plain_name
 
 __all__ = ["Examples", "clean_examples", "pair_examples", "set_aside"]
 
@@ -81,7 +81,10 @@ def pair_examples(
     left_out = _left_out(found.input_folder, found.target_folder)
     notes = [*found.problems[:3], *left_out]
     if len(found.problems) > 3:
-        notes.append(f"{len(found.problems) - 3} more pictures have no partner")
+        notes.append(
+            f"{counted(len(found.problems) - 3, 'more picture has', 'more pictures have')} no "
+            "partner"
+        )
     if len(found) < LEAST_PAIRS:
         raise DataError(
             f"{_place_of(found)} {len(found)} pair{_SUFFIX[len(found) != 1]}: at least "

@@ -29,14 +29,17 @@ def choose_method(
     """
     settings = METHODS.find(method, AdapterError).settings
     if method == "frozen":
-        raise AdapterError("method frozen trains nothing: choose another one")
+        raise AdapterError("method frozen trains nothing: choose another one", usage=True)
     if method in ("guidance", "experts"):
         raise AdapterError(
             f"method {method} does nothing without a router, and adapt trains none: choose "
-            "another one, or train all of it with  urushi train all-in-one-cpu"
+            "another one, or train all of it with  urushi train all-in-one-cpu",
+            usage=True,
         )
     if budget is not None and "budget" not in settings.model_fields:
-        raise AdapterError(f"method {method} takes no budget: use colora, or its own settings")
+        raise AdapterError(
+            f"method {method} takes no budget: use colora, or its own settings", usage=True
+        )
     content: dict[str, Any] = {"method": method}
     if budget is not None:
         content["budget"] = budget

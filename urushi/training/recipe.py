@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from urushi.data.synthetic_pages import PAGE_SIDE
-from urushi.errors import RecipeError
+from urushi.errors import RecipeError, is_bare_name
 from urushi.files.router_file import ClassName
 from urushi.settings import Settings, names_file, read_mapping, read_settings, shown
 
@@ -412,7 +412,8 @@ def find_recipe(name: Path | str) -> Path:
             return shipped
     known = ", ".join(sorted(p.stem for p in [*RECIPES.glob("*.yaml"), *PAPERS.glob("*.yaml")]))
     raise RecipeError(
-        f"there is no recipe {shown(str(name))}: expected a YAML file, or one of {known}"
+        f"there is no recipe {shown(str(name))}: expected a YAML file, or one of {known}",
+        usage=is_bare_name(str(name)),
     )
 
 

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 from urushi.data.packed import PAIRS
 from urushi.data.shards.store import INDEX_NAME, Store
 from urushi.errors import DataError, FileFormatError, brief
+from urushi.names import counted
 from urushi.settings import Settings, parse_settings
 
 __all__ = [
@@ -182,7 +183,7 @@ def _checked(pictures: Any, index: ShardIndex, keys: tuple[str, ...]) -> Int64[n
     each = 2 if index.kind == PAIRS else 1
     shape = (each * index.count, len(COLUMNS))
     if pictures.dtype != np.int64 or pictures.shape != shape or len(keys) != index.count:
-        raise ValueError(f"it has {len(keys)} keys and a table of {pictures.shape}")
+        raise ValueError(f"it has {counted(len(keys), 'key')} and a table of {pictures.shape}")
     if (pictures < 0).any() or (pictures[:, 0] >= len(index.shardlist)).any():
         raise ValueError("it names a tar that is not there")
     if (pictures[:, 4:6] < 1).any() or (pictures[:, 4:6] > _LONGEST_SIDE).any():

@@ -16,6 +16,7 @@ from urushi.data.shards.index import ShardFile, ShardIndex, write_index
 from urushi.data.shards.store import INDEX_NAME, Store
 from urushi.errors import DataError, PictureError, TakenError, brief
 from urushi.image import is_picture_name
+from urushi.names import counted
 from urushi.writing import taken
 
 __all__ = ["index_tars"]
@@ -186,6 +187,7 @@ def _ordered(key: str, files: list[_File], place: str) -> list[_File]:
     if len(files) == 1:
         return files
     raise DataError(
-        f"{place} has {len(files)} pictures under the key {key!r}: expected one, or an input and a "
+        f"{place} has {counted(len(files), 'picture')} under the key {key!r}: expected one, or an "
+        "input and a "
         f"target as {key}.input.png and {key}.target.png"
     )

@@ -27,7 +27,7 @@ from urushi.data.shards.index import (
 from urushi.data.shards.store import INDEX_NAME, Store
 from urushi.errors import DataError, PictureError, TakenError
 from urushi.image import inspect_picture
-from urushi.names import plain_name
+from urushi.names import counted, plain_name
 from urushi.writing import taken
 
 __all__ = ["SHARD_BYTES", "Sample", "ShardSummary", "find_pairs", "find_samples", "write_shards"]
@@ -173,7 +173,8 @@ def write_shards(
     contents.fill(usable())
     if not contents.keys:
         raise DataError(
-            f"none of the {len(samples)} pictures can be sharded; the first because {skipped[0][1]}"
+            f"none of {counted(len(samples), 'picture')} can be sharded; the first because "
+            f"{skipped[0][1]}"
         )
     index = write_index(store, kind, contents.shards, np.array(contents.rows), contents.keys)
     size = sum(shard.filesize for shard in contents.shards)

@@ -17,6 +17,7 @@ from urushi.image.opened import Identity, identity_of
 from urushi.image.source import NativeRows
 from urushi.image.tiff.exif_directory import Tag, read_numbers, read_tags
 from urushi.image.tiff.picture_directories import tiff_pages
+from urushi.names import counted
 
 __all__ = ["Levels", "levels_of", "tags_of_white"]
 
@@ -173,7 +174,8 @@ def _range(info: PictureInfo) -> tuple[float, float, float, float]:
             count += finite.size
     if odd:
         raise UnreadableError(
-            f"'{info.path}' has {odd} samples that are NaN or infinite, of {count + odd}, where"
+            f"'{info.path}' has {counted(odd, 'sample that is', 'samples that are')} NaN or "
+            f"infinite, of {count + odd}, where"
             " numbers were expected: replace them first."
         )
     return least, most, bright / max(count, 1), beyond / max(count, 1)

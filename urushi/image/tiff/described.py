@@ -42,26 +42,27 @@ def fitted_words(header: Header, layout: Layout, *, scale: int, complete: bool) 
         return Fitted()
     page = pages[info.page]
     told = description_of(info.path, page)
+    title, planes = stack_title(told), planes_of(told)
     same = (
         scale == 1
-        and (page.bits, page.samples) == (layout.bits, layout.bands)
-        and layout.kind == info.kind
+        and page.samples == layout.bands
         and not (page.separate and page.samples > 1)
         and info.orientation == 1
     )
-    whole = complete and len(pages) * page.samples >= planes_of(told)
+    if title != "tifffile":  # which tells how many samples there are, and not of what type
+        same = same and (page.bits, info.kind) == (layout.bits, layout.kind)
+    # What is told of one plane is as true in a file of another format.
+    whole = (complete or planes <= 1) and len(pages) * page.samples >= planes
     fitting = fitting_description(told, whole, same)
-    beside = whole and same and stack_title(told) == "ImageJ"
+    beside = complete and whole and same and title == "ImageJ"
     notes = []
     if not beside and has_tag(info.path, page, BLOCK):
         notes.append("ImageJ's labels, colour tables and overlays are not in the result.")
     if fitting == told:
         return Fitted(None, beside, tuple(notes))
-    planes = planes_of(told)
     if planes > 1 or not fitting:
         what = f"of {planes} planes" if planes > 1 else "of how the samples lie"
         notes.append(
-            f"What {stack_title(told)}'s description says {what} is not true of the result and was"
-            " left out."
+            f"What {title}'s description says {what} is not true of the result and was left out."
         )
     return Fitted(fitting or b"", beside, tuple(notes))

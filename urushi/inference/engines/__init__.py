@@ -79,27 +79,39 @@ def create_engine(
         FileFormatError: weights and graph, int8 file or configuration do not belong together.
     """
     if precision not in PRECISIONS:
-        raise EngineError(f"precision {precision!r} is unknown: expected {', '.join(PRECISIONS)}")
+        raise EngineError(
+            f"precision {precision!r} is unknown: expected {', '.join(PRECISIONS)}", usage=True
+        )
     if threads is not None and threads < 1:
-        raise EngineError(f"threads is {threads}: expected at least 1")
+        raise EngineError(f"threads is {threads}: expected at least 1", usage=True)
     if engine not in ("auto", *ENGINES):
-        raise EngineError(f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}")
+        raise EngineError(
+            f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}", usage=True
+        )
     if adapters:
         engine = _torch_for(adapters[0], engine, precision)
     if precision == "int8":
         if engine == "torch":
-            raise EngineError("torch has no precision int8: use engine openvino, or bf16")
+            raise EngineError(
+                "torch has no precision int8: use engine openvino, or bf16", usage=True
+            )
         engine = "openvino"
     if engine != "auto" and not is_installed(ENGINES[engine].package):
         raise MissingExtraError(f"the engine {engine!r}", ENGINES[engine].extra)
     if engine == "openvino" and compile:
-        raise EngineError("compile is an option of torch: leave it out, or choose engine torch")
+        raise EngineError(
+            "compile is an option of torch: leave it out, or choose engine torch", usage=True
+        )
     chosen_device = "cpu" if engine == "openvino" and device == "auto" else choose_device(device)
     name = _choose(model, chosen_device, compile) if engine == "auto" else engine
     if name == "openvino" and chosen_device != "cpu":
-        raise EngineError(f"OpenVINO runs on the CPU only, not on {device!r}: use engine torch")
+        raise EngineError(
+            f"OpenVINO runs on the CPU only, not on {device!r}: use engine torch", usage=True
+        )
     if threads is not None and chosen_device != "cpu":
-        raise EngineError(f"threads has no effect on {chosen_device}: leave it out, or use cpu")
+        raise EngineError(
+            f"threads has no effect on {chosen_device}: leave it out, or use cpu", usage=True
+        )
     options: dict[str, Any] = {"precision": precision, "threads": threads}
     if name == "openvino":
         from urushi.inference.engines.openvino_engine import OpenVINOEngine
@@ -117,7 +129,8 @@ def _torch_for(adapter: AppliedAdapter, engine: str, precision: str) -> str:
     if engine == "openvino" or precision == "int8":
         raise EngineError(
             f"{engine if engine != 'auto' else precision} cannot run {why}: use engine torch with "
-            "precision float32 or bf16"
+            "precision float32 or bf16",
+            usage=True,
         )
     if not is_installed(ENGINES["torch"].package):
         raise MissingExtraError(f"torch, needed by {why}", ENGINES["torch"].extra)

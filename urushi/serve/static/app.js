@@ -35,12 +35,10 @@ function stateText(picture) {
     const left = job?.seconds_left;
     return `mending ${percent(job?.progress ?? 0)}${left ? `, ${timeText(left)} left` : ""}`;
   }
-  if (state === "done") return job.facts.router?.reason ?? mixText(picture.settings.adapters);
+  if (state === "done") return job.facts.router?.reason ?? mixer.told(job.made);
   if (state === "cancelled") return "cancelled";
   return picture.problem;
 }
-
-const mixText = (adapters) => (adapters ? `mended by ${adapters.split(",").map((one) => one.split(":")[0]).join(" and ")}` : "mended");
 
 const BUSY = ["sending", "looking", "waiting", "running"];
 
@@ -222,7 +220,7 @@ function showState() {
 function showSeen() {
   const look = current.look;
   $("reason").textContent = current.job?.state === "done" && current.job.made
-    ? mixText(current.job.made.replaceAll(/adapter-[\w-]+/g, (id) => mixer.nameOf(id)))
+    ? mixer.told(current.job.made)
     : look?.reason ?? "";
   const chances = Object.entries(look?.probabilities ?? {}).sort((one, other) => other[1] - one[1]);
   $("bars").replaceChildren(...chances.map(([name, chance]) => {
@@ -379,8 +377,9 @@ $("all").addEventListener("click", async () => {
     for (const picture of done) jobs.push(await finalJob(picture, madeText(picture.name)));
     const query = new URLSearchParams(jobs.map((job) => ["job", job.id]));
     await save(`/v1/archive?${query}`, "urushi.zip");
-    say(`${done.length} pictures are saved`);
-    $("save-said").textContent = `${done.length} ${done.length === 1 ? "picture is" : "pictures are"} saved in urushi.zip`;
+    const saved = done.length === 1 ? "1 picture is saved" : `${done.length} pictures are saved`;
+    say(saved);
+    $("save-said").textContent = `${saved} in urushi.zip`;
   } catch (problem) {
     $("save-said").textContent = problem.message;
   }

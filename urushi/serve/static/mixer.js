@@ -3,6 +3,9 @@
 import { told } from "./api.js";
 import { slide } from "./words.js";
 
+// NAME:STRENGTH,NAME:STRENGTH -> strengths by name.
+const partsOf = (text) => new Map(text.split(",").filter(Boolean).map((part) => part.split(":")));
+
 export class Mixer {
   constructor(place, onChange) {
     this.place = place;
@@ -17,11 +20,12 @@ export class Mixer {
   add(adapter, strength, quietly = false) {
     if (!this.rows.has(adapter.id)) {
       const same = [...this.rows.values()].filter(({ name }) => name === adapter.name).length;
-      const row = slide(same ? `${adapter.name} (${same + 1})` : adapter.name, 0, (value) => {
+      const label = same ? `${adapter.name} (${same + 1})` : adapter.name;
+      const row = slide(label, 0, (value) => {
         this.rows.get(adapter.id).strength = value;
         this.tell();
       });
-      this.rows.set(adapter.id, { name: adapter.name, strength: 0, row });
+      this.rows.set(adapter.id, { name: adapter.name, label, strength: 0, row });
       this.place.append(row);
     }
     const found = this.rows.get(adapter.id);
@@ -30,8 +34,10 @@ export class Mixer {
     if (!quietly) this.tell();
   }
 
-  nameOf(id) {
-    return this.rows.get(id)?.name ?? id;
+  // In words, what a picture was mended by: adapters by the names that their sliders have.
+  told(text) {
+    const names = [...partsOf(text ?? "").keys()].map((id) => this.rows.get(id)?.label ?? id);
+    return names.length ? `mended by ${names.join(" and ")}` : "mended";
   }
 
   // As the service takes it: NAME:STRENGTH,NAME:STRENGTH.
@@ -40,7 +46,7 @@ export class Mixer {
   }
 
   set(text) {
-    const wanted = new Map(text.split(",").filter(Boolean).map((part) => part.split(":")));
+    const wanted = partsOf(text);
     for (const [id, found] of this.rows) {
       found.strength = Number(wanted.get(id) ?? 0);
       found.row.set(found.strength);

@@ -32,7 +32,7 @@ export function startTeaching(onLearnt) {
     }
     const both = chosen.inputs.length && chosen.targets.length;
     $("pairs").textContent = !both ? "" : pairs.length
-      ? `${pairs.length} pairs, such as ${pairs[0][0].name} and ${pairs[0][1].name}`
+      ? `${pairs.length} ${pairs.length === 1 ? "pair" : "pairs"}, such as ${pairs[0][0].name} and ${pairs[0][1].name}`
       : "these do not belong together: give them equal names, or as many of both in the same order";
     $("learn").disabled = pairs.length < 2 || Boolean(job);
   }

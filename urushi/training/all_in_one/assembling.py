@@ -19,6 +19,7 @@ from urushi.files.all_in_one_file import AllInOne, Expert, member_of, read_all_i
 from urushi.files.model import LoadedModel
 from urushi.files.router_file import LoadedRouter, RouterHeader, router_graph_path, write_router
 from urushi.inference.restorer import Restorer
+from urushi.names import counted
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe, ThresholdsPlan
 from urushi.training.all_in_one.datasets import AllInOneFiles
 from urushi.training.all_in_one.probe_training import fit_evidence
@@ -191,7 +192,7 @@ def assemble(
     experts = {name: Expert(members[name], 1.0) for name in header.experts}
     whole = AllInOne(replace(router, header=header), base_facts(model), experts)
     if recipe.evidence is not None:
-        on_stage(f"evidence: {recipe.evidence.pictures} pictures")
+        on_stage(f"evidence: {counted(recipe.evidence.pictures, 'picture')}")
         place = run / "evidence"
         fitted = fit_evidence(
             recipe, files, whole, model, place, device=device, on_pictures=on_pictures

@@ -88,13 +88,13 @@ def check_new_class(into: AllInOne, name: str, model: LoadedModel) -> None:
     if name in header.classes or name == CLEAN:
         raise AdapterError(
             f"{into.path} already has a class {name!r}: choose another name than "
-            f"{', '.join(header.classes)}"
+            f"{', '.join(header.classes)}",
         )
     try:
         TypeAdapter(ClassName).validate_python(name)
     except ValidationError as error:
         raise AdapterError(
-            f"{name!r} cannot name a class: use letters, digits, dashes and underscores"
+            f"{name!r} cannot name a class: use letters, digits, dashes and underscores", usage=True
         ) from error
     if into.guidance is not None:
         raise AdapterError(

@@ -37,6 +37,7 @@ from urushi.files.model import (
 from urushi.files.router_file import RouterHeader, read_router
 from urushi.inference.auto import AutoRestorer
 from urushi.inference.zoo import ZOO, find_model
+from urushi.names import counted
 from urushi.training.all_in_one.all_in_one_recipe import AllInOneRecipe
 from urushi.training.all_in_one.assembling import assemble
 from urushi.training.all_in_one.datasets import AllInOneFiles, router_recipe_of
@@ -165,7 +166,7 @@ class AllInOneTraining:
         if shared(lambda: path.is_file() and read_router(path).header.recipe == stated):
             self.on_stage("router: trained before")
             return path
-        self.on_stage(f"router: {own.steps} steps")
+        self.on_stage(f"router: {counted(own.steps, 'step')}")
         result = train_router(
             own,
             self.files.router,
@@ -354,7 +355,7 @@ class AllInOneTraining:
         validate: Callable[[nn.Module], dict[str, float]] | None = None,
     ) -> nn.Module:
         """The network of a stage as it is in the end."""
-        self.on_stage(f"{name}: {stage.recipe.schedule.steps} steps")
+        self.on_stage(f"{name}: {counted(stage.recipe.schedule.steps, 'step')}")
         result: TrainingResult = train(
             stage.recipe,
             stage.material,

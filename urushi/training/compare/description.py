@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from urushi.adapters import METHODS
-from urushi.errors import RecipeError, nearest
+from urushi.errors import RecipeError, is_bare_name, nearest
 from urushi.settings import Settings, names_file, parse_settings, read_settings, shown
 from urushi.training.adaptation import DEFAULT_LEARNING_RATE, LEARNING_RATES
 from urushi.training.recipe import RECIPES, LossSettings, PatchSettings
@@ -264,7 +264,7 @@ class Variant:
     label: str
     method: str
     config: dict[str, Any]
-    resolved: dict[str, Any]
+    resolved: Settings
     learning_rate: float
     route: RouteSettings | None = None
 
@@ -326,7 +326,7 @@ def _variant(
         label=label,
         method=entry.method,
         config={"method": entry.method, **settings},
-        resolved=made.model_dump(mode="json"),
+        resolved=made,
         learning_rate=entry.learning_rate
         or LEARNING_RATES.get(entry.method, DEFAULT_LEARNING_RATE),
         route=entry.route,
@@ -348,7 +348,8 @@ def find_comparison(name: Path | str) -> Path:
     names = [file.stem for file in sorted(COMPARISONS.glob("*.yaml"))]
     raise RecipeError(
         f"there is no comparison {shown(str(name))}{nearest(str(name), names)}: expected a YAML "
-        f"file, or one of {', '.join(names)}"
+        f"file, or one of {', '.join(names)}",
+        usage=is_bare_name(str(name)),
     )
 
 

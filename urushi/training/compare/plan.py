@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +16,8 @@ from urushi.errors import AdapterError, RecipeError
 from urushi.evaluation.catalog import Benchmark
 from urushi.files.model import LoadedModel, architecture_hash, read_model
 from urushi.inference.zoo import find_model
+from urushi.names import counted
+from urushi.settings import Settings
 from urushi.training.compare.description import (
     BaseSettings,
     Comparison,
@@ -48,6 +51,19 @@ VERSION = 1
 _TERMS = {
     "steps", "patch", "batch", "augment", "precision", "loss", "warmup", "clip", "ema",
     "save_memory",
+}  # fmt: skip
+
+# Settings that every identity states, whatever their values. One that came later is stated only
+# where it differs from its default: what was finished before keeps its name.
+_ALWAYS_STATED = _TERMS | {
+    "active", "alpha", "batch_norm", "beta", "branches", "budget", "by", "channel_reduction",
+    "constant_norm", "count", "damaged", "decoder", "delta", "dense", "depthwise", "each", "empty",
+    "expert", "experts", "fft_norm", "floor", "freeze", "frequency", "gate_reduction", "gates",
+    "grid", "hidden", "initial", "inverted", "k", "kernel", "layers", "layout", "learn_scale",
+    "local_bias", "map", "min_rank", "name", "norm", "offsets", "other_weights", "parameters",
+    "profile", "quadratic_rank", "rank", "ranks", "reach", "rectify", "reduction", "router",
+    "scale", "scale_layer", "scaling", "seed", "shared", "sites", "smallest", "spread", "stages",
+    "tokens", "tune", "tuned", "up_bias", "variant", "vector",
 }  # fmt: skip
 
 
@@ -98,7 +114,7 @@ class Cell(BaseModel):
     def title(self) -> str:
         """The cell for people."""
         words = [self.base, self.task, self.label]
-        words += [f"{self.pairs} pairs"] if self.pairs is not None else []
+        words += [counted(self.pairs, "pair")] if self.pairs is not None else []
         words += [f"seed {self.seed}"] if self.seed is not None else []
         return ", ".join(words)
 
@@ -138,7 +154,8 @@ class Plan:
                 labels = dict.fromkeys(cell.label for cell in self.cells)
                 raise RecipeError(
                     f"{pattern!r} names no cell: expected TASK/METHOD, of the tasks "
-                    f"{', '.join(tasks)} and the methods {', '.join(labels)}"
+                    f"{', '.join(tasks)} and the methods {', '.join(labels)}",
+                    usage=True,
                 )
         wanted = {(c.base, c.task) for c in self.cells if c.matches(patterns)}
         return [
@@ -198,7 +215,7 @@ class _Planner:
             if missing:
                 said = ", ".join(map(str, missing))
                 self.notes.append(
-                    f"{task.settings.name} has {task.count} pairs: left out at {said}"
+                    f"{task.settings.name} has {counted(task.count, 'pair')}: left out at {said}"
                 )
 
     def frozen(self) -> list[Cell]:
@@ -238,13 +255,13 @@ class _Planner:
             "validation": task.facts,
         }
         if route is not None:
-            identity["route"] = route.model_dump(mode="json", exclude={"router"})
+            identity["route"] = _stated(route, set(type(route).model_fields) - {"router"})
             if route.router is not None:
                 identity["route"]["router"] = self._digest(Path(route.router))
         if self.comparison.limit is not None:
             identity["limit"] = self.comparison.limit
         if count is not None:
-            terms = self.comparison.model_dump(mode="json", include=_TERMS)
+            terms = _stated(self.comparison, _TERMS)
             terms |= {"seed": seed, "learning_rate": variant.learning_rate}
             files = [[n, *(self._digest(path) for path in paths if path)] for n, *paths in chosen]
             identity |= {"examples": files, "training": terms}
@@ -299,8 +316,8 @@ class _Planner:
         )
 
     def _method_facts(self, variant: Variant, base: _Base) -> dict[str, Any]:
-        """Method and settings, defaults included; of a profile its content, not its place."""
-        facts = {"method": variant.method, **variant.resolved}
+        """Method and settings, see `_stated`; of a profile its content, not its place."""
+        facts = {"method": variant.method, **_stated(variant.resolved)}
         if isinstance(base.reports[variant.label], str):
             return facts
         facts = locate_profile(facts, base.model.path)
@@ -327,6 +344,20 @@ def _of_seed(route: RouteSettings | None, seed: int | None) -> RouteSettings | N
     if route is None or route.router is None:
         return route
     return route.model_copy(update={"router": route.router.replace("{seed}", str(seed or 0))})
+
+
+def _stated(settings: Settings, names: Collection[str] | None = None) -> dict[str, Any]:
+    """What settings say, as JSON values; of `names` alone where they are given.
+
+    Defaults are included, but for fields that there were not always.
+    """
+    values, stated = settings.model_dump(mode="json"), {}
+    for name, field_of in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        is_default = value == field_of.get_default(call_default_factory=True, validated_data={})
+        if (names is None or name in names) and (name in _ALWAYS_STATED or not is_default):
+            stated[name] = _stated(value) if isinstance(value, Settings) else values[name]
+    return stated
 
 
 def _hash(identity: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from urushi.errors import DataError
 from urushi.evaluation.catalog import BENCHMARKS, Benchmark
 from urushi.evaluation.grid import Score, Scored
+from urushi.names import counted
 from urushi.training.compare.description import Comparison
 from urushi.training.compare.summary import MEAN, Row, Summary
 
@@ -59,7 +60,7 @@ def scores_of(summary: Summary) -> list[Scored]:
 
 def _method(comparison: str, row: Row, several: bool) -> str:
     label = f"{row.base}: {row.label}" if several else row.label
-    facts = [] if row.pairs is None else [f"{row.pairs} pairs"]
+    facts = [] if row.pairs is None else [counted(row.pairs, "pair")]
     facts += [f"{len(row.seeds)} seed{'s' if len(row.seeds) > 1 else ''}"] if row.seeds else []
     return f"{comparison}: {', '.join([label, *facts])}"
 

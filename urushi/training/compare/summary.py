@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from urushi.names import counted
 from urushi.training.compare.description import Comparison
 from urushi.training.compare.grid import Outcome
 from urushi.version import __version__
@@ -331,8 +332,9 @@ def markdown(summary: Summary, plots: Sequence[str] = ()) -> str:
 def _conditions(summary: Summary) -> str:
     plan = summary.comparison
     sentences = [
-        f"{summary.finished} of {summary.planned} cells are finished.",
-        f"Every cell: {plan.steps} steps of {plan.batch} patches of {plan.patch} pixels, in "
+        f"{summary.finished} of {counted(summary.planned, 'cell is', 'cells are')} finished.",
+        f"Every cell: {counted(plan.steps, 'step')} of {counted(plan.batch, 'patch', 'patches')} "
+        f"of {plan.patch} pixels, in "
         f"{plan.precision}; at one seed and number of pairs all methods learn from the same pairs "
         "and see the same patches in the same order, and the pairs of a smaller number are among "
         "those of a larger one. Measured are the last, averaged weights, as the adapter file holds "
