@@ -14,7 +14,7 @@ from networks import DarkenEngine, darkening
 from pictures import write_pictures
 from PIL import Image
 
-from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.errors import TargetError, TooLargeError, UnreadableError
 from urushi.image import inspect_picture, open_picture, read_picture, write_picture
 from urushi.image.formats.decoding import memory_ran_out
@@ -307,7 +307,7 @@ def test_stdout_is_for_the_picture_alone(tmp_path, words, said):
 def test_several_pictures_do_not_fit_into_a_pipe(tmp_path):
     write_pictures(tmp_path, 2)
     result = run("restore", tmp_path, "-o", "-", "--task", "none")
-    assert result.exit_code == EXIT_FAILED
+    assert result.exit_code == EXIT_USAGE
     assert "one picture can be written" in result.stderr
 
 

@@ -344,7 +344,8 @@ def test_settings_that_say_nothing_are_told(tmp_path, net, words, said):
     torch.save({"a": net, "b": moved(net)}, tmp_path / "a.pth")
     options = [word for text in words for word in ("--set", text)]
     done = run("import", tmp_path / "a.pth", "-o", tmp_path / "b.safetensors", *options)
-    assert done.exit_code == 1
+    # What a setting may be hangs on the file in one case alone.
+    assert done.exit_code == (1 if "read as" in said else 2)
     assert done.stderr.count("\n") == 1
     assert re.search(said, done.stderr), done.stderr
 

@@ -258,7 +258,7 @@ def test_counts_of_adaptir():
         ({"window_size": [4]}, "height and width"),
         ({"window_size": [0, 4]}, "each must be positive"),
         ({"num_heads": None}, "num_heads is None"),
-        ({"num_heads": [2, 2]}, "each of 1 groups"),
+        ({"num_heads": [2, 2]}, "each of 1 group "),
         ({"num_heads": [3]}, "half of embed_dim 8"),
         ({"heads": []}, "at least one"),
         ({"heads": ["sr_x2", "sr_x2"]}, "each name once"),

@@ -13,7 +13,7 @@ from torch import nn
 from world import tiny_clip, tiny_file
 
 from urushi.adapters.experts import top_weights
-from urushi.app.output import EXIT_FAILED, EXIT_WELL
+from urushi.app.output import EXIT_USAGE, EXIT_WELL
 from urushi.convert.importing import import_released
 from urushi.errors import BackboneError, FileFormatError, TargetError
 from urushi.files.all_in_one_file import read_all_in_one
@@ -186,5 +186,5 @@ def test_what_does_not_belong_together_is_told(own, golden_lora_ir, tmp_path):
         BackboneError, tmp_path / "two.safetensors"
     )
     done = run("import", source, "-o", own / "c.safetensors", "--set", "head=x2")
-    assert done.exit_code == EXIT_FAILED
+    assert done.exit_code == EXIT_USAGE
     assert "takes no setting 'head'" in done.stderr

@@ -114,7 +114,7 @@ SURPLUS = torch.zeros(1)
     ("change", "message"),
     [
         ({"downs.0.conv.bias": None}, "1 tensor is missing, the first is downs.0.bias"),
-        ({"middle_blks.conv2.conv.bias": None}, "are missing, the first is stages.1.expand.bias"),
+        ({"middle_blks.conv2.conv.bias": None}, "1 tensor is missing, the first is stages.1"),
         ({"ups.0.0.lora_B_list": None}, "the first is experts.0.up.ups/0/0/weight"),
         ({"other": SURPLUS}, "1 tensor is unexpected, the first is other"),
         ({"middle_blks.conv5.conv.bias": SURPLUS}, "unexpected, the first is middle_blks.conv5"),

@@ -173,7 +173,7 @@ def test_cells_that_are_no_scores(text):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (published({"Rain": RAIN}, {"Theirs": "37.1 38.2"}), "2 scores for 1 columns"),
+        (published({"Rain": RAIN}, {"Theirs": "37.1 38.2"}), "2 scores for 1 column"),
         (published({"Rain": RAIN}, {"Theirs": "good"}), "is no score"),
         (published({"Rain": RAIN}, {}, colour=None), "what is known of it in told"),
         (published({"Rain": RAIN}, {}, told="?", colour="rgb"), "what is known of it in told"),

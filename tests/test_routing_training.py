@@ -340,7 +340,7 @@ def test_confusions_that_do_not_fit_are_refused(tmp_path):
         confusion_matrix(np.array([0, 3]), np.array([0, 1]), 3)
     with pytest.raises(DataError, match="expected as many"):
         confusion_matrix(np.array([0]), np.array([0, 1]), 3)
-    with pytest.raises(DataError, match="1 names for 2 classes"):
+    with pytest.raises(DataError, match="1 name for 2 classes"):
         draw_confusion(np.eye(2, dtype=int), ["a"], tmp_path / "x.png")
 
 
