@@ -86,9 +86,9 @@ def _routers(settings: Any) -> dict[str, list[float]]:
 def _cells(name: str, seeds: Iterable[int], data: Path, folder: Path) -> tuple[list[Any], int]:
     """Finished cells, and how many are planned; a seed whose routers are missing has none."""
     from urushi.errors import UrushiError
+    from urushi.training.compare.cell_plan import make_plan
+    from urushi.training.compare.cell_runs import stored
     from urushi.training.compare.description import load_comparison
-    from urushi.training.compare.grid import stored
-    from urushi.training.compare.plan import make_plan
 
     found: dict[str, Any] = {}
     frozen, trained, every = 0, 0, list(seeds)

@@ -7,7 +7,7 @@ python benchmarks/scores.py benchmarks/results/scores-base.json
 import sys
 from pathlib import Path
 
-from urushi.evaluation.report import read_report
+from urushi.evaluation.score_report import read_report
 
 
 def main(path: Path) -> None:

@@ -58,9 +58,9 @@ def measured(options: argparse.Namespace, folder: Path):  # noqa: ANN201 - rows
 
     from urushi.data.pack import pack_pictures
     from urushi.data.packed import PackedPictures
+    from urushi.data.shards.shard_store import open_store
+    from urushi.data.shards.shard_writing import find_samples, write_shards
     from urushi.data.shards.sharded import open_shards
-    from urushi.data.shards.store import open_store
-    from urushi.data.shards.writing import find_samples, write_shards
 
     torch.set_num_threads(1)  # the threads that decode are to have the cores
     for size, (width, height, count) in SETS.items():

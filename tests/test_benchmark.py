@@ -19,7 +19,7 @@ from urushi.evaluation.catalog import (
     paired_benchmark,
 )
 from urushi.evaluation.metrics import PROTOCOLS, mean_psnr, score
-from urushi.evaluation.report import Gallery, Report, picture_table, read_report, score_table
+from urushi.evaluation.score_report import Gallery, Report, picture_table, read_report, score_table
 from urushi.image import read_picture, write_picture
 from urushi.settings import parse_settings
 

@@ -21,7 +21,7 @@ from world import write_all_in_one, write_random, write_tiny_model
 from urushi.adapters.peft import write_peft
 from urushi.app.cli import app
 from urushi.app.output import EXIT_WELL
-from urushi.evaluation.report import Report
+from urushi.evaluation.score_report import Report
 from urushi.files.adapter import read_adapter
 from urushi.files.model import read_model
 from urushi.image import read_picture

@@ -19,9 +19,9 @@ from urushi.errors import DataError, RecipeError
 from urushi.image import read_picture, write_picture
 from urushi.training.checkpoint import newest_checkpoint
 from urushi.training.compare.cell import CellStopped, run_cell
+from urushi.training.compare.cell_plan import _hash, _stated, make_plan
+from urushi.training.compare.cell_runs import run_grid, run_in_child
 from urushi.training.compare.description import load_comparison
-from urushi.training.compare.grid import run_grid, run_in_child
-from urushi.training.compare.plan import _hash, _stated, make_plan
 from urushi.training.compare.summary import MEAN, Spread, markdown
 from urushi.training.recipe import LossSettings
 
@@ -124,7 +124,7 @@ def test_finished_cells_are_not_run_again(finished, world, monkeypatch):
     def never(*_arguments, **_options):
         raise AssertionError("a finished cell was run")
 
-    monkeypatch.setattr("urushi.training.compare.grid.run_cell", never)
+    monkeypatch.setattr("urushi.training.compare.cell_runs.run_cell", never)
     again = compare(world, plan, folder)
     assert "9 cells, 9 finished before" in again.stderr
     assert json.loads(again.stdout)["rows"] == told["rows"]
@@ -425,7 +425,7 @@ def test_help_and_wrong_usage(world, tmp_path):
 
 
 def test_spread_and_an_empty_summary(world, tmp_path):
-    from urushi.training.compare.grid import stored
+    from urushi.training.compare.cell_runs import stored
     from urushi.training.compare.summary import summarise
 
     assert Spread.of([1.0]).deviation is None

@@ -15,8 +15,8 @@ from urushi.app.output import EXIT_WELL
 from urushi.errors import DataError, RecipeError
 from urushi.image import write_picture
 from urushi.routing.router import save_router
+from urushi.training.compare.cell_plan import make_plan
 from urushi.training.compare.description import RouteSettings, load_comparison
-from urushi.training.compare.plan import make_plan
 from urushi.training.compare.summary import MEAN
 from urushi.training.compare.together import Steering
 

@@ -8,9 +8,9 @@ from made_sets import make, make_part, scene, write
 
 from urushi.app.output import EXIT_FAILED, EXIT_USAGE, EXIT_WELL
 from urushi.data.data_sets import DATA_SETS, DataSet, find_data_set, find_part, open_pairs
-from urushi.data.layouts import Rule, find_pairs
 from urushi.data.pairs import PairedFolder
 from urushi.data.set_check import check_data_set
+from urushi.data.set_layouts import Rule, find_pairs
 from urushi.errors import DataError
 from urushi.evaluation.benchmark import evaluate
 from urushi.evaluation.catalog import BENCHMARKS, find_benchmark

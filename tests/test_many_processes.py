@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from together import everything, losses_of, plan
 from world import newest
 
+from urushi.data.shards.shard_store import open_store
+from urushi.data.shards.shard_writing import find_samples, write_shards
 from urushi.data.shards.sharded import open_shards
-from urushi.data.shards.store import open_store
-from urushi.data.shards.writing import find_samples, write_shards
 from urushi.image import write_picture
 from urushi.training.build import build_stages
 from urushi.training.loop import train

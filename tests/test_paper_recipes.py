@@ -25,8 +25,8 @@ from urushi.training.all_in_one.datasets import pack_all_in_one
 from urushi.training.all_in_one.run import AllInOneTraining
 from urushi.training.build import build_network, build_stages, check_scale
 from urushi.training.compare.cell import run_cell
+from urushi.training.compare.cell_plan import make_plan
 from urushi.training.compare.description import load_comparison
-from urushi.training.compare.plan import make_plan
 from urushi.training.fitting import fit, learning_rate
 from urushi.training.loop import train
 from urushi.training.losses import make_loss

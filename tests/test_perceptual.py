@@ -12,7 +12,7 @@ from urushi.errors import DataError, MissingExtraError
 from urushi.evaluation.benchmark import clean_benchmark, evaluate, paired_benchmark
 from urushi.evaluation.perceptual import METRICS, detail_kept, measure, named_metrics
 from urushi.evaluation.piqe import piqe_of_luma
-from urushi.evaluation.report import Report, metric_table, picture_table, read_report
+from urushi.evaluation.score_report import Report, metric_table, picture_table, read_report
 from urushi.image import write_picture
 
 SIDES = (72, 88)

@@ -10,7 +10,7 @@ import pytest
 
 from urushi.errors import TakenError, TargetError, UnreadableError
 from urushi.remote import Place, fetch, is_url, list_below, local_path, look, put, redacted, store
-from urushi.remote.causes import is_transient
+from urushi.remote.store_causes import is_transient
 
 MEMORY = fsspec.filesystem("memory")
 

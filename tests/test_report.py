@@ -14,7 +14,7 @@ from urushi.evaluation.catalog import BENCHMARKS
 from urushi.evaluation.grid import NEEDS_DATA, Measured, make_grid
 from urushi.evaluation.grid_pages import to_html, to_markdown
 from urushi.evaluation.papers import PAPERS, Paper, find_paper, read_cell
-from urushi.evaluation.report import Report
+from urushi.evaluation.score_report import Report
 from urushi.settings import parse_settings
 from urushi.training.all_in_one.all_in_one_recipe import load_all_in_one_recipe
 from urushi.training.compare.description import COMPARISONS, Comparison

@@ -5,7 +5,7 @@ from serve_support import unserved
 
 from urushi.inference.zoo import zoo_experts
 from urushi.serve.requests import Wish
-from urushi.serve.wording import in_forms
+from urushi.serve.service_wording import in_forms
 
 PICTURE = {"file": ("a.png", b"no picture, which is not looked at before")}
 

@@ -8,9 +8,9 @@ import pytest
 from commands import run
 from serve_support import LOCAL, ended, file, serving, unserved, write
 
+from urushi.serve.kept_work import Item, Job, Store, client_of
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError
-from urushi.serve.store import Item, Job, Store, client_of
 from urushi.serve.uploads import shown_name, suffix_for
 
 TOKEN = "some-token-that-nobody-guesses"

@@ -16,11 +16,11 @@ from pictures import picture
 from urushi.app.output import EXIT_FAILED, EXIT_WELL
 from urushi.data.pack import read_8bit
 from urushi.data.pairs import PairedFolder
-from urushi.data.shards.decoding import cut, decoded
+from urushi.data.shards.part_decoding import cut, decoded
 from urushi.data.shards.scanning import index_tars
+from urushi.data.shards.shard_store import open_store
+from urushi.data.shards.shard_writing import find_pairs, find_samples, write_shards
 from urushi.data.shards.sharded import ShardedPairs, ShardedPictures, open_shards
-from urushi.data.shards.store import open_store
-from urushi.data.shards.writing import find_pairs, find_samples, write_shards
 from urushi.errors import DataError, FileFormatError, TakenError, UnreadableError
 from urushi.image import write_picture
 from urushi.training.batches import CleanBatches, PairBatches

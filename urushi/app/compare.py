@@ -20,8 +20,8 @@ from urushi.names import counted
 from urushi.termination import end_with_parent, exit_code
 
 if TYPE_CHECKING:
-    from urushi.training.compare.grid import Outcome
-    from urushi.training.compare.plan import Cell, Plan
+    from urushi.training.compare.cell_plan import Cell, Plan
+    from urushi.training.compare.cell_runs import Outcome
     from urushi.training.compare.summary import Summary
     from urushi.training.progress import Progress
 
@@ -100,9 +100,9 @@ def compare(
         _run_cell(Path(recipe), output, device, json)
         return
     from urushi.evaluation.catalog import data_root
+    from urushi.training.compare.cell_plan import make_plan
+    from urushi.training.compare.cell_runs import stored
     from urushi.training.compare.description import load_comparison
-    from urushi.training.compare.grid import stored
-    from urushi.training.compare.plan import make_plan
 
     out = Output(json=json)
     settings = load_comparison(recipe, values or [])
@@ -131,7 +131,7 @@ def _run_cell(stated: Path, output: Path, device: str, json: bool) -> None:
     the result, or the error.
     """
     from urushi.training.compare.cell import run_cell
-    from urushi.training.compare.plan import Cell
+    from urushi.training.compare.cell_plan import Cell
 
     try:
         cell = Cell.model_validate_json(stated.read_bytes())
@@ -255,7 +255,7 @@ def _run(
 def _run_here(
     cells: "Sequence[Cell]", output: Path, *, device: str, isolate: bool, **tell: Any
 ) -> None:
-    from urushi.training.compare.grid import run_grid
+    from urushi.training.compare.cell_runs import run_grid
 
     run_grid(cells, output, device=device, isolate=isolate, **tell)
 
@@ -298,8 +298,8 @@ def _tell(out: Output, outcome: "Outcome", where: str) -> None:
 def _leave(out: Output, plan: "Plan", output: Path, errors: dict[str, str]) -> "Summary":
     """Writes table, document and plots of all that is finished, --only or not."""
     from urushi.files.container import write_whole
+    from urushi.training.compare.cell_runs import stored
     from urushi.training.compare.charts import PLOTS, draw_comparison
-    from urushi.training.compare.grid import stored
     from urushi.training.compare.summary import COLUMNS, markdown, summarise, table_rows
 
     summary = summarise(plan.comparison, stored(output, plan.cells, errors), plan.notes)

@@ -47,8 +47,8 @@ def shard(
 ) -> None:
     """Write pictures as WebDataset tars with an index, which training streams from anywhere."""
     from urushi.data.pairs import PairedFolder
-    from urushi.data.shards.store import open_store
-    from urushi.data.shards.writing import find_pairs, find_samples, write_shards
+    from urushi.data.shards.shard_store import open_store
+    from urushi.data.shards.shard_writing import find_pairs, find_samples, write_shards
 
     out = Output(json=json)
     with out.progress() as progress:
@@ -90,7 +90,7 @@ def index(
 ) -> None:
     """Index WebDataset tars that are there already, for training."""
     from urushi.data.shards.scanning import index_tars
-    from urushi.data.shards.store import open_store
+    from urushi.data.shards.shard_store import open_store
 
     out = Output(json=json)
     store = open_store(place)

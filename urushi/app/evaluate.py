@@ -34,8 +34,8 @@ from urushi.writing import whole_file
 
 if TYPE_CHECKING:
     from urushi.evaluation.benchmark import Benchmark, BenchmarkResult, PictureScore, Triplet
-    from urushi.evaluation.report import Gallery
     from urushi.evaluation.routes import Routes, RoutesResult
+    from urushi.evaluation.score_report import Gallery
     from urushi.inference.choice import PictureRestorer
     from urushi.inference.local_copies import LocalCopies
 
@@ -306,7 +306,7 @@ class _Run:
 
     def measure(self, benchmark: "Benchmark", sheet: Path | None) -> None:
         from urushi.evaluation.benchmark import evaluate as measure
-        from urushi.evaluation.report import Gallery
+        from urushi.evaluation.score_report import Gallery
 
         gallery = None if sheet is None else Gallery()
         routes = None
@@ -378,7 +378,7 @@ def _draw_confusion(out: Output, run: _Run, path: Path) -> None:
 
 
 def _tell(out: Output, run: _Run, per_picture: bool) -> None:
-    from urushi.evaluation.report import metric_table, picture_table, score_table
+    from urushi.evaluation.score_report import metric_table, picture_table, score_table
 
     if run.results:
         for result in run.results if per_picture else ():
@@ -400,7 +400,7 @@ def _tell(out: Output, run: _Run, per_picture: bool) -> None:
 
 def _write_scores(out: Output, run: _Run, file: Path | None, overwrite: bool) -> None:
     """Writes what was measured as JSON; to stdout where there is no file."""
-    from urushi.evaluation.report import Report
+    from urushi.evaluation.score_report import Report
 
     document = Report(results=tuple(run.results)).to_json()
     if run.routes:

@@ -110,7 +110,7 @@ def _kind(path: Path) -> str:
 
 def _of_evaluation(path: Path, name: str) -> "list[Measured]":
     from urushi.evaluation.grid import Measured
-    from urushi.evaluation.report import read_report
+    from urushi.evaluation.score_report import read_report
 
     return [
         Measured(name if result.restorer else f"{name}, inputs as they are", result)

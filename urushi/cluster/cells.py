@@ -10,8 +10,8 @@ from pathlib import Path
 
 from urushi.cluster.tasks import Room, run_tasks
 from urushi.errors import ClusterError
-from urushi.training.compare.grid import Outcome, run_one
-from urushi.training.compare.plan import Cell
+from urushi.training.compare.cell_plan import Cell
+from urushi.training.compare.cell_runs import Outcome, run_one
 
 __all__ = ["run_cells"]
 

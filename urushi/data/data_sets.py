@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from urushi.data.layouts import Rule, find_pairs, matching
 from urushi.data.pairs import PairedFolder
+from urushi.data.set_layouts import Rule, find_pairs, matching
 from urushi.errors import DataError, nearest
 from urushi.settings import Settings, SettingsFolder, find_settings, shown
 
@@ -39,7 +39,7 @@ _Count = Annotated[int, Field(ge=1)]
 class Part(Settings):
     """A part of a data set, such as what is trained on.
 
-    Paths are rules as `urushi.data.layouts` has them, below the folder of the data set.
+    Paths are rules as `urushi.data.set_layouts` has them, below the folder of the data set.
 
     Attributes:
         input, target: of pairs.

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from urushi.degradations.base import uniform_field
-from urushi.degradations.curves import fibres, lattice, marks_of
+from urushi.degradations.mark_shapes import fibres, lattice, marks_of
 from urushi.degradations.streaks import streak_field
 from urushi.degradations.wear import blots, cracks, lines
 

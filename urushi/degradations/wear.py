@@ -8,7 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from urushi.degradations.base import uniform_field
-from urushi.degradations.curves import along, drawn, lattice, marks_of
+from urushi.degradations.mark_shapes import along, drawn, lattice, marks_of
 
 __all__ = ["blots", "cracks", "lines"]
 

@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from urushi.errors import MissingExtraError, UnreadableError, nearest
-from urushi.remote.causes import Doing, failure
 from urushi.remote.places import Place
+from urushi.remote.store_causes import Doing, failure
 
 __all__ = ["open_store"]
 

@@ -18,7 +18,9 @@ from threading import Event
 from typing import Any, TypeVar
 
 from urushi.errors import TakenError, TargetError, UnreadableError, UrushiError
-from urushi.remote.causes import (
+from urushi.remote.opening import open_store
+from urushi.remote.places import Place
+from urushi.remote.store_causes import (
     Doing,
     failure,
     is_missing_bucket,
@@ -27,8 +29,6 @@ from urushi.remote.causes import (
     is_transient,
     why,
 )
-from urushi.remote.opening import open_store
-from urushi.remote.places import Place
 
 __all__ = ["TRIES", "Entry", "Tell", "fetch", "list_below", "look", "put", "read_part", "remove"]
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Request
 from pydantic import BaseModel, Field
 
+from urushi.serve.kept_work import Job, Picture, SentAdapter
 from urushi.serve.problems import Problem
 from urushi.serve.service import Service
-from urushi.serve.store import Job, Picture, SentAdapter
 
 __all__ = [
     "AdapterTold",

@@ -20,7 +20,7 @@ from urushi.serve.gate import Gate
 from urushi.serve.problems import RefusedError, answer, status_of
 from urushi.serve.requests import invalid, refuse_unknown
 from urushi.serve.service import Service
-from urushi.serve.wording import in_forms
+from urushi.serve.service_wording import in_forms
 from urushi.version import __version__
 
 __all__ = ["make_app"]

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from urushi.serve.kept_work import client_of
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError, answer
 from urushi.serve.prometheus_metrics import Metrics
-from urushi.serve.store import client_of
 
 __all__ = ["Gate", "host_of"]
 

@@ -11,8 +11,8 @@ from urushi.files.adapter import read_adapter_header
 from urushi.inference.zoo import ZOO
 from urushi.names import counted
 from urushi.serve.answers import AdapterTold, Client, JobTold, Served, problems
+from urushi.serve.kept_work import SentAdapter
 from urushi.serve.problems import RefusedError
-from urushi.serve.store import SentAdapter
 from urushi.serve.uploads import keep_file, shown_name, stem_of, suffix_for
 
 __all__ = ["router"]

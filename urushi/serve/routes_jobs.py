@@ -12,9 +12,9 @@ from pydantic import StringConstraints
 from starlette.background import BackgroundTask
 
 from urushi.serve.answers import Client, JobTold, Served, problems
+from urushi.serve.kept_work import Item, Job
 from urushi.serve.problems import RefusedError
 from urushi.serve.routes_pictures import sent_result
-from urushi.serve.store import Item, Job
 
 __all__ = ["router"]
 

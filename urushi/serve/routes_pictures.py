@@ -9,11 +9,11 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from urushi.inference.strength import Strength
 from urushi.serve.answers import Client, JobTold, Look, PictureTold, Served, problems
+from urushi.serve.kept_work import Job, Picture
 from urushi.serve.problems import RefusedError
 from urushi.serve.requests import Wish, parse_adapters, wish_of_form
 from urushi.serve.service import Service, refused
 from urushi.serve.shown_pictures import TILE, Levels, encoded, shown_blend
-from urushi.serve.store import Job, Picture
 from urushi.serve.uploads import keep_picture
 
 __all__ = ["router", "sent_result"]

@@ -50,7 +50,7 @@ class Task:
     """One thing for a worker to do.
 
     Args:
-        name: of a function of `urushi.serve.tasks.TASKS`.
+        name: of a function of `urushi.serve.worker_tasks.TASKS`.
         arguments: of that, which can be pickled.
         seconds: that it may run.
         on_start: told, on the lane's thread, that it runs now.

@@ -14,11 +14,11 @@ from typing import Any
 
 from urushi.inference.zoo import ZOO, zoo_experts
 from urushi.names import counted
+from urushi.serve.kept_work import Job, Picture, SentAdapter, Store
 from urushi.serve.limits import Limits
 from urushi.serve.problems import RefusedError, status_of
 from urushi.serve.prometheus_metrics import Metrics
 from urushi.serve.runs import QueueFullError, Task, TaskCancelledError, TaskFailedError
-from urushi.serve.store import Job, Picture, SentAdapter, Store
 from urushi.serve.uploads import result_name, shown_name
 from urushi.serve.workers import Lane
 

@@ -9,8 +9,8 @@ from fastapi import UploadFile
 
 from urushi.image import FORMATS, READ_SUFFIXES, foreign_name
 from urushi.image.formats.known import sniff
+from urushi.serve.kept_work import Picture, Store
 from urushi.serve.problems import RefusedError
-from urushi.serve.store import Picture, Store
 
 __all__ = [
     "keep_file",

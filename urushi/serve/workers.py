@@ -23,7 +23,7 @@ from urushi.serve.runs import (
     TaskCancelledError,
     TaskFailedError,
 )
-from urushi.serve.tasks import work
+from urushi.serve.worker_tasks import work
 
 __all__ = ["Lane"]
 
@@ -42,7 +42,7 @@ class Lane:
 
     Args:
         name: for logs and messages.
-        options: of the worker; see `urushi.serve.tasks.work`.
+        options: of the worker; see `urushi.serve.worker_tasks.work`.
         capacity: tasks that wait at most.
         lazily: start the process with the first task.
 

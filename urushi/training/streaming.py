@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-from urushi.data.shards.decoding import Crop
+from urushi.data.shards.part_decoding import Crop
 from urushi.data.shards.sharded import ShardedPictures
 
 __all__ = ["Cuts", "Stream"]

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from urushi.data.packed import PAIRS
-from urushi.data.shards.store import INDEX_NAME, Store
+from urushi.data.shards.shard_store import INDEX_NAME, Store
 from urushi.errors import DataError, FileFormatError, brief
 from urushi.names import counted
 from urushi.settings import Settings, parse_settings

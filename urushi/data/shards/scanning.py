@@ -11,9 +11,9 @@ import numpy as np
 
 from urushi.data.packed import PAIRS, PICTURES
 from urushi.data.pairs import INPUT_FOLDERS, TARGET_FOLDERS, whole_factor
-from urushi.data.shards.decoding import decoded, is_plain, seen
 from urushi.data.shards.index import ShardFile, ShardIndex, write_index
-from urushi.data.shards.store import INDEX_NAME, Store
+from urushi.data.shards.part_decoding import decoded, is_plain, seen
+from urushi.data.shards.shard_store import INDEX_NAME, Store
 from urushi.errors import DataError, PictureError, TakenError, brief
 from urushi.image import is_picture_name
 from urushi.names import counted

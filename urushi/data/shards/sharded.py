@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from urushi.data.packed import PAIRS, PICTURES, PackedPairs, PackedPictures, Pixels
-from urushi.data.shards.decoding import Crop, cut, decoded
 from urushi.data.shards.index import Contents, check_tars, read_index
-from urushi.data.shards.store import INDEX_NAME, Store, open_store
+from urushi.data.shards.part_decoding import Crop, cut, decoded
+from urushi.data.shards.shard_store import INDEX_NAME, Store, open_store
 from urushi.errors import DataError, FileFormatError
 
 __all__ = ["ShardedPairs", "ShardedPictures", "are_shards", "open_shards"]

@@ -21,7 +21,7 @@ from urushi.files.container import write_whole
 from urushi.files.model import read_model, write_model
 from urushi.inference.restorer import Restorer
 from urushi.training.build import Material, build_network
-from urushi.training.compare.plan import Cell
+from urushi.training.compare.cell_plan import Cell
 from urushi.training.compare.together import (
     SteeredRestorer,
     Steering,

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from urushi.names import counted
+from urushi.training.compare.cell_runs import Outcome
 from urushi.training.compare.description import Comparison
-from urushi.training.compare.grid import Outcome
 from urushi.version import __version__
 
 __all__ = [

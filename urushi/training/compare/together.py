@@ -32,8 +32,8 @@ from urushi.routing.router import Router, load_router
 from urushi.training.all_in_one.class_batches import ChangedBatches, ClassBatches, ClassDraws
 from urushi.training.batches import Batch, Batches, DegradedBatches, PairBatches, step_generator
 from urushi.training.build import Material, Stages, build_network
+from urushi.training.compare.cell_plan import Cell
 from urushi.training.compare.description import RouteSettings
-from urushi.training.compare.plan import Cell
 from urushi.training.compare.task_files import Example
 from urushi.training.recipe import Recipe
 

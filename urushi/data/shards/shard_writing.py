@@ -16,7 +16,6 @@ import numpy as np
 
 from urushi.data.packed import PAIRS, PICTURES
 from urushi.data.pairs import PairedFolder, find_pictures, whole_factor
-from urushi.data.shards.decoding import decoded, is_plain
 from urushi.data.shards.index import (
     SAMPLES_NAME,
     ShardFile,
@@ -24,7 +23,8 @@ from urushi.data.shards.index import (
     shard_name,
     write_index,
 )
-from urushi.data.shards.store import INDEX_NAME, Store
+from urushi.data.shards.part_decoding import decoded, is_plain
+from urushi.data.shards.shard_store import INDEX_NAME, Store
 from urushi.errors import DataError, PictureError, TakenError
 from urushi.image import inspect_picture
 from urushi.names import counted, plain_name

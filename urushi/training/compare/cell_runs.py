@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from urushi.errors import UrushiError
 from urushi.files.container import write_whole
 from urushi.training.compare.cell import CellResult, CellStopped, cell_folder, find_result, run_cell
-from urushi.training.compare.plan import Cell
+from urushi.training.compare.cell_plan import Cell
 
 __all__ = ["Outcome", "run_grid", "run_in_child", "run_one", "stored"]
 

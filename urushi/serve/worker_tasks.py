@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from urushi.errors import UnreadableError, UrushiError
 from urushi.inference.hardware import require
-from urushi.serve.wording import in_forms
+from urushi.serve.service_wording import in_forms
 
 if TYPE_CHECKING:
     from urushi.training.progress import Progress
@@ -253,7 +253,7 @@ def _check_adapter(kept: Any, _tell: Tell, *, path: str) -> dict[str, Any]:
 
 def _adapt(kept: Any, tell: Tell, **arguments: Any) -> dict[str, Any]:
     """Learns from pairs."""
-    from urushi.serve.tasks import adapt
+    from urushi.serve.worker_tasks import adapt
 
     return adapt(tell, model=str(kept.base()), **arguments)
 
