@@ -95,6 +95,9 @@ def test_noise_of_a_part_counts_as_it_is_there():
     for clean in (0.7, 0.95):
         guard = verdict(part, clean=clean).guard
         assert guard is None or guard.limits.damage > 9
+    # Where there is next to no doubt, it is texture.
+    certain = verdict(part, clean=0.98).guard
+    assert certain is None or certain.limits == Limits(2, 2.5)
     assert signs_of(scene().astype(np.float32) / 255).texture().parts is None
     assert signs_of(noisy(scene(), 12).astype(np.float32) / 255).texture().parts is None
 

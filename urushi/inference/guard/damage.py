@@ -26,7 +26,7 @@ _GROUND = 0.03
 # Noise, in codes of 255: more than this is no texture, and nobody sees less than that.
 _STRONG, _FAINT = 10, 2
 _AGAINST_THE_LIGHT = 0.95
-_CLEAN, _SURELY_CLEAN, _DOUBT = 0.5, 0.93, 0.05
+_CLEAN, _SURELY_CLEAN, _CERTAINLY_CLEAN, _DOUBT = 0.5, 0.93, 0.97, 0.05
 _ALONE = ", so the base works alone"  # as decisions say it
 _AS_IT_IS = "nothing is wrong with this drawn picture, so it stays as it is"
 
@@ -209,7 +209,7 @@ def _limits(signs: Signs, texture: Texture, drawing: bool) -> Limits:
 
 def _of_scenes(texture: Texture, clean: float | int, route: Sequence[str]) -> Limits:
     """Of photographs, as docs/decisions/0064 measured them."""
-    if not route and texture.parts is not None:
+    if not route and texture.parts is not None and clean < _CERTAINLY_CLEAN:
         # The router sees the whole, and may take for clean what is noisy in a part.
         return Limits(texture.parts, 1.35 * texture.parts + 1)
     if not route:
