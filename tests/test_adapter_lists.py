@@ -98,11 +98,11 @@ def test_an_adapter_acts_once_whatever_it_is_called(folder, tmp_path):
         (("-a", "film:nan"), "film: its strength is nan"),
         (("-a", "film:"), "'' is no strength, expected film or, for half of its effect, film:0.5"),
         (("-a", "film:half"), "'half' is no strength"),
-        (("-a", "Film"), "did you mean 'film'?: those that ship are film, haze, noise"),
+        (("-a", "Film"), "(did you mean 'film'?): those that ship are film, haze, noise"),
         (("-a", "mine.safetensors"), "mine.safetensors: there is no such file"),
         (("--task", "auto+haze"), "names 'auto', which stands alone"),
         (("--task", "none+haze"), "names 'none', which stands alone"),
-        (("--task", "Haze"), "did you mean 'haze'?: all-in-one.safetensors has auto, none,"),
+        (("--task", "Haze"), "(did you mean 'haze'?): all-in-one.safetensors has auto, none,"),
         (("--task", "haze+mist"), "names 'mist': all-in-one.safetensors has noise, haze\n"),
         (("--task", "film"), "give film as an adapter, and no task"),
         (("--task", ""), "task is '': expected auto, none, or"),
@@ -187,7 +187,7 @@ def test_python_is_told_that_a_strength_stands_beside_the_name():
 
 
 def test_names_that_do_not_ship_are_told_with_those_that_do():
-    with pytest.raises(FileFormatError, match="Fylm: there is no such file, did you mean 'film'"):
+    with pytest.raises(FileFormatError, match=r"Fylm: there is no such file \(did you mean 'film'"):
         Restorer(adapters=["Fylm"], engine="torch")
 
 

@@ -121,7 +121,7 @@ def test_chains_nest():
     [
         ("gausian_noise", {}, "did you mean 'gaussian_noise'"),
         ("nothing like it", {}, "known are gaussian_noise"),
-        ("gaussian_noise", {"sigma": 3}, "no option 'sigma', did you mean 'sigma_255'"),
+        ("gaussian_noise", {"sigma": 3}, r"no option 'sigma' \(did you mean 'sigma_255'"),
         ("gaussian_noise", {"sigma_255": [30, 20]}, "sigma_255"),
         ("chain", {"steps": []}, "no steps"),
         ("chain", {"steps": ["jpeg"]}, "expected a mapping"),

@@ -383,11 +383,11 @@ def test_clean_pictures_budgets_and_random_bases(world, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"step": 3}, "step is not a known key, did you mean 'steps'"),
+        ({"step": 3}, r"step is not a known key \(did you mean 'steps'"),
         ({"methods": [{"method": "lor"}]}, "did you mean 'lora'"),
         (
             {"methods": [{"method": "lora", "rnk": 2}]},
-            "rnk is not a known key, did you mean 'rank'",
+            r"rnk is not a known key \(did you mean 'rank'",
         ),
         ({"methods": [{"method": "lora"}, {"method": "lora", "rank": 2}]}, "a label of its own"),
         ({"budgets": ["7%"]}, "budgets has no effect"),

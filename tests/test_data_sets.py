@@ -119,7 +119,7 @@ def test_each_stands_for_many(tmp_path):
     )
     assert {name: part.scale for name, part in mine.parts.items()} == {"x2": 2, "x3": 3}
     assert mine.benchmarks["mine-x3"] == {"part": "x3", "crop_border": 3}
-    with pytest.raises(DataError, match="of a part 'al' that is none, did you mean 'all'"):
+    with pytest.raises(DataError, match=r"of a part 'al' that is none \(did you mean 'all'"):
         described(benchmarks={"mine": {"part": "al"}})
 
 
@@ -252,7 +252,7 @@ def test_wrong_usage_is_told(tmp_path):
     assert run("data", "check", tmp_path, "--quick").exit_code == EXIT_USAGE
     part = run("data", "check", "gopro", "--root", tmp_path, "--part", "trian")
     assert "its parts are train, test" in part.stderr
-    with pytest.raises(DataError, match="has no part 'tset', did you mean 'test'"):
+    with pytest.raises(DataError, match=r"has no part 'tset' \(did you mean 'test'"):
         find_part("set:gopro/tset")
     with pytest.raises(DataError, match="no data set 'x'"):
         find_data_set("x")

@@ -49,6 +49,16 @@ def test_dark_ground_below_a_bright_sky_keeps_a_rest_of_its_haze():
     assert (made[:, 8:] < tile[:, 8:]).all()
 
 
+def test_what_was_black_below_its_haze_becomes_black():
+    """A man in black before a bright wall: most of the picture truly is dark."""
+    tile = hazy()
+    tile[:, :12] = 0.9
+    restored = tile.copy()
+    restored[:, 12:] = np.float32(0.05) * (tile[:, 12:] - np.float32(0.35))
+    assert light(restored, 0.5) < 0.04
+    np.testing.assert_array_equal(with_kept_light(tile, restored), restored)
+
+
 def test_colours_and_lights_beyond_white_stay():
     tile = hazy()
     tile[:, 0, 0] = 3

@@ -95,7 +95,7 @@ def test_the_command_takes_several_tasks(world, tmp_path):
     assert row["router"]["in_turn"]
     result = run("restore", source, "-o", tmp_path / "two.png", *words, *own, "haze+nois")
     assert result.exit_code == EXIT_USAGE
-    assert "names 'nois', did you mean 'noise'?" in result.stderr
+    assert "names 'nois' (did you mean 'noise'?)" in result.stderr
 
 
 def test_networks_that_enlarge_are_refused(x2_model):

@@ -199,7 +199,7 @@ def test_detail_is_what_its_formula_says():
 
 def test_names():
     assert list(named_metrics(["detail", "detail"])) == ["detail"]
-    with pytest.raises(DataError, match="no metric 'fllip', did you mean 'flip'"):
+    with pytest.raises(DataError, match=r"no metric 'fllip' \(did you mean 'flip'"):
         named_metrics(["fllip"])
 
 

@@ -184,7 +184,7 @@ def test_backbones_and_degradations_of_a_package(with_plugins):
     assert set(adapter.deltas(dict(network.named_parameters()))) == {"one.weight", "two.weight"}
     with pytest.raises(BackboneError, match="'plain' cannot be built"):
         create_backbone("plain", {"breadth": 5})
-    with pytest.raises(BackboneError, match="'plane' is unknown, did you mean 'plain'"):
+    with pytest.raises(BackboneError, match=r"'plane' is unknown \(did you mean 'plain'"):
         create_backbone("plane", {})
     images = torch.rand(2, 3, 4, 4)
     found = create_degradation("invert")

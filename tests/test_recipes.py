@@ -58,7 +58,7 @@ def test_broken_recipes_are_told(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("optimiser.lr=1", "optimiser is not a known key, did you mean 'optimizer'"),
+        ("optimiser.lr=1", r"optimiser is not a known key \(did you mean 'optimizer'"),
         ("optimizer.learning_rat=1", "did you mean 'learning_rate'"),
         ("schedule.steps=0", "schedule.steps is 0"),
         ("optimizer.betas=[0.9, 1.0]", "less than 1"),

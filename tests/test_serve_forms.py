@@ -40,7 +40,7 @@ def test_addresses_that_are_read_have_their_parameters_alone(client):
     answer = client.get("/v1/adapters", params={"id": "haze"})
     assert (answer.status_code, "'id' is no parameter" in answer.json()["detail"]) == (422, True)
     answer = client.post("/v1/pictures/x/restore", json={"tsak": "noise"})
-    assert "'tsak' is no field of this form, did you mean 'task'" in answer.json()["detail"]
+    assert "'tsak' is no field of this form (did you mean 'task'" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

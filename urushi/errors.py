@@ -151,9 +151,9 @@ def is_bare_name(text: str) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`", did you mean 'x'?"` when a known word is close to `word`, else an empty string."""
+    """`" (did you mean 'x'?)"` when a known word is close to `word`, else an empty string."""
     close = get_close_matches(word, list(known), n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class BrokenExtraError(MissingExtraError):

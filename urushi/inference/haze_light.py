@@ -12,6 +12,7 @@ __all__ = ["with_kept_light"]
 
 # Of the light of a middling pixel at least so much stays; pairs of SOTS keep 0.37 to 0.95 of it.
 _MIDDLE = 0.45
+_BLACK, _DARK = 0.04, 0.09
 # The brightest hundredth keeps so much, and no picture is made brighter by more than a stop.
 _BRIGHTEST, _MOST = 0.85, 2.0
 # What is exposed anew is compressed from here on, towards white.
@@ -24,8 +25,9 @@ def with_kept_light(
     """A restored picture that is not too dark: with a rest of its haze, or exposed anew.
 
     Light is the brightest channel of a pixel. Where its median falls below 0.45 of what it was, so
-    much of the picture itself is added as leads there. Where what only a hundredth of the pixels
-    exceed falls below 0.85 of what it was, all is multiplied, by 2 at most.
+    much of the picture itself is added as leads there; less where it falls below 0.09, and nothing
+    below 0.04: what becomes that black was black below its haze. Where what only a hundredth of
+    the pixels exceed falls below 0.85 of what it was, all is multiplied, by 2 at most.
 
     Args:
         tile: the whole picture, nominally in [0, 1].
@@ -34,7 +36,8 @@ def with_kept_light(
     before, after = tile.max(axis=0), restored.max(axis=0)
     middle, left = _at(before, 0.5), _at(after, 0.5)
     if left < _MIDDLE * middle:
-        share = np.float32((_MIDDLE * middle - left) / (middle - left))
+        seen = np.clip((left - _BLACK) / (_DARK - _BLACK), 0, 1)
+        share = np.float32(seen * (_MIDDLE * middle - left) / (middle - left))
         restored = restored + share * (tile - restored)
         after = restored.max(axis=0)
     brightest = _at(after, 0.99)

@@ -7,7 +7,7 @@ import { boxed } from "./light.js";
 const BRIGHT = 0.5;
 const [CEILING, SHOULDER] = [0.85, 0.65];
 const [EVEN, FLAT, STEEPEST] = [(2 / 255) ** 2, 2e-5, 4];
-const [MIDDLE, BRIGHTEST, MOST, COMPRESSED] = [0.45, 0.85, 2, 0.8];
+const [MIDDLE, BLACKEST, DARKER, BRIGHTEST, MOST, COMPRESSED] = [0.45, 0.04, 0.09, 0.85, 2, 0.8];
 const [DEEP, WITHIN, REACH, OWN, FLOOR] = [5, 5, 12, 3 / 255, 1 / 255];
 const [BLACK, COLOURED, LAMP] = [1 / 255, 1.6 / 255, 3 / 255];
 
@@ -64,7 +64,8 @@ export function withKeptLight(tile, restored) {
   const [middle, left] = [before[place(0.5)], sorted(restored)[place(0.5)]];
   let made = restored;
   if (left < MIDDLE * middle) {
-    const share = (MIDDLE * middle - left) / (middle - left);
+    const seen = Math.min(Math.max((left - BLACKEST) / (DARKER - BLACKEST), 0), 1);
+    const share = (seen * (MIDDLE * middle - left)) / (middle - left);
     made = restored.map((value, at) => value + share * (tile[at] - value));
   }
   const brightest = sorted(made)[place(0.99)];
