@@ -333,7 +333,7 @@ def test_a_few_values_that_stand_for_millions_are_refused(tmp_path, monkeypatch)
     ("words", "said"),
     [
         (["copy="], "copy is '', expected .*copy=netG"),
-        (["copi=a"], "no network takes a setting 'copi': did you mean 'copy'"),
+        (["copi=a"], r"no network takes a setting 'copi' \(did you mean 'copy'\?\)"),
         (["copy=a", "copy=b"], "--set gives 'copy' twice, 'a' and 'b'"),
         (["copy.x=a"], "copy is {'x': 'a'}"),
         (["head=x4", "copy=a"], r"read as nafnet, takes no setting 'head': it takes width"),

@@ -326,8 +326,8 @@ def _check_options(options: Mapping[str, Any]) -> None:
     known = {*_OPTIONS, *chain.from_iterable(names or () for names in taken)}
     for name in options:
         if None not in taken and name not in known:
-            hint = nearest(name, known).removeprefix(", ") or "leave it out"
-            raise BackboneError(f"no network takes a setting {shown(name)}: {hint}", usage=True)
+            hint = nearest(name, known) or ": leave it out"
+            raise BackboneError(f"no network takes a setting {shown(name)}{hint}", usage=True)
     copy = options.get("copy")
     if isinstance(copy, int) and not isinstance(copy, bool):
         return  # an entry of a list

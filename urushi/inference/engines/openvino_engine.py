@@ -47,7 +47,9 @@ _KEPT_SIZES = 2
 _core_lock = threading.Lock()
 _the_core: Any = None
 _the_bf16: bool | None = None
-_OUT_OF_MEMORY = ("bad_alloc", "out of memory", "not enough memory", "failed to allocate")
+_OUT_OF_MEMORY = (
+    "bad_alloc", "out of memory", "not enough memory", "failed to allocate", "can't alloc",
+)  # fmt: skip
 
 
 class OpenVINOEngine(MadeAnew):
