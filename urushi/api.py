@@ -212,9 +212,8 @@ def restore(
     """Mends one picture, as `urushi restore` does.
 
     What restores is made ready at the first call and kept for the next ones, unless `model` or
-    `adapters` are given: for many pictures make a `Restorer` or an `AutoRestorer` once.
-
-    Files may be URLs, as they may for the command.
+    `adapters` are given: for many pictures make a `Restorer` or an `AutoRestorer` once. Files may
+    be URLs, as they may for the command.
 
     Args:
         picture: `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)` of uint8, uint16 or floats in

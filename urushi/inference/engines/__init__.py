@@ -78,16 +78,7 @@ def create_engine(
         MissingExtraError: the engine, or every engine, is not installed.
         FileFormatError: weights and graph, int8 file or configuration do not belong together.
     """
-    if precision not in PRECISIONS:
-        raise EngineError(
-            f"precision {precision!r} is unknown: expected {', '.join(PRECISIONS)}", usage=True
-        )
-    if threads is not None and threads < 1:
-        raise EngineError(f"threads is {threads}: expected at least 1", usage=True)
-    if engine not in ("auto", *ENGINES):
-        raise EngineError(
-            f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}", usage=True
-        )
+    _check_known(engine, precision, threads)
     if adapters:
         engine = _torch_for(adapters[0], engine, precision)
     if precision == "int8":
@@ -120,6 +111,20 @@ def create_engine(
     from urushi.inference.engines.torch_engine import TorchEngine
 
     return TorchEngine(model, device=chosen_device, compile=compile, adapters=adapters, **options)
+
+
+def _check_known(engine: str, precision: str, threads: int | None) -> None:
+    """Raises an EngineError where one of them is nothing that there is."""
+    if precision not in PRECISIONS:
+        raise EngineError(
+            f"precision {precision!r} is unknown: expected {', '.join(PRECISIONS)}", usage=True
+        )
+    if threads is not None and threads < 1:
+        raise EngineError(f"threads is {threads}: expected at least 1", usage=True)
+    if engine not in ("auto", *ENGINES):
+        raise EngineError(
+            f"engine {engine!r} is unknown: expected auto, {', '.join(ENGINES)}", usage=True
+        )
 
 
 def _torch_for(adapter: AppliedAdapter, engine: str, precision: str) -> str:
